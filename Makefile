@@ -1,0 +1,56 @@
+# What a developer or a new user types. `make help` lists it.
+# Everything runs in .venv, made from hash-locked requirements; nothing is installed elsewhere unless a target says so.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo check test kafka quick bench soak format lock clean verifier
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.run: requirements/run.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: apt-get install python3.11 python3.11-venv (or set PYTHON=...)"; exit 1; }
+	@echo "==> Python environment in $(VENV) (hash-locked)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt-get install python3.11-venv"; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q --require-hashes -r requirements/run.txt
+	@echo "$(CURDIR)" > $(VENV)/lib/python3.11/site-packages/fhir_bridge_checkout.pth
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "==> development tools (hash-locked)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.txt
+	@touch $@
+
+env: $(VENV)/.dev ## Make the development environment
+
+demo: $(VENV)/.run ## Run the whole story on this machine (ARGS=--once to end after it)
+	@$(BIN)/python -m fhir_bridge.cli.main demo $(ARGS)
+
+format: env ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: env ## Format, lint, strict types, import contracts, quick tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit tests/contract -n $(JOBS) -m "not slow"
+
+kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
+	@tools/fetch-kafka
+
+test: env kafka ## Everything, real Kafka included
+	$(MAKE) check
+	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench -v
+
+lock: ## Renew the hash-locked requirements (needs uv)
+	tools/lock
+
+clean: ## Remove what make made
+	rm -rf $(VENV) .build .mypy_cache .ruff_cache

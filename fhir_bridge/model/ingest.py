@@ -1,0 +1,311 @@
+"""A record on its way in: Received → Validated → Normalized → Sealed → Anchored.
+
+Skipping a room is a type error. All values are frozen; bodies are FHIR JSON
+whose numbers keep their text (see ``fhir_bridge.fhir.json``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from fhir_bridge.errors import Issue
+
+Body = dict[str, Any]
+"""A decoded FHIR JSON object."""
+
+SearchValues = Mapping[str, tuple[Any, ...]]
+"""Search parameter → values: token ``[system, code]``, date ``[low µs, high µs]`` (half-open, UTC since
+1970), reference ``"Type/id"`` or ``"|system|value"`` for a logical one, string, uri: ``str``."""
+
+
+class FhirVersion(StrEnum):
+    """Releases that institutions may send; R4 is the one inside."""
+
+    STU3 = "STU3"
+    R4 = "R4"
+    R4B = "R4B"
+    R5 = "R5"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a message stood on its bus; the vault stores ``offset + 1`` as the next to read."""
+
+    bus: str
+    stream: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """What the sender asks for one resource: RESTful create, update or delete.
+
+    ``id`` is the sender's local id. ``if_match`` is a bare version id,
+    ``if_none_exist`` a query string, both as FHIR R4 http.html defines them.
+    """
+
+    method: str
+    type: str
+    id: str | None = None
+    if_match: str | None = None
+    if_none_exist: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Bytes as they came, from a sender who is known before a byte is parsed.
+
+    ``interaction`` is set for a single resource over HTTP; a bundle carries
+    its own. ``position`` is set for what came by bus.
+    """
+
+    institution: str
+    fhir_version: FhirVersion
+    body: bytes
+    received_at: datetime
+    content_type: str = "application/fhir+json"
+    interaction: Interaction | None = None
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """One entry that may be stored: structure, formats and required bindings hold.
+
+    Attributes:
+        index: Number of the entry in its bundle, 0 for a single resource.
+        original: The exact byte slice of the entry (of the resource when single).
+        resource: The decoded resource in the sender's FHIR release; None for DELETE.
+        flags: Data-quality findings that do not refuse the record.
+    """
+
+    index: int
+    interaction: Interaction
+    full_url: str | None
+    original: bytes
+    resource: Body | None
+    flags: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One entry the sender must mend."""
+
+    index: int
+    issues: tuple[Issue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What intake made of one message, in the order of its entries.
+
+    ``kind`` is ``transaction``, ``batch``, ``collection`` or ``single``. For a
+    refused message (undecodable, or a transaction with a refused entry)
+    ``refused`` says why and ``entries`` is empty: nothing of it may be stored.
+    """
+
+    kind: str
+    entries: tuple[Validated | Refusal, ...] = ()
+    refused: tuple[Issue, ...] = ()
+    bundle_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What normalisation needs to know about a sender; crosses to worker processes.
+
+    Attributes:
+        institution: Name, as in ``institution add NAME``.
+        institution_id: Public id (FHIR id), goes to ``meta.source`` and the origin tag.
+        id_key: 32 bytes; canonical ids of this institution are keyed with it.
+        ruleset_dir: Folder of the rule pack.
+    """
+
+    institution: str
+    institution_id: str
+    fhir_version: FhirVersion
+    id_key: bytes = field(repr=False)
+    ruleset_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartRef:
+    """One patient's records at one institution, or the institution's directory.
+
+    ``chart`` is a pseudonym: 32 hex digits, keyed by the institution's id key.
+    """
+
+    institution: str
+    chart: str
+    patient_id: str | None
+
+    @property
+    def is_directory(self) -> bool:
+        """True for administrative resources that every valid token may read."""
+        return self.patient_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One element that a rule changed; ``before``/``after`` are JSON values, None for absent."""
+
+    element: str
+    before: Any
+    after: Any
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """What search, consent and ordering need of one record version; lives only in the sealed chart index.
+
+    Attributes:
+        id: Canonical id.
+        version: ``meta.versionId``, opaque.
+        deleted: The version is a tombstone.
+        origin: Institution (name) whose feed or agent wrote it.
+        author: ``institution``, or ``agent`` for what a patient's agent wrote.
+        last_updated_us: ``meta.lastUpdated``, µs since 1970 UTC.
+        source_updated_us: The sender's own ``meta.lastUpdated`` when it gave one.
+        dated_us: Start of the element that dates the type (``fhir/timeline.py``).
+        labels: ``meta.security`` as ``system|code``.
+        codes: Every coding of the elements that say what the record is, as ``system|code``.
+        data_period_us: Clinically relevant time [low, high) for ``dataPeriod``; None if undated.
+        search: Values of the searchable parameters.
+        references: All outgoing literal references, as ``Type/id``.
+        content: Keyed digest of the content, to recognise an unchanged resend.
+    """
+
+    type: str
+    id: str
+    version: str
+    deleted: bool
+    origin: str
+    author: str
+    last_updated_us: int
+    source_updated_us: int | None
+    dated_us: int | None
+    labels: tuple[str, ...]
+    codes: tuple[str, ...]
+    data_period_us: tuple[int, int] | None
+    search: SearchValues
+    references: tuple[str, ...]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Normalized:
+    """One record in R4 with canonical ids, ready to be versioned and sealed.
+
+    Attributes:
+        content: R4 JSON without ``meta.versionId`` and ``meta.lastUpdated``; starts
+            ``{"resourceType":…,"id":…,"meta":{`` and ``stamp_at`` is the offset right
+            after that brace, where :func:`stamped` puts both. Empty for a deletion.
+        row: Index row with ``version`` empty and ``last_updated_us`` 0 until stamped.
+        identifiers: ``system|value`` of a Patient's identifiers (record numbers), for the
+            institution's own look-up; empty for other types.
+        lineage: JSON bytes of the changes (``[{element, before, after, rule, reason}]``).
+    """
+
+    index: int
+    interaction: Interaction
+    chart: ChartRef
+    type: str
+    id: str
+    local_id: str
+    original: bytes
+    content: bytes
+    stamp_at: int
+    row: IndexRow
+    identifiers: tuple[str, ...]
+    lineage: bytes
+    ruleset: str
+    flags: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One entry our rules cannot convert yet: kept sealed, counted, never passed off as converted."""
+
+    index: int
+    interaction: Interaction
+    original: bytes
+    issues: tuple[Issue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """A message after the pure rooms: what to store, what to quarantine, what to refuse."""
+
+    kind: str
+    records: tuple[Normalized, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    refused: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What may leave memory: three envelopes and a commitment.
+
+    ``lineage`` and ``original`` hold what normalisation removed, so they are
+    opened only for those who may see every record they name.
+    """
+
+    chart: str
+    id: str
+    version: str
+    normalised: bytes
+    original: bytes
+    lineage: bytes
+    commitment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one entry, for the transaction-response and the summary.
+
+    ``status`` is an HTTP status line such as ``201 Created``; ``version`` and
+    ``last_updated`` are set for what was stored or already there.
+    """
+
+    index: int
+    status: str
+    type: str = ""
+    id: str = ""
+    version: str = ""
+    last_updated: datetime | None = None
+    issues: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """A message whose records are durable and anchored at ``height``."""
+
+    outcomes: tuple[Outcome, ...]
+    height: int | None
+    refused: tuple[Issue, ...] = ()
+    dead_letters: tuple[str, ...] = ()
+
+
+def stamped(record: Normalized, *, version: str, last_updated: datetime) -> bytes:
+    """Return the exact bytes that are committed, stored and served.
+
+    Args:
+        version: ``meta.versionId``.
+        last_updated: Aware UTC instant; written with millisecond precision and ``Z``.
+    """
+    stamp = f'"versionId":"{version}","lastUpdated":"{instant(last_updated)}"'.encode()
+    head, tail = record.content[: record.stamp_at], record.content[record.stamp_at :]
+    return head + stamp + (b"" if tail.startswith(b"}") else b",") + tail
+
+
+def instant(moment: datetime) -> str:
+    """Write an aware UTC datetime as a FHIR instant with milliseconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

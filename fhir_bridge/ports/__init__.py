@@ -1,0 +1,1 @@
+"""Promises in words and types that adapters keep; nothing here does anything."""

@@ -1,0 +1,82 @@
+"""Keys: where they live and who may open what (docs/formats/keys.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class KeyKind(StrEnum):
+    """What a key opens; part of the wrapped key's associated data."""
+
+    CHART = "chart"
+    MESSAGE = "message"
+    INSTITUTION = "institution"
+    DIRECTORY = "directory"
+    ID = "id"
+    PATH_OWNER = "path-owner"
+    CONSENT_SECRET = "consent-secret"  # noqa: S105 - the name of a kind, not a secret
+    VAULT_MAC = "vault-mac"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    """Name of one data key: its kind, the institution whose KEK wraps it, and its subject (chart, message …)."""
+
+    kind: KeyKind
+    institution: str
+    subject: str = ""
+
+
+class KeyStore(Protocol):
+    """Data keys, wrapped by the institution's key-encryption key, apart from the vault.
+
+    All methods are synchronous and quick; callers on an event loop use a thread
+    when a key may have to be made.
+    """
+
+    def ensure(self, names: Sequence[KeyName]) -> Mapping[KeyName, bytes]:
+        """Return the 32-byte key of each name, made at random where none exists.
+
+        New keys survive loss of power before this returns.
+
+        Raises:
+            Unavailable: Nothing was made; safe to retry.
+            IntegrityBroken: A stored row does not open under its KEK, name and counter.
+        """
+        ...
+
+    def get(self, name: KeyName) -> bytes:
+        """Return an existing key.
+
+        Raises:
+            KeyMissing: Never made, or erased.
+            IntegrityBroken: The row does not open.
+        """
+        ...
+
+    def find(self, name: KeyName) -> bytes | None:
+        """Return an existing key or None."""
+        ...
+
+    def erase(self, name: KeyName) -> None:
+        """Delete a key for good; a no-op when there is none."""
+        ...
+
+
+class Keyring(Protocol):
+    """Key-encryption keys and ledger identities; kept by a file, OpenBao or PKCS#11."""
+
+    def kek(self, institution: str, epoch: int) -> bytes:
+        """Return the 32-byte KEK of an institution's epoch, made when epoch is the newest and absent.
+
+        Raises:
+            KeyMissing: No such epoch.
+        """
+        ...
+
+    def identity(self, name: str) -> bytes:
+        """Return the 32-byte Ed25519 private key of ``name``, made on first use."""
+        ...
