@@ -1,12 +1,15 @@
 """Canonical ids and pseudonyms: keyed digests that only the institution's id key can make.
 
 Because an id depends on nothing but the key, the type and the sender's local
-id, a reference can be rewritten before its target has arrived.
+id, a reference can be rewritten before its target has arrived. A canonical id
+carries a keyed check of itself, so its institution recognises it when a client
+sends back what it has read, and normalising twice changes nothing.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 
@@ -30,8 +33,26 @@ INSTITUTION_SYSTEM = "urn:fhir-bridge:institution"
 
 
 def canonical_id(id_key: bytes, type_name: str, local_id: str) -> str:
-    """Return the FHIR id under which everybody but the sender addresses a record (32 characters of base32)."""
-    return _keyed_name(id_key, b"record", type_name, local_id)
+    """Return the FHIR id under which everybody but the sender addresses a record (32 characters of base32).
+
+    An id that this key already made is returned as it is. The first 15 bytes
+    are the keyed digest, the last 5 its check.
+    """
+    if is_canonical(id_key, local_id):
+        return local_id
+    digest = _keyed(id_key, b"record", type_name, local_id)[:15]
+    return _base32(digest + _keyed(id_key, b"check", digest)[:5])
+
+
+def is_canonical(id_key: bytes, candidate: str) -> bool:
+    """Tell whether this institution's key made ``candidate`` (wrong with probability 2^-40 for other text)."""
+    if len(candidate) != 32:
+        return False
+    try:
+        raw = base64.b32decode(candidate.upper())
+    except binascii.Error:
+        return False
+    return _base32(raw) == candidate and hmac.compare_digest(_keyed(id_key, b"check", raw[:15])[:5], raw[15:])
 
 
 def chart_id(id_key: bytes, patient_id: str) -> str:
@@ -65,11 +86,11 @@ def version_id(id_key: bytes, record_id: str, digest: bytes, occurrence: int) ->
         digest: :func:`content_digest` of the content without its stamps.
         occurrence: How many earlier versions of the record had the same content.
     """
-    return _keyed_name(id_key, b"version", record_id, digest.hex(), str(occurrence))[:20]
+    return _base32(_keyed(id_key, b"version", record_id, digest, str(occurrence))[:15])[:20]
 
 
-def _keyed_name(id_key: bytes, *parts: bytes | str) -> str:
-    return base64.b32encode(_keyed(id_key, *parts)[:20]).decode().lower()
+def _base32(raw: bytes) -> str:
+    return base64.b32encode(raw).decode().lower()
 
 
 def _keyed(id_key: bytes, *parts: bytes | str) -> bytes:
