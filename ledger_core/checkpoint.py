@@ -1,0 +1,267 @@
+"""Signed heads of the log: C2SP signed notes, checkpoints and cosignatures.
+
+A checkpoint is a note whose text is origin, size and base64 root (C2SP
+tlog-checkpoint). The log signs it with Ed25519 (signature type 0x01). Time is
+not part of a checkpoint, so the log adds an Ed25519 cosignature (type 0x04, C2SP
+tlog-cosignature) by the same key, which signs a time in seconds: "at that time
+this was the largest tree I knew". Witnesses add their own. Signed-note allows one
+key for two types; the message of a cosignature starts with ``cosignature/v1``,
+which no origin may be, so neither signature can pass for the other.
+
+Signature type 0x06 (ML-DSA-44 cosignature) is recognised in keys and verified
+when a policy names such a witness.
+
+Invariants:
+    * a signature by a known key that does not verify refuses the whole note;
+    * signatures by unknown keys count for nothing.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+
+from ledger_core.errors import NoteInvalid
+from ledger_core.hashing import HASH_BYTES
+from ledger_core.keys import KEY_BYTES, Identity, is_signed
+
+NOTE_ED25519: Final = 0x01
+COSIGNATURE_ED25519: Final = 0x04
+COSIGNATURE_ML_DSA_44: Final = 0x06
+MAX_NOTE_BYTES: Final = 262_144
+
+_ML_DSA_44_KEY_BYTES: Final = 1312
+_KEY_BYTES: Final = {
+    NOTE_ED25519: KEY_BYTES,
+    COSIGNATURE_ED25519: KEY_BYTES,
+    COSIGNATURE_ML_DSA_44: _ML_DSA_44_KEY_BYTES,
+}
+_NAME = re.compile(r"[^\s+]+")
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_COSIGNATURE_HEADER: Final = "cosignature/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class NoteKey:
+    """A public key for notes: what a vkey string says."""
+
+    name: str
+    type: int
+    public: bytes
+
+    @property
+    def id(self) -> bytes:
+        """Four bytes that, with the name, say which key made a signature line."""
+        return hashlib.sha256(self.name.encode() + b"\n" + bytes((self.type,)) + self.public).digest()[:4]
+
+    def vkey(self) -> str:
+        """Return ``name+hex id+base64(type ‖ key)``."""
+        material = base64.b64encode(bytes((self.type,)) + self.public).decode()
+        return f"{self.name}+{self.id.hex()}+{material}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint's text says: this log had ``size`` entries under ``root``."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    def text(self) -> str:
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureLine:
+    """One signature of a note: key name, four-byte key id, and what follows it."""
+
+    name: str
+    key_id: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Vouching:
+    """A known key that signed a note; ``time_s`` is the time it signed, if its type has one."""
+
+    key: NoteKey
+    time_s: int | None
+
+
+def parse_vkey(text: str) -> NoteKey:
+    """Return the key in a vkey string.
+
+    Raises:
+        NoteInvalid: Malformed, an unknown type, or an id that does not fit the key.
+    """
+    name, _, rest = text.partition("+")
+    key_id, _, encoded = rest.partition("+")
+    material = decode_base64(encoded)
+    if not _NAME.fullmatch(name) or not material or len(material) - 1 != _KEY_BYTES.get(material[0]):
+        raise NoteInvalid("a verifier key is malformed or of an unknown type")
+    key = NoteKey(name, material[0], material[1:])
+    if key.id.hex() != key_id:
+        raise NoteInvalid("a verifier key's id does not fit its name and key")
+    return key
+
+
+def log_key(origin: str, public: bytes) -> NoteKey:
+    """Return the key under which a log signs its checkpoints."""
+    return NoteKey(origin, NOTE_ED25519, public)
+
+
+def cosigner_key(name: str, public: bytes) -> NoteKey:
+    """Return the key under which an Ed25519 cosigner signs a checkpoint and a time."""
+    return NoteKey(name, COSIGNATURE_ED25519, public)
+
+
+def check_origin(origin: str) -> None:
+    """Refuse an origin that cannot be a key name, or could be taken for a cosignature.
+
+    Raises:
+        NoteInvalid: It is empty, has spaces or a plus, or is a reserved word.
+    """
+    if not _NAME.fullmatch(origin) or _CONTROL.search(origin) or origin == _COSIGNATURE_HEADER:
+        raise NoteInvalid("an origin must be non-empty, without spaces or plus signs")
+
+
+def sign_checkpoint(checkpoint: Checkpoint, identity: Identity, *, time_s: int) -> str:
+    """Return the note of ``checkpoint`` with the log's signature and its timed cosignature."""
+    text = checkpoint.text()
+    key = log_key(checkpoint.origin, identity.public)
+    note = f"{text}\n{_line(key, identity.sign(text.encode()))}"
+    return cosign(note, cosigner_key(checkpoint.origin, identity.public), identity, time_s=time_s)
+
+
+def cosign(note: str, key: NoteKey, identity: Identity, *, time_s: int) -> str:
+    """Return ``note`` with an Ed25519 cosignature under ``key`` added.
+
+    The caller has checked that the checkpoint continues the one it signed before.
+    """
+    text, _ = split_note(note)
+    signature = identity.sign(_cosigned_text(text, time_s))
+    return note + _line(key, time_s.to_bytes(8, "big") + signature)
+
+
+def split_note(note: str) -> tuple[str, tuple[SignatureLine, ...]]:
+    """Return the text of a note and its signature lines, unverified.
+
+    Raises:
+        NoteInvalid: The note does not have the form of C2SP signed-note.
+    """
+    if len(note) > MAX_NOTE_BYTES or _CONTROL.search(note) or not note.endswith("\n"):
+        raise NoteInvalid("a note must be bounded text without control characters, ending in a newline")
+    text, separator, tail = note.rpartition("\n\n")
+    if not separator or not tail:
+        raise NoteInvalid("a note needs a blank line before its signatures")
+    return text + "\n", tuple(_parse_line(line) for line in tail[:-1].split("\n"))
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """Return what the text of a note says as a checkpoint.
+
+    Raises:
+        NoteInvalid: It is not one, or has extension lines (they are not used here).
+    """
+    lines = text.split("\n")
+    if len(lines) != 4 or lines[3] or not lines[0] or not _SIZE.fullmatch(lines[1]):
+        raise NoteInvalid("a checkpoint has exactly three lines: origin, size, root")
+    root = decode_base64(lines[2])
+    if len(root) != HASH_BYTES:
+        raise NoteInvalid("a checkpoint's root must be 32 bytes")
+    return Checkpoint(lines[0], int(lines[1]), root)
+
+
+def verify_note(note: str, known: Iterable[NoteKey]) -> tuple[str, tuple[Vouching, ...]]:
+    """Return a note's text and which of the ``known`` keys signed it.
+
+    Raises:
+        NoteInvalid: Malformed, a known key's signature is false, or none signed.
+    """
+    text, lines = split_note(note)
+    keys = {(key.name, key.id): key for key in known}
+    found: dict[tuple[str, bytes], Vouching] = {}
+    for line in lines:
+        key = keys.get((line.name, line.key_id))
+        if key is not None:
+            found[line.name, line.key_id] = Vouching(key, _check_line(key, line.signature, text))
+    if not found:
+        raise NoteInvalid("no known key signed this note")
+    return text, tuple(found.values())
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of canonical standard base64, or nothing at all if it is not that."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    return data if base64.b64encode(data).decode() == text else b""
+
+
+def without_unknown(note: str, known: Sequence[NoteKey]) -> str:
+    """Return ``note`` with the signature lines of unknown keys left out."""
+    text, lines = split_note(note)
+    names = {(key.name, key.id) for key in known}
+    kept = [line for line in lines if (line.name, line.key_id) in names]
+    return f"{text}\n" + "".join(_format_line(item.name, item.key_id + item.signature) for item in kept)
+
+
+def _check_line(key: NoteKey, signature: bytes, text: str) -> int | None:
+    if key.type == NOTE_ED25519:
+        if not is_signed(key.public, text.encode(), signature):
+            raise NoteInvalid(f"a signature by {key.name} is false")
+        return None
+    time_s = int.from_bytes(signature[:8], "big")
+    if len(signature) < 8 or time_s >= 2**63 or not _is_cosigned(key, text, time_s, signature[8:]):
+        raise NoteInvalid(f"a cosignature by {key.name} is false")
+    # Zero in an ML-DSA cosignature means that no time is claimed.
+    return time_s or None
+
+
+def _is_cosigned(key: NoteKey, text: str, time_s: int, signature: bytes) -> bool:
+    if key.type == COSIGNATURE_ED25519:
+        return is_signed(key.public, _cosigned_text(text, time_s), signature)
+    try:
+        message = _cosigned_message(key.name, parse_checkpoint(text), time_s)
+        MLDSA44PublicKey.from_public_bytes(key.public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _cosigned_text(text: str, time_s: int) -> bytes:
+    return f"{_COSIGNATURE_HEADER}\ntime {time_s}\n{text}".encode()
+
+
+def _cosigned_message(name: str, checkpoint: Checkpoint, time_s: int) -> bytes:
+    """The ``cosigned_message`` of C2SP tlog-cosignature, for a whole tree."""
+    cosigner, origin = name.encode(), checkpoint.origin.encode()
+    numbers = (0).to_bytes(8, "big") + checkpoint.size.to_bytes(8, "big")
+    head = b"subtree/v1\n\0" + bytes((len(cosigner),)) + cosigner + time_s.to_bytes(8, "big")
+    return head + bytes((len(origin),)) + origin + numbers + checkpoint.root
+
+
+def _line(key: NoteKey, signature: bytes) -> str:
+    return _format_line(key.name, key.id + signature)
+
+
+def _format_line(name: str, material: bytes) -> str:
+    return f"— {name} {base64.b64encode(material).decode()}\n"
+
+
+def _parse_line(line: str) -> SignatureLine:
+    dash, _, rest = line.partition(" ")
+    name, _, encoded = rest.partition(" ")
+    material = decode_base64(encoded)
+    if dash != "—" or not _NAME.fullmatch(name) or len(material) < 5:
+        raise NoteInvalid("a signature line is malformed")
+    return SignatureLine(name, material[:4], material[4:])

@@ -1,0 +1,179 @@
+"""Deterministic CBOR (RFC 8949 section 4.2.1): one value, one encoding.
+
+For everything that is hashed or signed. Allowed are unsigned and negative
+64-bit integers, byte strings, text, arrays, maps with text keys, booleans and
+null: no floats, tags, undefined, or indefinite lengths, because none of them
+is needed and each has more than one spelling.
+
+The reader is written out here rather than taken from a general library so that
+a verifier can see the whole of it, and so that a foreign encoding is refused at
+the first byte that is not the shortest, without calling any tag handler.
+
+Invariants:
+    * ``encode(decode(data)) == data`` for whatever ``decode`` returns;
+    * ``decode`` never yields a value that ``encode`` would refuse;
+    * arrays come back as tuples, so a decoded value can be shared.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from ledger_core.errors import NotCanonical
+
+Value: TypeAlias = "int | bytes | str | bool | Sequence[Value] | Mapping[str, Value] | None"
+
+MAX_DEPTH = 16
+MAX_INTEGER = 2**64 - 1
+
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
+_SIMPLE_VALUES: Mapping[int, Value] = {20: False, 21: True, 22: None}
+_WIDTHS: Mapping[int, tuple[int, int]] = {24: (1, 24), 25: (2, 2**8), 26: (4, 2**16), 27: (8, 2**32)}
+
+
+def encode(value: Value) -> bytes:
+    """Return the deterministic encoding of ``value``.
+
+    Raises:
+        NotCanonical: The value holds a type or an integer outside the profile.
+    """
+    out = bytearray()
+    _write(out, value, 0)
+    return bytes(out)
+
+
+def decode(data: bytes) -> Value:
+    """Return the value that ``data`` encodes, and refuse any other spelling of it.
+
+    Cost is linear in ``data``; nesting is limited to 16 levels.
+
+    Raises:
+        NotCanonical: Truncated, trailing bytes, a longer form than needed, keys
+            out of order or repeated, bad UTF-8, or a type outside the profile.
+    """
+    value, end = _read(data, 0, 0)
+    if end != len(data):
+        raise NotCanonical(f"{len(data) - end} bytes follow the value")
+    return value
+
+
+def _write(out: bytearray, value: Value, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise NotCanonical("nested too deeply")
+    if value is None or isinstance(value, bool):
+        out.append(0xF6 if value is None else 0xF5 if value else 0xF4)
+    elif isinstance(value, int):
+        _write_head(out, _NEGATIVE if value < 0 else _UNSIGNED, -1 - value if value < 0 else value)
+    elif isinstance(value, bytes):
+        _write_head(out, _BYTES, len(value))
+        out += value
+    elif isinstance(value, str):
+        text = _utf8(value)
+        _write_head(out, _TEXT, len(text))
+        out += text
+    elif isinstance(value, Mapping):
+        _write_map(out, value, depth)
+    elif isinstance(value, list | tuple):
+        _write_head(out, _ARRAY, len(value))
+        for item in value:
+            _write(out, item, depth + 1)
+    else:
+        raise NotCanonical(f"type {type(value).__name__} has no encoding here")
+
+
+def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
+    pairs: list[tuple[bytes, Value]] = []
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise NotCanonical("map keys must be text")
+        pairs.append((encode(key), item))
+    _write_head(out, _MAP, len(pairs))
+    for encoded, item in sorted(pairs, key=lambda pair: pair[0]):
+        out += encoded
+        _write(out, item, depth + 1)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise NotCanonical("text holds a lone surrogate") from None
+
+
+def _write_head(out: bytearray, major: int, argument: int) -> None:
+    if argument < 24:
+        out.append(major << 5 | argument)
+        return
+    for info, (width, _) in _WIDTHS.items():
+        if argument < 1 << (8 * width):
+            out.append(major << 5 | info)
+            out += argument.to_bytes(width, "big")
+            return
+    raise NotCanonical("integer does not fit 64 bits")
+
+
+def _read(data: bytes, at: int, depth: int) -> tuple[Value, int]:
+    if depth > MAX_DEPTH:
+        raise NotCanonical("nested too deeply")
+    major, argument, at = _read_head(data, at)
+    if major == _UNSIGNED:
+        return argument, at
+    if major == _NEGATIVE:
+        return -1 - argument, at
+    if major == _SIMPLE:
+        return _SIMPLE_VALUES[argument], at
+    if argument > len(data) - at:
+        raise NotCanonical("value is cut short")
+    if major == _BYTES:
+        return data[at : at + argument], at + argument
+    if major == _TEXT:
+        return _read_text(data, at, argument), at + argument
+    if major == _ARRAY:
+        items: list[Value] = []
+        for _ in range(argument):
+            item, at = _read(data, at, depth + 1)
+            items.append(item)
+        return tuple(items), at
+    return _read_map(data, at, argument, depth)
+
+
+def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[Value, int]:
+    result: dict[str, Value] = {}
+    previous = b""
+    for _ in range(count):
+        start = at
+        key, at = _read(data, at, depth + 1)
+        encoded = data[start:at]
+        if not isinstance(key, str):
+            raise NotCanonical("map keys must be text")
+        if encoded <= previous:
+            raise NotCanonical("map keys are repeated or out of order")
+        previous = encoded
+        result[key], at = _read(data, at, depth + 1)
+    return result, at
+
+
+def _read_text(data: bytes, at: int, length: int) -> str:
+    try:
+        return data[at : at + length].decode()
+    except UnicodeDecodeError:
+        raise NotCanonical("text is not UTF-8") from None
+
+
+def _read_head(data: bytes, at: int) -> tuple[int, int, int]:
+    if at >= len(data):
+        raise NotCanonical("value is cut short")
+    major, info = data[at] >> 5, data[at] & 0x1F
+    at += 1
+    if major == _TAG or (major == _SIMPLE and info not in _SIMPLE_VALUES):
+        raise NotCanonical("tags, floats and other simple values are not allowed")
+    if info < 24:
+        return major, info, at
+    if info not in _WIDTHS:
+        raise NotCanonical("indefinite lengths are not allowed")
+    width, least = _WIDTHS[info]
+    if at + width > len(data):
+        raise NotCanonical("value is cut short")
+    argument = int.from_bytes(data[at : at + width], "big")
+    if argument < least:
+        raise NotCanonical("a shorter form exists")
+    return major, argument, at + width

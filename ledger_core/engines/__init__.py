@@ -1,0 +1,1 @@
+"""Who orders transactions and closes blocks; every engine feeds the same machine."""

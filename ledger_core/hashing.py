@@ -1,0 +1,100 @@
+"""Domain-separated hashes: tree leaves and nodes, framed messages, content digests.
+
+History trees use SHA-256 as RFC 9162 section 2.1.1 has it (0x00 before a leaf,
+0x01 before a node), so that other people's verifiers agree. State trees use
+0x10 and 0x11, so that no node of one tree can pass for a node of the other.
+Content is digested with BLAKE3-256.
+
+``frame`` joins a domain string and parts with their lengths, so that two
+different lists of parts never give the same bytes.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from blake3 import blake3
+
+from ledger_core.errors import NotCanonical
+
+HASH_BYTES: Final = 32
+SUITE_SHA256: Final = 1
+SUITE_BLAKE3: Final = 1
+EMPTY_STATE: Final = bytes(HASH_BYTES)
+EMPTY_LOG: Final = hashlib.sha256(b"").digest()
+
+_sha256 = hashlib.sha256
+
+
+class Hasher(Protocol):
+    """What hashlib's objects offer; any digest suite must offer the same."""
+
+    @property
+    def digest_size(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    def update(self, data: bytes, /) -> object: ...
+    def digest(self) -> bytes: ...
+    def hexdigest(self) -> str: ...
+    def copy(self) -> "Hasher": ...
+
+
+def _new_blake3(data: bytes = b"") -> Hasher:
+    return blake3(data)
+
+
+CONTENT_SUITES: Final[Mapping[int, Callable[[bytes], Hasher]]] = {SUITE_BLAKE3: _new_blake3}
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """Hash an entry of a history tree (RFC 9162 section 2.1.1)."""
+    return _sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Hash two children of a history tree."""
+    return _sha256(b"\x01" + left + right).digest()
+
+
+def state_leaf_hash(path: bytes, value_hash: bytes) -> bytes:
+    """Hash a leaf of the state tree; ``path`` and ``value_hash`` are 32 bytes each."""
+    return _sha256(b"\x10" + path + value_hash).digest()
+
+
+def state_node_hash(left: bytes, right: bytes) -> bytes:
+    """Hash two children of the state tree; an empty child is 32 zero bytes."""
+    return _sha256(b"\x11" + left + right).digest()
+
+
+def frame(domain: str, *parts: bytes) -> bytes:
+    """Join a domain and parts: u8 length ‖ domain, then u64 length ‖ part for each, big-endian."""
+    name = domain.encode("ascii")
+    out = bytearray((len(name),))
+    out += name
+    for part in parts:
+        out += len(part).to_bytes(8, "big")
+        out += part
+    return bytes(out)
+
+
+def tagged_hash(domain: str, *parts: bytes) -> bytes:
+    """Return SHA-256 of ``frame(domain, *parts)``."""
+    return _sha256(frame(domain, *parts)).digest()
+
+
+def content_digest(content: bytes, suite: int = SUITE_BLAKE3) -> bytes:
+    """Digest content of any length under a numbered suite (1 is BLAKE3-256).
+
+    Raises:
+        NotCanonical: The suite is unknown.
+    """
+    if suite not in CONTENT_SUITES:
+        raise NotCanonical(f"unknown content digest suite {suite}")
+    return CONTENT_SUITES[suite](content).digest()
+
+
+def sha256(data: bytes) -> bytes:
+    """Return plain SHA-256; for digests that only name bytes."""
+    return _sha256(data).digest()

@@ -1,0 +1,183 @@
+"""Check Merkle proofs; hold no tree and do no I/O.
+
+A proof travels to somebody who trusts neither us nor the network, so this
+module must stay small enough to read in one sitting and imports only hashing
+and errors.
+
+History proofs follow RFC 9162 sections 2.1.3 and 2.1.4 over SHA-256. State
+proofs speak of a compact sparse tree of 256-bit paths: a subtree that holds one
+leaf *is* that leaf, so a path is absent when the walk along its bits ends at an
+empty subtree or at another leaf.
+
+Invariants:
+    * a check that fails raises; no function here returns a bool;
+    * a proof with spare hashes is refused, not trimmed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ledger_core.errors import ProofInvalid
+from ledger_core.hashing import (
+    EMPTY_LOG,
+    EMPTY_STATE,
+    HASH_BYTES,
+    node_hash,
+    sha256,
+    state_leaf_hash,
+    state_node_hash,
+)
+
+STATE_BITS = 8 * HASH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class StateProof:
+    """Siblings along a path, root's children first, and the leaf met if it is another one.
+
+    ``neighbour`` is (path, value hash) of the leaf that stands where the absent
+    path would stand; None when that place is empty or the path is present.
+    """
+
+    siblings: tuple[bytes, ...]
+    neighbour: tuple[bytes, bytes] | None = None
+
+
+def verify_inclusion(leaf: bytes, *, index: int, tree_size: int, path: Sequence[bytes], root: bytes) -> None:
+    """Check that ``leaf`` is entry ``index`` of the tree whose head is ``root``.
+
+    Follows RFC 9162 section 2.1.3.2; one hash per path element.
+
+    Args:
+        leaf: Leaf hash (32 bytes), not the entry itself.
+        index: Position of the entry, counted from 0.
+        tree_size: Number of entries under ``root``.
+        path: Sibling hashes, lowest level first.
+        root: Root hash from a checkpoint the caller has verified.
+
+    Raises:
+        ProofInvalid: The path is too short, too long, or leads elsewhere.
+    """
+    _check_hashes(path)
+    if not 0 <= index < tree_size:
+        raise ProofInvalid(f"index {index} lies outside a tree of {tree_size}")
+    node, last, current = index, tree_size - 1, leaf
+    for sibling in path:
+        if last == 0:
+            raise ProofInvalid("path is longer than the tree is high")
+        if node & 1 or node == last:
+            current = node_hash(sibling, current)
+            # A right-edge node without a sibling was promoted unchanged, so
+            # climb until it is a right child again.
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            current = node_hash(current, sibling)
+        node, last = node >> 1, last >> 1
+    if last:
+        raise ProofInvalid("path stops below the root")
+    if current != root:
+        raise ProofInvalid("path leads to another root")
+
+
+def verify_consistency(
+    *, old_size: int, old_root: bytes, new_size: int, new_root: bytes, path: Sequence[bytes]
+) -> None:
+    """Check that the newer tree begins with every entry of the older one.
+
+    Follows RFC 9162 section 2.1.4.2. Both roots must come from checkpoints the
+    caller has verified.
+
+    Raises:
+        ProofInvalid: The trees are not consistent, or the path does not show it.
+    """
+    _check_hashes(path)
+    if not 0 <= old_size <= new_size:
+        raise ProofInvalid(f"a tree of {new_size} cannot continue one of {old_size}")
+    if old_size in (0, new_size):
+        if path:
+            raise ProofInvalid("path must be empty for equal or empty trees")
+        if old_root != (EMPTY_LOG if old_size == 0 else new_root):
+            raise ProofInvalid("roots of equal trees differ")
+        return
+    _climb_consistency(old_size, old_root, new_size, new_root, list(path))
+
+
+def _climb_consistency(old_size: int, old_root: bytes, new_size: int, new_root: bytes, path: list[bytes]) -> None:
+    if old_size & (old_size - 1) == 0:
+        path.insert(0, old_root)
+    if not path:
+        raise ProofInvalid("path is empty")
+    node, last = old_size - 1, new_size - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    older = newer = path[0]
+    for sibling in path[1:]:
+        if last == 0:
+            raise ProofInvalid("path is longer than the tree is high")
+        if node & 1 or node == last:
+            older, newer = node_hash(sibling, older), node_hash(sibling, newer)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            newer = node_hash(newer, sibling)
+        node, last = node >> 1, last >> 1
+    if last:
+        raise ProofInvalid("path stops below the root")
+    if older != old_root or newer != new_root:
+        raise ProofInvalid("path leads to other roots")
+
+
+def verify_presence(*, path: bytes, value: bytes, proof: StateProof, root: bytes) -> None:
+    """Check that the state under ``root`` holds exactly ``value`` at ``path`` (32 bytes).
+
+    Raises:
+        ProofInvalid: It does not, or the proof does not show it.
+    """
+    if proof.neighbour is not None:
+        raise ProofInvalid("a proof of presence names no neighbour")
+    _climb_state(path, state_leaf_hash(path, sha256(value)), proof, root)
+
+
+def verify_absence(*, path: bytes, proof: StateProof, root: bytes) -> None:
+    """Check that the state under ``root`` holds nothing at ``path`` (32 bytes).
+
+    Raises:
+        ProofInvalid: It holds something, or the proof does not show that it does not.
+    """
+    if proof.neighbour is None:
+        _climb_state(path, EMPTY_STATE, proof, root)
+        return
+    other, value_hash = proof.neighbour
+    _check_hashes((other, value_hash))
+    depth = len(proof.siblings)
+    if other == path:
+        raise ProofInvalid("the neighbour is the path itself")
+    if depth > STATE_BITS or _prefix(other, depth) != _prefix(path, depth):
+        raise ProofInvalid("the neighbour does not stand on the way to the path")
+    _climb_state(path, state_leaf_hash(other, value_hash), proof, root)
+
+
+def _climb_state(path: bytes, current: bytes, proof: StateProof, root: bytes) -> None:
+    _check_hashes((path, *proof.siblings))
+    depth = len(proof.siblings)
+    if depth > STATE_BITS:
+        raise ProofInvalid("path is longer than the tree is high")
+    bits = int.from_bytes(path, "big")
+    for level in range(depth - 1, -1, -1):
+        sibling = proof.siblings[level]
+        if bits >> (STATE_BITS - 1 - level) & 1:
+            current = state_node_hash(sibling, current)
+        else:
+            current = state_node_hash(current, sibling)
+    if current != root:
+        raise ProofInvalid("path leads to another root")
+
+
+def _prefix(path: bytes, bits: int) -> int:
+    return int.from_bytes(path, "big") >> (STATE_BITS - bits)
+
+
+def _check_hashes(hashes: Sequence[bytes]) -> None:
+    if any(len(item) != HASH_BYTES for item in hashes):
+        raise ProofInvalid("a hash must be 32 bytes")

@@ -1,0 +1,41 @@
+"""The state-root entry: the last log entry of every block that accepted a transaction.
+
+It is ``[2, suite, height, time in Unix ms, state root]`` in deterministic CBOR.
+Apart from the machine because verifiers read it too.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from ledger_core.codec import decode, encode
+from ledger_core.errors import NotCanonical
+from ledger_core.hashing import HASH_BYTES, SUITE_SHA256
+
+ENTRY_STATE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StateEntry:
+    """State root, height and time of a block."""
+
+    height: int
+    time_ms: int
+    state_root: bytes
+
+    def entry(self) -> bytes:
+        """Return the bytes of the log entry."""
+        return encode((ENTRY_STATE, SUITE_SHA256, self.height, self.time_ms, self.state_root))
+
+
+def read_state_entry(entry: bytes) -> StateEntry | None:
+    """Return the state root that ``entry`` carries, or None when it is another kind of entry."""
+    try:
+        items = decode(entry)
+    except NotCanonical:
+        return None
+    if not isinstance(items, tuple) or len(items) != 5 or items[:2] != (ENTRY_STATE, SUITE_SHA256):
+        return None
+    height, time_ms, root = items[2:]
+    if type(height) is not int or type(time_ms) is not int or not isinstance(root, bytes):
+        return None
+    return StateEntry(height, time_ms, root) if len(root) == HASH_BYTES else None

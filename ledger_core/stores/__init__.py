@@ -1,0 +1,1 @@
+"""Where blocks are kept: one atomic, durable commit per block."""
