@@ -1,0 +1,135 @@
+"""Envelopes: authenticated encryption under a key that is used once (docs/formats/envelopes.md).
+
+For the sealing room and whatever else must be unreadable on a stolen disk.
+
+    envelope = suite (1) ‖ salt (32) ‖ key-commitment (32) ‖ nonce (12) ‖ AES-256-GCM(padded) with tag (16)
+    AES key ‖ key-commitment = HKDF-SHA256(key, salt, info = domain ‖ part), 64 bytes
+
+GCM alone does not commit to its key: one ciphertext can be made that opens
+under two. So the commitment is compared, in constant time, before anything is
+decrypted. The associated data names the place an envelope belongs to, so that
+two envelopes of one key cannot be swapped.
+
+Invariants:
+    * every envelope has a fresh salt, so no AES key encrypts twice;
+    * the padded length is one of four classes to a doubling, from 256 bytes up;
+    * whatever does not open raises EnvelopeBroken and yields no byte.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+from collections.abc import Sequence
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from fhir_bridge.errors import EnvelopeBroken
+
+SUITE = 1
+RANDOM_BYTES = 44
+"""What one envelope draws: salt and nonce."""
+
+NO_DICTIONARY = 0
+
+_SALT = slice(1, 33)
+_COMMITMENT = slice(33, 65)
+_NONCE = slice(65, 77)
+_BODY = slice(77, None)
+_TAG_BYTES = 16
+_SMALLEST_CLASS = 256
+_KEY_DOMAIN = b"fhir-bridge/envelope/1\0"
+_PLACE_DOMAIN = b"fhir-bridge/place/1"
+_SHA256 = SHA256()
+
+
+def place(*fields: str) -> bytes:
+    """Encode where an envelope belongs, as associated data: domain, then u32 length ‖ UTF-8 of each field.
+
+    The lengths make the encoding injective: no two lists of fields give the same bytes.
+    """
+    encoded = [field.encode() for field in fields]
+    return _PLACE_DOMAIN + b"".join(len(raw).to_bytes(4, "big") + raw for raw in encoded)
+
+
+def seal_bytes(key: bytes, part: str, associated: bytes, content: bytes, random: bytes) -> bytes:
+    """Encrypt ``content``, padded to a size class.
+
+    Args:
+        key: 32 bytes; the AES key is derived from it.
+        part: What kind of content this is; separates keys.
+        associated: :func:`place` of the envelope.
+        random: 44 fresh unpredictable bytes.
+    """
+    salt, nonce = random[:32], random[32:44]
+    aes, commitment = _derive(key, salt, part)
+    padded = content.ljust(size_class(len(content)), b"\0")
+    head = bytes((SUITE,)) + salt + commitment + nonce
+    return head + AESGCM(aes).encrypt(nonce, padded, associated)
+
+
+def open_bytes(key: bytes, part: str, associated: bytes, envelope: bytes) -> bytes:
+    """Decrypt an envelope; the padding is still there, so the content must know its own length.
+
+    Raises:
+        EnvelopeBroken: Other suite, key, part or place, or a changed byte.
+    """
+    if len(envelope) < _BODY.start + _TAG_BYTES or envelope[0] != SUITE:
+        raise EnvelopeBroken("not an envelope of a known suite")
+    aes, commitment = _derive(key, envelope[_SALT], part)
+    if not hmac.compare_digest(commitment, envelope[_COMMITMENT]):
+        raise EnvelopeBroken("the envelope commits to another key")
+    try:
+        return AESGCM(aes).decrypt(envelope[_NONCE], envelope[_BODY], associated)
+    except InvalidTag:
+        raise EnvelopeBroken("the envelope was changed, or belongs to another place") from None
+
+
+def size_class(length: int) -> int:
+    """Return the padded length: 256, then 1, 1¼, 1½, 1¾ times each power of two; at most a quarter is padding."""
+    if length <= _SMALLEST_CLASS:
+        return _SMALLEST_CLASS
+    step = 1 << ((length - 1).bit_length() - 3)
+    return -(-length // step) * step
+
+
+def pack(head: Sequence[bytes], content: bytes) -> bytes:
+    """Join fixed-size head fields and compressed content: fields ‖ u16 dictionary ‖ u32 length ‖ zstd frame."""
+    frame = _CODEC.compressor.compress(content)
+    return b"".join((*head, NO_DICTIONARY.to_bytes(2, "big"), len(frame).to_bytes(4, "big"), frame))
+
+
+def unpack(padded: bytes, at: int) -> bytes:
+    """Return the content that :func:`pack` put behind a head of ``at`` bytes; ignores the padding after it.
+
+    Raises:
+        EnvelopeBroken: A dictionary or a layout this version does not know.
+    """
+    dictionary = int.from_bytes(padded[at : at + 2], "big")
+    if dictionary != NO_DICTIONARY:
+        raise EnvelopeBroken(f"compressed with dictionary {dictionary}, which this version does not hold")
+    length = int.from_bytes(padded[at + 2 : at + 6], "big")
+    try:
+        return _CODEC.decompressor.decompress(padded[at + 6 : at + 6 + length])
+    except zstandard.ZstdError:
+        raise EnvelopeBroken("the content does not unpack") from None
+
+
+def _derive(key: bytes, salt: bytes, part: str) -> tuple[bytes, bytes]:
+    material = HKDF(_SHA256, 64, salt, _KEY_DOMAIN + part.encode()).derive(key)
+    return material[:32], material[32:]
+
+
+class _Codec(threading.local):
+    """zstandard's objects may not be shared between threads."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=3)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_CODEC = _Codec()
