@@ -1,0 +1,136 @@
+"""Check access tokens: ours, and those of issuers that the operator has pinned.
+
+For the HTTP entrance, before anything else is parsed. A token becomes a
+:class:`Requester` or :class:`NotAuthenticated`; there is no third outcome and
+no anonymous requester.
+
+Invariants:
+    * ``iss`` chooses among pinned issuers and nothing in a token adds one;
+    * an issuer speaks for the institutions it was pinned for and for no other;
+    * a token of our own is only as good as its client is now: a revoked or
+      changed registration stops tokens that were issued before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from fhir_bridge.adapters.access import jose
+from fhir_bridge.adapters.access.external import ExternalIssuer, read_external
+from fhir_bridge.adapters.access.issuer import (
+    ACCESS_TOKEN_ALGORITHM,
+    ACCESS_TOKEN_TYPE,
+    TOKEN_LIFETIME_S,
+    Endpoints,
+    IssuerKeys,
+)
+from fhir_bridge.adapters.access.jose import TokenBroken, Unverified
+from fhir_bridge.errors import NotAuthenticated
+from fhir_bridge.model.access import Requester
+from fhir_bridge.model.clients import Client, ClientKind
+from fhir_bridge.ports.ambient import Clock
+from fhir_bridge.ports.clients import ClientRegistry
+
+_ACCESS_TYPES: Final = frozenset({ACCESS_TOKEN_TYPE})
+_ANY_TYPE: Final = frozenset({"at+jwt", "jwt", ""})
+_STAFF: Final = re.compile(r"Practitioner/([A-Za-z0-9\-.]{1,64})")
+
+
+class TokenVerifier:
+    """Turns bearer tokens into requesters; keeps :class:`fhir_bridge.ports.access.TokenVerifier`."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        keys: IssuerKeys,
+        registry: ClientRegistry,
+        clock: Clock,
+        externals: Sequence[ExternalIssuer] = (),
+    ) -> None:
+        """Pin our own issuer and the external ones.
+
+        Raises:
+            ValueError: Two issuers share a name, or an external one takes ours.
+        """
+        self._endpoints = endpoints
+        self._keys = jose.load_keys(keys.public)
+        self._registry = registry
+        self._clock = clock
+        self._externals = {external.issuer: external for external in externals}
+        if len(self._externals) != len(externals) or endpoints.issuer in self._externals:
+            raise ValueError("every issuer is pinned once")
+
+    async def verify(self, bearer: str) -> Requester:
+        """Check what stands after ``Bearer `` in the Authorization header.
+
+        Raises:
+            NotAuthenticated: The token does not hold up.
+            Unavailable: The registry or a pinned issuer's keys could not be read; safe to retry.
+        """
+        now = self._clock.now()
+        try:
+            token = jose.take_apart(bearer, _ANY_TYPE)
+            issuer = jose.text_claim(token.claims, "iss")
+            if issuer == self._endpoints.issuer:
+                return await self._own(token, now)
+            external = self._externals.get(issuer)
+            if external is None:
+                raise TokenBroken("unknown-issuer")
+            return await read_external(external, token, now)
+        except TokenBroken as error:
+            raise NotAuthenticated("the access token does not hold up") from error
+
+    async def _own(self, token: Unverified, now: datetime) -> Requester:
+        # Taken apart again under the narrow list: our own tokens are at+jwt, and a client assertion is not.
+        jose.take_apart(token.compact.decode(), _ACCESS_TYPES)
+        jose.verify_signature(token, self._keys, frozenset({ACCESS_TOKEN_ALGORITHM}))
+        claims = token.claims
+        if claims.get("aud") != self._endpoints.base_url:
+            raise TokenBroken("wrong-audience")
+        issued_at = _check_times(claims, now)
+        client = await self._registry.find(jose.text_claim(claims, "client_id"))
+        _check_client(claims, client, issued_at)
+        return _requester(claims)
+
+
+def _check_times(claims: Mapping[str, Any], now: datetime) -> float:
+    instant = now.timestamp()
+    issued, expires = jose.numeric_date(claims, "iat"), jose.numeric_date(claims, "exp")
+    if issued is None or issued > instant + jose.CLOCK_SKEW_S:
+        raise TokenBroken("not-yet-valid")
+    if expires is None or expires <= instant:
+        raise TokenBroken("expired")
+    if expires > issued + TOKEN_LIFETIME_S:
+        raise TokenBroken("lives-too-long")
+    if (jose.numeric_date(claims, "nbf") or 0.0) > instant + jose.CLOCK_SKEW_S:
+        raise TokenBroken("not-yet-valid")
+    return issued
+
+
+def _check_client(claims: Mapping[str, Any], client: Client | None, issued_at: float) -> None:
+    if client is None or client.client_id != claims["client_id"] or claims.get("sub") != client.client_id:
+        raise TokenBroken("unknown-client")
+    if not client.is_active or issued_at <= client.tokens_after_s:
+        raise TokenBroken("revoked-client")
+    stated = (claims.get("institution"), claims.get("institution_id"), claims.get("patient"))
+    if stated != (client.institution, client.institution_id, client.patient):
+        raise TokenBroken("other-registration")
+    if client.kind is ClientKind.PATIENT and not {"fhirUser", "roles"}.isdisjoint(claims):
+        raise TokenBroken("other-registration")
+
+
+def _requester(claims: Mapping[str, Any]) -> Requester:
+    staff = _STAFF.fullmatch(claims.get("fhirUser", ""))
+    return Requester(
+        client_id=claims["client_id"],
+        institution=claims.get("institution"),
+        institution_id=claims.get("institution_id"),
+        practitioner=staff[1] if staff else None,
+        roles=tuple(claims.get("roles", ())),
+        purpose=jose.text_claim(claims, "purpose_of_use"),
+        patient=claims.get("patient"),
+        scopes=tuple(jose.text_claim(claims, "scope").split()),
+    )
