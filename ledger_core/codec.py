@@ -114,26 +114,33 @@ def _write_head(out: bytearray, major: int, argument: int) -> None:
 def _read(data: bytes, at: int, depth: int) -> tuple[Value, int]:
     if depth > MAX_DEPTH:
         raise NotCanonical("nested too deeply")
-    major, argument, at = _read_head(data, at)
+    if at >= len(data):
+        raise NotCanonical("value is cut short")
+    major, argument = data[at] >> 5, data[at] & 0x1F
+    at += 1
+    if major >= _TAG:
+        if major == _TAG or argument not in _SIMPLE_VALUES:
+            raise NotCanonical("tags, floats and other simple values are not allowed")
+        return _SIMPLE_VALUES[argument], at
+    if argument >= 24:
+        argument, at = _read_argument(data, at, argument)
     if major == _UNSIGNED:
         return argument, at
     if major == _NEGATIVE:
         return -1 - argument, at
-    if major == _SIMPLE:
-        return _SIMPLE_VALUES[argument], at
     if argument > len(data) - at:
         raise NotCanonical("value is cut short")
     if major == _BYTES:
         return data[at : at + argument], at + argument
     if major == _TEXT:
         return _read_text(data, at, argument), at + argument
-    if major == _ARRAY:
-        items: list[Value] = []
-        for _ in range(argument):
-            item, at = _read(data, at, depth + 1)
-            items.append(item)
-        return tuple(items), at
-    return _read_map(data, at, argument, depth)
+    if major == _MAP:
+        return _read_map(data, at, argument, depth)
+    items: list[Value] = []
+    for _ in range(argument):
+        item, at = _read(data, at, depth + 1)
+        items.append(item)
+    return tuple(items), at
 
 
 def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[Value, int]:
@@ -159,15 +166,7 @@ def _read_text(data: bytes, at: int, length: int) -> str:
         raise NotCanonical("text is not UTF-8") from None
 
 
-def _read_head(data: bytes, at: int) -> tuple[int, int, int]:
-    if at >= len(data):
-        raise NotCanonical("value is cut short")
-    major, info = data[at] >> 5, data[at] & 0x1F
-    at += 1
-    if major == _TAG or (major == _SIMPLE and info not in _SIMPLE_VALUES):
-        raise NotCanonical("tags, floats and other simple values are not allowed")
-    if info < 24:
-        return major, info, at
+def _read_argument(data: bytes, at: int, info: int) -> tuple[int, int]:
     if info not in _WIDTHS:
         raise NotCanonical("indefinite lengths are not allowed")
     width, least = _WIDTHS[info]
@@ -176,4 +175,4 @@ def _read_head(data: bytes, at: int) -> tuple[int, int, int]:
     argument = int.from_bytes(data[at : at + width], "big")
     if argument < least:
         raise NotCanonical("a shorter form exists")
-    return major, argument, at + width
+    return argument, at + width

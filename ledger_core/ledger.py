@@ -17,7 +17,7 @@ from ledger_core.commitment import Opening
 from ledger_core.errors import IntegrityBroken, NotFound
 from ledger_core.keys import Identity
 from ledger_core.log import History
-from ledger_core.machine import Accepted, BlockRow, Genesis, State
+from ledger_core.machine import Accepted, BlockRow, Genesis, State, StateView
 from ledger_core.policy import Policy
 from ledger_core.proofs import StateProof
 from ledger_core.receipt import Claim, LogPath, Receipt, RecordClaim, StateClaim, TransactionClaim
@@ -175,7 +175,7 @@ class Ledger:
 
     def next_nonce(self, signer: bytes) -> int:
         """Reserve and return a nonce above every one used or reserved here by ``signer``."""
-        member = find_member(self._engine.state.tree, signer)
+        member = find_member(StateView(self._engine.state.tree), signer)
         with self._nonce_lock:
             used = max(self._nonces.get(signer, 0), 0 if member is None else member.nonce)
             self._nonces[signer] = used + 1
@@ -183,16 +183,16 @@ class Ledger:
 
     def member(self, key: bytes) -> Member | None:
         """Return what is known of a member's key, active or not."""
-        return find_member(self._engine.state.tree, key)
+        return find_member(StateView(self._engine.state.tree), key)
 
     def state_get(self, path: bytes) -> ConsentState | None:
         """Return the consent state at a blinded path (32 bytes), or None if it was never opened."""
-        return find_consent(self._engine.state.tree, path)
+        return find_consent(StateView(self._engine.state.tree), path)
 
     def state_at(self, path: bytes) -> tuple[ConsentState | None, int]:
         """Return the consent state at a path together with the height it was read at."""
         state = self._engine.state
-        return find_consent(state.tree, path), state.header.height
+        return find_consent(StateView(state.tree), path), state.header.height
 
     def value(self, kind: str, key: bytes) -> bytes | None:
         """Return the encoded state value of ``kind`` under ``key``, or None."""

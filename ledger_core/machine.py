@@ -46,7 +46,7 @@ from ledger_core.transactions import (
     envelope_digest,
     read_envelope,
 )
-from ledger_core.values import ACTIVE, CONFIG_KEY, Config, Held, Member, encode_held, state_path
+from ledger_core.values import ACTIVE, CONFIG_KEY, Config, Held, Member, decode_any, encode_held, state_path
 
 ENTRY_GENESIS: Final = 0
 
@@ -199,16 +199,16 @@ def apply_block(state: State, header: Header, envelopes: Sequence[bytes]) -> Blo
     """
     if header.height <= state.header.height or header.time_ms < state.header.time_ms:
         raise ValueError("a block must follow the one before it in height and time")
-    overlay = _Overlay(state.tree)
+    view = StateView(state.tree)
     results: list[Result] = []
     entries: list[bytes] = []
     for envelope in envelopes:
-        code = _judge(state.network, overlay, envelope)
+        code = _judge(state.network, view, envelope)
         index = state.log.size + len(entries) if not code else None
         results.append(Result(envelope_digest(envelope), code, index))
         if not code:
             entries.append(envelope)
-    return _close(state, header, tuple(results), entries, overlay.written)
+    return _close(state, header, tuple(results), entries, view.updates())
 
 
 def app_hash(log_size: int, log_root: bytes, state_root: bytes) -> bytes:
@@ -217,18 +217,29 @@ def app_hash(log_size: int, log_root: bytes, state_root: bytes) -> bytes:
     return tagged_hash(_APP_DOMAIN, log_size.to_bytes(8, "big"), log_root, state_root, suite)
 
 
-class _Overlay:
-    """State with the accepted transactions of the block so far on top."""
+class StateView:
+    """State with the accepted transactions of a block so far on top."""
 
-    __slots__ = ("_tree", "written")
+    __slots__ = ("_tree", "_written")
 
     def __init__(self, tree: StateTree) -> None:
         self._tree = tree
-        self.written: dict[bytes, bytes] = {}
+        self._written: dict[bytes, Held] = {}
 
-    def get(self, path: bytes) -> bytes | None:
-        found = self.written.get(path)
-        return self._tree.get(path) if found is None else found
+    def get(self, path: bytes) -> Held | None:
+        """Return the value at a state path, or None."""
+        found = self._written.get(path)
+        if found is not None:
+            return found
+        data = self._tree.get(path)
+        return None if data is None else decode_any(data)
+
+    def write(self, values: Mapping[bytes, Held]) -> None:
+        self._written.update(values)
+
+    def updates(self) -> dict[bytes, bytes]:
+        """Return what was written, encoded."""
+        return {path: encode_held(value) for path, value in self._written.items()}
 
 
 def _close(
@@ -247,36 +258,36 @@ def _close(
     return BlockResult(closed, results, tuple(entries), leaves, updates)
 
 
-def _judge(network: bytes, overlay: _Overlay, data: bytes) -> str:
-    """Apply one envelope to the overlay and return "", or return the code and change nothing."""
+def _judge(network: bytes, view: StateView, data: bytes) -> str:
+    """Apply one envelope to the view and return "", or return the code and change nothing."""
     envelope = read_envelope(data)
     if isinstance(envelope, str):
         return envelope
     if envelope.transaction.network != network:
         return Rejection.WRONG_NETWORK
     if isinstance(envelope.transaction.payload, SetConsent | ChangeOwner):
-        verdict = _judge_owner(overlay, envelope)
+        verdict = _judge_owner(view, envelope)
     else:
-        verdict = _judge_member(overlay, envelope)
+        verdict = _judge_member(view, envelope)
     if isinstance(verdict, str):
         return verdict
-    overlay.written.update((path, encode_held(value)) for path, value in verdict.items())
+    view.write(verdict)
     return ""
 
 
-def _judge_owner(overlay: _Overlay, envelope: Envelope) -> Verdict:
+def _judge_owner(view: StateView, envelope: Envelope) -> Verdict:
     signers = envelope.signers()
     if signers is None:
         return Rejection.BAD_SIGNATURE
     transaction = envelope.transaction
     assert isinstance(transaction.payload, SetConsent | ChangeOwner)
-    return consent.judge_owner(overlay, transaction.signer, transaction.nonce, transaction.payload, signers)
+    return consent.judge_owner(view, transaction.signer, transaction.nonce, transaction.payload, signers)
 
 
-def _judge_member(overlay: _Overlay, envelope: Envelope) -> Verdict:
+def _judge_member(view: StateView, envelope: Envelope) -> Verdict:
     key, nonce = envelope.transaction.signer, envelope.transaction.nonce
     # Membership and nonce come before the signature: a stranger's flood then costs look-ups only.
-    signer = find_member(overlay, key)
+    signer = find_member(view, key)
     if signer is None or signer.status != ACTIVE:
         return Rejection.NOT_A_MEMBER
     if nonce <= signer.nonce:
@@ -285,7 +296,7 @@ def _judge_member(overlay: _Overlay, envelope: Envelope) -> Verdict:
     if signers is None:
         return Rejection.BAD_SIGNATURE
     advanced = replace(signer, nonce=nonce)
-    verdict = _apply_rule(overlay, advanced, envelope, signers)
+    verdict = _apply_rule(view, advanced, envelope, signers)
     if isinstance(verdict, str):
         return verdict
     place = state_path(Member.kind, key)
@@ -294,20 +305,20 @@ def _judge_member(overlay: _Overlay, envelope: Envelope) -> Verdict:
     return {**verdict, place: replace(written, nonce=nonce)}
 
 
-def _apply_rule(overlay: _Overlay, signer: Member, envelope: Envelope, signers: frozenset[bytes]) -> Verdict:
+def _apply_rule(view: StateView, signer: Member, envelope: Envelope, signers: frozenset[bytes]) -> Verdict:
     match envelope.transaction.payload:
         case Anchor() as payload:
             return anchor.judge(payload)
         case Join() | Rotate() | Leave() as payload:
-            return member.judge(overlay, signer, envelope.transaction.signer, payload, signers)
+            return member.judge(view, signer, envelope.transaction.signer, payload, signers)
         case OpenPath() | Restrict() | Attest() as payload:
-            return consent.judge(overlay, signer, payload)
+            return consent.judge(view, signer, payload)
         case RegisterRuleset() as payload:
-            return ruleset.judge(overlay, signer, payload)
+            return ruleset.judge(view, signer, payload)
         case RegisterPolicy() as payload:
-            return policy.judge(overlay, signer, payload)
+            return policy.judge(view, signer, payload)
         case AccessHead() as payload:
-            return access.judge(overlay, signer, payload)
+            return access.judge(view, signer, payload)
         case _:
             return Rejection.UNKNOWN_KIND
 

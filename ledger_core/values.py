@@ -7,8 +7,8 @@ tree a value lands; the key of a consent path is itself blinded by its maker.
 Every value is a CBOR array that begins with its kind and a version.
 """
 
-from dataclasses import astuple, dataclass, fields
-from typing import ClassVar, Final, TypeAlias, TypeVar
+from dataclasses import dataclass, fields
+from typing import ClassVar, Final, TypeAlias
 
 from ledger_core.codec import decode, encode
 from ledger_core.errors import IntegrityBroken, NotCanonical
@@ -91,12 +91,12 @@ class AccessState:
 
 
 Held: TypeAlias = Config | Member | ConsentState | Ruleset | DefaultPolicy | AccessState
-_T = TypeVar("_T", Config, Member, ConsentState, Ruleset, DefaultPolicy, AccessState)
 
 _VERSION: Final = 1
 HELD_TYPES: Final[dict[str, type[Held]]] = {
     item.kind: item for item in (Config, Member, ConsentState, Ruleset, DefaultPolicy, AccessState)
 }
+_SHAPES: Final = {kind: tuple((item.name, item.type) for item in fields(shape)) for kind, shape in HELD_TYPES.items()}
 
 
 def state_path(kind: str, key: bytes) -> bytes:
@@ -106,19 +106,7 @@ def state_path(kind: str, key: bytes) -> bytes:
 
 def encode_held(value: Held) -> bytes:
     """Return the bytes kept in state for ``value``."""
-    return encode((value.kind, _VERSION, *astuple(value)))
-
-
-def decode_held(shape: type[_T], data: bytes) -> _T:
-    """Return the value of type ``shape`` in ``data``.
-
-    Raises:
-        IntegrityBroken: The bytes hold something else.
-    """
-    value = decode_any(data)
-    if not isinstance(value, shape):
-        raise IntegrityBroken(f"a state value of kind {shape.kind} holds something else")
-    return value
+    return encode((value.kind, _VERSION, *(getattr(value, name) for name, _ in _SHAPES[value.kind])))
 
 
 def decode_any(data: bytes) -> Held:
@@ -133,10 +121,10 @@ def decode_any(data: bytes) -> Held:
         raise IntegrityBroken("a state value is not canonical") from cause
     if not isinstance(items, tuple) or len(items) < 2 or not isinstance(items[0], str):
         raise IntegrityBroken("a state value has no kind")
-    shape = HELD_TYPES.get(items[0])
-    if shape is None or items[1] != _VERSION or len(items) - 2 != len(fields(shape)):
+    shape = _SHAPES.get(items[0])
+    if shape is None or items[1] != _VERSION or len(items) - 2 != len(shape):
         raise IntegrityBroken("a state value is of an unknown kind or version")
-    for item, content in zip(fields(shape), items[2:], strict=True):
-        if type(content) is not item.type:
-            raise IntegrityBroken(f"a state value of kind {shape.kind} has a wrong {item.name}")
-    return shape(*items[2:])
+    for (name, required), content in zip(shape, items[2:], strict=True):
+        if type(content) is not required:
+            raise IntegrityBroken(f"a state value of kind {items[0]} has a wrong {name}")
+    return HELD_TYPES[items[0]](*items[2:])
