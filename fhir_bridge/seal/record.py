@@ -22,7 +22,7 @@ from fhir_bridge.errors import EnvelopeBroken
 from fhir_bridge.model.ingest import IndexRow, Normalized, Sealed
 from fhir_bridge.ports.ambient import Randomness
 from fhir_bridge.seal.envelope import RANDOM_BYTES, open_bytes, pack, place, seal_bytes, unpack
-from ledger_core.commitment import Fact, commit, part_digest
+from ledger_core import commit, part_digest
 
 NORMALISED = "normalised"
 ORIGINAL = "original"
@@ -86,7 +86,7 @@ class Opened:
     part_digests: Mapping[str, bytes] = field(repr=False)
 
     @property
-    def facts(self) -> dict[str, Fact]:
+    def facts(self) -> dict[str, str | int | bytes]:
         """What the commitment binds besides the parts."""
         return _facts(self.place, self.ruleset)
 
@@ -193,7 +193,7 @@ def _content(padded: bytes) -> bytes:
     return unpack(padded, _HEAD_BYTES + 1 + padded[_HEAD_BYTES])
 
 
-def _facts(where: RecordPlace, ruleset: str) -> dict[str, Fact]:
+def _facts(where: RecordPlace, ruleset: str) -> dict[str, str | int | bytes]:
     return {
         "id": where.id,
         "version": where.version,

@@ -1,0 +1,127 @@
+"""A keyed, chained journal of every row a file holds, so that no row can be edited, removed or rolled back unseen.
+
+For the vault and the key store; docs/formats/vault.md has it byte by byte.
+
+Each transaction appends one journal row:
+
+    entries = MessagePack [[table, [key …], digest], …]
+    digest  = BLAKE3-keyed(MessagePack [table, [column …]]), or 32 zero bytes for a row that was deleted
+    head    = BLAKE3-keyed(domain ‖ number (8) ‖ previous head (32) ‖ entries)
+
+Whoever lacks the key cannot write an entry; whoever cuts the tail off is found
+by whatever has seen a later head (the ledger for the vault, the vault for the
+key store).
+
+Invariants:
+    * numbers are dense from 0, and each head covers all before it;
+    * the newest entry of a key tells what its row must be now.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from blake3 import blake3
+
+from fhir_bridge.errors import IntegrityBroken
+
+SCHEMA = "CREATE TABLE journal (number INTEGER PRIMARY KEY, entries BLOB NOT NULL, head BLOB NOT NULL)"
+GONE = bytes(32)
+BEGINNING = bytes(32)
+
+Cell = str | int | bytes | None
+Key = tuple[str | int, ...]
+Entry = tuple[str, Key, bytes]
+
+_DOMAIN = b"fhir-bridge/journal/1\0"
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(list[tuple[str, tuple[str | int, ...], bytes]])
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRow:
+    """One journal row as stored."""
+
+    number: int
+    entries: bytes
+    head: bytes
+
+
+class Journal:
+    """Appends to the journal of one open file; used by its only writer, inside its transactions."""
+
+    def __init__(self, connection: sqlite3.Connection, key: bytes) -> None:
+        """Take up the chain where it ends.
+
+        Raises:
+            IntegrityBroken: The last row was not written under ``key``.
+        """
+        self._connection = connection
+        self._key = key
+        self._entries: list[Entry] = []
+        self.number, self.head = -1, BEGINNING
+        self._take_up()
+
+    def note(self, table: str, key: Key, row: Sequence[Cell]) -> None:
+        """Enter that ``row`` is now what ``table`` holds under ``key``."""
+        self._entries.append((table, key, row_digest(self._key, table, row)))
+
+    def note_gone(self, table: str, key: Key) -> None:
+        """Enter that ``table`` no longer holds ``key``."""
+        self._entries.append((table, key, GONE))
+
+    def note_seen(self, table: str, key: Key, digest: bytes) -> None:
+        """Enter a digest made elsewhere, such as the head of another journal."""
+        self._entries.append((table, key, digest))
+
+    def append(self) -> bytes:
+        """Write what was noted as one row of the running transaction; return the new head."""
+        entries = _encode(self._entries)
+        head = next_head(self._key, self.number + 1, self.head, entries)
+        self._connection.execute("INSERT INTO journal VALUES (?, ?, ?)", (self.number + 1, entries, head))
+        self.number, self.head, self._entries = self.number + 1, head, []
+        return head
+
+    def reload(self) -> None:
+        """Forget what was noted and take up the chain as stored; called after a transaction failed."""
+        self._entries = []
+        self._take_up()
+
+    def _take_up(self) -> None:
+        rows = self._connection.execute("SELECT * FROM journal ORDER BY number DESC LIMIT 2").fetchall()
+        if not rows:
+            self.number, self.head = -1, BEGINNING
+            return
+        last = JournalRow(*rows[0])
+        previous = rows[1][2] if len(rows) == 2 else BEGINNING
+        if next_head(self._key, last.number, previous, last.entries) != last.head:
+            raise IntegrityBroken("the journal does not end under this key; run fsck")
+        self.number, self.head = last.number, last.head
+
+
+def row_digest(key: bytes, table: str, row: Sequence[Cell]) -> bytes:
+    """Return the keyed digest of one whole row, columns in the order of the table."""
+    return blake3(_encode((table, row)), key=key).digest()
+
+
+def next_head(key: bytes, number: int, previous: bytes, entries: bytes) -> bytes:
+    """Return the head that journal row ``number`` must carry."""
+    return blake3(_DOMAIN + number.to_bytes(8, "big") + previous + entries, key=key).digest()
+
+
+def decode_entries(entries: bytes) -> list[Entry]:
+    """Decode the entries of a journal row.
+
+    Raises:
+        msgspec.MsgspecError: They were not written by this code.
+    """
+    return _decoder.decode(entries)
+
+
+def read_rows(connection: sqlite3.Connection) -> Iterator[JournalRow]:
+    """Yield the journal rows in order, as stored, unchecked."""
+    for row in connection.execute("SELECT * FROM journal ORDER BY number"):
+        yield JournalRow(*row)

@@ -1,0 +1,151 @@
+"""What our SQLite files have in common: how they are opened, stamped, written and how their errors are told.
+
+For the vault, the key store and the spool; the only place here that knows
+sqlite3's exceptions.
+
+Invariants:
+    * a file is readable by its owner only, from the moment it exists;
+    * a commit that returned survives loss of power (WAL with synchronous=FULL);
+    * a file written by a newer version is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fhir_bridge.errors import IntegrityBroken, SetupWrong, Unavailable
+
+_BUSY_TIMEOUT_MS = 5_000
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CONSTRAINT = sqlite3.SQLITE_CONSTRAINT
+
+
+def open_database(
+    path: Path, *, what: str, version: int, schema: str, secure_delete: bool = False
+) -> sqlite3.Connection:
+    """Open a file for writing, made with ``schema`` if it is new.
+
+    Args:
+        what: Kind of file, stamped into it and named in errors.
+        version: The newest layout this code knows.
+        secure_delete: Overwrite deleted content with zeros.
+
+    Raises:
+        SetupWrong: Another kind of file, or a newer layout.
+        Unavailable: The file cannot be opened; safe to retry.
+    """
+    prepare_file(path)
+    with translated(what):
+        connection = connect(path)
+        # FULL, not the usual NORMAL: a WAL database under NORMAL loses acknowledged commits on loss of power.
+        connection.execute("PRAGMA synchronous=FULL")
+        if secure_delete:
+            connection.execute("PRAGMA secure_delete=ON")
+        connection.execute("BEGIN IMMEDIATE")
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if not tables:
+            for statement in schema.split(";"):
+                connection.execute(statement)
+            connection.execute("CREATE TABLE stamp (what TEXT NOT NULL, version INTEGER NOT NULL)")
+            connection.execute("INSERT INTO stamp VALUES (?, ?)", (what, version))
+        connection.execute("COMMIT")
+    check_stamp(connection, path, what=what, version=version)
+    return connection
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return a connection in WAL mode whose transactions are begun and ended by hand; it may change threads."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    return connection
+
+
+def connect_for_reading(path: Path, what: str) -> sqlite3.Connection:
+    """Return a connection that cannot write; the file must exist.
+
+    Raises:
+        SetupWrong: There is no such file.
+    """
+    if not path.exists():
+        raise SetupWrong(f"there is no {what} at {path}")
+    connection = connect(path)
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def check_stamp(connection: sqlite3.Connection, path: Path, *, what: str, version: int) -> None:
+    """Refuse a file of another kind or of a newer layout.
+
+    Raises:
+        SetupWrong: The stamp does not fit.
+    """
+    try:
+        found = connection.execute("SELECT what, version FROM stamp").fetchall()
+    except sqlite3.DatabaseError:
+        found = []
+    if len(found) != 1 or found[0][0] != what:
+        connection.close()
+        raise SetupWrong(f"{path} is not a {what} of fhir-bridge")
+    if found[0][1] > version:
+        connection.close()
+        raise SetupWrong(f"{path} was written by a newer version of fhir-bridge (layout {found[0][1]})")
+
+
+def prepare_file(path: Path) -> None:
+    """Make an empty file with mode 0600 in a folder with mode 0700, unless they exist.
+
+    SQLite gives its side files (-wal, -shm) the mode of the main file.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Tell sqlite3's errors in our terms.
+
+    Raises:
+        IntegrityBroken: The file is damaged, or a row that must be new exists.
+        Unavailable: Anything else; nothing was written.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if primary in _BROKEN:
+            raise IntegrityBroken(f"the {what} file is damaged; run fsck") from error
+        if primary == _CONSTRAINT:
+            raise IntegrityBroken(f"the {what} holds a row that should be new") from error
+        raise Unavailable(f"the {what} did not answer ({getattr(error, 'sqlite_errorname', 'closed')})") from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the block writes, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read one state of the file throughout the block."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        _roll_back(connection)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

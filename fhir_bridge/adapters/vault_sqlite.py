@@ -1,0 +1,225 @@
+"""The vault in one SQLite file: WAL, one writer thread, readers beside it.
+
+Default adapter of the Vault port. Writes run one after the other on a thread
+of their own; reads run on other threads with connections of their own, and in
+WAL mode neither waits for the other.
+
+Invariants:
+    * a read that starts after a commit returned sees all of it;
+    * whatever the port says about atomicity and durability (synchronous=FULL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from fhir_bridge.adapters.sqlite_support import connect_for_reading, translated
+from fhir_bridge.adapters.vault_sqlite_schema import WHAT
+from fhir_bridge.adapters.vault_sqlite_writer import KeyHead, VaultWriter
+from fhir_bridge.errors import IntegrityBroken, Unavailable
+from fhir_bridge.model.ingest import Position
+from fhir_bridge.ports.vault import (
+    Anchorer,
+    AuditEntry,
+    SealedLetter,
+    StoredBatch,
+    StoredRecord,
+    StoredSegment,
+    Work,
+)
+
+_READERS = 2
+_SCAN_PAGE = 256
+_LAST_CODE_POINT = "\U0010ffff"
+_BATCH = (
+    "SELECT number, root, leaves, envelope, head_salt, head_index, height, log_index"
+    " FROM batches LEFT JOIN anchors USING (number)"
+)
+_RECORD = "SELECT chart, id, version, normalised, original, lineage, commitment, batch, seq FROM records"
+_NORMALISED = "SELECT normalised FROM records WHERE id = ? AND version = ? AND chart = ?"
+_COUNTED = ("records", "segments", "letters", "documents", "audits", "batches")
+
+T = TypeVar("T")
+
+
+def _no_key_store() -> None:
+    return None
+
+
+class SqliteVault:
+    """Keeps the Vault port's promises in one file."""
+
+    def __init__(self, path: Path, writer: VaultWriter) -> None:
+        self._path = path
+        self._writer = writer
+        self._writing = ThreadPoolExecutor(1, "vault-writer")
+        self._reading = ThreadPoolExecutor(_READERS, "vault-reader")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path, mac_key: bytes, *, key_head: KeyHead = _no_key_store) -> SqliteVault:
+        """Open a vault file, made if there is none.
+
+        Args:
+            mac_key: 32 bytes; authenticates every row.
+            key_head: Gives number and head of the key store's journal; each commit enters it in the vault's own
+                journal, so that a key store rolled back beneath the vault is found.
+
+        Raises:
+            SetupWrong: Not a vault, or written by a newer version.
+            IntegrityBroken: The journal does not end under ``mac_key``.
+        """
+        return cls(path, VaultWriter(path, mac_key, key_head))
+
+    async def commit(self, work: Work, anchor: Anchorer | None) -> int | None:
+        """Write ``work`` atomically; the anchorer is called on the writer thread."""
+        return await self._run(self._writing, self._writer.commit, work, anchor)
+
+    async def mark_anchored(self, anchored: Sequence[tuple[int, int, int]]) -> None:
+        """Note ``(batch number, height, log index)``."""
+        await self._run(self._writing, self._writer.mark_anchored, anchored)
+
+    async def pending_batches(self) -> Sequence[StoredBatch]:
+        """Return batches whose height is unknown, oldest first."""
+        rows = await self._select(f"{_BATCH} WHERE height IS NULL ORDER BY number")
+        return [_batch(row) for row in rows]
+
+    async def batch(self, number: int) -> StoredBatch:
+        """Return one batch.
+
+        Raises:
+            IntegrityBroken: There is none of that number.
+        """
+        rows = await self._select(f"{_BATCH} WHERE number = ?", number)
+        if not rows:
+            raise IntegrityBroken(f"the vault holds no batch {number}")
+        return _batch(rows[0])
+
+    async def newest_batch(self) -> int:
+        """Return the highest batch number, or -1."""
+        return int((await self._select("SELECT coalesce(max(number), -1) FROM batches"))[0][0])
+
+    async def positions(self, bus: str) -> Sequence[Position]:
+        """Return the next offset to read for every stream and partition of a bus."""
+        rows = await self._select("SELECT * FROM positions WHERE bus = ? ORDER BY stream, part", bus)
+        return [Position(*row) for row in rows]
+
+    async def segments(self, chart: str) -> Sequence[StoredSegment]:
+        """Return a chart's index segments in order."""
+        sql = "SELECT chart, number, batch, ciphertext FROM segments WHERE chart = ? ORDER BY number"
+        return [StoredSegment(*row) for row in await self._select(sql, chart)]
+
+    async def chart_of(self, record_id: str) -> str | None:
+        """Return the chart that holds a record id, or None."""
+        rows = await self._select("SELECT chart FROM records WHERE id = ? LIMIT 1", record_id)
+        return rows[0][0] if rows else None
+
+    async def record(self, chart: str, record_id: str, version: str) -> StoredRecord | None:
+        """Return one version of a record."""
+        sql = f"{_RECORD} WHERE id = ? AND version = ? AND chart = ?"
+        rows = await self._select(sql, record_id, version, chart)
+        return StoredRecord(*rows[0][:-1]) if rows else None
+
+    async def normalised(self, chart: str, keys: Sequence[tuple[str, str]]) -> Sequence[bytes]:
+        """Return the normalised envelopes of ``(record id, version)`` in the order asked."""
+        return await self._read(lambda connection: _normalised(connection, chart, keys))
+
+    async def document(self, collection: str, key: str) -> bytes | None:
+        """Return a document's value or None."""
+        rows = await self._select("SELECT value FROM documents WHERE collection = ? AND key = ?", collection, key)
+        return rows[0][0] if rows else None
+
+    async def documents(self, collection: str, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        """Return ``(key, value)`` of a collection, by key."""
+        sql = "SELECT key, value FROM documents WHERE collection = ? AND key >= ? AND key <= ? ORDER BY key"
+        return await self._select(sql, collection, prefix, prefix + _LAST_CODE_POINT)
+
+    async def letters(self, *, institution: str | None = None, reason: str | None = None) -> Sequence[SealedLetter]:
+        """Return dead letters, oldest first."""
+        sql = (
+            "SELECT id, institution, reason, received_at_us, envelope, status FROM letters"
+            " WHERE institution = coalesce(?, institution) AND reason = coalesce(?, reason)"
+            " ORDER BY received_at_us, id"
+        )
+        return [SealedLetter(*row) for row in await self._select(sql, institution, reason)]
+
+    async def audits(self, chain: str) -> Sequence[AuditEntry]:
+        """Return the entries of one audit chain in order."""
+        sql = "SELECT chain, counter, previous, head, envelope FROM audits WHERE chain = ? ORDER BY counter"
+        return [AuditEntry(*row) for row in await self._select(sql, chain)]
+
+    async def audit_heads(self) -> Sequence[tuple[str, int, bytes]]:
+        """Return ``(chain, counter, head)`` of every audit chain."""
+        # SQLite takes bare columns from the row that max() came from (lang_select.html, section 2.5).
+        return await self._select("SELECT chain, max(counter), head FROM audits GROUP BY chain ORDER BY chain")
+
+    async def scan(self) -> AsyncIterator[StoredRecord]:
+        """Yield every record version, in order of arrival."""
+        after = 0
+        while rows := await self._select(f"{_RECORD} WHERE seq > ? ORDER BY seq LIMIT {_SCAN_PAGE}", after):
+            for row in rows:
+                yield StoredRecord(*row[:-1])
+            after = rows[-1][-1]
+
+    async def counts(self) -> dict[str, int]:
+        """Return row counts by table, and the bytes of the file and its write-ahead log."""
+        parts = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in _COUNTED)  # noqa: S608
+        counts: dict[str, int] = dict(await self._select(parts))
+        files = (self._path, self._path.with_name(self._path.name + "-wal"))
+        return counts | {"bytes": sum(file.stat().st_size for file in files if file.exists())}
+
+    async def close(self) -> None:
+        """Finish the commit under way and release the files; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        self._reading.shutdown()
+        self._writing.shutdown()
+        for connection in self._connections:
+            connection.close()
+        self._writer.close()
+
+    async def _select(self, sql: str, *values: str | int | None) -> list[tuple]:  # type: ignore[type-arg]
+        return await self._read(lambda connection: connection.execute(sql, values).fetchall())
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run(self._reading, self._with_reader, work)
+
+    def _with_reader(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(WHAT):
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._local.connection = connect_for_reading(self._path, WHAT)
+                self._connections.append(connection)
+            return work(connection)
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
+        if self._closed:
+            raise Unavailable("the vault is closed")
+        return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+
+
+def _normalised(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:
+    found: list[bytes] = []
+    for record_id, version in keys:
+        row = connection.execute(_NORMALISED, (record_id, version, chart)).fetchone()
+        if row is None:
+            raise IntegrityBroken("the index names a record that the vault does not hold; run fsck")
+        found.append(row[0])
+    return found
+
+
+def _batch(row: tuple) -> StoredBatch:  # type: ignore[type-arg]
+    number, root, leaves, envelope, head_salt, head_index, height, log_index = row
+    split = tuple(leaves[at : at + 32] for at in range(0, len(leaves), 32))
+    return StoredBatch(number, root, split, envelope, head_salt, head_index, height, log_index)

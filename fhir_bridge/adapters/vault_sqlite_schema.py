@@ -1,0 +1,97 @@
+"""Tables of the SQLite vault, as the vault writes them and fsck reads them (docs/formats/vault.md).
+
+Every table but the journal is covered by the journal: the digest of a row is
+over all columns listed here, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fhir_bridge.adapters import journal
+
+WHAT = "vault"
+VERSION = 1
+
+KEY_STORE = "key-store"
+"""Journal name of what is not a table here: heads of the key store's own journal, by their number."""
+
+SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE records (
+    seq INTEGER PRIMARY KEY, chart TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, batch INTEGER NOT NULL,
+    commitment BLOB NOT NULL, normalised BLOB NOT NULL, original BLOB NOT NULL, lineage BLOB NOT NULL,
+    UNIQUE (id, version, chart));
+CREATE TABLE segments (
+    chart TEXT NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, ciphertext BLOB NOT NULL,
+    PRIMARY KEY (chart, number));
+CREATE TABLE positions (
+    bus TEXT NOT NULL, stream TEXT NOT NULL, part INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+    PRIMARY KEY (bus, stream, part));
+CREATE TABLE letters (
+    id TEXT PRIMARY KEY, institution TEXT NOT NULL, reason TEXT NOT NULL, received_at_us INTEGER NOT NULL,
+    envelope BLOB NOT NULL, status TEXT NOT NULL);
+CREATE TABLE documents (
+    collection TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (collection, key));
+CREATE TABLE audits (
+    chain TEXT NOT NULL, counter INTEGER NOT NULL, batch INTEGER, previous BLOB NOT NULL, head BLOB NOT NULL,
+    envelope BLOB NOT NULL, PRIMARY KEY (chain, counter));
+CREATE TABLE batches (
+    number INTEGER PRIMARY KEY, journal INTEGER NOT NULL, root BLOB NOT NULL, leaves BLOB NOT NULL,
+    envelope BLOB NOT NULL, head_salt BLOB NOT NULL, head_index INTEGER NOT NULL);
+CREATE TABLE anchors (number INTEGER PRIMARY KEY, height INTEGER NOT NULL, log_index INTEGER NOT NULL);
+{journal.SCHEMA}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A journaled table: its columns in the order of the digest, the first ``key_size`` of them being the key."""
+
+    name: str
+    columns: tuple[str, ...]
+    key_size: int
+
+    def key(self, row: Sequence[journal.Cell]) -> journal.Key:
+        """Return the key of a row."""
+        return tuple(cell for cell in row[: self.key_size] if isinstance(cell, str | int))
+
+    @property
+    def insert(self) -> str:
+        """SQL that adds a row and fails if its key exists."""
+        return self._sql("INSERT INTO")
+
+    @property
+    def put(self) -> str:
+        """SQL that adds a row or replaces the one of the same key."""
+        return self._sql("INSERT OR REPLACE INTO")
+
+    @property
+    def select(self) -> str:
+        """SQL that reads every row, columns in order."""
+        return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608 - names are constants of this module
+
+    def _sql(self, verb: str) -> str:
+        marks = ", ".join("?" * len(self.columns))
+        return f"{verb} {self.name} ({', '.join(self.columns)}) VALUES ({marks})"
+
+
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        Table("meta", ("key", "value"), 1),
+        Table(
+            "records",
+            ("chart", "id", "version", "batch", "commitment", "normalised", "original", "lineage"),
+            3,
+        ),
+        Table("segments", ("chart", "number", "batch", "ciphertext"), 2),
+        Table("positions", ("bus", "stream", "part", "next_offset"), 3),
+        Table("letters", ("id", "institution", "reason", "received_at_us", "envelope", "status"), 1),
+        Table("documents", ("collection", "key", "value"), 2),
+        Table("audits", ("chain", "counter", "batch", "previous", "head", "envelope"), 2),
+        Table("batches", ("number", "journal", "root", "leaves", "envelope", "head_salt", "head_index"), 1),
+        Table("anchors", ("number", "height", "log_index"), 1),
+    )
+}
