@@ -25,6 +25,8 @@ class Requester:
         patient: Canonical Patient id whose agent asks.
         scopes: Granted SMART scopes.
         client_id: Who authenticated.
+        groups: ``Group/…``, ``CareTeam/…`` and the like that the token states membership of;
+            None if it states nothing about membership.
     """
 
     client_id: str
@@ -35,6 +37,7 @@ class Requester:
     purpose: str = "TREAT"
     patient: str | None = None
     scopes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
 
 
 Predicate = Callable[[IndexRow], bool]
