@@ -192,6 +192,8 @@ def verify_note(note: str, known: Iterable[NoteKey]) -> tuple[str, tuple[Vouchin
     for line in lines:
         key = keys.get((line.name, line.key_id))
         if key is not None:
+            if (line.name, line.key_id) in found:
+                raise NoteInvalid(f"{line.name} signed twice with one key")
             found[line.name, line.key_id] = Vouching(key, _check_line(key, line.signature, text))
     if not found:
         raise NoteInvalid("no known key signed this note")
