@@ -1,0 +1,143 @@
+"""Cut a Bundle into entries without touching their bytes.
+
+For intake, which stores each entry exactly as it came: decoding and encoding again would keep the meaning
+but not the bytes, and the commitment of a record binds the bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from fhir_bridge.fhir.json import MAX_BYTES, MAX_DEPTH, parse
+
+
+@dataclass(frozen=True, slots=True)
+class EntryParts:
+    """One entry: exact slices, and the same decoded.
+
+    Attributes:
+        raw: Exact bytes of the entry.
+        resource_raw: Exact bytes of its resource, or None without one.
+        value: The entry decoded; anything a sender may put into an array.
+    """
+
+    index: int
+    raw: bytes
+    resource_raw: bytes | None
+    value: Any = field(repr=False)
+
+    @property
+    def full_url(self) -> str | None:
+        """``fullUrl``, when it is a string."""
+        return _text(self.value, "fullUrl")
+
+    @property
+    def resource(self) -> Any:
+        """The decoded resource, or None without one."""
+        return self.value.get("resource") if type(self.value) is dict else None
+
+    @property
+    def method(self) -> str | None:
+        """``request.method``."""
+        return self._request("method")
+
+    @property
+    def url(self) -> str | None:
+        """``request.url``."""
+        return self._request("url")
+
+    @property
+    def if_match(self) -> str | None:
+        """``request.ifMatch``."""
+        return self._request("ifMatch")
+
+    @property
+    def if_none_match(self) -> str | None:
+        """``request.ifNoneMatch``."""
+        return self._request("ifNoneMatch")
+
+    @property
+    def if_none_exist(self) -> str | None:
+        """``request.ifNoneExist``."""
+        return self._request("ifNoneExist")
+
+    def _request(self, name: str) -> str | None:
+        request = self.value.get("request") if type(self.value) is dict else None
+        return _text(request, name)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleParts:
+    """A Bundle and its entries; ``value`` is the whole, decoded."""
+
+    value: dict[str, Any] = field(repr=False)
+    entries: tuple[EntryParts, ...]
+
+    @property
+    def type(self) -> str | None:
+        """``Bundle.type``."""
+        return _text(self.value, "type")
+
+    @property
+    def id(self) -> str | None:
+        """``Bundle.id``."""
+        return _text(self.value, "id")
+
+    @property
+    def identifier(self) -> Any:
+        """``Bundle.identifier`` as it came."""
+        return self.value.get("identifier")
+
+    @property
+    def timestamp(self) -> str | None:
+        """``Bundle.timestamp``."""
+        return _text(self.value, "timestamp")
+
+
+def split_bundle(data: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES) -> BundleParts:
+    """Decode a Bundle strictly and give the exact byte slice of every entry and resource.
+
+    Raises:
+        NotStrictJson: As :func:`fhir_bridge.fhir.json.parse` does.
+    """
+    return cut(data, parse(data, max_depth=max_depth, max_bytes=max_bytes))
+
+
+def cut(data: bytes, value: dict[str, Any]) -> BundleParts:
+    """Cut ``data``, which :func:`~fhir_bridge.fhir.json.parse` has already decoded to ``value``.
+
+    Strict decoding ruled out duplicate keys, so both readers see the same entries.
+    """
+    listed = value.get("entry")
+    if type(listed) is not list:
+        return BundleParts(value, ())
+    raws = _BUNDLE.decode(data).entry
+    entries = tuple(_entry(i, bytes(raw), listed[i]) for i, raw in enumerate(raws))
+    return BundleParts(value, entries)
+
+
+class _Bundle(msgspec.Struct):
+    entry: list[msgspec.Raw]
+
+
+class _Entry(msgspec.Struct):
+    resource: msgspec.Raw
+
+
+_BUNDLE = msgspec.json.Decoder(_Bundle)
+_ENTRY = msgspec.json.Decoder(_Entry)
+
+
+def _entry(index: int, raw: bytes, value: Any) -> EntryParts:
+    resource = None
+    if type(value) is dict and "resource" in value:
+        resource = bytes(_ENTRY.decode(raw).resource)
+    return EntryParts(index, raw, resource, value)
+
+
+def _text(holder: Any, name: str) -> str | None:
+    found = holder.get(name) if type(holder) is dict else None
+    return found if type(found) is str else None

@@ -1,0 +1,406 @@
+"""Compile the definitions of one FHIR release to closures that check decoded JSON.
+
+For ``validate.py``. Each type becomes one function over an object, each element one function over what stands
+under its key; everything known from the tables is decided here, once, and not for every record.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_bridge.fhir.bindings import binding_check
+from fhir_bridge.fhir.fragments import check_fragments
+from fhir_bridge.fhir.narrative import check_narrative, is_blank
+from fhir_bridge.fhir.path_syntax import PathNotUnderstood
+from fhir_bridge.fhir.paths import Path, compile_path
+from fhir_bridge.fhir.primitives import TESTS, Problem, Test
+from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference, type_of
+from fhir_bridge.fhir.run import Place, Run
+from fhir_bridge.fhir.tables import Definitions, Element, Invariant, TypeRow
+
+Check = Callable[[Any, Place, Run], None]
+"""Checks one value at one place."""
+
+KeyCheck = Callable[[Any, Place, Run, dict[str, Any]], None]
+"""Checks what stands under one key of an object, which it is given too."""
+
+# Invariants that need what a reference points to, or functions no other definition uses.
+NOT_CHECKED = frozenset({"ctm-1", "sdf-8a", "seq-4", "sdf-15", "ras-1", "cmr-1", "mps-1", "rfr-1"})
+# Targets outside the definition that HL7's own R4 examples use: flagged, not refused.
+_ERRATA = frozenset(
+    {
+        ("DeviceMetric", "parent", "DeviceDefinition"),
+        ("MedicationRequest.dispenseRequest", "performer", "Practitioner"),
+        ("Observation", "performer", "Encounter"),
+    }
+)
+_URIS = frozenset({"uri", "url", "canonical"})
+_NOT_OBJECT = "must be a JSON object"
+_MODIFIER = "no modifier extension is understood here, so the record's meaning is not certain"
+_RULES = "no implicit rules are understood here, so the record cannot be accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One release, ready to check.
+
+    ``types`` maps a type name to the check of an object of that type.
+    """
+
+    definitions: Definitions
+    types: Mapping[str, Check]
+    resource_types: frozenset[str]
+    known_keys: frozenset[str]
+
+
+def compile_release(definitions: Definitions) -> Compiled:
+    """Compile every type of ``definitions``; invariants follow when their type is first met."""
+    return _Compiler(definitions).release()
+
+
+class _Compiler:
+    """Holds the table of types while they refer to each other."""
+
+    def __init__(self, definitions: Definitions) -> None:
+        self._definitions = definitions
+        self._types: dict[str, Check] = {}
+        self._resource_types = definitions.resource_types()
+        self._known = definitions.element_names() | {"resourceType"}
+
+    def release(self) -> Compiled:
+        for name, row in self._definitions.types.items():
+            if row.kind != "primitive-type":
+                self._types[name] = self._lazily(row)
+        self._types["Resource"] = self._any_resource
+        return Compiled(self._definitions, self._types, self._resource_types, self._known)
+
+    def _lazily(self, row: TypeRow) -> Check:
+        """A check that is compiled when first used; most of 680 types never are."""
+
+        def first(value: Any, place: Place, run: Run) -> None:
+            made = self._object(row)
+            self._types[row.name] = made
+            made(value, place, run)
+
+        return first
+
+    def _object(self, row: TypeRow) -> Check:
+        checks = self._key_checks(row)
+        names = frozenset(checks)
+        required, choices, one_of = _cardinalities(row)
+        invariants = self._invariants(row.name, row.invariants)
+        is_resource = row.kind == "resource"
+        extra = _by_hand(row)
+
+        def check(value: Any, place: Place, run: Run) -> None:
+            if type(value) is not dict:
+                run.error("structure", _NOT_OBJECT, place)
+                return
+            before = len(run.issues)
+            for key, item in value.items():
+                found = checks.get(key)
+                if found is not None:
+                    found(item, (place, key), run, value)
+                elif not (is_resource and key == "resourceType"):
+                    _unknown(key, place, run, names)
+            for name in required:
+                if name not in value and "_" + name not in value:
+                    run.error("required", "a required element is missing", (place, name))
+            if choices:
+                _check_choices(value, place, run, choices, one_of)
+            if not is_resource and (not value or (len(value) == 1 and "id" in value)):
+                run.error("structure", "an object must not be empty (ele-1)", place)
+            # An invariant says nothing useful about an object that is malformed already.
+            if len(run.issues) == before:
+                for invariant, path in invariants:
+                    if not path.holds(value, run.resource, run.container):
+                        run.error("invariant", f"{invariant.key}: {invariant.human}", place)
+                for rule in extra:
+                    rule(value, place, run)
+
+        return check
+
+    def _key_checks(self, row: TypeRow) -> dict[str, KeyCheck]:
+        checks: dict[str, KeyCheck] = {}
+        for element in row.elements.values():
+            if row.kind == "resource" and element.name == "contained":
+                checks["contained"] = self._contained
+                continue
+            for key, type_name in element.json_keys().items():
+                self._add_key(checks, key, type_name, element, row.name)
+        return checks
+
+    def _add_key(self, checks: dict[str, KeyCheck], key: str, type_name: str, element: Element, owner: str) -> None:
+        invariants = self._invariants(type_name, element.invariants)
+        if type_name in TESTS:
+            single = self._primitive(type_name, element, invariants)
+            checks[key] = _many_primitives(single, key) if element.many else _single(single)
+            checks["_" + key] = self._sibling(key, element.many)
+            return
+        single = self._complex(type_name, element, invariants, owner)
+        if key == "modifierExtension":
+            single = self._modifier(owner)
+        checks[key] = _many(single) if element.many else _single(single)
+
+    def _primitive(self, type_name: str, element: Element, invariants: list[tuple[Invariant, Path]]) -> Check:
+        test: Test = TESTS[type_name]
+        is_narrative = type_name == "xhtml"
+        if is_narrative:
+            test = _xhtml
+        bound = binding_check(element, type_name, self._definitions)
+        is_uri, is_rules = type_name in _URIS, element.name == "implicitRules"
+
+        def check(value: Any, place: Place, run: Run) -> None:
+            problem = test(value)
+            if problem is not None:
+                code = "structure" if type(value) in (dict, list, type(None)) else problem.code
+                run.error(code, problem.text, place)
+                return
+            if is_narrative and is_blank(value):
+                run.flag("invariant", "txt-2: the narrative should have some text or an image", place)
+            if bound is not None:
+                bound(value, place, run)
+            if is_uri:
+                if value[0] == "#":
+                    run.fragments.append((value[1:], place, run.resource))
+                if is_rules:
+                    run.error("not-supported", _RULES, place)
+            for invariant, path in invariants:
+                if not path.holds(value, run.resource, run.container):
+                    run.error("invariant", f"{invariant.key}: {invariant.human}", place)
+
+        return check
+
+    def _complex(
+        self, type_name: str, element: Element, invariants: list[tuple[Invariant, Path]], owner: str
+    ) -> Check:
+        types = self._types
+        bound = binding_check(element, type_name, self._definitions)
+        reference = None
+        if type_name == "Reference":
+            reference = _reference_check(owner, element, self._resource_types)
+        if bound is None and reference is None and not invariants:
+            return lambda value, place, run: types[type_name](value, place, run)
+
+        def check(value: Any, place: Place, run: Run) -> None:
+            before = len(run.issues)
+            types[type_name](value, place, run)
+            if len(run.issues) != before:
+                return
+            if bound is not None:
+                bound(value, place, run)
+            if reference is not None:
+                reference(value, place, run)
+            for invariant, path in invariants:
+                if not path.holds(value, run.resource, run.container):
+                    run.error("invariant", f"{invariant.key}: {invariant.human}", place)
+
+        return check
+
+    def _modifier(self, owner: str) -> Check:
+        """Refuse, but for Basic: nobody acts on one without its definition, and that covers its modifiers."""
+        types = self._types
+
+        def check(value: Any, place: Place, run: Run) -> None:
+            types["Extension"](value, place, run)
+            refuse = run.flag if owner == "Basic" else run.error
+            refuse("not-supported", _MODIFIER, place)
+
+        return check
+
+    def _sibling(self, key: str, many: bool) -> KeyCheck:
+        """``_key``: the id and extensions of a primitive."""
+        types = self._types
+
+        def check_one(value: Any, place: Place, run: Run) -> None:
+            types["Element"](value, place, run)
+
+        if not many:
+            return _single(check_one)
+
+        def check(value: Any, place: Place, run: Run, owner: dict[str, Any]) -> None:
+            if not _is_filled_list(value, place, run):
+                return
+            values = owner.get(key)
+            if type(values) is list and len(values) != len(value):
+                run.error("structure", "must be as long as the array of values beside it", place)
+            for index, item in enumerate(value):
+                if item is not None:
+                    check_one(item, (place, index), run)
+                elif type(values) is not list:
+                    run.error("structure", "null stands for neither a value nor an extension", (place, index))
+
+        return check
+
+    def _contained(self, value: Any, place: Place, run: Run, _owner: dict[str, Any]) -> None:
+        """``contained``: each checked as a resource, with ``%resource`` set to it."""
+        if run.resource is not run.container:
+            run.error("invariant", "dom-2: a contained resource must not contain others", place)
+            return
+        if not _is_filled_list(value, place, run):
+            return
+        for index, item in enumerate(value):
+            run.resource = item
+            self._typed_resource(item, (place, index), run)
+        run.resource = run.container
+
+    def _any_resource(self, value: Any, place: Place, run: Run) -> None:
+        """A resource inside a Bundle or Parameters: a world of its own for contained resources."""
+        if not run.entries:
+            return
+        inner = Run(value, run.known_keys)
+        inner.issues = run.issues
+        self._typed_resource(value, place, inner)
+        check_fragments(place, inner)
+
+    def _typed_resource(self, value: Any, place: Place, run: Run) -> None:
+        name = value.get("resourceType") if type(value) is dict else None
+        if type(name) is str and name in self._resource_types:
+            self._types[name](value, place, run)
+        else:
+            run.error("structure", "must be a resource with a known resourceType", place)
+
+    def _invariants(self, type_name: str, rules: tuple[Invariant, ...]) -> list[tuple[Invariant, Path]]:
+        compiled = []
+        for rule in rules:
+            try:
+                compiled.append((rule, compile_path(rule.expression, type_name, self._definitions)))
+            except PathNotUnderstood:
+                if rule.key not in NOT_CHECKED:
+                    raise
+        return compiled
+
+
+def _cardinalities(row: TypeRow) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+    """Required single names, choice key → stem, and stems of which one is required."""
+    required = tuple(e.name for e in row.elements.values() if e.min and not e.is_choice)
+    choices = {key: e.name[:-3] for e in row.elements.values() if e.is_choice for key in e.json_keys()}
+    choices |= {"_" + key: stem for key, stem in choices.items()}
+    one_of = tuple(e.name[:-3] for e in row.elements.values() if e.min and e.is_choice)
+    return required, choices, one_of
+
+
+def _check_choices(
+    value: dict[str, Any], place: Place, run: Run, choices: dict[str, str], one_of: tuple[str, ...]
+) -> None:
+    present = value.keys() & choices.keys()
+    if len(present) > 1:
+        seen: dict[str, str] = {}
+        for key in (k for k in value if k in present):
+            plain = key.removeprefix("_")
+            if seen.setdefault(choices[key], plain) != plain:
+                run.error("structure", f"only one of {choices[key]}[x] may be given", (place, plain))
+    if one_of:
+        given = {choices[key] for key in present}
+        for stem in one_of:
+            if stem not in given:
+                run.error("required", f"one of {stem}[x] is required", (place, f"{stem}[x]"))
+
+
+def _unknown(key: str, place: Place, run: Run, names: frozenset[str]) -> None:
+    """Name the key only when FHIR has it somewhere: any other text is the sender's and may be personal."""
+    text = "an element is not defined here"
+    near = difflib.get_close_matches(key[:64], names, n=1, cutoff=0.75)
+    if near:
+        text += f" (did you mean {near[0]}?)"
+    known = key in run.known_keys or key.removeprefix("_") in run.known_keys
+    run.error("structure", text, (place, key) if known else place)
+
+
+def _by_hand(row: TypeRow) -> tuple[Check, ...]:
+    if row.name == "Extension":
+        return (_extension,)
+    return (_only_in_container,) if row.kind == "resource" else ()
+
+
+def _extension(value: dict[str, Any], place: Place, run: Run) -> None:
+    has_value = any(k.startswith(("value", "_value")) for k in value)
+    if has_value == ("extension" in value):
+        run.error("invariant", "ext-1: an extension has either extensions or a value, not both", place)
+
+
+def _only_in_container(value: dict[str, Any], place: Place, run: Run) -> None:
+    if value is run.container:
+        return
+    meta = value.get("meta", {})
+    if "versionId" in meta or "lastUpdated" in meta:
+        run.error("invariant", "dom-4: a contained resource has no version of its own", (place, "meta"))
+    if "security" in meta:
+        run.error("invariant", "dom-5: a contained resource has no security label of its own", (place, "meta"))
+
+
+def _xhtml(value: Any) -> Problem | None:
+    return TESTS["string"](value) or check_narrative(value)
+
+
+def _single(check: Check) -> KeyCheck:
+    def single(value: Any, place: Place, run: Run, _owner: dict[str, Any]) -> None:
+        if type(value) is list:
+            run.error("structure", "must be a single value, not an array", place)
+        else:
+            check(value, place, run)
+
+    return single
+
+
+def _many(check: Check) -> KeyCheck:
+    def many(value: Any, place: Place, run: Run, _owner: dict[str, Any]) -> None:
+        if _is_filled_list(value, place, run):
+            for index, item in enumerate(value):
+                check(item, (place, index), run)
+
+    return many
+
+
+def _many_primitives(check: Check, key: str) -> KeyCheck:
+    def many(value: Any, place: Place, run: Run, owner: dict[str, Any]) -> None:
+        if not _is_filled_list(value, place, run):
+            return
+        for index, item in enumerate(value):
+            if item is not None:
+                check(item, (place, index), run)
+            elif not _has_sibling(owner.get("_" + key), index):
+                run.error("structure", "null needs an extension beside it", (place, index))
+
+    return many
+
+
+def _has_sibling(siblings: Any, index: int) -> bool:
+    return type(siblings) is list and index < len(siblings) and siblings[index] is not None
+
+
+def _is_filled_list(value: Any, place: Place, run: Run) -> bool:
+    if type(value) is not list:
+        run.error("structure", "must be an array", place)
+        return False
+    if not value:
+        run.error("structure", "an array must not be empty; leave the element out instead", place)
+        return False
+    return True
+
+
+def _reference_check(owner: str, element: Element, resource_types: frozenset[str]) -> Check:
+    """Form of the text, agreement with ``Reference.type`` and, where given, allowed targets."""
+    allowed = frozenset(element.targets) or resource_types
+    listed = ", ".join(sorted(allowed)) if element.targets else "a resource type of this release"
+    wrong = f"must point to {listed}"
+
+    def check(value: Any, place: Place, run: Run) -> None:
+        text, stated = value.get("reference"), value.get("type")
+        if type(text) is str:
+            parsed = parse_reference(text)
+            if parsed.kind is ReferenceKind.OTHER and ":" not in text:
+                run.error("value", "must be a relative, absolute, urn: or #contained reference", (place, "reference"))
+            if parsed.kind is ReferenceKind.CONTAINED:
+                run.fragments.append((parsed.id or "", (place, "reference"), run.resource))
+            if parsed.type is not None and type(stated) is str and stated != parsed.type:
+                run.error("invalid", "type and reference name different types", (place, "type"))
+        target = type_of(value, run.container) or run.types_by_url.get(text or "")
+        if target is not None and target not in allowed:
+            refuse = run.flag if (owner, element.name, target) in _ERRATA else run.error
+            refuse("invalid", wrong, (place, "reference" if type(text) is str else "type"))
+
+    return check

@@ -1,0 +1,123 @@
+"""Read the text of a reference: relative, absolute, ``urn:``, ``#contained``, versioned or conditional.
+
+For validation, search values and the rewriting of ids. FHIR R4 references.html#literal names the forms; the
+conditional one (``Type?identifier=system|value``) belongs to transactions (http.html#trules).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fhir_bridge.fhir.tables import r4, stu3
+
+
+class ReferenceKind(StrEnum):
+    """The form in which a reference names its target."""
+
+    RELATIVE = "relative"
+    ABSOLUTE = "absolute"
+    URN = "urn"
+    CONTAINED = "contained"
+    CONDITIONAL = "conditional"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedReference:
+    """What a reference's text says.
+
+    Attributes:
+        type: Resource type, where the text shows one.
+        id: Logical id; the local id after ``#`` of a contained one (empty for ``#`` itself, the container).
+        version: ``_history`` part.
+        base: Service base of an absolute one, without the slash at its end; the whole text of a ``urn:``.
+        query: What follows ``?`` of a conditional one.
+    """
+
+    kind: ReferenceKind
+    type: str | None = None
+    id: str | None = None
+    version: str | None = None
+    base: str | None = None
+    query: str | None = None
+
+    @property
+    def identifier(self) -> tuple[str | None, str] | None:
+        """``(system, value)`` of a conditional reference by exactly one identifier.
+
+        The system is None where the text has no ``|`` (any system) and empty for ``|value`` (no system).
+        """
+        pairs = parse_qsl(self.query or "", keep_blank_values=True)
+        if len(pairs) != 1 or pairs[0][0] != "identifier":
+            return None
+        system, bar, value = pairs[0][1].rpartition("|")
+        return (system if bar else None, value) if value else None
+
+
+_RESTFUL = re.compile(
+    r"(?:(?P<base>https?://\S*[^/\s])/)?(?P<type>[A-Z][A-Za-z]+)/(?P<id>[A-Za-z0-9.-]{1,64})"
+    r"(?:/_history/(?P<version>[A-Za-z0-9.-]{1,64}))?"
+)
+_CONDITIONAL = re.compile(r"(?P<type>[A-Z][A-Za-z]+)\?(?P<query>\S+)")
+_OTHER = ParsedReference(ReferenceKind.OTHER)
+
+
+def parse_reference(text: str) -> ParsedReference:
+    """Read the text of ``Reference.reference``; what fits no form is of kind ``other``."""
+    match = _RESTFUL.fullmatch(text)
+    if match and match["type"] in _known_types():
+        base = match["base"]
+        kind = ReferenceKind.ABSOLUTE if base else ReferenceKind.RELATIVE
+        return ParsedReference(kind, match["type"], match["id"], match["version"], base)
+    if text.startswith("#"):
+        return ParsedReference(ReferenceKind.CONTAINED, id=text[1:])
+    if text.startswith("urn:"):
+        return ParsedReference(ReferenceKind.URN, base=text)
+    match = _CONDITIONAL.fullmatch(text)
+    if match and match["type"] in _known_types():
+        return ParsedReference(ReferenceKind.CONDITIONAL, match["type"], query=match["query"])
+    return _OTHER
+
+
+def type_of(reference: Any, resource: dict[str, Any]) -> str | None:
+    """Return the resource type that a Reference shows to point to, or None where it does not show.
+
+    Args:
+        resource: The resource that holds it, whose ``contained`` a ``#`` reference means.
+    """
+    if type(reference) is not dict:
+        return None
+    text = reference.get("reference")
+    if type(text) is str:
+        parsed = parse_reference(text)
+        if parsed.type is not None:
+            return parsed.type
+        if parsed.kind is ReferenceKind.CONTAINED:
+            return _contained_type(parsed.id, resource)
+    stated = reference.get("type")
+    return stated if type(stated) is str and stated.isalpha() else None
+
+
+def _contained_type(local_id: str | None, resource: dict[str, Any]) -> str | None:
+    found: Any = None
+    if not local_id:
+        found = resource.get("resourceType")
+    else:
+        for contained in resource.get("contained") or ():
+            if type(contained) is dict and contained.get("id") == local_id:
+                found = contained.get("resourceType")
+    return found if type(found) is str else None
+
+
+def _known_types() -> frozenset[str]:
+    global _types
+    if not _types:
+        _types = r4().resource_types() | stu3().resource_types()
+    return _types
+
+
+_types: frozenset[str] = frozenset()

@@ -1,0 +1,51 @@
+"""What one validation carries along: the resource, the findings, and places that cost nothing until needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from fhir_bridge.errors import Issue
+
+Place = tuple[Optional["Place"], str | int]
+"""Parent place and one more step: an element name or an index. Written out only for a finding."""
+
+
+def written(place: Place) -> str:
+    """Write a place as a FHIRPath-like path, ``Patient.name[0].family``."""
+    steps: list[str] = []
+    here: Place | None = place
+    while here is not None:
+        here, step = here
+        steps.append(f"[{step}]" if type(step) is int else f".{step}")
+    return "".join(reversed(steps))[1:]
+
+
+class Run:
+    """One validation of one resource (contained ones included)."""
+
+    __slots__ = ("container", "entries", "fragments", "issues", "known_keys", "resource", "types_by_url")
+
+    def __init__(
+        self,
+        resource: dict[str, Any],
+        known_keys: frozenset[str],
+        entries: bool = True,
+        types_by_url: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start with no findings; ``resource`` is the outermost one."""
+        self.types_by_url = types_by_url or {}
+        self.container = resource
+        self.resource = resource
+        self.known_keys = known_keys
+        self.entries = entries
+        self.fragments: list[tuple[str, Place, dict[str, Any]]] = []
+        self.issues: list[Issue] = []
+
+    def error(self, code: str, text: str, place: Place) -> None:
+        """Add a finding that refuses the record."""
+        self.issues.append(Issue("error", code, text, written(place)))
+
+    def flag(self, code: str, text: str, place: Place) -> None:
+        """Add a data-quality finding that does not refuse the record."""
+        self.issues.append(Issue("warning", code, text, written(place)))

@@ -1,0 +1,156 @@
+"""The definitions of FHIR as typed rows, loaded when first used.
+
+For the validator, the search values and the compartment. The tables are made from HL7's packages by
+``tools/definitions/generate.py``; types of backbone elements carry their path (``Patient.contact``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """One error-level constraint of the standard."""
+
+    key: str
+    human: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a type.
+
+    Attributes:
+        name: Name; ends in ``[x]`` for a choice of types.
+        targets: Types a Reference may point to; empty means any.
+        codes: URL of the value set whose binding is required, when it can be listed.
+    """
+
+    name: str
+    min: int
+    many: bool
+    types: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    codes: str | None = None
+    modifier: bool = False
+    invariants: tuple[Invariant, ...] = ()
+
+    @property
+    def is_choice(self) -> bool:
+        """True for ``value[x]`` and its like."""
+        return self.name.endswith("[x]")
+
+    def json_keys(self) -> dict[str, str]:
+        """JSON key → type, one for each type of a choice."""
+        if not self.is_choice:
+            return {self.name: self.types[0]}
+        stem = self.name[:-3]
+        return {f"{stem}{t[0].upper()}{t[1:]}": t for t in self.types}
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRow:
+    """One resource type, datatype, backbone element or primitive."""
+
+    name: str
+    kind: str
+    is_abstract: bool
+    elements: Mapping[str, Element]
+    invariants: tuple[Invariant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """One release of FHIR: types by name, value sets as url → system → codes."""
+
+    release: str
+    types: Mapping[str, TypeRow]
+    codes: Mapping[str, Mapping[str, frozenset[str]]]
+
+    def resource_types(self) -> frozenset[str]:
+        """Names of the concrete resource types."""
+        return frozenset(n for n, t in self.types.items() if t.kind == "resource" and not t.is_abstract)
+
+    def element_names(self) -> frozenset[str]:
+        """Every JSON key that some type defines; nothing else is ever named in a diagnostic."""
+        return frozenset(k for t in self.types.values() for e in t.elements.values() for k in e.json_keys())
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParameter:
+    """One search parameter of one type; ``path`` is FHIRPath."""
+
+    name: str
+    kind: str
+    path: str
+    targets: tuple[str, ...]
+
+
+@cache
+def r4() -> Definitions:
+    """FHIR R4 (4.0.1)."""
+    return _definitions("R4", "r4.json")
+
+
+@cache
+def stu3() -> Definitions:
+    """FHIR STU3 (3.0.2)."""
+    return _definitions("STU3", "stu3.json")
+
+
+@cache
+def search_parameters() -> Mapping[str, Mapping[str, SearchParameter]]:
+    """Type → name → R4 search parameter; ``Resource`` and ``DomainResource`` hold what is common."""
+    return {
+        base: {n: SearchParameter(n, r["kind"], r["path"], tuple(r.get("targets", ()))) for n, r in rows.items()}
+        for base, rows in _load("r4-search.json").items()
+    }
+
+
+@cache
+def patient_compartment() -> Mapping[str, tuple[str, ...]]:
+    """Type → search parameters that put a resource into a Patient compartment."""
+    return {name: tuple(parameters) for name, parameters in _load("r4-compartment.json").items()}
+
+
+def _definitions(release: str, file: str) -> Definitions:
+    table = _load(file)
+    types = {name: _type(name, row) for name, row in table["types"].items()}
+    codes = {
+        url: {system: frozenset(found) for system, found in systems.items()}
+        for url, systems in table["codes"].items()
+    }
+    return Definitions(release, types, codes)
+
+
+def _type(name: str, row: dict[str, Any]) -> TypeRow:
+    elements = {n: _element(n, e) for n, e in row["elements"].items()}
+    return TypeRow(name, row["kind"], row.get("abstract", False), elements, _invariants(row))
+
+
+def _element(name: str, row: dict[str, Any]) -> Element:
+    return Element(
+        name=name,
+        min=row["min"],
+        many=row["many"],
+        types=tuple(row["types"]),
+        targets=tuple(row.get("targets", ())),
+        codes=row.get("codes"),
+        modifier=row.get("modifier", False),
+        invariants=_invariants(row),
+    )
+
+
+def _invariants(row: dict[str, Any]) -> tuple[Invariant, ...]:
+    return tuple(Invariant(*i) for i in row.get("invariants", ()))
+
+
+def _load(file: str) -> Any:
+    return json.loads(files("fhir_bridge.fhir").joinpath("definitions", file).read_bytes())

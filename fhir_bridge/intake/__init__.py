@@ -1,0 +1,11 @@
+"""First room: decode strictly, split bundles, validate, refuse with reasons.
+
+``receive`` is the front door; what it takes may be normalised, what it refuses names the place and what to change.
+"""
+
+from __future__ import annotations
+
+from fhir_bridge.intake.limits import Limits
+from fhir_bridge.intake.receiving import receive, split_ndjson
+
+__all__ = ["Limits", "receive", "split_ndjson"]

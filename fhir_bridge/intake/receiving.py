@@ -1,0 +1,109 @@
+"""Turn received bytes into validated entries, or into reasons for the sender.
+
+For ``lines/ingest``, often in a worker process: plain functions on values, no I/O, no clock. Whether the sender may
+send at all was settled before; whether a record is new is settled later.
+
+Invariants:
+    * a transaction is taken whole or not at all; entries of a batch or collection stand for themselves;
+    * ``original`` is the exact slice of the received bytes;
+    * nothing in a finding repeats what the sender wrote, but for element names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fhir_bridge.errors import Issue
+from fhir_bridge.fhir.bundles import cut
+from fhir_bridge.fhir.json import NotStrictJson, parse
+from fhir_bridge.fhir.validate import is_refused
+from fhir_bridge.intake.bundles import receive_bundle
+from fhir_bridge.intake.limits import Limits
+from fhir_bridge.intake.releases import validator_of
+from fhir_bridge.model.ingest import Interaction, Received, Reception, Refusal, Validated
+
+
+def receive(received: Received, limits: Limits = Limits()) -> Reception:  # noqa: B008 - Limits is frozen
+    """Decode and validate one message: a resource, or a Bundle of type transaction, batch or collection.
+
+    Args:
+        received: From a sender who is known; its bytes are not trusted.
+        limits: Budgets.
+
+    Returns:
+        Entries in order. A message that cannot be taken at all has ``refused`` and no entries.
+    """
+    if received.interaction is not None and received.interaction.method == "DELETE":
+        deletion = Validated(0, received.interaction, None, received.body, None)
+        return Reception("single", (deletion,))
+    refused = _refuse_format(received, limits)
+    if refused is not None:
+        return Reception("single", refused=(refused,))
+    try:
+        value = parse(received.body, max_depth=limits.max_depth, max_bytes=limits.max_bytes)
+    except NotStrictJson as error:
+        return Reception("single", refused=error.issues)
+    if value.get("resourceType") == "Bundle" and received.interaction is None:
+        return receive_bundle(cut(received.body, value), received.fhir_version, limits)
+    return _receive_single(received, value)
+
+
+def split_ndjson(data: bytes) -> list[bytes]:
+    """Split newline-delimited JSON into messages; blank lines are none."""
+    return [line for line in data.split(b"\n") if line.strip()]
+
+
+def _refuse_format(received: Received, limits: Limits) -> Issue | None:
+    """What can be refused without decoding: no release we read, too long, empty, not JSON at all."""
+    if validator_of(received.fhir_version) is None:
+        return Issue("error", "not-supported", f"FHIR {received.fhir_version} is not taken here")
+    if len(received.body) > limits.max_bytes:
+        return Issue("error", "too-long", f"longer than {limits.max_bytes} bytes")
+    start = received.body[:256].lstrip()
+    if not start:
+        return Issue("error", "structure", "the message is empty")
+    # NULs out, so that UTF-16 hides nothing.
+    plain = start.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
+    if plain.startswith(b"<") or "xml" in received.content_type.lower():
+        return _refuse_xml(received.body.replace(b"\0", b""))
+    if "ndjson" in received.content_type.lower():
+        return Issue("error", "not-supported", "send the lines of an NDJSON file as single messages")
+    return None
+
+
+def _refuse_xml(body: bytes) -> Issue:
+    if b"<!DOCTYPE" in body.upper() or b"<!ENTITY" in body.upper():
+        return Issue("error", "security", "XML with a DOCTYPE or entities is never read")
+    return Issue("error", "not-supported", "FHIR is taken as JSON (application/fhir+json), not as XML")
+
+
+def _receive_single(received: Received, resource: dict[str, Any]) -> Reception:
+    validate = validator_of(received.fhir_version)
+    assert validate is not None
+    issues = validate(resource)
+    if resource.get("resourceType") == "Bundle":
+        issues.append(Issue("error", "not-supported", "send a Bundle to the base of the service", "Bundle"))
+    if not is_refused(issues):
+        issues += _check_interaction(received.interaction, resource)
+    if is_refused(issues):
+        return Reception("single", (Refusal(0, tuple(issues)),), refused=tuple(issues))
+    interaction = received.interaction or implied_interaction(resource)
+    return Reception("single", (Validated(0, interaction, None, received.body, resource, tuple(issues)),))
+
+
+def _check_interaction(interaction: Interaction | None, resource: dict[str, Any]) -> list[Issue]:
+    """The URL and the body must speak of the same resource (FHIR R4 http.html#update)."""
+    if interaction is None:
+        return []
+    name, issues = resource["resourceType"], []
+    if interaction.type != name:
+        issues.append(Issue("error", "invalid", "the URL names another resource type", f"{name}.resourceType"))
+    if interaction.method == "PUT" and resource.get("id") != interaction.id:
+        issues.append(Issue("error", "invalid", "id must be present and equal to the id of the URL", f"{name}.id"))
+    return issues
+
+
+def implied_interaction(resource: dict[str, Any]) -> Interaction:
+    """What a sender means by a bare resource: an update under its id, or a creation without one."""
+    local_id = resource.get("id")
+    return Interaction("POST" if local_id is None else "PUT", resource["resourceType"], local_id)
