@@ -250,9 +250,7 @@ def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _roles(external: ExternalIssuer, claims: Mapping[str, Any]) -> tuple[str, ...]:
-    roles = claims.get(external.roles_claim, [])
-    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
-        raise TokenBroken("bad-roles")
+    roles = jose.words_claim(claims, external.roles_claim)
     return tuple(role if "|" in role else f"{external.role_system}|{role}" for role in roles)
 
 

@@ -150,12 +150,12 @@ def signing_algorithm(private: Key) -> str:
 
 
 def algorithms_of(key: Key) -> frozenset[str]:
-    """Return the algorithms a key may be used with; none for symmetric, weak or foreign keys."""
+    """Return the algorithms a key may be used with; none for symmetric and foreign keys."""
     if isinstance(key, ECKey):
         name = _EC_ALGORITHMS.get(key.curve_name)
         return frozenset({name} if name else ())
     if isinstance(key, RSAKey):
-        return _RSA_ALGORITHMS if key.public_key.key_size >= MIN_RSA_BITS else frozenset()
+        return _RSA_ALGORITHMS
     if isinstance(key, OKPKey):
         return _ED25519_ALGORITHMS if key.curve_name == "Ed25519" else frozenset()
     return frozenset()
@@ -188,9 +188,23 @@ def text_claim(claims: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def words_claim(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a claim that must be a list of strings; empty when absent.
+
+    Raises:
+        TokenBroken: It is of another type.
+    """
+    value = claims.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise TokenBroken(f"bad-{name}")
+    return tuple(value)
+
+
 def _load_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
     kid, use = jwk.get("kid"), jwk.get("use", "sig")
     if not isinstance(kid, str) or not kid or use != "sig" or jwk.get("kty") == "oct":
+        return None
+    if jwk.get("kty") == "RSA" and _modulus_bits(jwk.get("n")) < MIN_RSA_BITS:
         return None
     public = {name: value for name, value in jwk.items() if name not in ("d", "p", "q", "dp", "dq", "qi", "oth")}
     try:
@@ -201,6 +215,13 @@ def _load_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
     if "alg" in jwk:
         algorithms &= {jwk["alg"]} if isinstance(jwk["alg"], str) else set()
     return VerificationKey(kid, algorithms, key) if algorithms else None
+
+
+def _modulus_bits(modulus: object) -> int:
+    try:
+        return int.from_bytes(urlsafe_b64decode(str(modulus).encode())).bit_length()
+    except ValueError:
+        return 0
 
 
 def _three(compact: bytes) -> list[bytes]:

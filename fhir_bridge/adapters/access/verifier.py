@@ -123,13 +123,13 @@ def _check_client(claims: Mapping[str, Any], client: Client | None, issued_at: f
 
 
 def _requester(claims: Mapping[str, Any]) -> Requester:
-    staff = _STAFF.fullmatch(claims.get("fhirUser", ""))
+    staff = _STAFF.fullmatch(jose.text_claim(claims, "fhirUser")) if "fhirUser" in claims else None
     return Requester(
         client_id=claims["client_id"],
         institution=claims.get("institution"),
         institution_id=claims.get("institution_id"),
         practitioner=staff[1] if staff else None,
-        roles=tuple(claims.get("roles", ())),
+        roles=jose.words_claim(claims, "roles"),
         purpose=jose.text_claim(claims, "purpose_of_use"),
         patient=claims.get("patient"),
         scopes=tuple(jose.text_claim(claims, "scope").split()),
