@@ -42,7 +42,9 @@ _BATCH = (
     " FROM batches LEFT JOIN anchors USING (number)"
 )
 _RECORD = "SELECT chart, id, version, normalised, original, lineage, commitment, batch, seq FROM records"
-_NORMALISED = "SELECT normalised FROM records WHERE id = ? AND version = ? AND chart = ?"
+_NORMALISED = "SELECT normalised FROM records WHERE chart = ? AND id = ? AND version = ?"
+_WORTH_A_SCAN = 100
+"""Fewer keys than this are looked up one by one (10 µs each, against 2.6 µs a record of a whole chart; 2026-11)."""
 _COUNTED = ("records", "segments", "letters", "documents", "audits", "batches")
 
 T = TypeVar("T")
@@ -103,7 +105,7 @@ class SqliteVault:
             raise IntegrityBroken(f"the vault holds no batch {number}")
         return _batch(rows[0])
 
-    async def newest_batch(self) -> int:
+    async def last_batch(self) -> int:
         """Return the highest batch number, or -1."""
         return int((await self._select("SELECT coalesce(max(number), -1) FROM batches"))[0][0])
 
@@ -124,8 +126,8 @@ class SqliteVault:
 
     async def record(self, chart: str, record_id: str, version: str) -> StoredRecord | None:
         """Return one version of a record."""
-        sql = f"{_RECORD} WHERE id = ? AND version = ? AND chart = ?"
-        rows = await self._select(sql, record_id, version, chart)
+        sql = f"{_RECORD} WHERE chart = ? AND id = ? AND version = ?"
+        rows = await self._select(sql, chart, record_id, version)
         return StoredRecord(*rows[0][:-1]) if rows else None
 
     async def normalised(self, chart: str, keys: Sequence[tuple[str, str]]) -> Sequence[bytes]:
@@ -210,13 +212,30 @@ class SqliteVault:
 
 
 def _normalised(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:
+    if len(keys) >= _WORTH_A_SCAN:
+        held = connection.execute("SELECT count(*) FROM records WHERE chart = ?", (chart,)).fetchone()[0]
+        if len(keys) * 4 >= held:
+            return _normalised_of_chart(connection, chart, keys)
     found: list[bytes] = []
     for record_id, version in keys:
-        row = connection.execute(_NORMALISED, (record_id, version, chart)).fetchone()
+        row = connection.execute(_NORMALISED, (chart, record_id, version)).fetchone()
         if row is None:
-            raise IntegrityBroken("the index names a record that the vault does not hold; run fsck")
+            raise _missing()
         found.append(row[0])
     return found
+
+
+def _normalised_of_chart(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:
+    rows = connection.execute("SELECT id, version, normalised FROM records WHERE chart = ?", (chart,))
+    held = {(record_id, version): envelope for record_id, version, envelope in rows}
+    try:
+        return [held[record_id, version] for record_id, version in keys]
+    except KeyError:
+        raise _missing() from None
+
+
+def _missing() -> IntegrityBroken:
+    return IntegrityBroken("the index names a record that the vault does not hold; run fsck")
 
 
 def _batch(row: tuple) -> StoredBatch:  # type: ignore[type-arg]

@@ -22,7 +22,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY, chart TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, batch INTEGER NOT NULL,
     commitment BLOB NOT NULL, normalised BLOB NOT NULL, original BLOB NOT NULL, lineage BLOB NOT NULL,
-    UNIQUE (id, version, chart));
+    UNIQUE (chart, id, version));
+CREATE INDEX records_by_id ON records (id, chart);
 CREATE TABLE segments (
     chart TEXT NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, ciphertext BLOB NOT NULL,
     PRIMARY KEY (chart, number));

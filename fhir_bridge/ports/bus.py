@@ -51,8 +51,11 @@ class Bus(Protocol):
         ...
 
     async def acknowledge(self, positions: Sequence[Position]) -> None:
-        """Advise the bus that the vault holds everything up to these positions (Kafka's committed offset; the
-        spool deletes what it no longer needs)."""
+        """Advise the bus that the vault holds everything up to and including these positions.
+
+        Kafka's committed offset is one beyond; the spool deletes what it no longer needs. Several positions of one
+        partition count as the highest.
+        """
         ...
 
     async def put(self, institution: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Position:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -63,6 +63,10 @@ class KeyStore(Protocol):
 
     def erase(self, name: KeyName) -> None:
         """Delete a key for good; a no-op when there is none."""
+        ...
+
+    def erase_all(self, names: Iterable[KeyName]) -> None:
+        """Delete several keys for good in one durable step."""
         ...
 
 

@@ -1,0 +1,225 @@
+"""Data keys, each wrapped under its institution's KEK, in a SQLite file apart from the vault (docs/formats/keys.md).
+
+Apart, because erasing a patient's chart is deleting its key here: the vault's
+backups stay useless for it. A row's associated data names every column, so a
+wrapped key cannot be moved to another name, epoch or counter.
+
+Invariants:
+    * a key that was returned survives loss of power;
+    * deleted content is overwritten in the file, and the write-ahead log is emptied after an erasure;
+    * the file's own journal notes every row, and the vault notes that journal's head, so a key store that was
+      edited or rolled back is found.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fhir_bridge.adapters import journal
+from fhir_bridge.adapters.ambient import SystemRandomness
+from fhir_bridge.adapters.sqlite_support import open_database, transaction, translated
+from fhir_bridge.errors import IntegrityBroken, KeyMissing
+from fhir_bridge.ports.ambient import Randomness
+from fhir_bridge.ports.keys import KeyName, Keyring
+from fhir_bridge.seal.envelope import place
+
+WHAT = "key store"
+VERSION = 1
+JOURNAL_KEK = "_key-store"
+"""Reserved name under which the keyring holds the key of this file's journal; no institution is called so."""
+
+SCHEMA = f"""
+CREATE TABLE keys (
+    kind TEXT NOT NULL, institution TEXT NOT NULL, subject TEXT NOT NULL, epoch INTEGER NOT NULL,
+    counter INTEGER NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (institution, kind, subject));
+CREATE TABLE epochs (institution TEXT PRIMARY KEY, epoch INTEGER NOT NULL);
+{journal.SCHEMA}
+"""
+KEY_COLUMNS = "kind, institution, subject, epoch, counter, wrapped"
+
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+_MAX_HELD = 65_536
+_FIRST_EPOCH = 1
+
+Row = tuple[str, str, str, int, int, bytes]
+
+
+class SqliteKeyStore:
+    """Keeps the KeyStore port's promises in one file; safe to call from any thread."""
+
+    def __init__(self, path: Path, keyring: Keyring, *, randomness: Randomness | None = None) -> None:
+        """Open the file, made if there is none.
+
+        Raises:
+            SetupWrong: Another kind of file, or a newer layout.
+            IntegrityBroken: Its journal does not end under this keyring's key.
+        """
+        self._keyring = keyring
+        self._randomness = randomness or SystemRandomness()
+        self._lock = threading.Lock()
+        self._held: dict[KeyName, bytes] = {}
+        self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True)
+        with translated(WHAT):
+            self._journal = journal.Journal(self._connection, journal_key(keyring))
+
+    def ensure(self, names: Sequence[KeyName]) -> Mapping[KeyName, bytes]:
+        """Return the key of each name; those that exist nowhere are made in one commit."""
+        held = self._held
+        try:
+            return {name: held[name] for name in names}
+        except KeyError:
+            pass
+        with self._lock, translated(WHAT):
+            loaded = {name: self._load(name) for name in names}
+            missing = [name for name, key in loaded.items() if key is None]
+            found = {name: key for name, key in loaded.items() if key is not None}
+            return found | self._make(missing)
+
+    def get(self, name: KeyName) -> bytes:
+        """Return an existing key."""
+        key = self.find(name)
+        if key is None:
+            raise KeyMissing(f"there is no {name.kind} key of that name: erased, or never made")
+        return key
+
+    def find(self, name: KeyName) -> bytes | None:
+        """Return an existing key or None."""
+        held = self._held.get(name)
+        if held is not None:
+            return held
+        with self._lock, translated(WHAT):
+            return self._load(name)
+
+    def erase(self, name: KeyName) -> None:
+        """Delete a key for good."""
+        self.erase_all([name])
+
+    def erase_all(self, names: Iterable[KeyName]) -> None:
+        """Delete several keys in one commit, and leave no trace of them in the write-ahead log."""
+        with self._lock, translated(WHAT):
+            with self._one_transaction():
+                for name in names:
+                    self._delete(name)
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def rotate(self, institution: str) -> tuple[int, int]:
+        """Wrap every key of an institution under a new KEK; return the old epoch and the new one.
+
+        The old KEK stays in the keyring until its last backup of this file expires: destroy it then.
+        """
+        with self._lock, translated(WHAT):
+            old = self._epoch(institution)
+            self._keyring.kek(institution, old + 1)
+            with self._one_transaction():
+                for row in self._rows_of(institution):
+                    kind, _, subject, _, counter, _ = row
+                    self._write(kind, institution, subject, old + 1, counter + 1, self._unwrap(row))
+                self._put_epoch(institution, old + 1)
+            return old, old + 1
+
+    def head(self) -> tuple[int, bytes] | None:
+        """Return number and head of this file's journal, for the vault to enter in its own."""
+        with self._lock:
+            return None if self._journal.number < 0 else (self._journal.number, self._journal.head)
+
+    def close(self) -> None:
+        """Release the file and forget the keys."""
+        with self._lock:
+            self._held.clear()
+            self._connection.close()
+
+    @contextmanager
+    def _one_transaction(self) -> Iterator[None]:
+        try:
+            with transaction(self._connection):
+                yield
+                self._journal.append()
+        except BaseException:
+            self._journal.reload()
+            raise
+
+    def _load(self, name: KeyName) -> bytes | None:
+        row = self._connection.execute(
+            f"SELECT {KEY_COLUMNS} FROM keys WHERE institution = ? AND kind = ? AND subject = ?",  # noqa: S608
+            (name.institution, name.kind.value, name.subject),
+        ).fetchone()
+        return None if row is None else self._hold(name, self._unwrap(row))
+
+    def _make(self, names: Sequence[KeyName]) -> dict[KeyName, bytes]:
+        if not names:
+            return {}
+        made = {name: self._randomness.token(_KEY_BYTES) for name in names}
+        with self._one_transaction():
+            for name, key in made.items():
+                epoch = self._epoch(name.institution)
+                self._write(name.kind.value, name.institution, name.subject, epoch, 0, key)
+        return {name: self._hold(name, key) for name, key in made.items()}
+
+    def _write(self, kind: str, institution: str, subject: str, epoch: int, counter: int, key: bytes) -> None:
+        nonce = self._randomness.token(_NONCE_BYTES)
+        kek = AESGCM(self._keyring.kek(institution, epoch))
+        sealed = kek.encrypt(nonce, key, wrap_place(kind, institution, subject, epoch, counter))
+        row: Row = (kind, institution, subject, epoch, counter, nonce + sealed)
+        self._connection.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._journal.note("keys", (kind, institution, subject), row)
+
+    def _unwrap(self, row: Row) -> bytes:
+        return unwrap(self._keyring, row)
+
+    def _delete(self, name: KeyName) -> None:
+        self._held.pop(name, None)
+        key = (name.kind.value, name.institution, name.subject)
+        gone = self._connection.execute(
+            "DELETE FROM keys WHERE kind = ? AND institution = ? AND subject = ?", key
+        ).rowcount
+        if gone:
+            self._journal.note_gone("keys", key)
+
+    def _epoch(self, institution: str) -> int:
+        row = self._connection.execute("SELECT epoch FROM epochs WHERE institution = ?", (institution,)).fetchone()
+        return _FIRST_EPOCH if row is None else int(row[0])
+
+    def _put_epoch(self, institution: str, epoch: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?)", (institution, epoch))
+        self._journal.note("epochs", (institution,), (institution, epoch))
+
+    def _rows_of(self, institution: str) -> list[Row]:
+        sql = f"SELECT {KEY_COLUMNS} FROM keys WHERE institution = ?"  # noqa: S608 - constants only
+        return self._connection.execute(sql, (institution,)).fetchall()
+
+    def _hold(self, name: KeyName, key: bytes) -> bytes:
+        if len(self._held) >= _MAX_HELD:
+            self._held.pop(next(iter(self._held)))
+        self._held[name] = key
+        return key
+
+
+def journal_key(keyring: Keyring) -> bytes:
+    """Return the key that authenticates a key store's journal."""
+    return keyring.kek(JOURNAL_KEK, 1)
+
+
+def wrap_place(kind: str, institution: str, subject: str, epoch: int, counter: int) -> bytes:
+    """Return the associated data of a wrapped key."""
+    return place("wrapped-key", kind, institution, subject, str(epoch), str(counter))
+
+
+def unwrap(keyring: Keyring, row: Row) -> bytes:
+    """Return the key in a stored row.
+
+    Raises:
+        IntegrityBroken: It does not open under its KEK, name, epoch and counter.
+    """
+    kind, institution, _, epoch, _, wrapped = row
+    try:
+        kek = AESGCM(keyring.kek(institution, epoch))
+        return kek.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], wrap_place(*row[:-1]))
+    except (InvalidTag, ValueError):
+        raise IntegrityBroken(f"a wrapped {kind} key does not open under its name, epoch and counter") from None
