@@ -4,7 +4,7 @@ Pure functions on values; no clock, no I/O. docs/consent.md holds the readings.
 """
 
 from fhir_bridge.consent.compiling import compile_consent
-from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, compiled, decide
+from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, OwnRecords, compiled, decide
 from fhir_bridge.consent.lists import SALT_BYTES, ConsentEntry, ConsentList, policy_commitment
 from fhir_bridge.consent.policy import Clause, Policy, restricts
 from fhir_bridge.consent.view import permitted_view
@@ -16,6 +16,7 @@ __all__ = [
     "Clause",
     "ConsentEntry",
     "ConsentList",
+    "OwnRecords",
     "Policy",
     "compile_consent",
     "compiled",

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 
 from fhir_bridge.consent.compiling import compile_consent
@@ -34,6 +35,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+class OwnRecords(StrEnum):
+    """How far a patient's denial reaches into what an institution wrote itself.
+
+    By default a provision that matches does and a mere base rule (OPTOUT) does not:
+    opting out of sharing is no order to a hospital to stop reading its own files.
+    """
+
+    CLOSED_BY_PROVISION = "closed-by-provision"
+    CLOSED_BY_ANY = "closed-by-any"
+    OPEN = "open"
+
+
 @dataclass(frozen=True, slots=True)
 class ChartFacts:
     """What deciding needs to know about a chart.
@@ -41,14 +54,14 @@ class ChartFacts:
     Attributes:
         patients: Canonical Patient ids linked to this chart's person now, the chart's own included.
         rows: All rows of the person, needed only for consents that name ``related`` data.
-        own_stays_open: Network policy: no consent closes to an institution what it wrote itself.
+        own_records: Network policy on what a consent may close to the institution that wrote it.
         base_url: Our own FHIR base, under which absolute references in consents are ours.
     """
 
     chart: ChartRef
     patients: frozenset[str] = frozenset()
     rows: Sequence[IndexRow] = ()
-    own_stays_open: bool = False
+    own_records: OwnRecords = OwnRecords.CLOSED_BY_PROVISION
     base_url: str | None = None
 
 
@@ -94,7 +107,7 @@ def decide(
     own = _own(requester, facts)
     grants = any(say.adds and (any(p for p, _ in say.clauses) or (say.base and say.base[0])) for say in says)
     basis = "consent" if grants else "own" if own is not _nothing else "default-deny"
-    return decision(_combined(says, own, facts.own_stays_open), basis, says)
+    return decision(_combined(says, own, facts.own_records), basis, says)
 
 
 @lru_cache(maxsize=1_024)
@@ -180,15 +193,18 @@ def _own(requester: Requester, facts: ChartFacts) -> Predicate:
     return lambda row: row.author == "institution" and row.origin == name
 
 
-def _combined(says: Sequence[_Say], own: Predicate, own_stays_open: bool) -> Predicate:
+def _combined(says: Sequence[_Say], own: Predicate, policy: OwnRecords) -> Predicate:
     """Join what all consents say into one predicate: provisions, then base rules, then the default."""
     ruling = [(say.clauses, say.adds) for say in says if say.clauses]
     bases = [(say.base[0], say.base[1], say.adds) for say in says if say.base]
     if not ruling and not bases:
         return own
 
+    stays_open = own if policy is OwnRecords.OPEN else _nothing
+    survives_base = _nothing if policy is OwnRecords.CLOSED_BY_ANY else own
+
     def permits(row: IndexRow) -> bool:
-        if own_stays_open and own(row):
+        if stays_open(row):
             return True
         granted = False
         for clauses, adds in ruling:
@@ -203,7 +219,7 @@ def _combined(says: Sequence[_Say], own: Predicate, own_stays_open: bool) -> Pre
         for permit, test, adds in bases:
             if test is None or test(row):
                 if not permit:
-                    return False
+                    return survives_base(row)
                 granted = granted or adds
         return granted or own(row)
 

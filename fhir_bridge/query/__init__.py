@@ -1,0 +1,42 @@
+"""Search, read and page over a permitted view, and write the answer's Bundle.
+
+There is no other door to records than the view. docs/search.md says what is
+supported and in which order records come.
+"""
+
+from fhir_bridge.query.criteria import CONTROLS, Criteria, read_criteria
+from fhir_bridge.query.cursor import Cursor, open_cursor, seal_cursor
+from fhir_bridge.query.refusals import QueryRefused
+from fhir_bridge.query.render import render_history, render_searchset
+from fhir_bridge.query.search import (
+    DEFAULT_PAGE,
+    MAX_PAGE,
+    NOT_RECORDS,
+    SearchResult,
+    everything,
+    history,
+    read,
+    search,
+    vread,
+)
+
+__all__ = [
+    "CONTROLS",
+    "DEFAULT_PAGE",
+    "MAX_PAGE",
+    "NOT_RECORDS",
+    "Criteria",
+    "Cursor",
+    "QueryRefused",
+    "SearchResult",
+    "everything",
+    "history",
+    "open_cursor",
+    "read",
+    "read_criteria",
+    "render_history",
+    "render_searchset",
+    "seal_cursor",
+    "search",
+    "vread",
+]

@@ -1,0 +1,144 @@
+"""Read search parameters into criteria over index rows, refusing what is not understood.
+
+For searching. Strict by default, as the design asks: an unknown parameter or
+modifier refuses the search, because ignoring it would answer another question;
+``lenient`` (Prefer: handling=lenient) ignores and names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fhir_bridge.errors import Issue
+from fhir_bridge.fhir.search import parameters_of, targets_of
+from fhir_bridge.model.access import Predicate
+from fhir_bridge.model.ingest import IndexRow
+from fhir_bridge.query import values
+from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
+from fhir_bridge.query.values import ValueTest
+
+Params = Sequence[tuple[str, str]]
+
+CONTROLS = frozenset({"_sort", "_count", "_total", "_summary", "_cursor", "_format", "_pretty"})
+"""Parameters about the answer; the last two are the entrance's business."""
+
+_BUILT_IN = {"_id": "token", "_lastUpdated": "date"}
+_MODIFIERS = {
+    "token": frozenset({"not", "missing"}),
+    "date": frozenset({"missing"}),
+    "reference": frozenset({"missing", "identifier"}),
+    "string": frozenset({"missing", "exact", "contains"}),
+    "uri": frozenset({"missing"}),
+    "quantity": frozenset({"missing"}),
+    "number": frozenset({"missing"}),
+}
+_MILLISECOND = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """Tests that a row must all pass; ``ignored`` names what a lenient search left out."""
+
+    tests: tuple[Predicate, ...]
+    ignored: tuple[str, ...] = ()
+
+    def matches(self, row: IndexRow) -> bool:
+        """Tell whether a row is a match."""
+        return all(test(row) for test in self.tests)
+
+
+def kind_of(type_name: str, name: str) -> str | None:
+    """Return the kind of a search parameter of a type, or None if there is no such parameter."""
+    return _BUILT_IN.get(name) or parameters_of(type_name).get(name)
+
+
+def values_of(row: IndexRow, name: str) -> Sequence[object]:
+    """Return a row's values of a parameter."""
+    if name == "_id":
+        return (("", row.id),)
+    if name == "_lastUpdated":
+        return ((row.last_updated_us, row.last_updated_us + _MILLISECOND),)
+    return row.search.get(name, ())
+
+
+def read_criteria(type_name: str, params: Params, *, base_url: str, now_us: int, lenient: bool = False) -> Criteria:
+    """Read all parameters but the controls.
+
+    Raises:
+        QueryRefused: One issue for each parameter that is unknown or has a bad value.
+    """
+    tests: list[Predicate] = []
+    issues: list[Issue] = []
+    ignored: list[str] = []
+    for name, text in params:
+        if name in CONTROLS:
+            continue
+        try:
+            tests.append(_criterion(type_name, name, text, base_url, now_us))
+        except QueryRefused as refused:
+            if lenient and all(issue.code == "not-supported" for issue in refused.issues):
+                ignored.append(name)
+            else:
+                issues.extend(refused.issues)
+    if issues:
+        raise QueryRefused(issues)
+    return Criteria(tuple(tests), tuple(ignored))
+
+
+def _criterion(type_name: str, name: str, text: str, base_url: str, now_us: int) -> Predicate:
+    bare, colon, modifier = name.partition(":")
+    kind = kind_of(type_name, bare)
+    if kind is None or kind not in _MODIFIERS:
+        raise QueryRefused([unsupported(bare)])
+    target = modifier if kind == "reference" and _is_target(type_name, bare, modifier) else None
+    if colon and target is None and modifier not in _MODIFIERS[kind]:
+        raise QueryRefused([unsupported(name, "has a modifier that is not supported here")])
+    if modifier == "missing":
+        return _missing(bare, text)
+    tests = [_value_test(kind, bare, each, modifier, target, base_url, now_us) for each in values.alternatives(text)]
+    if modifier == "not":
+        return lambda row: not any(test(_stored(row, bare)) for test in tests)
+    if len(tests) == 1:
+        only = tests[0]
+        return lambda row: only(_stored(row, bare))
+    return lambda row: any(test(_stored(row, bare)) for test in tests)
+
+
+def _stored(row: IndexRow, name: str) -> Sequence[object]:
+    found = row.search.get(name)
+    return values_of(row, name) if found is None else found
+
+
+def _is_target(type_name: str, name: str, modifier: str) -> bool:
+    if not modifier or not modifier[0].isupper():
+        return False
+    targets = targets_of(type_name, name)
+    return not targets or modifier in targets
+
+
+def _missing(name: str, text: str) -> Predicate:
+    if text not in ("true", "false"):
+        raise QueryRefused([invalid(f"{name}:missing", "is neither true nor false")])
+    wanted = text == "true"
+    return lambda row: (not values_of(row, name)) is wanted
+
+
+def _value_test(
+    kind: str, name: str, text: str, modifier: str, target: str | None, base_url: str, now_us: int
+) -> ValueTest:
+    if kind == "date":
+        return values.date_test(name, text, now_us)
+    if kind == "reference":
+        if modifier == "identifier":
+            return values.logical_reference_test(name, text)
+        return values.reference_test(name, text, base_url, target)
+    if kind == "string":
+        return values.string_test(name, text, modifier or None)
+    plain: dict[str, Callable[[str, str], ValueTest]] = {
+        "token": values.token_test,
+        "uri": values.uri_test,
+        "quantity": values.quantity_test,
+        "number": values.number_test,
+    }
+    return plain[kind](name, text)

@@ -1,0 +1,191 @@
+"""Hold one search value against the values of an index row, by kind of parameter.
+
+For parsing criteria. Each function returns a test over the row's values of one
+parameter, as ``fhir_bridge.fhir.search`` extracts them; a value that does not
+parse raises :class:`QueryRefused`. Semantics are those of FHIR R4 search.html.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from fhir_bridge.fhir.dates import interval
+from fhir_bridge.fhir.search import fold
+from fhir_bridge.query.refusals import QueryRefused, invalid
+
+ValueTest = Callable[[Sequence[Any]], bool]
+
+_PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
+_APPROXIMATELY = 10
+"""``ap`` allows a tenth of the distance to now, as search.html#prefix recommends."""
+
+
+def split(text: str, separator: str) -> list[str]:
+    r"""Split at separators that are not escaped with ``\`` (search.html#escaping); escapes stay in."""
+    parts, start, index = [], 0, 0
+    while index < len(text):
+        if text[index] == "\\":
+            index += 1
+        elif text[index] == separator:
+            parts.append(text[start:index])
+            start = index + 1
+        index += 1
+    return [*parts, text[start:]]
+
+
+def unescape(text: str) -> str:
+    r"""Undo ``\,`` ``\|`` ``\$`` and ``\\``."""
+    return re.sub(r"\\([,|$\\])", r"\1", text)
+
+
+def token_test(name: str, text: str) -> ValueTest:
+    """``code``, ``|code`` (no system), ``system|`` (any code) or ``system|code``; case matters."""
+    parts = [unescape(part) for part in split(text, "|")]
+    if len(parts) > 2 or not any(parts):
+        raise QueryRefused([invalid(name, "is no token: code, |code, system| or system|code")])
+    if len(parts) == 1:
+        code = parts[0]
+        return lambda values: any(value[1] == code for value in values)
+    system, code = parts
+    if not code:
+        return lambda values: any(value[0] == system for value in values)
+    return lambda values: any(value[1] == code and value[0] == system for value in values)
+
+
+def date_test(name: str, text: str, now_us: int) -> ValueTest:
+    """A date of any precision with one of the prefixes ``eq ne gt lt ge le sa eb ap``.
+
+    Both sides are ranges. ``eq`` holds if the searched range contains the row's;
+    ``gt`` if the row's range reaches beyond it, ``sa`` if it starts after its end.
+    """
+    prefix, bounds = _prefixed_date(name, text)
+    low, high = bounds
+
+    def equal(value: Sequence[int]) -> bool:
+        return low <= value[0] and value[1] <= high
+
+    compare: dict[str, Callable[[Sequence[int]], bool]] = {
+        "eq": equal,
+        "ne": lambda value: not equal(value),
+        "gt": lambda value: value[1] > high,
+        "lt": lambda value: value[0] < low,
+        "ge": lambda value: value[1] > high or equal(value),
+        "le": lambda value: value[0] < low or equal(value),
+        "sa": lambda value: value[0] >= high,
+        "eb": lambda value: value[1] <= low,
+        "ap": _approximately(low, high, now_us),
+    }
+    test = compare[prefix]
+    return lambda values: any(test(value) for value in values)
+
+
+def _prefixed_date(name: str, text: str) -> tuple[str, tuple[int, int]]:
+    match = _PREFIXED.fullmatch(text)
+    bounds = interval(match[2].replace(" ", "+")) if match and match[2][:4].isdigit() else None
+    if match is None or bounds is None:
+        raise QueryRefused(
+            [invalid(name, "is no date: YYYY, YYYY-MM, YYYY-MM-DD or a time with zone, after a prefix")]
+        )
+    return match[1] or "eq", bounds
+
+
+def _approximately(low: int, high: int, now_us: int) -> Callable[[Sequence[int]], bool]:
+    slack = abs(now_us - low) // _APPROXIMATELY
+    return lambda value: value[0] < high + slack and low - slack < value[1]
+
+
+def reference_test(name: str, text: str, base_url: str, type_name: str | None) -> ValueTest:
+    """``Type/id``, ``id`` (of any type, or of the type in the modifier) or an absolute URL below our base."""
+    wanted = unescape(text).removeprefix(base_url.rstrip("/") + "/")
+    if type_name is not None and "/" not in wanted:
+        wanted = f"{type_name}/{wanted}"
+    if not wanted or wanted.startswith("|"):
+        raise QueryRefused([invalid(name, "is no reference: Type/id, id or a URL")])
+    if "/" in wanted:
+        if type_name is not None and not wanted.startswith(f"{type_name}/"):
+            raise QueryRefused([invalid(name, "names another type than its modifier")])
+        return lambda values: wanted in values
+    ending = f"/{wanted}"
+    return lambda values: any(value.endswith(ending) and not value.startswith("|") for value in values)
+
+
+def logical_reference_test(name: str, text: str) -> ValueTest:
+    """``:identifier`` with a token: ``system|value``, ``|value`` or ``value``."""
+    test = token_test(name, text)
+    return lambda values: test([tuple(value[1:].rsplit("|", 1)) for value in values if value.startswith("|")])
+
+
+def string_test(name: str, text: str, modifier: str | None) -> ValueTest:
+    """Starts with, ignoring case and accents; ``:exact`` is exact and ``:contains`` looks anywhere."""
+    wanted = unescape(text)
+    if not wanted:
+        raise QueryRefused([invalid(name, "is empty")])
+    if modifier == "exact":
+        return lambda values: wanted in values
+    folded = fold(wanted)
+    if modifier == "contains":
+        return lambda values: any(folded in fold(value) for value in values)
+    return lambda values: any(fold(value).startswith(folded) for value in values)
+
+
+def uri_test(name: str, text: str) -> ValueTest:
+    """The same URI, character for character."""
+    wanted = unescape(text)
+    if not wanted:
+        raise QueryRefused([invalid(name, "is empty")])
+    return lambda values: wanted in values
+
+
+def quantity_test(name: str, text: str) -> ValueTest:
+    """``[prefix]number|system|code`` or the number alone; units are compared, never converted."""
+    parts = [unescape(part) for part in split(text, "|")]
+    if len(parts) not in (1, 3):
+        raise QueryRefused([invalid(name, "is no quantity: number or number|system|code")])
+    compare = _number(name, parts[0])
+    system, code = (parts[1], parts[2]) if len(parts) == 3 else ("", "")
+
+    def one(value: Sequence[str]) -> bool:
+        return (not system or value[1] == system) and (not code or value[2] == code) and compare(value[0])
+
+    return lambda values: any(one(value) for value in values)
+
+
+def number_test(name: str, text: str) -> ValueTest:
+    """A number with a prefix."""
+    compare = _number(name, text)
+    return lambda values: any(compare(value) for value in values)
+
+
+def _number(name: str, text: str) -> Callable[[str], bool]:
+    """``eq`` compares within the precision written: 100 means [99.5, 100.5) (search.html#number)."""
+    match = _PREFIXED.fullmatch(text)
+    try:
+        wanted = Decimal(match[2]) if match else Decimal("NaN")
+    except InvalidOperation:
+        wanted = Decimal("NaN")
+    if match is None or not wanted.is_finite():
+        raise QueryRefused([invalid(name, "is no number")])
+    exponent = wanted.as_tuple().exponent
+    half = Decimal((0, (5,), (exponent if isinstance(exponent, int) else 0) - 1))
+    slack = abs(wanted) / _APPROXIMATELY if match[1] == "ap" else half
+    compare: dict[str, Callable[[Decimal], bool]] = {
+        "eq": lambda n: wanted - half <= n < wanted + half,
+        "ne": lambda n: not wanted - half <= n < wanted + half,
+        "gt": lambda n: n > wanted,
+        "sa": lambda n: n > wanted,
+        "lt": lambda n: n < wanted,
+        "eb": lambda n: n < wanted,
+        "ge": lambda n: n >= wanted,
+        "le": lambda n: n <= wanted,
+        "ap": lambda n: wanted - slack <= n <= wanted + slack,
+    }
+    test = compare[match[1] or "eq"]
+    return lambda stored: test(Decimal(stored))
+
+
+def alternatives(text: str) -> Iterator[str]:
+    """Yield the comma-separated alternatives of a value."""
+    yield from split(text, ",")
