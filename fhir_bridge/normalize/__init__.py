@@ -1,0 +1,24 @@
+"""Room 2: apply an institution's rules, so that one FHIR release and one set of ids stand inside.
+
+Pure functions on values. A rule pack is loaded once (``load_ruleset``); ``normalize`` takes what intake accepted
+and gives records that are ready to be versioned and sealed, each with the list of what rules changed in it.
+
+Invariants:
+    * the same bytes, key and ruleset give the same output, and normalising the output again changes nothing;
+    * numbers that no rule touches keep their text;
+    * what a rule removes is in the lineage, what has no home in R4 is in an extension.
+"""
+
+from __future__ import annotations
+
+from fhir_bridge.normalize.message import Normalization, explain_changes, normalize
+from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
+
+__all__ = [
+    "Normalization",
+    "Ruleset",
+    "explain_changes",
+    "load_ruleset",
+    "normalize",
+    "packaged_core",
+]

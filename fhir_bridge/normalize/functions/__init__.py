@@ -1,0 +1,13 @@
+"""Functions that rules may ``call``: what is too entangled for a verb, typed and named.
+
+Each takes the verb's arguments and gives the closure that edits a draft. They obey the same law as verbs: every
+change is put on record, and running them again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fhir_bridge.normalize.verb_args import Act, Args
+
+FUNCTIONS: Mapping[str, Callable[[Args], Act]] = {}

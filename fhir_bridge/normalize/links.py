@@ -1,0 +1,174 @@
+"""Ids and references: the sender's local names become canonical ones.
+
+For the normaliser. A canonical id depends on the institution's key, the type and the local id alone, so a reference
+is rewritten before its target has arrived. The bundle helps with what only it can tell: ``urn:uuid:`` names and
+conditional references to its own entries.
+
+Invariants:
+    * a reference to a clinical record carries no display: it would name what a consent may hide;
+    * what cannot be resolved stays as it was sent, with a flag; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from blake3 import blake3
+
+from fhir_bridge.fhir.reference_text import ParsedReference, ReferenceKind, parse_reference
+from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, is_canonical
+from fhir_bridge.model.ingest import Body, Validated
+from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.reference_places import Chain, references, written
+
+REFERENCES = By("core/references", "references name records by canonical id")
+DISPLAY = By("core/reference-display", "a display towards a clinical record would name what a consent may hide")
+
+R4_TYPE = {
+    "ProcedureRequest": "ServiceRequest",
+    "ReferralRequest": "ServiceRequest",
+    "BodySite": "BodyStructure",
+    "EligibilityRequest": "CoverageEligibilityRequest",
+    "EligibilityResponse": "CoverageEligibilityResponse",
+    "Sequence": "MolecularSequence",
+}
+"""STU3 types that R4 renamed; references to them follow."""
+
+_UUID = re.compile(r"urn:uuid:([0-9a-fA-F-]{36})")
+_REST = re.compile(r".*/([A-Za-z]+)/([A-Za-z0-9.-]{1,64})")
+
+
+class Links:
+    """What one message's references can mean."""
+
+    def __init__(self, id_key: bytes, base_urls: frozenset[str]) -> None:
+        self._id_key = id_key
+        self._bases = set(base_urls)
+        self._ids: dict[tuple[str, str], str] = {}
+        self._by_url: dict[str, str] = {}
+        self._by_identifier: dict[tuple[str, str, str], str] = {}
+
+    def add(self, entry: Validated, type_name: str, local: str, resource: Body) -> None:
+        """Make an entry known by its full URL and its identifiers."""
+        target = f"{type_name}/{self.id_of(type_name, local)}"
+        url = entry.full_url
+        if url:
+            self._by_url[url] = target
+            end = f"/{entry.interaction.type}/{local}"
+            # fullUrl of an entry is the sender's own address for it (R4 bundle.html#bundle-unique).
+            if url.startswith("http") and url.endswith(end):
+                self._bases.add(url[: -len(end)])
+        for identifier in _identifiers(resource):
+            key = (type_name, *identifier)
+            # Two entries with one identifier leave a conditional reference ambiguous.
+            self._by_identifier[key] = target if self._by_identifier.get(key, target) == target else ""
+
+    def id_of(self, type_name: str, local: str) -> str:
+        """Canonical id of a local one."""
+        key = (type_name, local)
+        found = self._ids.get(key)
+        if found is None:
+            found = self._ids[key] = canonical_id(self._id_key, type_name, local)
+        return found
+
+    def rewrite(self, draft: Draft) -> tuple[str, ...]:
+        """Rewrite every reference of a draft; return the distinct ``Type/id`` it now points to, in order."""
+        targets: dict[str, None] = {}
+        for reference, chain, allowed in references(draft.body):
+            self._one(draft, reference, chain, allowed)
+            text = reference.get("reference")
+            if type(text) is str and ":" not in text and "#" not in text and "?" not in text:
+                targets[text] = None
+        return tuple(targets)
+
+    def _one(self, draft: Draft, reference: dict[str, Any], chain: Chain, allowed: tuple[str, ...]) -> None:
+        text = reference.get("reference")
+        if type(text) is not str:
+            _hide_display(draft, reference, chain, _stated_type(reference, allowed), DISPLAY)
+            return
+        parsed = parse_reference(text)
+        if parsed.kind is ReferenceKind.CONTAINED:
+            return
+        target = self._target(text, parsed)
+        if target is not None:
+            if target != text:
+                reference["reference"] = target
+                draft.changed(REFERENCES, written(chain) + ".reference", text, target)
+            _hide_display(draft, reference, chain, target.partition("/")[0], DISPLAY)
+        elif parsed.kind is ReferenceKind.CONDITIONAL and parsed.identifier and parsed.type:
+            _make_logical(draft, reference, chain, parsed)
+        else:
+            _hide_display(draft, reference, chain, parsed.type, DISPLAY)
+            draft.flag("not-found", "this reference cannot be resolved here", written(chain))
+
+    def _target(self, text: str, parsed: ParsedReference) -> str | None:
+        known = self._by_url.get(text)
+        if known is not None:
+            return known
+        if parsed.type is not None and parsed.id is not None:
+            own = parsed.base is None or parsed.base in self._bases or is_canonical(self._id_key, parsed.id)
+            type_name = R4_TYPE.get(parsed.type, parsed.type)
+            return f"{type_name}/{self.id_of(type_name, parsed.id)}" if own else None
+        identifier = parsed.identifier
+        if parsed.kind is ReferenceKind.CONDITIONAL and identifier and parsed.type:
+            system, value = identifier
+            return self._by_identifier.get((parsed.type, system or "", value)) or None
+        return None
+
+
+def local_id(entry: Validated, resource: Body | None) -> str:
+    """The sender's id of a record: its own, else that of its full URL, else the digest of its bytes."""
+    if resource is not None and type(resource.get("id")) is str:
+        return str(resource["id"])
+    if entry.interaction.id:
+        return entry.interaction.id
+    url = entry.full_url or ""
+    match = _UUID.fullmatch(url)
+    if match:
+        return match[1].lower()
+    match = _REST.fullmatch(url)
+    if match and match[1] == entry.interaction.type:
+        return match[2]
+    return blake3((url or "").encode() + b"\0" + entry.original).hexdigest()
+
+
+def _identifiers(resource: Body) -> Iterable[tuple[str, str]]:
+    held = resource.get("identifier")
+    for identifier in held if type(held) is list else [held]:
+        if type(identifier) is dict and type(identifier.get("value")) is str:
+            yield identifier.get("system") or "", identifier["value"]
+
+
+def _stated_type(reference: Mapping[str, Any], allowed: tuple[str, ...]) -> str | None:
+    """Type of a logical reference's target; None for a reference that is nothing but text."""
+    if "identifier" not in reference:
+        return "" if "type" in reference and reference["type"] not in DIRECTORY_TYPES else None
+    stated = reference.get("type")
+    if type(stated) is str:
+        return stated
+    if allowed and all(name in DIRECTORY_TYPES for name in allowed):
+        return allowed[0]
+    return ""
+
+
+def _hide_display(draft: Draft, reference: dict[str, Any], chain: Chain, type_name: str | None, by: By) -> None:
+    """Drop the display unless it names an organisation, a person who works there, or nothing but itself."""
+    if "display" in reference and type_name is not None and type_name not in DIRECTORY_TYPES:
+        draft.changed(by, written(chain) + ".display", reference.pop("display"), None)
+        reference.pop("_display", None)
+
+
+def _make_logical(draft: Draft, reference: dict[str, Any], chain: Chain, parsed: ParsedReference) -> None:
+    """A conditional reference becomes one by identifier, which index and search resolve."""
+    before = reference.pop("reference")
+    assert parsed.identifier is not None
+    system, value = parsed.identifier
+    rest = {key: reference.pop(key) for key in list(reference)}
+    reference["type"] = parsed.type
+    reference["identifier"] = {"system": system, "value": value} if system else {"value": value}
+    reference.update(rest)
+    draft.changed(REFERENCES, written(chain) + ".reference", before, None)
+    draft.changed(REFERENCES, written(chain) + ".identifier", None, reference["identifier"])
+    _hide_display(draft, reference, chain, parsed.type, DISPLAY)

@@ -1,0 +1,190 @@
+"""Normalise one message: every record in R4, under canonical ids, in its chart, with the account of what changed.
+
+Pure: no clock, no randomness, no I/O, so it runs in worker processes and gives the same bytes for the same input and
+ruleset. What the rules cannot convert is quarantined with the reason; nothing is passed off as converted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fhir_bridge.errors import Issue
+from fhir_bridge.fhir.json import parse_any
+from fhir_bridge.fhir.validate import is_refused, validate_r4
+from fhir_bridge.model.ingest import (
+    Body,
+    Change,
+    FhirVersion,
+    Normalized,
+    Quarantined,
+    Reception,
+    SourceContext,
+    Validated,
+)
+from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
+from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
+from fhir_bridge.normalize.links import R4_TYPE, Links, local_id
+from fhir_bridge.normalize.pack import Ruleset
+from fhir_bridge.normalize.rules import LABEL, STAGES
+from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
+
+NO_CHART = Issue("error", "business-rule", "names no patient, and no record of the message refers to it")
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """A message after the rules; both lists in the order of its entries."""
+
+    records: tuple[Normalized, ...]
+    quarantined: tuple[Quarantined, ...]
+
+
+@dataclass(slots=True)
+class _Work:
+    """One entry on its way through."""
+
+    entry: Validated
+    local: str
+    id: str
+    draft: Draft
+    targets: tuple[str, ...] = ()
+    updated_us: int | None = None
+
+
+def normalize(reception: Reception, source: SourceContext, ruleset: Ruleset) -> Normalization:
+    """Apply ``ruleset`` to every accepted entry of a message.
+
+    Cost: about 0.2 ms a record that only needs ids, 0.4 ms one that changes release.
+
+    Args:
+        reception: What intake accepted; refused entries are passed over.
+        source: Whose message it is; its key makes the ids.
+    """
+    entries = [entry for entry in reception.entries if isinstance(entry, Validated)]
+    quarantined: list[Quarantined] = []
+    deletions: list[Normalized] = []
+    works: list[_Work] = []
+    links = Links(source.id_key, ruleset.base_urls)
+    for entry in entries:
+        if entry.resource is None:
+            _delete(entry, source, ruleset, deletions, quarantined)
+            continue
+        try:
+            draft = shaped(entry.resource, source.fhir_version, ruleset)
+        except Unconvertible as verdict:
+            quarantined.append(_quarantine(entry, (verdict.issue,)))
+            continue
+        type_name = draft.body["resourceType"]
+        local = local_id(entry, entry.resource)
+        links.add(entry, type_name, local, draft.body)
+        works.append(_Work(entry, local, links.id_of(type_name, local), draft))
+    records = _finished(works, links, source, ruleset, quarantined, is_transaction=reception.kind == "transaction")
+    by_index = sorted([*deletions, *records], key=lambda record: record.index)
+    return Normalization(tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)))
+
+
+def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
+    """Return a draft of a copy of ``resource`` after the rules of every stage.
+
+    Raises:
+        Unconvertible: A rule, or the release, forbids to pass it on.
+    """
+    if version is FhirVersion.R5:
+        raise Unconvertible(Issue("error", "not-supported", "no rules convert R5 yet"))
+    release = "STU3" if version is FhirVersion.STU3 else "R4"
+    draft = Draft(copied(resource), str(resource["resourceType"]))
+    for stage in STAGES:
+        if stage == LABEL:
+            draft.was_reshaped = bool(draft.changes)
+        for rule in ruleset.rules_for(stage, draft.body["resourceType"], release):
+            rule.apply(draft)
+    return draft
+
+
+def explain_changes(record: Normalized) -> list[Change]:
+    """Return what the rules changed in a record, in order; the inverse of its lineage bytes."""
+    return [Change(**change) for change in parse_any(record.lineage)]
+
+
+def _finished(
+    works: list[_Work],
+    links: Links,
+    source: SourceContext,
+    ruleset: Ruleset,
+    quarantined: list[Quarantined],
+    *,
+    is_transaction: bool,
+) -> list[Normalized]:
+    for work in works:
+        work.targets = links.rewrite(work.draft)
+        work.updated_us = stamp_body(work.draft, work.id, source)
+    placed = [Placed(w.draft.body["resourceType"], w.id, w.draft.body, w.targets) for w in works]
+    charts = charts_of(placed, source, is_transaction=is_transaction)
+    records = []
+    for work, chart in zip(works, charts, strict=True):
+        faults = _faults(work, source)
+        if chart is None:
+            faults = (
+                *faults,
+                Issue("error", "business-rule", "no patient, and no record of the message refers to it"),
+            )
+        if chart is None or faults:
+            quarantined.append(_quarantine(work.entry, faults))
+            continue
+        records.append(
+            finish(
+                work.draft,
+                work.entry,
+                local_id=work.local,
+                chart=chart,
+                references=work.targets,
+                source_updated_us=work.updated_us,
+                source=source,
+                ruleset_hash=ruleset.hash,
+            )
+        )
+    return records
+
+
+def _faults(work: _Work, source: SourceContext) -> tuple[Issue, ...]:
+    """Errors of a record that rules have reshaped; warnings become flags."""
+    if source.fhir_version is FhirVersion.R4 and not work.draft.was_reshaped:
+        return ()
+    issues = validate_r4(work.draft.body)
+    if is_refused(issues):
+        return tuple(issue for issue in issues if issue.severity in ("error", "fatal"))
+    held = {(f.code, f.expression.rpartition(".")[2]) for f in work.entry.flags}
+    work.draft.flags += [i for i in issues if (i.code, i.expression.rpartition(".")[2]) not in held]
+    return ()
+
+
+def _delete(
+    entry: Validated,
+    source: SourceContext,
+    ruleset: Ruleset,
+    deletions: list[Normalized],
+    quarantined: list[Quarantined],
+) -> None:
+    local = entry.interaction.id
+    if not local:
+        issue = Issue("error", "not-supported", "a deletion must name one record by its id")
+        quarantined.append(_quarantine(entry, (issue,)))
+        return
+    type_name = R4_TYPE.get(entry.interaction.type, entry.interaction.type)
+    record_id = Links(source.id_key, frozenset()).id_of(type_name, local)
+    chart = chart_of_type(type_name, record_id, source) or unknown_chart(source.institution)
+    deletions.append(
+        deletion(
+            entry,
+            type_name=type_name,
+            record_id=record_id,
+            local_id=local,
+            chart=chart,
+            source=source,
+            ruleset_hash=ruleset.hash,
+        )
+    )
+
+
+def _quarantine(entry: Validated, issues: tuple[Issue, ...]) -> Quarantined:
+    return Quarantined(entry.index, entry.interaction, entry.original, issues)

@@ -1,0 +1,190 @@
+"""Load a rule pack: a folder that integration engineers own.
+
+``source.yaml`` says what the institution's records look like, ``codes/`` holds its tables, every other ``*.yaml``
+holds rules, ``examples/`` its tests. ``extends: core`` puts the rules of ``core`` before its own: the folder beside
+the pack, else the copy that ships with the package.
+
+Invariants:
+    * a pack loads whole or not at all;
+    * the hash covers every file that can change a record, and nothing else: path and content of both folders'
+      YAML and tables, in the order of their paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from blake3 import blake3
+
+from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
+from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
+from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
+
+_KEYS = (
+    "institution",
+    "fhir_version",
+    "time_zone",
+    "base_urls",
+    "extends",
+    "constants",
+    "maps",
+    "units",
+    "labels",
+    "why",
+)
+SOURCE = "source.yaml"
+
+ENGINE = "1"
+"""Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """The rules of one institution, compiled.
+
+    Attributes:
+        name: Name of the pack's folder.
+        hash: Hex BLAKE3 over everything that can change a record.
+        base_urls: Bases of absolute URLs that mean the sender's own records, without a slash at the end.
+        rules: In the order in which they run.
+    """
+
+    name: str
+    hash: str
+    base_urls: frozenset[str]
+    rules: tuple[Rule, ...]
+    tables: Tables = field(repr=False)
+
+    def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
+        """The rules of a stage that may touch a record of this type that came in this release."""
+        key = (stage, type_name, release)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = tuple(
+                rule
+                for rule in self.rules
+                if rule.stage == stage and rule.type_name in (type_name, ANY) and rule.release in (None, release)
+            )
+        return found
+
+    @cached_property
+    def _found(self) -> dict[tuple[str, str, str], tuple[Rule, ...]]:
+        return {}
+
+
+def load_ruleset(directory: Path) -> Ruleset:
+    """Load and compile the pack in ``directory``.
+
+    Raises:
+        RulesetBroken: Something in it is wrong; the message reads ``file:line:column what``.
+    """
+    layers = [directory]
+    head = _source(directory)
+    extends = head.get("extends")
+    if extends is not None:
+        layers.insert(0, _extended(directory, extends))
+    rules: list[Rule] = []
+    tables = Tables()
+    constants: dict[str, str] = {}
+    for folder in layers:
+        source = _source(folder)
+        constants |= _constants(source)
+        _load_tables(source, folder, tables)
+        for path in _rule_files(folder):
+            rules += compile_rules(load(path, _label(folder, path)), tables, constants)
+    _refuse_doubles(rules)
+    ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
+    return Ruleset(directory.name, _hash(layers), _base_urls(head), tuple(ordered), tables)
+
+
+def packaged_core() -> Path:
+    """The copy of ``core`` that ships with the package, or the one of the source tree."""
+    packaged = Path(str(files("fhir_bridge"))) / "_mappings" / "core"
+    return packaged if packaged.is_dir() else Path(str(files("fhir_bridge"))).parent / "mappings" / "core"
+
+
+def _source(folder: Path) -> Mapping:
+    path = folder / SOURCE
+    if not path.is_file():
+        raise Spot(f"{folder.name}/{SOURCE}").broken("there is no such file; it says whose records these are")
+    mapping = load(path, f"{folder.name}/{SOURCE}").mapping(SOURCE)
+    mapping.only(_KEYS, "key")
+    return mapping
+
+
+def _extended(directory: Path, node: Node) -> Path:
+    if node.value != "core":
+        raise node.spot.broken("a pack can extend 'core' and nothing else")
+    beside = directory.parent / "core"
+    return beside if (beside / SOURCE).is_file() else packaged_core()
+
+
+def _rule_files(folder: Path) -> list[Path]:
+    found = [p for p in folder.rglob("*.yaml") if p.name != SOURCE]
+    return sorted(p for p in found if "examples" not in p.relative_to(folder).parts)
+
+
+def _label(folder: Path, path: Path) -> str:
+    return f"{folder.name}/{path.relative_to(folder).as_posix()}"
+
+
+def _constants(source: Mapping) -> dict[str, str]:
+    made = {}
+    for key in ("institution", "time_zone"):
+        node = source.get(key)
+        if node is not None:
+            made[key] = node.text(key)
+    node = source.get("constants")
+    if node is not None:
+        declared = node.mapping("constants")
+        made |= {name: declared.require(name).text(name) for name in declared.names()}
+    return made
+
+
+def _base_urls(source: Mapping) -> frozenset[str]:
+    node = source.get("base_urls")
+    return frozenset(n.text("base_urls").rstrip("/") for n in node.items("base_urls")) if node else frozenset()
+
+
+def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
+    for name, entry in _declared(source, "maps"):
+        tables.maps[name] = load_map(name, entry, folder, folder.name)
+    for name, entry in _declared(source, "units"):
+        tables.units[name] = load_units(name, entry, folder, folder.name)
+    for name, entry in _declared(source, "labels"):
+        tables.labels[name] = load_labels(name, entry, folder, folder.name)
+
+
+def _declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+    node = source.get(key)
+    if node is not None:
+        declared = node.mapping(key)
+        for name in declared.names():
+            yield name, declared.require(name).mapping(name)
+
+
+def _refuse_doubles(rules: list[Rule]) -> None:
+    seen: dict[str, Spot] = {}
+    for rule in rules:
+        spot = seen.setdefault(rule.name, rule.spot)
+        if spot != rule.spot:
+            raise rule.spot.broken(f"rule {rule.name!r} already stands at {spot.file}:{spot.line}")
+
+
+def _hash(layers: list[Path]) -> str:
+    hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode())
+    for folder in layers:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
+            name, content = path.relative_to(folder).as_posix().encode(), path.read_bytes()
+            for part in (name, content):
+                hasher.update(len(part).to_bytes(8, "big") + part)
+        hasher.update(bytes(8))
+    return hasher.hexdigest()
+
+
+def _counts(path: Path) -> bool:
+    return "examples" not in path.parts and path.suffix in (".yaml", ".csv")

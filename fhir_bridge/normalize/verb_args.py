@@ -1,0 +1,118 @@
+"""What a verb is, and how it reads its arguments with a complaint for every mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from collections.abc import Mapping as AnyMapping
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_bridge.fhir.tables import Definitions
+from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.places import Place, compile_place
+from fhir_bridge.normalize.tables import Tables
+from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
+
+Act = Callable[[Draft], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a rule is compiled against.
+
+    Attributes:
+        type_name: Resource type the rule works on.
+        releases: Definitions in which its paths may stand.
+        constants: What ``%source.name`` means.
+    """
+
+    by: By
+    type_name: str
+    releases: tuple[Definitions, ...]
+    tables: Tables
+    constants: AnyMapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Args:
+    """The arguments of one verb in one rule."""
+
+    values: Mapping
+    bench: Bench
+
+    def place(self, key: str) -> Place:
+        """A required path."""
+        node = self.values.require(key)
+        return compile_place(node.text(key), self.bench.type_name, self.bench.releases, node.spot)
+
+    def sibling(self, key: str, place: Place) -> str:
+        """A required element name that stands beside the last step of ``place``."""
+        node = self.values.require(key)
+        name = node.text(key)
+        if re.fullmatch(r"[a-z][A-Za-z0-9]*", name) is None:
+            raise node.spot.broken(f"{key!r} must be one element name, not a path")
+        parents = ".".join(place.text.split(".")[:-1])
+        full = f"{parents}.{name}" if parents else name
+        compile_place(full, self.bench.type_name, self.bench.releases, node.spot)
+        return name
+
+    def text(self, key: str) -> str:
+        """A required text; ``%source.name`` is replaced."""
+        node = self.values.require(key)
+        return replaced(node.text(key), self.bench.constants, node)
+
+    def optional_text(self, key: str) -> str | None:
+        """A text, or None."""
+        return self.text(key) if self.values.get(key) is not None else None
+
+    def choice(self, key: str, options: tuple[str, ...], default: str | None = None) -> str:
+        """One of ``options``."""
+        node = self.values.get(key)
+        if node is None and default is not None:
+            return default
+        node = node or self.values.require(key)
+        if node.value not in options:
+            meant = did_you_mean(str(node.value), options)
+            raise node.spot.broken(f"{key!r} must be one of {', '.join(options)}{meant}")
+        return str(node.value)
+
+    def json(self, key: str) -> Any:
+        """A required JSON value."""
+        return self.values.require(key).plain()
+
+    def named(self, key: str, known: AnyMapping[str, Any], what: str) -> Any:
+        """The table of this name."""
+        node = self.values.require(key)
+        name = node.text(key)
+        if name not in known:
+            raise node.spot.broken(f"no {what} {name!r}{did_you_mean(name, known)}")
+        return known[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One word of the rule language."""
+
+    keys: tuple[str, ...]
+    make: Callable[[Args], Act]
+
+
+_CONSTANT = re.compile(r"%source\.(\w+)")
+
+
+def replaced(text: str, constants: AnyMapping[str, str], node: Node, *, quoted: bool = False) -> str:
+    """Put the constants of ``source.yaml`` in place of ``%source.name``.
+
+    Args:
+        quoted: Write them as FHIRPath string literals.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in constants:
+            raise node.spot.broken(f"source.yaml has no constant {name!r}{did_you_mean(name, constants)}")
+        found = constants[name]
+        return "'" + found.replace("\\", "\\\\").replace("'", "\\'") + "'" if quoted else found
+
+    return _CONSTANT.sub(value, text)

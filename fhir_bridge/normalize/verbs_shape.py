@@ -1,0 +1,273 @@
+"""Verbs that move, make and drop elements, from ``set`` to ``narrative``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from fhir_bridge.normalize.draft import By, Draft, copied
+from fhir_bridge.normalize.verb_args import Act, Args, Verb
+
+
+def _set(args: Args) -> Act:
+    place, value, by = args.place("path"), args.json("value"), args.bench.by
+
+    def act(draft: Draft) -> None:
+        for holder, key, where in place.make(draft.body):
+            before = holder.get(key)
+            if before != value:
+                holder[key] = copied(value)
+                draft.changed(by, where, before, value)
+
+    return act
+
+
+def _default(args: Args) -> Act:
+    place, value, by = args.place("path"), args.json("value"), args.bench.by
+
+    def act(draft: Draft) -> None:
+        if place.find(draft.body):
+            return
+        for holder, key, where in place.make(draft.body):
+            holder[key] = copied(value)
+            draft.changed(by, where, None, value)
+
+    return act
+
+
+def _copy(args: Args) -> Act:
+    source, target, by = args.place("from"), args.place("to"), args.bench.by
+
+    def act(draft: Draft) -> None:
+        found = source.find(draft.body)
+        if not found or target.find(draft.body):
+            return
+        value = copied(found[0].value)
+        if target.is_list and type(value) is not list:
+            value = [value]
+        for holder, key, where in target.make(draft.body):
+            holder[key] = value
+            draft.changed(by, where, None, value)
+
+    return act
+
+
+def _rename(args: Args) -> Act:
+    place, by = args.place("path"), args.bench.by
+    name = args.sibling("to", place)
+
+    def act(draft: Draft) -> None:
+        for found in place.find(draft.body):
+            if name not in found.parent:
+                _replace_key(found.parent, found.key, name)
+                after = found.place.removesuffix(found.key) + name
+                draft.changed(by, found.place, found.parent[name], None)
+                draft.changed(by, after, None, found.parent[name])
+
+    return act
+
+
+def _remove(args: Args) -> Act:
+    place, by = args.place("path"), args.bench.by
+
+    def act(draft: Draft) -> None:
+        for found in place.find(draft.body):
+            draft.changed(by, found.place, found.parent.pop(found.key), None)
+            found.parent.pop("_" + found.key, None)
+
+    return act
+
+
+def _coerce(args: Args) -> Act:
+    place, by = args.place("path"), args.bench.by
+    kind = args.choice("to", tuple(_COERCIONS))
+    convert = _COERCIONS[kind](args.optional_text("system"))
+
+    def act(draft: Draft) -> None:
+        for found in place.find(draft.body):
+            before = found.value
+            after = convert(before)
+            if after is not before and after is not None:
+                found.parent[found.key] = after
+                draft.changed(by, found.place, before, after)
+
+    return act
+
+
+def _to_concept(system: str | None) -> Callable[[Any], Any]:
+    def one(value: Any) -> Any:
+        if type(value) is str:
+            return {"coding": [{"system": system, "code": value} if system else {"code": value}]}
+        if type(value) is dict and "coding" not in value and "code" in value:
+            return {"coding": [value]}
+        return value
+
+    return _over(one)
+
+
+def _to_coding(system: str | None) -> Callable[[Any], Any]:
+    def one(value: Any) -> Any:
+        if type(value) is str:
+            return {"system": system, "code": value} if system else {"code": value}
+        codings = value.get("coding") if type(value) is dict else None
+        return codings[0] if codings and len(codings) == 1 and set(value) == {"coding"} else value
+
+    return _over(one)
+
+
+def _over(one: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def each(value: Any) -> Any:
+        if type(value) is not list:
+            return one(value)
+        made = [one(item) for item in value]
+        return value if all(a is b for a, b in zip(made, value, strict=True)) else made
+
+    return each
+
+
+def _to_list(_system: str | None) -> Callable[[Any], Any]:
+    return lambda value: value if type(value) is list else [value]
+
+
+def _to_single(_system: str | None) -> Callable[[Any], Any]:
+    # More than one value has no home in a single element: left alone, so that validation quarantines it.
+    return lambda value: value[0] if type(value) is list and len(value) == 1 else value
+
+
+def _to_string(_system: str | None) -> Callable[[Any], Any]:
+    return _over(lambda v: str(v) if isinstance(v, (int, Decimal)) and not isinstance(v, bool) else v)
+
+
+def _to_decimal(_system: str | None) -> Callable[[Any], Any]:
+    return _over(_number)
+
+
+def _number(value: Any) -> Any:
+    if type(value) is not str:
+        return value
+    try:
+        number = Decimal(value.strip())
+    except InvalidOperation:
+        return value
+    return number if number.is_finite() else value
+
+
+def _to_integer(_system: str | None) -> Callable[[Any], Any]:
+    def one(value: Any) -> Any:
+        number = _number(value)
+        if isinstance(number, Decimal) and number == number.to_integral_value():
+            return int(number)
+        return value
+
+    return _over(one)
+
+
+def _to_boolean(_system: str | None) -> Callable[[Any], Any]:
+    words = {"true": True, "false": False}
+    return _over(lambda v: words.get(v.strip().lower(), v) if type(v) is str else v)
+
+
+_COERCIONS: dict[str, Callable[[str | None], Callable[[Any], Any]]] = {
+    "CodeableConcept": _to_concept,
+    "Coding": _to_coding,
+    "list": _to_list,
+    "single": _to_single,
+    "string": _to_string,
+    "decimal": _to_decimal,
+    "integer": _to_integer,
+    "boolean": _to_boolean,
+}
+
+
+def _split(args: Args) -> Act:
+    place, by, separator = args.place("path"), args.bench.by, args.text("on")
+
+    def act(draft: Draft) -> None:
+        for found in place.find(draft.body):
+            before = found.value
+            items = before if type(before) is list else [before]
+            after = [part.strip() for item in items if type(item) is str for part in item.split(separator)]
+            if all(type(item) is str for item in items) and len(after) > len(items):
+                found.parent[found.key] = [part for part in after if part]
+                draft.changed(by, found.place, before, found.value)
+
+    return act
+
+
+def _merge(args: Args) -> Act:
+    source, by = args.place("path"), args.bench.by
+    name = args.sibling("into", source)
+
+    def act(draft: Draft) -> None:
+        for found in source.find(draft.body):
+            moved = found.parent.pop(found.key)
+            held = found.parent.get(name)
+            known = held if type(held) is list else [] if held is None else [held]
+            items = moved if type(moved) is list else [moved]
+            found.parent[name] = [*known, *(item for item in items if item not in known)]
+            draft.changed(by, found.place, moved, None)
+            draft.changed(by, found.place.removesuffix(found.key) + name, held, found.parent[name])
+
+    return act
+
+
+def _extension(args: Args) -> Act:
+    place, url, by = args.place("path"), args.text("url"), args.bench.by
+    key = args.optional_text("as")
+    kinds = sorted(place.types)
+    if key is None and len(kinds) != 1:
+        raise args.values.spot.broken("'as' must say which value[x] holds the element")
+    value_key = key or "value" + kinds[0][0].upper() + kinds[0][1:]
+
+    def act(draft: Draft) -> None:
+        for found in place.find(draft.body):
+            moved = found.parent.pop(found.key)
+            items = moved if type(moved) is list else [moved]
+            found.parent.setdefault("extension", []).extend({"url": url, value_key: item} for item in items)
+            where = found.place.removesuffix("." + found.key)
+            draft.changed(by, found.place, moved, None)
+            draft.changed(by, f"{where}.extension", None, [{"url": url, value_key: item} for item in items])
+
+    return act
+
+
+def _narrative(args: Args) -> Act:
+    args.choice("policy", ("drop",))
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        if "text" in draft.body:
+            draft.changed(by, f"{draft.body.get('resourceType')}.text", draft.body.pop("text"), None)
+
+    return act
+
+
+def _replace_key(holder: dict[str, Any], old: str, new: str) -> None:
+    """Rename a key and the one of its primitive extension, keeping the order of the object."""
+    items = list(holder.items())
+    holder.clear()
+    for key, value in items:
+        holder[new if key == old else "_" + new if key == "_" + old else key] = value
+
+
+def move(draft: Draft, by: By, holder: dict[str, Any], old: str, new: str, place: str) -> None:
+    """Rename ``old`` to ``new`` in ``holder`` when it is there and ``new`` is free; for registered functions."""
+    if old in holder and new not in holder:
+        _replace_key(holder, old, new)
+        draft.changed(by, f"{place}.{old}", holder[new], None)
+        draft.changed(by, f"{place}.{new}", None, holder[new])
+
+
+VERBS = {
+    "set": Verb(("path", "value"), _set),
+    "default": Verb(("path", "value"), _default),
+    "copy": Verb(("from", "to"), _copy),
+    "rename": Verb(("path", "to"), _rename),
+    "remove": Verb(("path",), _remove),
+    "coerce": Verb(("path", "to", "system"), _coerce),
+    "split": Verb(("path", "on"), _split),
+    "merge": Verb(("path", "into"), _merge),
+    "extension": Verb(("path", "url", "as"), _extension),
+    "narrative": Verb(("policy",), _narrative),
+}

@@ -1,0 +1,79 @@
+"""Verbs that judge, tell the time or leave the language: reject, quarantine, timezone, call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from fhir_bridge.errors import Issue
+from fhir_bridge.normalize.draft import Draft, Unconvertible
+from fhir_bridge.normalize.functions import FUNCTIONS
+from fhir_bridge.normalize.verb_args import Act, Args, Verb
+
+ISSUE_CODES = (
+    "invalid",
+    "structure",
+    "required",
+    "value",
+    "invariant",
+    "business-rule",
+    "code-invalid",
+    "not-supported",
+    "incomplete",
+)
+_LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?")
+
+
+def _reject(args: Args) -> Act:
+    return _verdict(args, "fatal")
+
+
+def _quarantine(args: Args) -> Act:
+    return _verdict(args, "error")
+
+
+def _verdict(args: Args, severity: str) -> Act:
+    issue = Issue(severity, args.choice("code", ISSUE_CODES, "business-rule"), args.text("text"))
+
+    def act(draft: Draft) -> None:
+        raise Unconvertible(issue)
+
+    return act
+
+
+def _timezone(args: Args) -> Act:
+    """Give times without an offset the one that the source's zone had at that moment; the text stays else."""
+    place, by = args.place("path"), args.bench.by
+    try:
+        zone = ZoneInfo(args.text("zone"))
+    except (ZoneInfoNotFoundError, ValueError):
+        raise args.values.require("zone").spot.broken("not an IANA time zone") from None
+
+    def act(draft: Draft) -> None:
+        for found in place.find(draft.body):
+            before = found.value
+            if type(before) is str and _LOCAL_TIME.fullmatch(before):
+                found.parent[found.key] = after = before + _offset(before, zone)
+                draft.changed(by, found.place, before, after)
+
+    return act
+
+
+def _offset(text: str, zone: ZoneInfo) -> str:
+    moment = datetime.fromisoformat(text).replace(tzinfo=zone)
+    return moment.isoformat()[-6:]
+
+
+def _call(args: Args) -> Act:
+    make: Callable[[Args], Act] = args.named("function", FUNCTIONS, "function")
+    return make(args)
+
+
+VERBS = {
+    "reject": Verb(("code", "text"), _reject),
+    "quarantine": Verb(("code", "text"), _quarantine),
+    "timezone": Verb(("path", "zone"), _timezone),
+    "call": Verb(("function", "map"), _call),
+}
