@@ -42,6 +42,38 @@ _decoder = msgspec.msgpack.Decoder(list[tuple[str, tuple[str | int, ...], bytes]
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A journaled table: its columns in the order of the digest, the first ``key_size`` of them being the key."""
+
+    name: str
+    columns: tuple[str, ...]
+    key_size: int
+
+    def key(self, row: Sequence[Cell]) -> Key:
+        """Return the key of a row."""
+        return tuple(cell for cell in row[: self.key_size] if isinstance(cell, str | int))
+
+    @property
+    def insert(self) -> str:
+        """SQL that adds a row and fails if its key exists."""
+        return self._sql("INSERT INTO")
+
+    @property
+    def put(self) -> str:
+        """SQL that adds a row or replaces the one of the same key."""
+        return self._sql("INSERT OR REPLACE INTO")
+
+    @property
+    def select(self) -> str:
+        """SQL that reads every row, columns in order."""
+        return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608 - names are constants of our modules
+
+    def _sql(self, verb: str) -> str:
+        marks = ", ".join("?" * len(self.columns))
+        return f"{verb} {self.name} ({', '.join(self.columns)}) VALUES ({marks})"
+
+
+@dataclass(frozen=True, slots=True)
 class JournalRow:
     """One journal row as stored."""
 

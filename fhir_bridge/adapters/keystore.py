@@ -41,7 +41,13 @@ CREATE TABLE keys (
 CREATE TABLE epochs (institution TEXT PRIMARY KEY, epoch INTEGER NOT NULL);
 {journal.SCHEMA}
 """
-KEY_COLUMNS = "kind, institution, subject, epoch, counter, wrapped"
+TABLES = {
+    table.name: table
+    for table in (
+        journal.Table("keys", ("kind", "institution", "subject", "epoch", "counter", "wrapped"), 3),
+        journal.Table("epochs", ("institution", "epoch"), 1),
+    )
+}
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -147,7 +153,7 @@ class SqliteKeyStore:
 
     def _load(self, name: KeyName) -> bytes | None:
         row = self._connection.execute(
-            f"SELECT {KEY_COLUMNS} FROM keys WHERE institution = ? AND kind = ? AND subject = ?",  # noqa: S608
+            f"{TABLES['keys'].select} WHERE institution = ? AND kind = ? AND subject = ?",
             (name.institution, name.kind.value, name.subject),
         ).fetchone()
         return None if row is None else self._hold(name, self._unwrap(row))
@@ -167,8 +173,7 @@ class SqliteKeyStore:
         kek = AESGCM(self._keyring.kek(institution, epoch))
         sealed = kek.encrypt(nonce, key, wrap_place(kind, institution, subject, epoch, counter))
         row: Row = (kind, institution, subject, epoch, counter, nonce + sealed)
-        self._connection.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)", row)
-        self._journal.note("keys", (kind, institution, subject), row)
+        self._put("keys", row)
 
     def _unwrap(self, row: Row) -> bytes:
         return unwrap(self._keyring, row)
@@ -187,12 +192,14 @@ class SqliteKeyStore:
         return _FIRST_EPOCH if row is None else int(row[0])
 
     def _put_epoch(self, institution: str, epoch: int) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?)", (institution, epoch))
-        self._journal.note("epochs", (institution,), (institution, epoch))
+        self._put("epochs", (institution, epoch))
+
+    def _put(self, table: str, row: Sequence[journal.Cell]) -> None:
+        self._connection.execute(TABLES[table].put, row)
+        self._journal.note(table, TABLES[table].key(row), row)
 
     def _rows_of(self, institution: str) -> list[Row]:
-        sql = f"SELECT {KEY_COLUMNS} FROM keys WHERE institution = ?"  # noqa: S608 - constants only
-        return self._connection.execute(sql, (institution,)).fetchall()
+        return self._connection.execute(f"{TABLES['keys'].select} WHERE institution = ?", (institution,)).fetchall()
 
     def _hold(self, name: KeyName, key: bytes) -> bytes:
         if len(self._held) >= _MAX_HELD:

@@ -6,10 +6,10 @@ over all columns listed here, in this order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from fhir_bridge.adapters import journal
+from fhir_bridge.adapters.journal import Table
 
 WHAT = "vault"
 VERSION = 1
@@ -18,7 +18,6 @@ KEY_STORE = "key-store"
 """Journal name of what is not a table here: heads of the key store's own journal, by their number."""
 
 SCHEMA = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY, chart TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, batch INTEGER NOT NULL,
     commitment BLOB NOT NULL, normalised BLOB NOT NULL, original BLOB NOT NULL, lineage BLOB NOT NULL,
@@ -46,42 +45,9 @@ CREATE TABLE anchors (number INTEGER PRIMARY KEY, height INTEGER NOT NULL, log_i
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A journaled table: its columns in the order of the digest, the first ``key_size`` of them being the key."""
-
-    name: str
-    columns: tuple[str, ...]
-    key_size: int
-
-    def key(self, row: Sequence[journal.Cell]) -> journal.Key:
-        """Return the key of a row."""
-        return tuple(cell for cell in row[: self.key_size] if isinstance(cell, str | int))
-
-    @property
-    def insert(self) -> str:
-        """SQL that adds a row and fails if its key exists."""
-        return self._sql("INSERT INTO")
-
-    @property
-    def put(self) -> str:
-        """SQL that adds a row or replaces the one of the same key."""
-        return self._sql("INSERT OR REPLACE INTO")
-
-    @property
-    def select(self) -> str:
-        """SQL that reads every row, columns in order."""
-        return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608 - names are constants of this module
-
-    def _sql(self, verb: str) -> str:
-        marks = ", ".join("?" * len(self.columns))
-        return f"{verb} {self.name} ({', '.join(self.columns)}) VALUES ({marks})"
-
-
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
-        Table("meta", ("key", "value"), 1),
         Table(
             "records",
             ("chart", "id", "version", "batch", "commitment", "normalised", "original", "lineage"),

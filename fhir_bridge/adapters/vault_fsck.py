@@ -1,0 +1,137 @@
+"""Check a SQLite vault against its journal, its batches, the ledger and, on request, its keys.
+
+For ``fhir-bridge fsck``. Reads one snapshot, writes nothing, and can run beside
+a running service.
+
+    row      ↔ journal     edited, deleted, added, rolled back: each located
+    journal  ↔ batch       its head is a salted leaf of every batch
+    batch    ↔ records     every commitment is a leaf, the leaves give the root
+    batch    ↔ ledger      every root marked as anchored is there; every root there is here
+    journal  ↔ key store   every head of the key store that the vault has seen is still in its journal
+    envelope ↔ commitment  with the keys: what opens is what was committed (``deep``)
+
+What a vault that was rolled back as a whole hides, the ledger tells: it holds
+the root of a batch that the vault lacks.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
+from itertools import groupby
+from pathlib import Path
+
+from fhir_bridge.adapters.journal_check import JournalCheck
+from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_reading, snapshot
+from fhir_bridge.adapters.vault_fsck_deep import check_charts
+from fhir_bridge.adapters.vault_sqlite_schema import KEY_STORE, TABLES, VERSION, WHAT
+from fhir_bridge.anchor import head_leaf
+from fhir_bridge.lines.checking import Finding
+from ledger_core import MerkleBatch
+
+ChartKeys = Callable[[str], bytes | None]
+_MAX_FILE_FINDINGS = 20
+_COMMITMENTS = """
+SELECT batch, 'records ' || chart || '/' || id || '/' || version, commitment FROM records
+UNION ALL SELECT batch, 'audits ' || chain || '/' || counter, head FROM audits WHERE batch IS NOT NULL
+ORDER BY 1
+"""
+
+
+def check(
+    path: Path,
+    mac_key: bytes,
+    *,
+    anchored_roots: Collection[bytes] | None = None,
+    key_store_heads: Mapping[int, bytes] | None = None,
+    chart_keys: ChartKeys | None = None,
+) -> Iterator[Finding]:
+    """Yield a finding for everything in a vault that is not as it was committed.
+
+    Args:
+        mac_key: The key the vault is opened with.
+        anchored_roots: Roots of all batches this node has on the ledger; None leaves the ledger out.
+        key_store_heads: Heads of the key store's journal by number; None leaves the key store out.
+        chart_keys: Gives a chart's key, None for an erased chart; if given, every envelope of a record is opened.
+
+    Raises:
+        SetupWrong: The file is no vault, or of a newer layout.
+    """
+    connection = connect_for_reading(path, WHAT)
+    with closing(connection):
+        check_stamp(connection, path, what=WHAT, version=VERSION)
+        try:
+            with snapshot(connection):
+                yield from _check_file(connection)
+                journal = JournalCheck(connection, mac_key, TABLES)
+                yield from journal.run()
+                yield from _check_batches(connection, journal.heads)
+                yield from _check_leaves(connection)
+                if anchored_roots is not None:
+                    yield from _check_ledger(connection, anchored_roots)
+                if key_store_heads is not None:
+                    yield from _check_key_store(journal, key_store_heads)
+                if chart_keys is not None:
+                    yield from check_charts(connection, chart_keys)
+        except sqlite3.DatabaseError:
+            yield Finding(WHAT, "SQLite cannot read the file")
+
+
+def _check_file(connection: sqlite3.Connection) -> Iterator[Finding]:
+    for (line,) in connection.execute(f"PRAGMA integrity_check({_MAX_FILE_FINDINGS})"):
+        if line != "ok":
+            yield Finding("vault file", line)
+
+
+def _check_batches(connection: sqlite3.Connection, heads: Mapping[int, bytes]) -> Iterator[Finding]:
+    """Check each batch by itself: numbers, root over leaves, salted leaf over the journal's head."""
+    expected = 0
+    for number, journal, root, leaves, _, salt, index in connection.execute(f"{TABLES['batches'].select} ORDER BY 1"):
+        place = f"batches {number}"
+        if number != expected:
+            yield Finding(f"batches {expected}", f"missing, up to {number - 1}")
+        expected = number + 1
+        split = _split(leaves)
+        if not split or MerkleBatch(split).root != root:
+            yield Finding(place, "its leaves do not give its root")
+        head = heads.get(journal)
+        if head is None:
+            yield Finding(f"journal {journal}", f"missing: batch {number} carries its head")
+        elif not 0 <= index < len(split) or split[index] != head_leaf(salt, head):
+            yield Finding(place, f"does not carry the head of journal {journal}: one of them was replaced")
+
+
+def _check_leaves(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Check that every commitment is a leaf of the batch its row names."""
+    for number, rows in groupby(connection.execute(_COMMITMENTS), key=lambda row: row[0]):
+        found = connection.execute("SELECT leaves FROM batches WHERE number = ?", (number,)).fetchone()
+        leaves = set(_split(found[0])) if found is not None else set()
+        for _, place, commitment in rows:
+            if commitment not in leaves:
+                yield Finding(place, f"its commitment is not in batch {number}")
+
+
+def _check_ledger(connection: sqlite3.Connection, anchored: Collection[bytes]) -> Iterator[Finding]:
+    held: set[bytes] = set()
+    rows = connection.execute("SELECT number, root, height FROM batches LEFT JOIN anchors USING (number) ORDER BY 1")
+    for number, root, height in rows:
+        held.add(root)
+        if height is not None and root not in anchored:
+            yield Finding(
+                f"batches {number}", f"marked as anchored at height {height}, but the ledger has no such root"
+            )
+    for root in sorted(set(anchored) - held):
+        yield Finding(WHAT, f"older than the ledger: it lacks the anchored batch {root.hex()}")
+
+
+def _check_key_store(journal: JournalCheck, heads: Mapping[int, bytes]) -> Iterator[Finding]:
+    for (number,), head in journal.foreign(KEY_STORE):
+        if not isinstance(number, int) or heads.get(number) != head:
+            yield Finding(
+                "key store", f"rolled back or replaced: its journal row {number} is not the one the vault saw"
+            )
+
+
+def _split(leaves: bytes) -> list[bytes]:
+    return [leaves[at : at + 32] for at in range(0, len(leaves), 32)]
