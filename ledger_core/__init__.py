@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from ledger_core.values import ConsentState as ConsentState
     from ledger_core.values import Member as Member
     from ledger_core.verify import Outcome as Outcome
-    from ledger_core.verify import main as verify_main  # noqa: F401 - renamed on purpose
+    from ledger_core.verify import verify_main as verify_main
     from ledger_core.verify import verify_receipt as verify_receipt
 
 _ERRORS = (
@@ -112,6 +112,6 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{_HOME[name]}")
-    value: object = getattr(module, "main" if name == "verify_main" else name)
+    value: object = getattr(module, name)
     globals()[name] = value
     return value

@@ -1,0 +1,230 @@
+"""fsck finds and locates whatever is edited, deleted, added or rolled back, table by table."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger_core import Anchor, IntegrityBroken, OpeningRefused, OpenPath, SetConsent, envelope_digest, run_fsck
+from ledger_core.hashing import leaf_hash
+from ledger_core.values import state_path
+from tests.unit.ledger_core.ledger_samples import (
+    NORTH,
+    OPERATOR,
+    PATIENT,
+    filler,
+    join,
+    open_test_ledger,
+)
+
+PATH = filler(60)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed ledger of six blocks; entries 2, 4, 6, … are transactions."""
+    folder = tmp_path_factory.mktemp("sound")
+    with open_test_ledger(folder) as ledger:
+        join(ledger)
+        ledger.send(OpenPath(PATH, PATIENT.public, filler(1)), NORTH).result(10)
+        for number in range(1, 4):
+            ledger.send(SetConsent(PATH, number, filler(number)), PATIENT).result(10)
+        (folder / "checkpoint").write_text(ledger.checkpoint(), "utf-8")
+        ledger.send(Anchor(filler(9), 4), OPERATOR).result(10)
+        (folder / "newest").write_text(ledger.checkpoint(), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def copy(sound: Path, tmp_path: Path) -> Path:
+    shutil.copytree(sound, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def change(folder: Path, *statements: str, **values: bytes | str | int) -> None:
+    connection = sqlite3.connect(folder / "ledger.db")
+    for statement in statements:
+        assert connection.execute(statement, values).rowcount > 0
+    connection.commit()
+    connection.close()
+
+
+def fetch(folder: Path, query: str) -> Iterator[tuple[bytes, ...]]:
+    connection = sqlite3.connect(folder / "ledger.db")
+    rows = connection.execute(query).fetchall()
+    connection.close()
+    return iter(rows)
+
+
+def places(folder: Path, checkpoint: str | None = None) -> list[str]:
+    return [finding.where for finding in run_fsck(folder / "ledger.db", checkpoint=checkpoint)]
+
+
+def test_a_sound_ledger_has_no_findings(copy: Path) -> None:
+    assert places(copy) == []
+    assert places(copy, (copy / "checkpoint").read_text("utf-8")) == []
+    assert places(copy, (copy / "newest").read_text("utf-8")) == []
+
+
+def test_an_edited_entry_is_located(copy: Path) -> None:
+    (entry,) = next(fetch(copy, "SELECT entry FROM entries WHERE idx = 6"))
+    change(copy, "UPDATE entries SET entry = :entry WHERE idx = 6", entry=entry[:-9] + bytes(9))
+    assert "entries/6" in places(copy)
+    assert all(place.split("/")[0] in ("entries", "envelopes") for place in places(copy))
+
+
+def test_an_entry_edited_together_with_its_leaf_hash_is_located(copy: Path) -> None:
+    (entry,) = next(fetch(copy, "SELECT entry FROM entries WHERE idx = 6"))
+    forged = entry[:-9] + bytes(9)
+    change(
+        copy, "UPDATE entries SET entry = :entry, leaf = :leaf WHERE idx = 6", entry=forged, leaf=leaf_hash(forged)
+    )
+    found = {finding.where: finding.what for finding in run_fsck(copy / "ledger.db")}
+    assert "refuse" in found["entries/6"]
+    assert "log root" in found["blocks/3"]
+
+
+def test_an_edited_leaf_hash_is_located_and_nothing_else_is_blamed(copy: Path) -> None:
+    change(copy, "UPDATE entries SET leaf = zeroblob(32) WHERE idx = 7")
+    assert places(copy) == ["entries/7"]
+
+
+def test_an_edited_state_root_entry_is_located(copy: Path) -> None:
+    (entry,) = next(fetch(copy, "SELECT entry FROM entries WHERE idx = 7"))
+    change(copy, "UPDATE entries SET entry = :entry WHERE idx = 7", entry=entry[:-1] + bytes([entry[-1] ^ 1]))
+    assert places(copy)[:2] == ["entries/7", "entries/7"]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 5, 6])
+def test_a_deleted_entry_is_located(copy: Path, index: int) -> None:
+    change(copy, f"DELETE FROM entries WHERE idx = {index}")
+    assert places(copy)[0] == f"entries/{index}"
+
+
+def test_a_cut_tail_is_located_by_the_rows_that_remember_it(copy: Path) -> None:
+    change(copy, "DELETE FROM entries WHERE idx >= 12")
+    found = places(copy)
+    assert "blocks/6" in found
+    assert "checkpoints/14" in found
+
+
+@pytest.mark.parametrize("column", ["time_ms", "size", "log_root", "state_root", "app_hash"])
+def test_an_edited_block_row_is_located(copy: Path, column: str) -> None:
+    value = "zeroblob(32)" if column.endswith(("root", "hash")) else f"{column} + 1"
+    change(copy, f"UPDATE blocks SET {column} = {value} WHERE height = 3")
+    assert set(places(copy)) == {"blocks/3"}
+
+
+def test_a_deleted_and_an_added_block_row_are_located(copy: Path) -> None:
+    change(copy, "DELETE FROM blocks WHERE height = 3")
+    change(
+        copy,
+        "INSERT INTO blocks SELECT 99, time_ms, size, log_root, state_root, app_hash FROM blocks WHERE height = 2",
+    )
+    assert set(places(copy)) == {"blocks/3", "blocks/99"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE state SET value = x'00' WHERE path = :path",
+        "DELETE FROM state WHERE path = :path",
+    ],
+)
+def test_an_edited_or_deleted_state_row_is_located(copy: Path, statement: str) -> None:
+    path = state_path("consent", PATH)
+    change(copy, statement, path=path)
+    assert places(copy) == [f"state/{path.hex()}"]
+
+
+def test_a_state_row_rolled_back_to_an_earlier_value_is_located(copy: Path, tmp_path: Path) -> None:
+    with open_test_ledger(tmp_path, name="younger.db") as younger:
+        join(younger)
+        younger.send(OpenPath(PATH, PATIENT.public, filler(1)), NORTH).result(10)
+        older_value = younger.value("consent", PATH)
+    assert older_value is not None
+    path = state_path("consent", PATH)
+    change(copy, "UPDATE state SET value = :value WHERE path = :path", path=path, value=older_value)
+    assert places(copy) == [f"state/{path.hex()}"]
+
+
+def test_an_added_state_row_is_located(copy: Path) -> None:
+    change(copy, "INSERT INTO state VALUES (:path, x'00')", path=filler(3))
+    assert places(copy) == [f"state/{filler(3).hex()}"]
+
+
+def test_index_rows_are_located(copy: Path) -> None:
+    (entry,) = next(fetch(copy, "SELECT entry FROM entries WHERE idx = 6"))
+    where = f"envelopes/{envelope_digest(entry).hex()}"
+    change(copy, "UPDATE envelopes SET idx = 4 WHERE idx = 6")
+    assert places(copy) == [where]
+    change(copy, "DELETE FROM envelopes WHERE digest = :digest", digest=envelope_digest(entry))
+    assert places(copy) == [where]
+    change(copy, "INSERT INTO envelopes VALUES (:digest, 6)", digest=filler(1))
+    assert set(places(copy)) == {where, f"envelopes/{filler(1).hex()}"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM checkpoints WHERE size = 8",
+        "UPDATE checkpoints SET note = replace(note, 'example', 'exemple') WHERE size = 8",
+        "UPDATE checkpoints SET note = (SELECT note FROM checkpoints WHERE size = 6) WHERE size = 8",
+    ],
+)
+def test_checkpoints_are_located(copy: Path, statement: str) -> None:
+    change(copy, statement)
+    assert places(copy) == ["checkpoints/8"]
+
+
+def _roll_back(folder: Path, height: int, size: int) -> None:
+    """Undo everything after a block, state included, as whoever restores an old copy does."""
+    with open_test_ledger(folder, name="older.db") as older:
+        join(older)
+        older.send(OpenPath(PATH, PATIENT.public, filler(1)), NORTH).result(10)
+    shutil.move(folder / "older.db", folder / "ledger.db")
+    assert (height, size) == (2, 6)
+
+
+@pytest.mark.parametrize("kept", ["checkpoint", "newest"])
+def test_a_ledger_rolled_back_as_a_whole_shows_against_an_outside_checkpoint(copy: Path, kept: str) -> None:
+    note = (copy / kept).read_text("utf-8")
+    _roll_back(copy, 2, 6)
+    assert places(copy) == []
+    found = list(run_fsck(copy / "ledger.db", checkpoint=note))
+    assert [finding.where for finding in found] == ["entries/6"]
+    assert "rolled back" in found[0].what
+
+
+def test_a_rewritten_ledger_shows_against_an_outside_checkpoint(copy: Path) -> None:
+    note = (copy / "checkpoint").read_text("utf-8")
+    with open_test_ledger(copy, name="other.db") as other:
+        for number in range(1, 8):
+            other.send(Anchor(filler(number), 1), OPERATOR).result(10)
+    shutil.move(copy / "other.db", copy / "ledger.db")
+    found = list(run_fsck(copy / "ledger.db", checkpoint=note))
+    assert [finding.where for finding in found] == ["entries"]
+    assert "rewritten" in found[0].what
+
+
+def test_a_checkpoint_of_a_stranger_is_no_evidence(copy: Path) -> None:
+    assert places(copy, "nonsense") == ["checkpoint"]
+
+
+def test_rubbish_is_a_finding_and_not_a_crash(copy: Path) -> None:
+    change(copy, "UPDATE entries SET entry = x'00' WHERE idx = 0")
+    assert places(copy)[0] == "entries/0"
+    with (copy / "ledger.db").open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xff" * 4096)
+    assert places(copy)
+    with pytest.raises(OpeningRefused):
+        places(copy.parent)
+
+
+def test_a_ledger_whose_rows_disagree_does_not_open(copy: Path) -> None:
+    change(copy, "UPDATE state SET value = x'00' WHERE path = :path", path=state_path("consent", PATH))
+    with pytest.raises(IntegrityBroken):
+        open_test_ledger(copy, genesis=None)
