@@ -12,6 +12,7 @@ from pathlib import Path
 from ledger_core.checkpoint import Checkpoint, check_origin, sign_checkpoint
 from ledger_core.engines.embedded import EmbeddedEngine
 from ledger_core.errors import IntegrityBroken, LedgerError, OpeningRefused
+from ledger_core.export import export_ledger
 from ledger_core.fsck import Finding, check
 from ledger_core.keys import Identity
 from ledger_core.ledger import Ledger
@@ -68,6 +69,19 @@ def run_fsck(address: str | Path, *, checkpoint: str | None = None) -> Iterator[
     store = SqliteStore.open_to_read(_path(address))
     try:
         yield from check(store, checkpoint=checkpoint)
+    finally:
+        store.close()
+
+
+def run_export(address: str | Path) -> Iterator[str]:
+    """Yield the export of the ledger at ``address``, which may be open elsewhere.
+
+    Raises:
+        OpeningRefused: There is no ledger at the address.
+    """
+    store = SqliteStore.open_to_read(_path(address))
+    try:
+        yield from export_ledger(store)
     finally:
         store.close()
 

@@ -104,6 +104,16 @@ class SqliteStore:
         rows = self._read("SELECT value FROM meta WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
+    @property
+    def origin(self) -> str:
+        """The log's name in checkpoints."""
+        return self.meta("origin") or ""
+
+    @property
+    def log_public(self) -> bytes:
+        """The key that checkpoints verify under."""
+        return bytes.fromhex(self.meta("log_key") or "")
+
     def begin(self, meta: dict[str, str], block: BlockResult, note: str) -> None:
         """Write the settings and block 0 of a new ledger."""
         with self._mutex, self._transaction():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ledger_core import Anchor, IntegrityBroken, OpeningRefused, OpenPath, SetConsent, envelope_digest, run_fsck
+from ledger_core.__main__ import main
 from ledger_core.hashing import leaf_hash
 from ledger_core.values import state_path
 from tests.unit.ledger_core.ledger_samples import (
@@ -228,3 +229,24 @@ def test_a_ledger_whose_rows_disagree_does_not_open(copy: Path) -> None:
     change(copy, "UPDATE state SET value = x'00' WHERE path = :path", path=state_path("consent", PATH))
     with pytest.raises(IntegrityBroken):
         open_test_ledger(copy, genesis=None)
+
+
+def test_the_command_line_checks_exports_and_replays(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger, stream = str(sound / "ledger.db"), tmp_path / "stream"
+    assert main(["fsck", ledger, "--checkpoint", str(sound / "newest")]) == 0
+    assert main(["fsck", ledger, "--checkpoint", str(tmp_path / "none")]) == 3
+    assert capsys.readouterr().out.startswith("sound")
+    assert main(["export", ledger]) == 0
+    stream.write_text(capsys.readouterr().out, "ascii")
+    assert main(["replay", str(stream)]) == 0
+    assert "height 6, size 14" in capsys.readouterr().out
+    stream.write_text(stream.read_text("ascii")[:-9], "ascii")
+    assert main(["replay", str(stream)]) == 1
+
+
+def test_the_command_line_lists_findings(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(copy, "DELETE FROM blocks WHERE height = 3")
+    assert main(["fsck", str(copy / "ledger.db")]) == 1
+    assert capsys.readouterr().out.splitlines() == ["blocks/3: missing", "1 findings"]
