@@ -1,0 +1,21 @@
+"""``demo``: the whole story on one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the story instead of serving on.")] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="New data directory; a temporary one without it.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0: a free one.")] = 0,
+) -> None:
+    """Start the service with embedded parts and tell the story, through its public API only."""
+    from fhir_bridge.cli.demo.story import tell
+
+    raise typer.Exit(tell(once=once, data=data, port=port))

@@ -1,0 +1,78 @@
+"""Entry point of the command line: the list of commands, and how every one of them ends.
+
+Invariants:
+    * this module and the command modules import nothing heavy at the top, so ``--help`` stays instant;
+    * whatever goes wrong leaves one line on standard error and a non-zero exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fhir_bridge import __version__
+from fhir_bridge.cli import demo_command, institutions, ledger, letters, maps, patients, serving, tokens, upkeep
+from fhir_bridge.cli.failing import SETUP, report
+from fhir_bridge.cli.ingest import ingest
+
+app = typer.Typer(
+    name="fhir-bridge",
+    help="Hospitals push FHIR, patients decide, clinicians read one timeline, anyone can check the evidence.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(SETUP)
+
+
+app.command()(demo_command.demo)
+app.command()(serving.serve)
+app.command()(serving.status)
+app.add_typer(institutions.app, name="institution")
+app.add_typer(patients.patient, name="patient")
+app.add_typer(patients.person, name="person")
+app.command()(tokens.token)
+app.command()(ingest)
+app.add_typer(maps.app, name="map")
+app.add_typer(letters.app, name="dead-letters")
+app.command()(ledger.verify)
+app.add_typer(ledger.app, name="ledger")
+app.command()(upkeep.fsck)
+app.command()(upkeep.backup)
+app.command()(upkeep.restore)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = app(args=arguments, prog_name="fhir-bridge", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        print("error: " + " ".join(error.format_message().split()) + " (see --help)", file=sys.stderr)
+        return SETUP
+    except BaseException as error:  # noqa: BLE001 - the last line of defence turns everything into one line
+        return report(error)
+    return code if isinstance(code, int) else 0
+
+
+def run() -> None:
+    """Run the command that was typed and end the process with its exit code."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,67 @@
+"""``map``: try rules before they touch a record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fhir_bridge.cli import messages, screen
+from fhir_bridge.cli.failing import FAILED, SETUP, Failure
+from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
+
+app = typer.Typer(help="Mapping rules: test a pack, preview what it does.", rich_markup_mode=None)
+
+_COLUMNS = ("record", "element", "before", "after", "rule", "reason")
+
+
+@app.command()
+def preview(
+    institution: InstitutionName,
+    file: Annotated[str, typer.Argument(help="A resource or bundle as the institution sends it; - for stdin.")],
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the rules change in a message, element by element, and store nothing."""
+    directory = data_directory(data)
+    with messages.opened(file) as (found, _):
+        message = next(found, b"")
+    shown = asyncio.run(_preview(directory, institution, message))
+    if as_json:
+        screen.print_json(shown)
+    else:
+        screen.print_rows(list(_changes(shown)), _COLUMNS, as_json=False, empty="the rules change nothing")
+        _tell_rest(shown)
+    if shown["refused"]:
+        raise typer.Exit(FAILED)
+
+
+async def _preview(data: Path, institution: str, message: bytes) -> Any:
+    from fhir_bridge.cli.control import open_control
+
+    async with open_control(data) as control:
+        return await control.put_through("/map/preview", message, institution=institution)
+
+
+def _changes(shown: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for entry in shown["entries"]:
+        for change in entry["changes"]:
+            yield {"record": f"{entry['type']}/{entry['id']}", **change}
+
+
+def _tell_rest(shown: Mapping[str, Any]) -> None:
+    for name in ("quarantined", "refused"):
+        for found in shown[name]:
+            issues = found.get("issues", [found])
+            words = "; ".join(screen.issue_words(issue) for issue in issues)
+            index = "" if found.get("index") is None else f" entry {found['index']}"
+            print(f"{name}{index}: {words}")
+
+
+def _pack(path: Path) -> Path:
+    if not (path / "source.yaml").is_file():
+        raise Failure(f"{path} is not a rule pack (it holds no source.yaml)", exit_code=SETUP)
+    return path

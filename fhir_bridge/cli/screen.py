@@ -1,0 +1,95 @@
+"""What a command prints: tables and bars on a terminal, plain lines and JSON elsewhere.
+
+Results go to standard output, progress and errors to standard error, so that a
+result can be piped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """Print rows as JSON, as a table on a terminal, or as lines with tabs; ``empty`` is told for none."""
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        print(empty, file=sys.stderr)
+    elif sys.stdout.isatty():
+        _print_table(rows, columns)
+    else:
+        for row in rows:
+            print("\t".join(_cell(row.get(column)) for column in columns))
+
+
+def issue_words(issue: Mapping[str, Any]) -> str:
+    """Return an issue of an OperationOutcome, or of ours, in one line; neither holds a value of a record."""
+    expression = issue.get("expression") or ""
+    place = expression if isinstance(expression, str) else " ".join(expression)
+    return f"{issue.get('code', 'refused')}: {issue.get('diagnostics', '')}" + (f" at {place}" if place else "")
+
+
+class Meter(Protocol):
+    """Shows how far a command has come."""
+
+    def advance(self, amount: int, note: str) -> None:
+        """Count ``amount`` more and show ``note`` beside the bar."""
+        ...
+
+
+@contextmanager
+def metered(title: str, total: int | None) -> Iterator[Meter]:
+    """Show a progress bar on a terminal and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress, progress.add_task(title, total=total, note=""))
+
+
+class _Silent:
+    def advance(self, amount: int, note: str) -> None:
+        """Show nothing."""
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, amount: int, note: str) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, advance=amount, note=note)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*(column.replace("_", " ") for column in columns))
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

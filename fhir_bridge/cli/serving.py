@@ -1,0 +1,39 @@
+"""``serve`` and ``status``: run the service, ask it how it is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fhir_bridge.cli import screen, service
+from fhir_bridge.cli.options import AsJson, Data, data_directory
+
+
+def serve(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8080,
+    kafka: Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a broker; without it a spool.")] = None,
+    data: Data = None,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C."""
+    directory = data_directory(data, may_be_new=True)
+    from fhir_bridge.wiring import serve as run_service
+
+    raise typer.Exit(run_service(directory, port, kafka))
+
+
+def status(data: Data = None, as_json: AsJson = False) -> None:
+    """Tell how the service is: version, counters, ledger height."""
+    found = service.get(data_directory(data), "/status")
+    if as_json:
+        screen.print_json(found)
+        return
+    rows = [{"what": name, "value": value} for name, value in _flat(found)]
+    screen.print_rows(rows, ("what", "value"), as_json=False, empty="nothing to tell")
+
+
+def _flat(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in found.items():
+        rows += _flat(value) if isinstance(value, dict) else [(name, value)]
+    return rows

@@ -1,0 +1,83 @@
+"""``token``: sign in as an institution's system or a patient's agent and print the access token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fhir_bridge.cli.failing import SETUP, Failure
+from fhir_bridge.cli.options import Data, data_directory
+
+if TYPE_CHECKING:
+    from fhir_bridge.cli.control import Control
+
+
+def token(
+    institution: Annotated[str | None, typer.Option("--institution", help="Sign in as its system.")] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option("--patient", help="Sign in as this patient's agent; with --institution, its local patient id."),
+    ] = None,
+    practitioner: Annotated[str | None, typer.Option(help="Practitioner id on whose behalf it asks.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="Purpose of use, such as TREAT.")] = None,
+    role: Annotated[str | None, typer.Option(help="Role of the practitioner, code or system|code.")] = None,
+    data: Data = None,
+) -> None:
+    """Print an access token, and nothing else, on standard output."""
+    directory = data_directory(data)
+    if institution is None and patient is None:
+        raise Failure("who signs in? (give --institution NAME or --patient ID)", exit_code=SETUP)
+    stated = {"practitioner": practitioner, "purpose": purpose, "role": role}
+    extras = {name: value for name, value in stated.items() if value is not None}
+    if patient is not None and extras:
+        raise Failure(f"--{next(iter(extras))} is for an institution's staff, not for a patient", exit_code=SETUP)
+    print(asyncio.run(_sign_in(directory, institution, patient, extras)))
+
+
+async def _sign_in(data: Path, institution: str | None, patient: str | None, extras: Mapping[str, str]) -> str:
+    from fhir_bridge.cli.control import open_control
+
+    async with open_control(data) as control:
+        path = await _credentials_file(control, data, institution, patient)
+        return await _request(control, _read(path), extras)
+
+
+async def _credentials_file(control: Control, data: Path, institution: str | None, patient: str | None) -> Path:
+    if patient is not None:
+        found = await control.get("/patients/resolve", patient=patient, institution=institution)
+        path = data / "credentials" / "patients" / f"{found['patient']}.json"
+        hint = "that patient has no agent yet (see 'fhir-bridge patient enrol')"
+    else:
+        path = data / "credentials" / f"{institution}.json"
+        hint = "no credentials for that institution (see 'fhir-bridge institution list')"
+    if not path.is_file():
+        raise Failure(hint, exit_code=SETUP)
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("token_url"), str):
+        raise Failure(f"{path} is not a credentials file (write it anew by enrolling again)", exit_code=SETUP)
+    return found
+
+
+async def _request(control: Control, credentials: Mapping[str, Any], extras: Mapping[str, str]) -> str:
+    import httpx
+
+    from fhir_bridge.adapters.access import request_token_async
+    from fhir_bridge.adapters.ambient import SystemClock, SystemRandomness
+
+    now = SystemClock().now()
+    if control.public is not None:
+        return await request_token_async(control.public, credentials, now, SystemRandomness(), **extras)
+    async with httpx.AsyncClient() as client:
+        return await request_token_async(client, credentials, now, SystemRandomness(), **extras)

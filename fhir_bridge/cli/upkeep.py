@@ -1,0 +1,82 @@
+"""``fsck``, ``backup`` and ``restore``: is everything still what was anchored, and could it be brought back?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fhir_bridge.cli import screen, service
+from fhir_bridge.cli.failing import FAILED, SETUP, Failure
+from fhir_bridge.cli.options import AsJson, Data, data_directory
+
+
+def fsck(
+    deep: Annotated[bool, typer.Option("--deep", help="Also open every envelope and rebuild the ledger.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare everything stored with the ledger; name the place of what disagrees. Exit code 1 if anything does."""
+    findings, done = asyncio.run(_fsck(data_directory(data), deep))
+    if as_json:
+        screen.print_json({"findings": findings, **done})
+    else:
+        for finding in findings:
+            print(f"{finding['place']}: {finding['what']}")
+        verdict = "agrees with the ledger" if not findings else f"{len(findings)} disagreements"
+        print(f"{done['records']} records checked: {verdict}" if "records" in done else f"checked: {verdict}")
+    if findings:
+        raise typer.Exit(FAILED)
+
+
+def backup(
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; made when missing.")],
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy vault and ledger to one place and keys to another: keep the two apart, or an erasure is no erasure."""
+    answer = service.post(data_directory(data), "/backup", {"to": str(to.absolute())})
+    if as_json:
+        screen.print_json(answer)
+        return
+    for name, place in answer.items():
+        print(f"{name}: {place}")
+
+
+def restore(
+    source: Annotated[Path, typer.Option("--from", help="Folder of the vault's backup.")],
+    keys: Annotated[Path, typer.Option("--keys", help="Folder of the keys' backup.")],
+    data: Data = None,
+) -> None:
+    """Bring a backup back into an empty data directory."""
+    directory = data_directory(data, may_be_new=True)
+    if directory.exists() and any(directory.iterdir()):
+        raise Failure(f"{directory} is not empty (restore into a new directory)", exit_code=SETUP)
+    for place in (source, keys):
+        if not place.is_dir():
+            raise Failure(f"{place} is not a folder", exit_code=SETUP)
+    from fhir_bridge.wiring import restore as bring_back
+
+    bring_back(source, keys, directory)
+    print(f"restored into {directory} (check it: fhir-bridge fsck --deep --data {directory})")
+
+
+async def _fsck(data: Path, deep: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    from fhir_bridge.cli.control import open_control
+
+    findings: list[dict[str, Any]] = []
+    done: dict[str, Any] | None = None
+    with screen.metered("fsck", None) as meter:
+        async with open_control(data) as control:
+            async for line in control.lines("/fsck", {"deep": deep}):
+                event = json.loads(line)
+                if "finding" in event:
+                    findings.append(event["finding"])
+                done = event.get("done", done)
+                meter.advance(1, str(event.get("progress", "")))
+    if done is None:
+        raise Failure("the check broke off before its end (look at the service's log and start it again)")
+    return findings, done
