@@ -216,12 +216,13 @@ async def test_known_keys_serve_on_while_the_issuer_is_away_but_not_forever(worl
     "answer",
     [
         httpx.Response(302, headers={"location": "https://evil.example/keys"}),
+        httpx.Response(500, json={"keys": [ed25519_jwk(SEED, "a")]}),
         httpx.Response(200, content=b"not json"),
         httpx.Response(200, content=b"[]"),
         httpx.Response(200, json={"keys": [1]}),
         httpx.Response(200, content=b'{"keys":[' + b" " * 300_000 + b"]}"),
     ],
-    ids=["redirect", "no json", "a list", "keys of numbers", "too long"],
+    ids=["redirect", "an error with keys", "no json", "a list", "keys of numbers", "too long"],
 )
 async def test_a_bad_key_set_is_no_key_set(answer: httpx.Response) -> None:
     with pytest.raises(Unavailable):

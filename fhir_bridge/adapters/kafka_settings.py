@@ -1,0 +1,88 @@
+"""Where the Kafka brokers are, read from the bus URL; loads no Kafka library."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from fhir_bridge.errors import SetupWrong
+
+CLIENT_ID: Final = "fhir-bridge"
+_NUMBERS: Final = frozenset({"partitions", "replication_factor", "retention_ms", "max_message_bytes"})
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Where the brokers are and how topics are made.
+
+    Attributes:
+        bootstrap: ``host:port``, several separated by commas.
+        partitions: Of topics made here; existing topics keep theirs, and added partitions are noticed.
+        replication_factor: Of topics made here; 3 on a cluster.
+        retention_ms: Of topics made here. Messages are plain text on the broker: keep them no longer than the
+            longest outage of this service that must lose nothing.
+        max_message_bytes: Largest message; brokers and their replicas must allow it as well.
+        request_timeout_ms: Longest wait for an answer of the broker.
+        refresh_s: How often added partitions are looked for.
+    """
+
+    bootstrap: str
+    prefix: str = "fhir"
+    partitions: int = 6
+    replication_factor: int = 1
+    retention_ms: int = 7 * 24 * 3600 * 1000
+    max_message_bytes: int = 16 << 20
+    request_timeout_ms: int = 10_000
+    refresh_s: float = 30.0
+    ssl_context: ssl.SSLContext | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_url(cls, url: str) -> KafkaSettings:
+        """Read ``kafka://[user:password@]host:port[,host:port…][?partitions=6&replication_factor=3&prefix=fhir]``.
+
+        ``kafkas://`` speaks TLS with the system's certificates; a user signs in
+        by SCRAM-SHA-512 and only over TLS.
+
+        Raises:
+            SetupWrong: Another scheme, no host, an unknown option, or a password in the clear.
+        """
+        parts = urlsplit(url)
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = credentials.partition(":")
+        options = dict(parse_qsl(parts.query))
+        if parts.scheme not in ("kafka", "kafkas") or not hosts or parts.path.strip("/"):
+            raise SetupWrong("the bus URL must read kafka://host:port or kafkas://host:port")
+        if credentials and parts.scheme == "kafka":
+            raise SetupWrong("a Kafka password is sent over TLS only: use kafkas://")
+        prefix = options.pop("prefix", "fhir")
+        if not options.keys() <= _NUMBERS:
+            raise SetupWrong("the bus URL has an unknown option")
+        if not all(value.isdecimal() for value in options.values()):
+            raise SetupWrong("options of the bus URL are whole numbers")
+        return cls(
+            bootstrap=hosts,
+            prefix=prefix,
+            ssl_context=ssl.create_default_context() if parts.scheme == "kafkas" else None,
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+            **{name: int(value) for name, value in options.items()},
+        )
+
+    def connection(self) -> dict[str, Any]:
+        """Return the arguments that every Kafka client takes."""
+        protocol = ("SASL_" if self.username else "") + ("SSL" if self.ssl_context else "PLAINTEXT")
+        common = {
+            "bootstrap_servers": self.bootstrap.split(","),
+            "client_id": CLIENT_ID,
+            "request_timeout_ms": self.request_timeout_ms,
+            "security_protocol": protocol,
+            "ssl_context": self.ssl_context,
+        }
+        if not self.username:
+            return common
+        sign_in = {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
+        return {**common, "sasl_mechanism": "SCRAM-SHA-512", **sign_in}
