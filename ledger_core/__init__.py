@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ledger_core.machine import Accepted as Accepted
     from ledger_core.machine import Genesis as Genesis
     from ledger_core.opening import open_ledger as open_ledger
+    from ledger_core.opening import read_transactions as read_transactions
     from ledger_core.opening import run_fsck as run_fsck
     from ledger_core.policy import Policy as Policy
     from ledger_core.receipt import Receipt as Receipt
@@ -96,7 +97,7 @@ _PLACES = {
     "ledger": "Ledger ProvenState",
     "log": "MerkleBatch",
     "machine": "Accepted Genesis",
-    "opening": "open_ledger run_fsck",
+    "opening": "open_ledger read_transactions run_fsck",
     "policy": "Policy",
     "receipt": "Receipt",
     "transactions": _TRANSACTIONS,

@@ -17,16 +17,16 @@ Invariants:
 """
 
 import base64
-import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
+from ledger_core.codec import decode_base64
 from ledger_core.errors import NoteInvalid
 from ledger_core.hashing import HASH_BYTES
 from ledger_core.keys import KEY_BYTES, Identity, is_signed
@@ -198,23 +198,6 @@ def verify_note(note: str, known: Iterable[NoteKey]) -> tuple[str, tuple[Vouchin
     if not found:
         raise NoteInvalid("no known key signed this note")
     return text, tuple(found.values())
-
-
-def decode_base64(text: str) -> bytes:
-    """Return the bytes of canonical standard base64, or nothing at all if it is not that."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return b""
-    return data if base64.b64encode(data).decode() == text else b""
-
-
-def without_unknown(note: str, known: Sequence[NoteKey]) -> str:
-    """Return ``note`` with the signature lines of unknown keys left out."""
-    text, lines = split_note(note)
-    names = {(key.name, key.id) for key in known}
-    kept = [line for line in lines if (line.name, line.key_id) in names]
-    return f"{text}\n" + "".join(_format_line(item.name, item.key_id + item.signature) for item in kept)
 
 
 def _check_line(key: NoteKey, signature: bytes, text: str) -> int | None:

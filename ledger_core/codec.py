@@ -15,6 +15,8 @@ Invariants:
     * arrays come back as tuples, so a decoded value can be shared.
 """
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -54,6 +56,15 @@ def decode(data: bytes) -> Value:
     if end != len(data):
         raise NotCanonical(f"{len(data) - end} bytes follow the value")
     return value
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of canonical standard base64, or nothing at all if it is not that."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    return data if base64.b64encode(data).decode() == text else b""
 
 
 def _write(out: bytearray, value: Value, depth: int) -> None:

@@ -20,6 +20,7 @@ from ledger_core.log import Frontier, History
 from ledger_core.machine import Genesis, Header, State, begin, read_genesis
 from ledger_core.sparse import StateTree
 from ledger_core.stores.sqlite import SqliteStore
+from ledger_core.transactions import Transaction, read_envelope
 
 
 def open_ledger(
@@ -82,6 +83,22 @@ def run_export(address: str | Path) -> Iterator[str]:
     store = SqliteStore.open_to_read(_path(address))
     try:
         yield from export_ledger(store)
+    finally:
+        store.close()
+
+
+def read_transactions(address: str | Path) -> Iterator[Transaction]:
+    """Yield every transaction in the log, which may be open elsewhere; entries that are none are left out.
+
+    Raises:
+        OpeningRefused: There is no ledger at the address.
+    """
+    store = SqliteStore.open_to_read(_path(address))
+    try:
+        for _, _, entry, _ in store.entries():
+            found = read_envelope(entry)
+            if not isinstance(found, str):
+                yield found.transaction
     finally:
         store.close()
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from ledger_core.checkpoint import decode_base64
+from ledger_core.codec import decode_base64
 from ledger_core.commitment import Fact, Opening, OpenPart, SealedPart
 from ledger_core.errors import ReceiptInvalid
 from ledger_core.proofs import StateProof

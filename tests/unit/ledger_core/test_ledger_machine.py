@@ -258,6 +258,11 @@ def test_a_path_is_opened_once(opened: Net) -> None:
     assert opened.send(OpenPath(PATH, EAST.public, filler(61)), SOUTH) == Rejection.ALREADY_EXISTS
 
 
+def test_nothing_can_be_said_about_a_path_that_was_never_opened(net: Net) -> None:
+    assert net.send(Restrict(PATH, 1, filler(70)), NORTH, 1) == Rejection.NOT_FOUND
+    assert net.send(Attest(PATH, 1, filler(70)), NORTH, 1) == Rejection.NOT_FOUND
+
+
 def test_an_owner_hands_over_to_a_key_that_agrees(opened: Net) -> None:
     assert opened.send(ChangeOwner(PATH, 1, EAST.public), PATIENT, 1) == Rejection.APPROVALS_MISSING
     assert opened.send(ChangeOwner(PATH, 1, EAST.public), EAST, 1) == Rejection.NOT_PERMITTED

@@ -188,7 +188,96 @@ def test_an_update_leaves_the_older_tree_as_it_was() -> None:
 
 @pytest.mark.parametrize("bad", [b"", bytes(31), bytes(33)])
 def test_hashes_of_a_wrong_length_are_refused(bad: bytes) -> None:
-    with pytest.raises(ProofInvalid):
+    with pytest.raises(ProofInvalid, match="32 bytes"):
         verify_inclusion(bytes(32), index=0, tree_size=2, path=[bad], root=bytes(32))
-    with pytest.raises(ProofInvalid):
+    with pytest.raises(ProofInvalid, match="32 bytes"):
         verify_presence(path=bytes(32), value=b"", proof=StateProof((bad,)), root=bytes(32))
+
+
+LEAVES = [leaf_hash(entry) for entry in entries_of(5)]
+PAIR = node_hash(LEAVES[0], LEAVES[1])
+
+
+@pytest.mark.parametrize("index", [-1, 1, 5])
+def test_an_index_outside_the_tree_is_refused_even_with_an_empty_path(index: int) -> None:
+    with pytest.raises(ProofInvalid, match="outside"):
+        verify_inclusion(LEAVES[0], index=index, tree_size=1, path=[], root=LEAVES[0])
+
+
+def test_an_inclusion_path_that_stops_early_fails_even_under_a_matching_root() -> None:
+    with pytest.raises(ProofInvalid, match="below"):
+        verify_inclusion(LEAVES[0], index=0, tree_size=4, path=[LEAVES[1]], root=PAIR)
+
+
+@pytest.mark.parametrize(
+    ("old_size", "old_root", "new_size", "new_root", "path"),
+    [
+        (2, PAIR, 1, LEAVES[0], []),
+        (-1, PAIR, 1, LEAVES[0], []),
+        (2, PAIR, 2, PAIR, [LEAVES[0]]),
+        (0, naive_root([]), 2, PAIR, [LEAVES[0]]),
+        (2, PAIR, 2, LEAVES[0], []),
+        (0, LEAVES[0], 2, PAIR, []),
+        (3, PAIR, 5, PAIR, []),
+        # Longer and shorter than the trees are high, each under roots that fit the path.
+        (1, node_hash(LEAVES[2], LEAVES[0]), 2, node_hash(LEAVES[2], PAIR), [LEAVES[0], LEAVES[1], LEAVES[2]]),
+        (2, node_hash(LEAVES[2], PAIR), 4, node_hash(LEAVES[2], node_hash(PAIR, LEAVES[3])), [LEAVES[3], LEAVES[2]]),
+        (1, LEAVES[0], 4, PAIR, [LEAVES[1]]),
+        (1, LEAVES[0], 2, PAIR, [bytes(31)]),
+    ],
+)
+def test_forged_consistency_is_refused(
+    old_size: int, old_root: bytes, new_size: int, new_root: bytes, path: list[bytes]
+) -> None:
+    with pytest.raises(ProofInvalid):
+        verify_consistency(old_size=old_size, old_root=old_root, new_size=new_size, new_root=new_root, path=path)
+
+
+def test_a_consistency_path_longer_than_the_tree_fails_under_matching_roots() -> None:
+    # Sizes 3 and 4: the sound path is leaf 2, leaf 3, the pair before them.
+    old, new = naive_root(entries_of(3)), naive_root(entries_of(4))
+    path = list(history_of(entries_of(4)).consistency(3, 4))
+    verify_consistency(old_size=3, old_root=old, new_size=4, new_root=new, path=path)
+    stray = filler(9)
+    with pytest.raises(ProofInvalid, match="longer"):
+        verify_consistency(
+            old_size=3,
+            old_root=node_hash(stray, old),
+            new_size=4,
+            new_root=node_hash(stray, new),
+            path=[*path, stray],
+        )
+
+
+def test_a_state_path_ends_at_256_bits() -> None:
+    with pytest.raises(ProofInvalid, match="longer"):
+        verify_presence(path=bytes(32), value=b"", proof=StateProof((bytes(32),) * 257), root=bytes(32))
+    forged = StateProof((bytes(32),) * 257, (filler(1), filler(2)))
+    with pytest.raises(ProofInvalid, match="on the way"):
+        verify_absence(path=bytes(32), proof=forged, root=bytes(32))
+
+
+def test_a_proof_of_presence_carries_no_neighbour() -> None:
+    tree = StateTree({filler(1): b"a", filler(200): b"b"})
+    _, proof = tree.prove(filler(1))
+    spare = StateProof(proof.siblings, (filler(1), filler(2)))
+    with pytest.raises(ProofInvalid, match="no neighbour"):
+        verify_presence(path=filler(1), value=b"a", proof=spare, root=tree.root)
+
+
+@pytest.mark.parametrize("leaves", [[], [bytes(31)], [bytes(32), bytes(33)]])
+def test_a_batch_takes_hashes_only(leaves: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        MerkleBatch(leaves)
+
+
+def test_proofs_are_not_given_for_what_is_not_there() -> None:
+    history = history_of(entries_of(3))
+    for index, size in ((3, 3), (-1, 3), (0, 4)):
+        with pytest.raises(ProofInvalid):
+            history.inclusion(index, size)
+    for old, new in ((2, 1), (0, 4), (-1, 2)):
+        with pytest.raises(ProofInvalid):
+            history.consistency(old, new)
+    with pytest.raises(ProofInvalid):
+        MerkleBatch([bytes(32)]).path(1)
