@@ -28,7 +28,7 @@ from blake3 import blake3
 
 from fhir_bridge.errors import IntegrityBroken
 
-SCHEMA = "CREATE TABLE journal (number INTEGER PRIMARY KEY, entries BLOB NOT NULL, head BLOB NOT NULL)"
+SCHEMA = "CREATE TABLE journal (number INTEGER PRIMARY KEY, entries BLOB NOT NULL, head BLOB NOT NULL) STRICT"
 GONE = bytes(32)
 BEGINNING = bytes(32)
 

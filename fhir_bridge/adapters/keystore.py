@@ -37,8 +37,8 @@ JOURNAL_KEK = "_key-store"
 SCHEMA = f"""
 CREATE TABLE keys (
     kind TEXT NOT NULL, institution TEXT NOT NULL, subject TEXT NOT NULL, epoch INTEGER NOT NULL,
-    counter INTEGER NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (institution, kind, subject));
-CREATE TABLE epochs (institution TEXT PRIMARY KEY, epoch INTEGER NOT NULL);
+    counter INTEGER NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (institution, kind, subject)) STRICT;
+CREATE TABLE epochs (institution TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;
 {journal.SCHEMA}
 """
 TABLES = {

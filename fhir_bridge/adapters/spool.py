@@ -36,8 +36,8 @@ VERSION = 1
 SCHEMA = """
 CREATE TABLE messages (
     stream TEXT NOT NULL, number INTEGER NOT NULL, subject TEXT NOT NULL, value BLOB NOT NULL,
-    PRIMARY KEY (stream, number));
-CREATE TABLE streams (stream TEXT PRIMARY KEY, next_number INTEGER NOT NULL)
+    PRIMARY KEY (stream, number)) STRICT;
+CREATE TABLE streams (stream TEXT PRIMARY KEY, next_number INTEGER NOT NULL) STRICT
 """
 
 _DOMAIN = "spool"

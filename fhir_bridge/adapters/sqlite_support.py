@@ -78,6 +78,17 @@ def connect_for_reading(path: Path, what: str) -> sqlite3.Connection:
     return connection
 
 
+def connect_for_checking(path: Path, what: str) -> sqlite3.Connection:
+    """Return a connection that cannot write and that reads even text which is not UTF-8, for fsck.
+
+    Raises:
+        SetupWrong: There is no such file.
+    """
+    connection = connect_for_reading(path, what)
+    connection.text_factory = lambda raw: raw.decode(errors="replace")
+    return connection
+
+
 def check_stamp(connection: sqlite3.Connection, path: Path, *, what: str, version: int) -> None:
     """Refuse a file of another kind or of a newer layout.
 
@@ -117,7 +128,8 @@ def translated(what: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if primary in _BROKEN:
+        undecodable = isinstance(error, sqlite3.OperationalError) and not primary
+        if primary in _BROKEN or undecodable:
             raise IntegrityBroken(f"the {what} file is damaged; run fsck") from error
         if primary == _CONSTRAINT:
             raise IntegrityBroken(f"the {what} holds a row that should be new") from error

@@ -23,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 
 from fhir_bridge.adapters.journal_check import JournalCheck
-from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_reading, snapshot
+from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_checking, snapshot
 from fhir_bridge.adapters.vault_fsck_deep import check_charts
 from fhir_bridge.adapters.vault_sqlite_schema import KEY_STORE, TABLES, VERSION, WHAT
 from fhir_bridge.anchor import head_leaf
@@ -58,7 +58,7 @@ def check(
     Raises:
         SetupWrong: The file is no vault, or of a newer layout.
     """
-    connection = connect_for_reading(path, WHAT)
+    connection = connect_for_checking(path, WHAT)
     with closing(connection):
         check_stamp(connection, path, what=WHAT, version=VERSION)
         try:

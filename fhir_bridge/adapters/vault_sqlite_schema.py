@@ -21,26 +21,26 @@ SCHEMA = f"""
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY, chart TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, batch INTEGER NOT NULL,
     commitment BLOB NOT NULL, normalised BLOB NOT NULL, original BLOB NOT NULL, lineage BLOB NOT NULL,
-    UNIQUE (chart, id, version));
+    UNIQUE (chart, id, version)) STRICT;
 CREATE INDEX records_by_id ON records (id, chart);
 CREATE TABLE segments (
     chart TEXT NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, ciphertext BLOB NOT NULL,
-    PRIMARY KEY (chart, number));
+    PRIMARY KEY (chart, number)) STRICT;
 CREATE TABLE positions (
     bus TEXT NOT NULL, stream TEXT NOT NULL, part INTEGER NOT NULL, next_offset INTEGER NOT NULL,
-    PRIMARY KEY (bus, stream, part));
+    PRIMARY KEY (bus, stream, part)) STRICT;
 CREATE TABLE letters (
     id TEXT PRIMARY KEY, institution TEXT NOT NULL, reason TEXT NOT NULL, received_at_us INTEGER NOT NULL,
-    envelope BLOB NOT NULL, status TEXT NOT NULL);
+    envelope BLOB NOT NULL, status TEXT NOT NULL) STRICT;
 CREATE TABLE documents (
-    collection TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (collection, key));
+    collection TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (collection, key)) STRICT;
 CREATE TABLE audits (
     chain TEXT NOT NULL, counter INTEGER NOT NULL, batch INTEGER, previous BLOB NOT NULL, head BLOB NOT NULL,
-    envelope BLOB NOT NULL, PRIMARY KEY (chain, counter));
+    envelope BLOB NOT NULL, PRIMARY KEY (chain, counter)) STRICT;
 CREATE TABLE batches (
     number INTEGER PRIMARY KEY, journal INTEGER NOT NULL, root BLOB NOT NULL, leaves BLOB NOT NULL,
-    envelope BLOB NOT NULL, head_salt BLOB NOT NULL, head_index INTEGER NOT NULL);
-CREATE TABLE anchors (number INTEGER PRIMARY KEY, height INTEGER NOT NULL, log_index INTEGER NOT NULL);
+    envelope BLOB NOT NULL, head_salt BLOB NOT NULL, head_index INTEGER NOT NULL) STRICT;
+CREATE TABLE anchors (number INTEGER PRIMARY KEY, height INTEGER NOT NULL, log_index INTEGER NOT NULL) STRICT;
 {journal.SCHEMA}
 """
 

@@ -1,0 +1,46 @@
+"""What every Keyring must do; subclass and give a ``keyring_world`` fixture."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pytest
+
+from fhir_bridge.errors import KeyMissing
+from fhir_bridge.ports.keys import Keyring
+
+
+class KeyringWorld(Protocol):
+    """Storage that survives the keyrings opened onto it."""
+
+    def open(self) -> Keyring:
+        """Return a keyring onto the storage."""
+        ...
+
+
+class KeyringContract:
+    """Facts about any keyring."""
+
+    def test_a_kek_stays_the_same_after_a_restart(self, keyring_world: KeyringWorld) -> None:
+        key = keyring_world.open().kek("northgate", 1)
+        assert len(key) == 32
+        assert keyring_world.open().kek("northgate", 1) == key
+
+    def test_institutions_and_epochs_have_keys_of_their_own(self, keyring_world: KeyringWorld) -> None:
+        ring = keyring_world.open()
+        keys = [ring.kek("a", 1), ring.kek("a", 2), ring.kek("a-1", 1), ring.kek("b", 1), ring.kek("a/b", 1)]
+        assert len(set(keys)) == 5
+
+    def test_an_epoch_is_never_skipped(self, keyring_world: KeyringWorld) -> None:
+        ring = keyring_world.open()
+        ring.kek("northgate", 1)
+        for epoch in (0, 3, -1):
+            with pytest.raises(KeyMissing):
+                ring.kek("northgate", epoch)
+
+    def test_an_identity_is_made_once(self, keyring_world: KeyringWorld) -> None:
+        ring = keyring_world.open()
+        identity = ring.identity("operator")
+        assert len(identity) == 32
+        assert ring.identity("issuer") != identity
+        assert keyring_world.open().identity("operator") == identity
