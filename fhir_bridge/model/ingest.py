@@ -286,8 +286,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """A message whose records are durable and anchored at ``height``."""
+    """A message whose records are durable and anchored at ``height``; ``kind`` as in :class:`Reception`."""
 
+    kind: str
     outcomes: tuple[Outcome, ...]
     height: int | None
     refused: tuple[Issue, ...] = ()

@@ -162,6 +162,10 @@ class Vault(Protocol):
         """Return batches whose height is unknown, oldest first."""
         ...
 
+    async def last_batch(self) -> int:
+        """Return the number of the newest batch, -1 when there is none."""
+        ...
+
     async def batch(self, number: int) -> StoredBatch:
         """Return one batch."""
         ...

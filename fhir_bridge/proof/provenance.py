@@ -1,7 +1,7 @@
 """Write the Provenance of a record version: who sent it, and what our rules changed.
 
 For the answer line, at ``/fhir/Provenance?target=…``. It is generated from the
-sealed lineage and never stored, so its id is derived from its target.
+sealed lineage and never stored, so its id is ``<record id>-<version>``.
 
 Invariants:
     * without ``whole`` no value of before or after is shown, only the element and
@@ -11,8 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,7 +47,7 @@ def provenance(
     shown = [_change(change, whole) for change in changes]
     return {
         "resourceType": "Provenance",
-        "id": _id(target),
+        "id": f"{row.id}-{row.version}",
         **({"extension": shown} if shown else {}),
         "target": [{"reference": target}],
         "recorded": instant(_EPOCH + timedelta(microseconds=row.last_updated_us)),
@@ -61,11 +59,6 @@ def provenance(
         ],
         "entity": [{"role": "source", "what": {"identifier": {"system": INSTITUTION_SYSTEM, "value": row.origin}}}],
     }
-
-
-def _id(target: str) -> str:
-    digest = hashlib.sha256(b"fhir-bridge/provenance/1\0" + target.encode()).digest()
-    return base64.b32encode(digest[:20]).decode().lower()
 
 
 def _agent(role: str, who: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,23 @@
+"""Build the FHIR application: every route, each one call into a line.
+
+Bodies go through as bytes, because what was committed is served exactly.
+Routes are mounted from the most particular to the most general.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from fhir_bridge import __version__
+from fhir_bridge.http import errors, fhir, open_routes
+from fhir_bridge.lines.services import Services
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application that serves ``services``."""
+    app = FastAPI(title="fhir-bridge", version=__version__, docs_url=None, redoc_url=None)
+    app.state.services = services
+    errors.install(app)
+    app.include_router(open_routes.router)
+    app.include_router(fhir.router, prefix="/fhir")
+    return app

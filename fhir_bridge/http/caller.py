@@ -1,0 +1,31 @@
+"""Who calls: the requester that a verified bearer token establishes, and nothing else does."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from fhir_bridge.errors import NotAuthenticated
+from fhir_bridge.lines.services import Services
+from fhir_bridge.model.access import Requester
+
+
+def services_of(request: Request) -> Services:
+    """Return the lines behind this application."""
+    services: Services = request.app.state.services
+    return services
+
+
+async def requester_of(request: Request) -> Requester:
+    """Return who asks.
+
+    Raises:
+        NotAuthenticated: No bearer token, several, or one that does not hold up.
+    """
+    values = request.headers.getlist("authorization")
+    if len(values) != 1:
+        raise NotAuthenticated("one Authorization header is needed")
+    scheme, _, token = values[0].partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotAuthenticated("a bearer token is needed")
+    services = services_of(request)
+    return await services.verifier.verify(token.strip())

@@ -1,0 +1,170 @@
+"""The operator's entrance: plain JSON over a socket that only the owner of the data directory can open.
+
+There is no token here; the file system says who may come in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+
+from fhir_bridge import __version__
+from fhir_bridge.errors import SetupWrong
+from fhir_bridge.http import errors
+from fhir_bridge.lines.checking import Finding, Progress
+from fhir_bridge.lines.letters import QUARANTINED
+from fhir_bridge.lines.operations import Operations
+from fhir_bridge.model.ingest import Processed
+
+Check = Callable[[bool], Iterator[Finding | Progress]]
+Export = Callable[[], Iterable[str]]
+Backup = Callable[[Path], Any]
+
+
+def create_control(
+    operations: Operations,
+    *,
+    check: Check,
+    export: Export,
+    backup: Backup,
+    policy: Callable[[], str],
+    checkpoint: Callable[[], str],
+) -> FastAPI:
+    """Return the application behind ``control.sock``."""
+    app = FastAPI(title="fhir-bridge control", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    errors.install(app)
+
+    @app.get("/status")
+    async def status() -> JSONResponse:
+        return JSONResponse({"version": __version__} | await operations.status())
+
+    @app.post("/institutions")
+    async def add_institution(request: Request) -> JSONResponse:
+        given = await _object(request)
+        return JSONResponse(
+            await operations.add_institution(
+                _text(given, "name"), _text(given, "fhir_version"), _text(given, "ruleset_dir")
+            )
+        )
+
+    @app.get("/institutions")
+    async def institutions() -> JSONResponse:
+        return JSONResponse(operations.institutions())
+
+    @app.post("/patients")
+    async def enrol(request: Request) -> JSONResponse:
+        given = await _object(request)
+        return JSONResponse(await operations.enrol(_text(given, "institution"), _text(given, "patient")))
+
+    @app.get("/patients/resolve")
+    async def resolve(patient: str, institution: str | None = None) -> JSONResponse:
+        return JSONResponse(operations.resolve_patient(patient, institution))
+
+    @app.post("/links")
+    async def links(request: Request) -> JSONResponse:
+        rows = (await _object(request)).get("rows")
+        if not isinstance(rows, list):
+            raise SetupWrong("rows must be a list of links")
+        return JSONResponse(await operations.link(rows))
+
+    @app.post("/ingest")
+    async def ingest(request: Request, institution: str) -> JSONResponse:
+        content_type = request.headers.get("content-type", "")
+        return JSONResponse(await operations.feed(institution, await request.body(), content_type))
+
+    @app.post("/map/preview")
+    async def preview(request: Request, institution: str) -> JSONResponse:
+        return JSONResponse(_preview(await operations.preview(institution, await request.body())))
+
+    @app.get("/letters")
+    async def letters(institution: str | None = None, reason: str | None = None) -> JSONResponse:
+        return JSONResponse(await operations.letters(institution, reason))
+
+    @app.post("/letters/replay")
+    async def replay(request: Request) -> JSONResponse:
+        given = await _object(request)
+        ids = given.get("ids") or []
+        return JSONResponse(await operations.replay(ids, given.get("institution"), given.get("reason")))
+
+    @app.get("/letters/{letter_id}")
+    async def letter(letter_id: str) -> JSONResponse:
+        return JSONResponse(await operations.letter(letter_id))
+
+    @app.get("/ledger/policy")
+    async def ledger_policy() -> PlainTextResponse:
+        return PlainTextResponse(policy(), media_type="application/json")
+
+    @app.get("/ledger/checkpoint")
+    async def ledger_checkpoint() -> PlainTextResponse:
+        return PlainTextResponse(checkpoint())
+
+    @app.get("/ledger/export")
+    async def ledger_export() -> StreamingResponse:
+        return StreamingResponse(export(), media_type="application/octet-stream")
+
+    @app.post("/fsck")
+    async def fsck(request: Request) -> StreamingResponse:
+        given = await _object(request)
+        return StreamingResponse(_lines(check(bool(given.get("deep", False)))), media_type="application/x-ndjson")
+
+    @app.post("/backup")
+    async def make_backup(request: Request) -> JSONResponse:
+        return JSONResponse(await backup(Path(_text(await _object(request), "to"))))
+
+    return app
+
+
+def _lines(found: Iterator[Finding | Progress]) -> Iterator[bytes]:
+    findings = 0
+    for item in found:
+        if isinstance(item, Finding):
+            findings += 1
+            yield _line({"finding": {"place": item.place, "what": item.what}})
+        else:
+            yield _line({"progress": item.text})
+    yield _line({"done": {"findings": findings}})
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    try:
+        value = await request.json()
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise SetupWrong("the body must be a JSON object")
+    return value
+
+
+def _text(given: dict[str, Any], name: str) -> str:
+    value = given.get(name)
+    if not isinstance(value, str) or not value:
+        raise SetupWrong(f"{name} must be a text")
+    return value
+
+
+def _preview(processed: Processed) -> dict[str, Any]:
+    return {
+        "entries": [
+            {
+                "index": record.index,
+                "type": record.type,
+                "id": record.id,
+                "changes": json.loads(record.lineage),
+                "body": record.content.decode(),
+            }
+            for record in processed.records
+        ],
+        QUARANTINED: [{"index": q.index, "issues": [asdict(i) for i in q.issues]} for q in processed.quarantined],
+        "refused": [asdict(i) for i in processed.refused]
+        + [asdict(i) | {"index": r.index} for r in processed.refusals for i in r.issues],
+    }

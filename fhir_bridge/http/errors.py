@@ -1,0 +1,86 @@
+"""Every error as an OperationOutcome, so that a sender knows what to change and a stranger learns nothing."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from fhir_bridge.errors import (
+    AccessRefused,
+    BridgeError,
+    Busy,
+    IntegrityBroken,
+    Issue,
+    NotAuthenticated,
+    NotFound,
+    PreconditionFailed,
+    RecordRefused,
+    RulesetBroken,
+    SetupWrong,
+    Unavailable,
+    VersionConflict,
+)
+from fhir_bridge.lines.reply import Reply, outcome_reply
+from fhir_bridge.telemetry import logger
+
+_log = logger("http")
+
+
+def reply_to(error: BridgeError) -> Reply:
+    """Return the answer that an error of ours becomes."""
+    match error:
+        case VersionConflict() | PreconditionFailed():
+            return outcome_reply(412, error.issues)
+        case RecordRefused():
+            return outcome_reply(400, error.issues)
+        case NotAuthenticated():
+            challenge = (("WWW-Authenticate", 'Bearer realm="fhir-bridge"'),)
+            return outcome_reply(401, [Issue("error", "login", "a valid access token is needed")], challenge)
+        case NotFound():
+            return outcome_reply(404, [Issue("error", "not-found", "no such resource")])
+        case AccessRefused():
+            return outcome_reply(403, [Issue("error", "forbidden", str(error))])
+        case Busy():
+            retry = (("Retry-After", str(error.retry_after_s)),)
+            return outcome_reply(429, [Issue("error", "throttled", str(error))], retry)
+        case Unavailable():
+            return outcome_reply(503, [Issue("error", "transient", str(error))], (("Retry-After", "1"),))
+        case SetupWrong() | RulesetBroken():
+            return outcome_reply(400, [Issue("error", "invalid", str(error))])
+        case IntegrityBroken():
+            _log.error("integrity broken", code=error.code)
+            return outcome_reply(500, [Issue("fatal", "exception", "stored data failed its check; nothing is shown")])
+        case _:
+            _log.error("unexpected error", code=error.code)
+            return outcome_reply(500, [Issue("fatal", "exception", f"internal error ({error.code})")])
+
+
+def as_response(reply: Reply, *, head: bool = False) -> Response:
+    """Turn a reply into bytes on the wire."""
+    body = b"" if head else reply.body
+    response = Response(content=body, status_code=reply.status, media_type=None)
+    if reply.body:
+        response.headers["Content-Type"] = reply.content_type
+    for name, value in reply.headers:
+        response.headers.append(name, value)
+    return response
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure of ``app`` with an OperationOutcome."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        return as_response(reply_to(error if isinstance(error, BridgeError) else BridgeError(str(error))))
+
+    async def routing(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        code = {404: "not-found", 405: "not-supported"}.get(status, "processing")
+        return as_response(outcome_reply(status, [Issue("error", code, "no such interaction at this address")]))
+
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        _log.error("unforeseen error", code=type(error).__name__)
+        return as_response(outcome_reply(500, [Issue("fatal", "exception", "internal error")]))
+
+    app.add_exception_handler(BridgeError, ours)
+    app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(Exception, unforeseen)

@@ -1,0 +1,131 @@
+"""FHIR RESTful interactions (R4 http.html): each route hands bytes to a line and sends what it replies."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Request, Response
+
+from fhir_bridge.errors import Issue, RecordRefused
+from fhir_bridge.http.caller import requester_of, services_of
+from fhir_bridge.http.errors import as_response
+from fhir_bridge.model.ingest import Interaction
+
+router = APIRouter()
+Params = list[tuple[str, str]]
+
+
+@router.post("")
+@router.post("/")
+async def bundle(request: Request) -> Response:
+    """Take a transaction, batch or collection bundle."""
+    who = await requester_of(request)
+    body = await _body(request)
+    content_type = request.headers.get("content-type", "")
+    return as_response(await services_of(request).write.bundle(who, body, content_type))
+
+
+@router.get("/Patient/{record_id}/$everything")
+async def everything(request: Request, record_id: str) -> Response:
+    """Return one timeline of a person: all permitted records of all linked charts."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.everything(who, record_id, _query(request)))
+
+
+@router.get("/{type_name}/{record_id}/_history/{version}/$receipt")
+async def version_receipt(request: Request, type_name: str, record_id: str, version: str) -> Response:
+    """Return the receipt of one version of a record."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.receipt(who, type_name, record_id, version))
+
+
+@router.get("/{type_name}/{record_id}/$receipt")
+async def receipt(request: Request, type_name: str, record_id: str) -> Response:
+    """Return the receipt of the current version of a record."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.receipt(who, type_name, record_id, None))
+
+
+@router.get("/{type_name}/{record_id}/_history/{version}")
+async def vread(request: Request, type_name: str, record_id: str, version: str) -> Response:
+    """Read one version."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.vread(who, type_name, record_id, version))
+
+
+@router.get("/{type_name}/{record_id}/_history")
+async def history(request: Request, type_name: str, record_id: str) -> Response:
+    """Return the versions of a record, newest first."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.history(who, type_name, record_id, _query(request)))
+
+
+@router.post("/{type_name}/_search")
+async def search_by_post(request: Request, type_name: str) -> Response:
+    """Search with the criteria in the body, where no log of addresses sees them."""
+    who = await requester_of(request)
+    form = parse_qsl((await _body(request)).decode("utf-8", "replace"), keep_blank_values=True)
+    return as_response(await services_of(request).answer.search(who, type_name, _query(request) + form))
+
+
+@router.get("/{type_name}/{record_id}")
+async def read(request: Request, type_name: str, record_id: str) -> Response:
+    """Read the current version of a record."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.read(who, type_name, record_id))
+
+
+@router.get("/{type_name}")
+async def search(request: Request, type_name: str) -> Response:
+    """Search one type, in one person's permitted view."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.search(who, type_name, _query(request)))
+
+
+@router.post("/{type_name}")
+async def create(request: Request, type_name: str) -> Response:
+    """Create a record; ``If-None-Exist`` makes it conditional."""
+    conditional = request.headers.get("if-none-exist")
+    return await _write(request, Interaction("POST", type_name, if_none_exist=conditional))
+
+
+@router.put("/{type_name}/{record_id}")
+async def update(request: Request, type_name: str, record_id: str) -> Response:
+    """Create or update the sender's own record under its local id."""
+    return await _write(request, Interaction("PUT", type_name, record_id, if_match=_if_match(request)))
+
+
+@router.delete("/{type_name}/{record_id}")
+async def delete(request: Request, type_name: str, record_id: str) -> Response:
+    """Mark the sender's own record deleted; its versions stay in the history."""
+    return await _write(request, Interaction("DELETE", type_name, record_id, if_match=_if_match(request)))
+
+
+async def _write(request: Request, interaction: Interaction) -> Response:
+    who = await requester_of(request)
+    body = await _body(request)
+    content_type = request.headers.get("content-type", "")
+    prefer = request.headers.get("prefer", "")
+    return as_response(await services_of(request).write.single(who, interaction, body, content_type, prefer))
+
+
+async def _body(request: Request) -> bytes:
+    """Return the request's body, refused as soon as it exceeds the limit."""
+    limit = services_of(request).max_body_bytes
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > limit:
+            raise RecordRefused([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
+    return bytes(received)
+
+
+def _query(request: Request) -> Params:
+    return list(request.query_params.multi_items())
+
+
+def _if_match(request: Request) -> str | None:
+    value = request.headers.get("if-match")
+    if value is None:
+        return None
+    return value.strip().removeprefix("W/").strip('"')

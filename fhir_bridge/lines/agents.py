@@ -1,0 +1,108 @@
+"""Records that a patient's agent writes: validated like any other, but no institution's rules touch them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from fhir_bridge.errors import RecordRefused
+from fhir_bridge.fhir.json import parse, render
+from fhir_bridge.fhir.references import walk
+from fhir_bridge.fhir.search import codes, extract
+from fhir_bridge.fhir.timeline import dated
+from fhir_bridge.intake import Limits, receive
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.model.ids import INSTITUTION_SYSTEM, canonical_id, content_digest
+from fhir_bridge.model.ingest import Body, ChartRef, IndexRow, Interaction, Normalized, Received, Refusal
+from fhir_bridge.ports.ambient import Randomness
+
+AGENT = "agent"
+_SOURCE = "urn:fhir-bridge:agent"
+
+
+def agent_record(received: Received, home: ChartRef, registry: Registry, randomness: Randomness) -> Normalized:
+    """Return a patient's own record, ready to be sealed in the chart where the patient is enrolled.
+
+    Raises:
+        RecordRefused: The body is not a valid resource of the interaction's type.
+    """
+    reception = receive(received, Limits())
+    entry = reception.entries[0] if reception.entries else None
+    if entry is None or isinstance(entry, Refusal):
+        raise RecordRefused(reception.refused or (entry.issues if entry is not None else ()))
+    if entry.resource is None:
+        raise RecordRefused(reception.refused)
+    key = registry.id_key(home.institution)
+    local_id = entry.interaction.id or _fresh_id(randomness)
+    record_id = canonical_id(key, entry.interaction.type, local_id)
+    content = _content(entry.resource, record_id, home, key)
+    row = _row(content, record_id, home, key)
+    rendered = render(content)
+    return Normalized(
+        index=0,
+        interaction=Interaction(entry.interaction.method, entry.interaction.type, record_id),
+        chart=home,
+        type=entry.interaction.type,
+        id=record_id,
+        local_id=local_id,
+        original=entry.original,
+        content=rendered,
+        stamp_at=rendered.index(b'"meta":{') + len(b'"meta":{'),
+        row=row,
+        identifiers=(),
+        lineage=b"[]",
+        ruleset="",
+        flags=entry.flags,
+    )
+
+
+def patient_of(record: Normalized) -> str | None:
+    """Return the literal reference in ``patient`` of an agent's record."""
+    reference = parse(record.content).get("patient", {}).get("reference")
+    return reference if isinstance(reference, str) else None
+
+
+def _content(resource: Body, record_id: str, home: ChartRef, key: bytes) -> Body:
+    given = resource.get("meta", {})
+    meta: dict[str, Any] = {name: given[name] for name in ("profile", "security") if name in given}
+    meta["source"] = _SOURCE
+    meta["tag"] = [{"system": INSTITUTION_SYSTEM, "code": home.institution}]
+    content: Body = {"resourceType": resource["resourceType"], "id": record_id, "meta": meta}
+    content |= {name: value for name, value in resource.items() if name not in content}
+    for reference in walk(content):
+        target = reference.get("reference")
+        if isinstance(target, str) and target.startswith("Patient/"):
+            reference["reference"] = _patient(target, home, key)
+    return content
+
+
+def _patient(reference: str, home: ChartRef, key: bytes) -> str:
+    """Return a canonical reference for one that uses the local id of the home institution."""
+    canonical = canonical_id(key, "Patient", reference.removeprefix("Patient/"))
+    return f"Patient/{canonical}" if canonical == home.patient_id else reference
+
+
+def _row(content: Body, record_id: str, home: ChartRef, key: bytes) -> IndexRow:
+    start, period = dated(content)
+    labels = content["meta"].get("security", [])
+    return IndexRow(
+        type=content["resourceType"],
+        id=record_id,
+        version="",
+        deleted=False,
+        origin=home.institution,
+        author=AGENT,
+        last_updated_us=0,
+        source_updated_us=None,
+        dated_us=start,
+        labels=tuple(f"{label.get('system', '')}|{label.get('code', '')}" for label in labels),
+        codes=codes(content),
+        data_period_us=period,
+        search=extract(content),
+        references=tuple(r["reference"] for r in walk(content) if isinstance(r.get("reference"), str)),
+        content=content_digest(key, render(content)),
+    )
+
+
+def _fresh_id(randomness: Randomness) -> str:
+    return base64.b32encode(randomness.token(15)).decode().lower()

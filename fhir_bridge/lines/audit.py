@@ -1,0 +1,293 @@
+"""Record every access in the chart it concerns, before the answer leaves, and anchor the chains' heads.
+
+Each AuditEvent is sealed in its chart and chained on the one before; accesses
+that concern no chart (nothing found) go to a chain of the asking institution.
+Many accesses share one durable commit. Once per audit epoch the blinded heads
+go to the ledger.
+
+Invariants:
+    * :meth:`AuditLine.record` returns when the entries are durable;
+    * an epoch's envelope is stored before it is submitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlencode
+
+import msgspec
+
+from fhir_bridge.errors import BridgeError, Unavailable
+from fhir_bridge.fhir.json import render
+from fhir_bridge.lines.notary import Notary
+from fhir_bridge.lines.people import Sight
+from fhir_bridge.lines.registry import OPERATOR, Registry
+from fhir_bridge.model.access import Decision, Found, Requester
+from fhir_bridge.model.ingest import ChartRef
+from fhir_bridge.ports.ambient import Clock, Randomness
+from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.vault import AuditEntry, Document, Vault, Work
+from fhir_bridge.proof import GENESIS, Access, access_epoch, audit_event, chain_head, entry_commitment
+from fhir_bridge.seal import open_blob, seal_blob
+from fhir_bridge.settings import AuditSettings
+from fhir_bridge.telemetry import logger
+
+_log = logger("audit")
+_DOMAIN = "audit"
+_EPOCHS = "audit-epochs"
+_INCLUDED = "audit-included"
+_SALT_BYTES = 32
+_RETRY_S = 0.5
+_CODES = {"history": "history-instance", "search": "search-type", "everything": "operation", "receipt": "operation"}
+_NO_CHART = "none-"
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """What was asked: kind, type, canonical id if one record was named, and the parameters."""
+
+    name: str
+    type: str
+    id: str | None = None
+    query: Sequence[tuple[str, str]] = ()
+
+    @property
+    def request(self) -> str:
+        """Method, path and query, with canonical ids."""
+        path = self.type if self.id is None else f"{self.type}/{self.id}"
+        suffix = f"/${self.name}" if self.name in ("everything", "receipt") else ""
+        return f"GET {path}{suffix}" + (f"?{urlencode(list(self.query))}" if self.query else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    chain: str
+    key: bytes
+    event: bytes
+
+
+class AuditLine:
+    """Writes the access log and closes its epochs."""
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        keys: KeyStore,
+        registry: Registry,
+        notary: Notary,
+        clock: Clock,
+        randomness: Randomness,
+        settings: AuditSettings,
+    ) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._registry = registry
+        self._notary = notary
+        self._clock = clock
+        self._randomness = randomness
+        self._settings = settings
+        self._heads: dict[str, tuple[int, bytes]] = {}
+        self._included: dict[str, int] = {}
+        self._epoch = 0
+        self._waiting: asyncio.Queue[tuple[list[_Pending], asyncio.Future[None]]] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Read the heads, submit an epoch that a crash kept from the ledger, begin to write."""
+        for chain, counter, head in await self._vault.audit_heads():
+            self._heads[chain] = (counter, head)
+        for chain, value in await self._vault.documents(_INCLUDED):
+            self._included[chain] = int(value)
+        last = await self._vault.documents(_EPOCHS)
+        if last:
+            number, value = last[-1]
+            self._epoch = int(number) + 1
+            await self._notary.submit(self._open_epoch(number, value))
+        self._tasks = [asyncio.create_task(self._write_forever()), asyncio.create_task(self._close_epochs())]
+
+    async def stop(self) -> None:
+        """Write what waits, put the heads of unanchored entries on the ledger, stop."""
+        self._tasks[1].cancel()
+        await self._waiting.join()
+        self._tasks[0].cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._changed():
+            try:
+                await self.close_epoch()
+            except Unavailable as error:
+                _log.error("epoch left open", code=error.code)
+
+    # --- writing
+
+    async def record(
+        self, who: Requester, interaction: Interaction, sight: Sight, found: Sequence[Found], now: datetime
+    ) -> None:
+        """Record one access, in every chart of which something is shown; durable on return.
+
+        Raises:
+            Unavailable: Not recorded; nothing may be answered.
+        """
+        entries = [self._entry(who, interaction, ref, shown, sight, now) for ref, shown in _by_chart(sight, found)]
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((entries or [self._unfound(who, interaction, now)], written))
+        await written
+
+    async def events(self, charts: Sequence[ChartRef]) -> list[bytes]:
+        """Return the AuditEvents of charts, newest first."""
+        dated: list[tuple[str, bytes]] = []
+        for chart in charts:
+            key = self._registry.chart_key(chart)
+            for entry in await self._vault.audits(chart.chart):
+                event = open_blob(key, _DOMAIN, f"{entry.chain}/{entry.counter}", entry.envelope)[_SALT_BYTES:]
+                dated.append((msgspec.json.decode(event, type=_Recorded).recorded, event))
+        return [event for _, event in sorted(dated, key=lambda each: each[0], reverse=True)]
+
+    def _entry(
+        self,
+        who: Requester,
+        interaction: Interaction,
+        ref: ChartRef,
+        shown: Sequence[Found],
+        sight: Sight,
+        now: datetime,
+    ) -> _Pending:
+        record = f"{shown[0].row.type}/{shown[0].row.id}" if interaction.id and len(shown) == 1 else None
+        access = self._access(who, interaction, sight.decision(ref.chart), ref.patient_id, record, len(shown), now)
+        return _Pending(ref.chart, self._registry.chart_key(ref), self._event(access))
+
+    def _unfound(self, who: Requester, interaction: Interaction, now: datetime) -> _Pending:
+        """An access that showed nothing: it concerns no chart, whether something is hidden or not."""
+        owner = who.institution or OPERATOR
+        decision = Decision("", lambda _: False, self._notary.height, "", now)
+        access = self._access(who, interaction, decision, None, None, 0, now)
+        name = KeyName(KeyKind.INSTITUTION, owner, _DOMAIN)
+        return _Pending(_NO_CHART + owner, self._keys.ensure([name])[name], self._event(access))
+
+    def _access(
+        self,
+        who: Requester,
+        interaction: Interaction,
+        decision: Decision,
+        patient: str | None,
+        record: str | None,
+        count: int,
+        now: datetime,
+    ) -> Access:
+        return Access(
+            requester=who,
+            interaction=_CODES.get(interaction.name, interaction.name),
+            request=interaction.request,
+            outcome="0" if count else "4",
+            at=now,
+            height=decision.height,
+            evaluator=decision.evaluator,
+            basis=decision.basis,
+            patient=patient,
+            record=record,
+            count=count,
+            consents=decision.policies,
+        )
+
+    def _event(self, access: Access) -> bytes:
+        return render(audit_event(access, event_id=self._randomness.token(16).hex()))
+
+    async def _write_forever(self) -> None:
+        while True:
+            group = [await self._waiting.get()]
+            while not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+            try:
+                await self._write([entry for entries, _ in group for entry in entries])
+            except BridgeError as error:
+                _fail(group, error)
+            except Exception:
+                _fail(group, Unavailable("the access could not be recorded"))
+            else:
+                for _, written in group:
+                    if not written.done():
+                        written.set_result(None)
+            finally:
+                for _ in group:
+                    self._waiting.task_done()
+
+    async def _write(self, pending: Sequence[_Pending]) -> None:
+        heads = dict[str, tuple[int, bytes]]()
+        entries = []
+        for each in pending:
+            counter, previous = heads.get(each.chain) or self._heads.get(each.chain, (0, GENESIS))
+            salt = self._randomness.token(_SALT_BYTES)
+            head = chain_head(previous, counter + 1, entry_commitment(salt, each.event))
+            place = f"{each.chain}/{counter + 1}"
+            envelope = seal_blob(each.key, _DOMAIN, place, salt + each.event, self._randomness)
+            entries.append(AuditEntry(each.chain, counter + 1, previous, head, envelope))
+            heads[each.chain] = (counter + 1, head)
+        await self._vault.commit(Work(audits=entries), None)
+        self._heads |= heads
+
+    # --- epochs
+
+    async def _close_epochs(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.epoch_s)
+            try:
+                await self.close_epoch()
+            except BridgeError as error:
+                _log.error("epoch failed", code=error.code)
+
+    async def close_epoch(self) -> None:
+        """Put the blinded heads that changed since the last epoch on the ledger; an empty epoch is all padding."""
+        changed = self._changed()
+        epoch = access_epoch(changed, self._randomness)
+        number = f"{self._epoch:012d}"
+        envelope = self._notary.sign_access_head(self._epoch, epoch.root, epoch.count)
+        content = msgspec.msgpack.encode((envelope, epoch.openings))
+        sealed = seal_blob(self._epoch_key(), _EPOCHS, number, content, self._randomness)
+        documents = [Document(_EPOCHS, number, sealed)]
+        documents += [Document(_INCLUDED, chain, str(counter).encode()) for chain, counter, _ in changed]
+        await self._vault.commit(Work(documents=documents), None)
+        self._epoch += 1
+        self._included |= {chain: counter for chain, counter, _ in changed}
+        while True:
+            try:
+                await self._notary.submit(envelope)
+                return
+            except Unavailable:
+                await asyncio.sleep(_RETRY_S)
+
+    def _changed(self) -> list[tuple[str, int, bytes]]:
+        return [
+            (chain, counter, head)
+            for chain, (counter, head) in sorted(self._heads.items())
+            if counter > self._included.get(chain, 0)
+        ]
+
+    def _open_epoch(self, number: str, value: bytes) -> bytes:
+        envelope, _ = msgspec.msgpack.decode(
+            open_blob(self._epoch_key(), _EPOCHS, number, value), type=tuple[bytes, object]
+        )
+        return envelope
+
+    def _epoch_key(self) -> bytes:
+        name = KeyName(KeyKind.INSTITUTION, OPERATOR, _EPOCHS)
+        return self._keys.ensure([name])[name]
+
+
+class _Recorded(msgspec.Struct):
+    recorded: str
+
+
+def _by_chart(sight: Sight, found: Sequence[Found]) -> list[tuple[ChartRef, list[Found]]]:
+    shown: dict[str, list[Found]] = {}
+    for each in found:
+        shown.setdefault(each.chart, []).append(each)
+    return [(ref, shown[ref.chart]) for ref in sight.charts if ref.chart in shown]
+
+
+def _fail(group: Sequence[tuple[list[_Pending], asyncio.Future[None]]], error: BridgeError) -> None:
+    for _, written in group:
+        if not written.done():
+            written.set_exception(error)

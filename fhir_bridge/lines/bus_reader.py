@@ -1,0 +1,132 @@
+"""Reads the bus into the ingest line, and tells whoever fed a message what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fhir_bridge.errors import Unavailable
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.model.ingest import Anchored, FhirVersion, Position, Received
+from fhir_bridge.ports.ambient import Clock
+from fhir_bridge.ports.bus import Bus, Message
+from fhir_bridge.ports.vault import Vault
+from fhir_bridge.telemetry import logger
+
+_log = logger("bus")
+_WAIT_MS = 200
+_MAX_MESSAGES = 64
+_MAX_BYTES = 8 << 20
+_ACKNOWLEDGE_S = 0.2
+_RETRY_S = 1.0
+
+
+class BusReader:
+    """One reader of one bus; positions come from the vault, so a restart reads on where the vault stands."""
+
+    def __init__(self, *, bus: Bus, vault: Vault, registry: Registry, ingest: IngestLine, clock: Clock) -> None:
+        self._bus = bus
+        self._vault = vault
+        self._registry = registry
+        self._ingest = ingest
+        self._clock = clock
+        self._waiting: dict[Position, asyncio.Future[Anchored]] = {}
+        self._early: dict[Position, Anchored] = {}
+        self._feeding = 0
+        self._committed: list[Position] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to read every institution's stream."""
+        positions = await self._vault.positions(self._bus.name)
+        await self._bus.start(sorted(self._registry.institutions), positions)
+        self._tasks = [asyncio.create_task(self._read_forever()), asyncio.create_task(self._acknowledge_forever())]
+
+    async def stop(self) -> None:
+        """Stop reading; call it when the line has finished what it took."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._acknowledge()
+        await self._bus.close()
+
+    async def pause(self) -> None:
+        """Take no further message; those on the line go on."""
+        if self._tasks:
+            self._tasks[0].cancel()
+            await asyncio.gather(self._tasks[0], return_exceptions=True)
+
+    async def subscribe(self, institution: str) -> None:
+        """Read one more institution's stream."""
+        await self._bus.subscribe(institution)
+
+    async def feed(self, institution: str, body: bytes, content_type: str) -> Anchored:
+        """Put a message on the bus, durably, and wait until this reader has brought it through the line."""
+        self._feeding += 1
+        try:
+            headers = [("content-type", content_type.encode())] if content_type else []
+            position = await self._bus.put(institution, body, headers)
+            early = self._early.pop(position, None)
+            if early is not None:
+                return early
+            waiting: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
+            self._waiting[position] = waiting
+            return await waiting
+        finally:
+            self._feeding -= 1
+            if not self._feeding:
+                self._early.clear()
+
+    async def _read_forever(self) -> None:
+        while True:
+            await self._ingest.room()
+            try:
+                messages = await self._bus.take(max_messages=_MAX_MESSAGES, max_bytes=_MAX_BYTES, wait_ms=_WAIT_MS)
+            except Unavailable as error:
+                _log.error("bus unavailable", code=error.code)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for message in messages:
+                self._put_on_line(message)
+
+    def _put_on_line(self, message: Message) -> None:
+        known = self._registry.institution(message.institution)
+        headers = dict(message.headers)
+        version = headers.get("fhir-version", b"").decode("ascii", "replace")
+        done = self._ingest.submit(
+            Received(
+                message.institution,
+                FhirVersion(version) if version in list(FhirVersion) else known.fhir_version,
+                message.value,
+                self._clock.now(),
+                headers.get("content-type", b"application/fhir+json").decode("ascii", "replace"),
+                None,
+                message.position,
+            )
+        )
+        done.add_done_callback(lambda future: self._finished(message.position, future))
+
+    def _finished(self, position: Position, future: asyncio.Future[Anchored]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            return
+        waiting = self._waiting.pop(position, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(future.result())
+        elif self._feeding:
+            self._early[position] = future.result()
+        self._committed.append(position)
+
+    async def _acknowledge_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_ACKNOWLEDGE_S)
+            await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        """Advise the bus of everything committed since the last time, many messages at once."""
+        positions, self._committed = self._committed, []
+        if not positions:
+            return
+        try:
+            await self._bus.acknowledge(positions)
+        except Unavailable as error:
+            _log.error("acknowledge failed", code=error.code)

@@ -1,0 +1,69 @@
+"""The CapabilityStatement, made from the tables that the code itself uses."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from fhir_bridge import __version__
+from fhir_bridge.fhir.json import render
+from fhir_bridge.fhir.search import parameters_of
+from fhir_bridge.fhir.tables import patient_compartment
+from fhir_bridge.model.ids import DIRECTORY_TYPES
+from fhir_bridge.model.ingest import instant
+
+_READ_ONLY = frozenset({"AuditEvent", "Provenance"})
+
+
+def capability_statement(base_url: str, now: datetime) -> bytes:
+    """Return the CapabilityStatement of this service as bytes (R4 capabilitystatement.html)."""
+    statement = {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": instant(now),
+        "kind": "instance",
+        "software": {"name": "fhir-bridge", "version": __version__},
+        "implementation": {"description": "fhir-bridge", "url": f"{base_url}/fhir"},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json"],
+        "rest": [{"mode": "server", "security": _security(base_url), "resource": _resources(), **_system()}],
+    }
+    return render(statement)
+
+
+def _security(base_url: str) -> dict[str, Any]:
+    coding = {"system": "http://terminology.hl7.org/CodeSystem/restful-security-service", "code": "SMART-on-FHIR"}
+    oauth = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+    endpoint = {"url": oauth, "extension": [{"url": "token", "valueUri": f"{base_url}/token"}]}
+    return {"extension": [endpoint], "service": [{"coding": [coding]}]}
+
+
+def _system() -> dict[str, Any]:
+    return {"interaction": [{"code": "transaction"}, {"code": "batch"}]}
+
+
+@lru_cache(maxsize=1)
+def _resources() -> list[dict[str, Any]]:
+    return [_resource(name) for name in sorted({*patient_compartment(), *DIRECTORY_TYPES, "Medication", "Patient"})]
+
+
+def _resource(name: str) -> dict[str, Any]:
+    interactions = ["read", "search-type"]
+    if name not in _READ_ONLY:
+        interactions += ["vread", "history-instance", "create", "update", "delete"]
+    parameters = [{"name": each, "type": kind} for each, kind in sorted(parameters_of(name).items())]
+    entry: dict[str, Any] = {
+        "type": name,
+        "interaction": [{"code": code} for code in interactions],
+        "versioning": "versioned-update",
+        "readHistory": name not in _READ_ONLY,
+        "updateCreate": name not in _READ_ONLY,
+        "searchParam": parameters,
+    }
+    if name == "Patient":
+        definition = "http://hl7.org/fhir/OperationDefinition/Patient-everything"
+        entry["operation"] = [{"name": "everything", "definition": definition}]
+    if name in DIRECTORY_TYPES:
+        entry["documentation"] = "Directory: readable with any valid token."
+    return entry

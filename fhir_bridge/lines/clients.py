@@ -1,0 +1,41 @@
+"""Registered clients, kept as sealed documents of the vault and looked up in memory."""
+
+from __future__ import annotations
+
+from fhir_bridge.lines.registry import OPERATOR
+from fhir_bridge.model.clients import Client, decode_client, encode_client
+from fhir_bridge.ports.ambient import Randomness
+from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.vault import Document, Vault, Work
+from fhir_bridge.seal import open_blob, seal_blob
+
+_COLLECTION = "clients"
+
+
+class Clients:
+    """Keeps :class:`fhir_bridge.ports.clients.ClientRegistry`; a change counts at once."""
+
+    def __init__(self, vault: Vault, keys: KeyStore, randomness: Randomness) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._randomness = randomness
+        self._known: dict[str, Client] = {}
+
+    async def load(self) -> None:
+        """Read all clients; called once at start."""
+        for client_id, value in await self._vault.documents(_COLLECTION):
+            self._known[client_id] = decode_client(open_blob(self._key(), _COLLECTION, client_id, value))
+
+    async def find(self, client_id: str) -> Client | None:
+        """Return a client, active or not, or None."""
+        return self._known.get(client_id)
+
+    async def add(self, client: Client) -> None:
+        """Store a client, or replace the one of the same id; durable on return."""
+        sealed = seal_blob(self._key(), _COLLECTION, client.client_id, encode_client(client), self._randomness)
+        await self._vault.commit(Work(documents=[Document(_COLLECTION, client.client_id, sealed)]), None)
+        self._known[client.client_id] = client
+
+    def _key(self) -> bytes:
+        name = KeyName(KeyKind.INSTITUTION, OPERATOR)
+        return self._keys.ensure([name])[name]

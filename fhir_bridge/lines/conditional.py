@@ -1,0 +1,67 @@
+"""Conditional create and the blind look-up of an institution's own patients by exact identifier.
+
+Matches the sender's own records only, so a match never tells one institution
+about another's (docs/search.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import parse_qsl
+
+from fhir_bridge.errors import Issue
+from fhir_bridge.lines.staging import Layer, Refused
+from fhir_bridge.model.ids import identifier_token
+from fhir_bridge.model.ingest import IndexRow, Normalized
+from fhir_bridge.ports.vault import Document, Vault
+
+COLLECTION = "identifiers"
+
+
+def identifier_documents(record: Normalized, id_key: bytes) -> list[Document]:
+    """Return the look-up documents of a Patient's identifiers: blind token / canonical id."""
+    return [
+        Document(COLLECTION, f"{identifier_token(id_key, identifier)}/{record.id}", record.chart.chart.encode())
+        for identifier in record.identifiers
+    ]
+
+
+async def patients_with(vault: Vault, id_key: bytes, identifier: str) -> list[str]:
+    """Return the canonical ids of an institution's own patients that carry ``system|value``."""
+    token = identifier_token(id_key, identifier)
+    found = await vault.documents(COLLECTION, token + "/")
+    return [key.removeprefix(token + "/") for key, _ in found]
+
+
+def criterion(query: str) -> str:
+    """Return the ``system|value`` of an ``If-None-Exist`` query.
+
+    Raises:
+        Refused: Anything but one ``identifier=system|value``.
+    """
+    pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True)
+    if len(pairs) == 1 and pairs[0][0] == "identifier" and "|" in pairs[0][1]:
+        return pairs[0][1]
+    problem = Issue("error", "not-supported", "If-None-Exist takes identifier=system|value and nothing else")
+    raise Refused("400 Bad Request", problem)
+
+
+def match_among(type_name: str, identifier: str, layer: Layer, charts: Collection[str]) -> IndexRow | None:
+    """Return the one current record of a type in these charts that carries an identifier, or None.
+
+    Raises:
+        Refused: There are several.
+    """
+    found: dict[str, IndexRow] = {}
+    for chart in charts:
+        for history in layer.all_histories(chart):
+            newest = history[-1]
+            if newest.type == type_name and not newest.deleted and _carries(newest, identifier):
+                found[newest.id] = newest
+    if len(found) > 1:
+        raise Refused("412 Precondition Failed", Issue("error", "multiple-matches", "If-None-Exist is not selective"))
+    return next(iter(found.values()), None)
+
+
+def _carries(row: IndexRow, identifier: str) -> bool:
+    return any(f"{system or ''}|{value}" == identifier for system, value in row.search.get("identifier", ()))

@@ -1,0 +1,300 @@
+"""A patient's decision: consent → anchor. The only way by which anybody's view can widen.
+
+A consent is a record of the patient's chart, and an entry in the sealed list
+of every chart it covers; each list's hash stands on the ledger under a blinded
+path of that chart, changed by the path's owner key alone. Charts of one person
+have unrelated paths, keys and transactions.
+
+Invariants:
+    * a list counts only while its hash is the one the ledger holds now;
+    * a signed change is stored before it is submitted, so a crash between the
+      two is made good at the next start;
+    * an institution's own Consents enter a list of its own, which only narrows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from fhir_bridge.consent import ConsentEntry, ConsentList, compile_consent
+from fhir_bridge.errors import IntegrityBroken, Issue, NotPermitted, RecordRefused
+from fhir_bridge.fhir.json import parse
+from fhir_bridge.lines.agents import agent_record, patient_of
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.notary import Notary
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.staging import StagedRecord
+from fhir_bridge.lines.versions import microseconds
+from fhir_bridge.model.access import Requester
+from fhir_bridge.model.ingest import ChartRef, FhirVersion, Interaction, Outcome, Processed, Received, stamped
+from fhir_bridge.ports.ambient import Clock, Randomness
+from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.vault import Document, Vault, Work
+from fhir_bridge.seal import open_blob, seal_blob
+from fhir_bridge.telemetry import logger
+from ledger_core import ConsentState, Identity
+
+_log = logger("grant")
+_R4 = FhirVersion.R4
+_LISTS = "consents"
+_AGENTS = "agents"
+_OWNER = "owner"
+_INSTITUTION = "institution"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentLists:
+    """The lists of one chart that the ledger vouches for at ``height``.
+
+    ``is_sound`` is False when a stored list does not have the hash that the
+    ledger holds: then nobody but the patient may see anything of the chart.
+    """
+
+    owner: ConsentList | None
+    institution: ConsentList | None
+    height: int
+    is_sound: bool = True
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    """A sealed list with the counter of its change; ``envelope`` is the signed transaction that installs it."""
+
+    counter: int
+    content: bytes
+    envelope: bytes
+
+
+class GrantLine:
+    """Enrols patients' agents, takes consents, and gives the lists that decisions rest on."""
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        keys: KeyStore,
+        registry: Registry,
+        notary: Notary,
+        ingest: IngestLine,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._registry = registry
+        self._notary = notary
+        self._ingest = ingest
+        self._clock = clock
+        self._randomness = randomness
+        self._changing = asyncio.Lock()
+        self._held: dict[tuple[str, str], list[_Stored]] = {}
+        self._enrolled: set[str] = set()
+
+    async def start(self) -> None:
+        """Read the lists and submit every signed change that a crash kept from the ledger."""
+        for chart_id, _ in await self._vault.documents(_AGENTS):
+            self._enrolled.add(chart_id)
+        for key, value in await self._vault.documents(_LISTS):
+            chart_id, who, _ = key.split("/")
+            chart = self._registry.chart(chart_id)
+            if chart is None:
+                _log.error("consent list of an unknown chart")
+                continue
+            stored = msgspec.msgpack.decode(
+                open_blob(self._registry.chart_key(chart), _LISTS, key, value), type=_Stored
+            )
+            self._held.setdefault((chart_id, who), []).append(stored)
+        for (chart_id, who), versions in list(self._held.items()):
+            newest = max(versions, key=lambda stored: stored.counter)
+            chart = self._registry.chart(chart_id)
+            if chart is not None and newest.envelope and self._counter(chart, who) < newest.counter:
+                await self._notary.submit(newest.envelope)
+
+    # --- agents
+
+    async def enrol(self, chart: ChartRef) -> int:
+        """Make owner keys for every chart of the person and open their consent paths; return how many are open."""
+        async with self._changing:
+            await self._vault.commit(Work(documents=[Document(_AGENTS, chart.chart, b"1")]), None)
+            self._enrolled.add(chart.chart)
+            return await self._open_paths(chart)
+
+    async def follow_links(self) -> None:
+        """Open paths for charts that were linked to an enrolled patient since; no consent covers them yet."""
+        async with self._changing:
+            for chart_id in sorted(self._enrolled):
+                chart = self._registry.chart(chart_id)
+                if chart is not None:
+                    await self._open_paths(chart)
+
+    async def _open_paths(self, chart: ChartRef) -> int:
+        linked = self._registry.linked(chart)
+        for each in linked:
+            owner = Identity.from_private_bytes(self._key(KeyKind.PATH_OWNER, each))
+            await self._notary.open_path(self._key(KeyKind.CONSENT_SECRET, each), owner.public, each.institution)
+            kept = self._newest(each, _INSTITUTION)
+            if kept is not None and self._counter(each, _INSTITUTION) < kept.counter:
+                await self._publish_restriction(each, ConsentList.decode(kept.content))
+        return len(linked)
+
+    # --- consents
+
+    async def write(self, who: Requester, interaction: Interaction, body: bytes) -> Outcome:
+        """Take a Consent from a patient's agent; it is in force when this returns.
+
+        Raises:
+            NotPermitted: Another resource type, or a deletion (set its status to inactive instead).
+            RecordRefused: The body is no valid Consent about this patient.
+            Unavailable: Not taken; safe to retry.
+        """
+        if interaction.type != "Consent" or interaction.method == "DELETE":
+            raise NotPermitted("a patient's token creates and updates Consent resources only")
+        home = self._registry.chart_of_patient(who.patient or "")
+        if home is None:
+            raise NotPermitted("this patient is not enrolled here")
+        received = Received(home.institution, _R4, body, self._clock.now(), interaction=interaction)
+        record = agent_record(received, home, self._registry, self._randomness)
+        self._check_patient(patient_of(record), home)
+        async with self._changing:
+            done = await self._ingest.push_processed(received, Processed("single", (record,)))
+            if done.refused:
+                raise RecordRefused(done.refused)
+            outcome = done.outcomes[0]
+            if outcome.last_updated is None:
+                raise IntegrityBroken("a stored consent has no time")
+            stored = stamped(record, version=outcome.version, last_updated=outcome.last_updated)
+            await self._install(home, outcome, stored)
+        return outcome
+
+    async def restrict(self, staged: StagedRecord) -> None:
+        """Enter a Consent that an institution sent into that institution's own list of the chart."""
+        body = stamped(staged.record, version=staged.row.version, last_updated=self._clock.now())
+        entry = self._entry(staged.row.id, staged.row.version, body, (staged.chart.chart,))
+        async with self._changing:
+            listed = self._list(staged.chart, _INSTITUTION).with_entry(entry)
+            await self._publish_restriction(staged.chart, listed)
+
+    async def _install(self, home: ChartRef, outcome: Outcome, body: bytes) -> None:
+        """Sign the consent into the list of every chart it covers, store all, then submit all."""
+        before = self._list(home, _OWNER).find(outcome.id)
+        linked = list(self._registry.linked(home))
+        covered = tuple(chart.chart for chart in linked)
+        formerly = before.charts if before is not None else ()
+        charts = linked + [c for c in map(self._registry.chart, formerly) if c is not None and c.chart not in covered]
+        changes = []
+        for chart in charts:
+            entry = self._entry(outcome.id, outcome.version, body, covered)
+            listed = self._list(chart, _OWNER).with_entry(entry)
+            owner = Identity.from_private_bytes(self._key(KeyKind.PATH_OWNER, chart))
+            counter = self._counter(chart, _OWNER) + 1
+            envelope = self._notary.sign_consent(self._path(chart), counter, listed.list_hash(), owner)
+            changes.append((chart, _OWNER, _Stored(counter, listed.encode(), envelope)))
+        await self._store(changes)
+        for _, _, stored in changes:
+            await self._notary.submit(stored.envelope)
+
+    async def _publish_restriction(self, chart: ChartRef, listed: ConsentList) -> None:
+        counter = self._counter(chart, _INSTITUTION) + 1
+        envelope = b""
+        if self._state(chart) is not None:
+            envelope = self._notary.sign_restriction(
+                self._path(chart), counter, listed.list_hash(), chart.institution
+            )
+        await self._store([(chart, _INSTITUTION, _Stored(counter, listed.encode(), envelope))])
+        if envelope:
+            await self._notary.submit(envelope)
+
+    async def _store(self, changes: Iterable[tuple[ChartRef, str, _Stored]]) -> None:
+        """Store new lists beside the ones in force: until the ledger takes the change, the old one counts."""
+        documents = []
+        for chart, who, stored in changes:
+            key = f"{chart.chart}/{who}/{stored.counter % 2}"
+            sealed = seal_blob(
+                self._registry.chart_key(chart), _LISTS, key, msgspec.msgpack.encode(stored), self._randomness
+            )
+            documents.append(Document(_LISTS, key, sealed))
+        await self._vault.commit(Work(documents=documents), None)
+        for chart, who, stored in changes:
+            held = self._held.setdefault((chart.chart, who), [])
+            held[:] = [old for old in held if old.counter % 2 != stored.counter % 2] + [stored]
+
+    # --- what decisions rest on
+
+    def lists(self, chart: ChartRef) -> ConsentLists:
+        """Return the chart's lists whose hashes the ledger holds now."""
+        state = self._state(chart)
+        if state is None:
+            kept = self._newest(chart, _INSTITUTION)
+            institution = None if kept is None else ConsentList.decode(kept.content)
+            return ConsentLists(None, institution, self._notary.height)
+        current, height = state
+        owner = self._in_force(chart, _OWNER, current.owner_counter, current.owner_list)
+        own = self._in_force(chart, _INSTITUTION, current.institution_counter, current.institution_list)
+        if owner is None or own is None:
+            _log.error("consent list disagrees with the ledger")
+            return ConsentLists(None, None, height, is_sound=False)
+        return ConsentLists(owner, own, height)
+
+    def _in_force(self, chart: ChartRef, who: str, counter: int, list_hash: bytes) -> ConsentList | None:
+        if counter == 0:
+            return ConsentList()
+        for stored in self._held.get((chart.chart, who), ()):
+            if stored.counter == counter:
+                listed = ConsentList.decode(stored.content)
+                return listed if listed.list_hash() == list_hash else None
+        return None
+
+    def _list(self, chart: ChartRef, who: str) -> ConsentList:
+        lists = self.lists(chart)
+        if not lists.is_sound:
+            raise IntegrityBroken("the stored consent list is not the one on the ledger: run fsck")
+        found = lists.owner if who == _OWNER else lists.institution
+        return found or ConsentList()
+
+    def _state(self, chart: ChartRef) -> tuple[ConsentState, int] | None:
+        secret = self._keys.find(KeyName(KeyKind.CONSENT_SECRET, chart.institution, chart.chart))
+        if secret is None:
+            return None
+        state, height = self._notary.consent_state(self._notary.consent_path(secret))
+        return None if state is None else (state, height)
+
+    def _counter(self, chart: ChartRef, who: str) -> int:
+        found = self._state(chart)
+        if found is None:
+            kept = self._newest(chart, who)
+            return 0 if kept is None else kept.counter
+        state, _ = found
+        return state.owner_counter if who == _OWNER else state.institution_counter
+
+    def _newest(self, chart: ChartRef, who: str) -> _Stored | None:
+        return max(self._held.get((chart.chart, who), ()), key=lambda stored: stored.counter, default=None)
+
+    def _path(self, chart: ChartRef) -> bytes:
+        return self._notary.consent_path(self._key(KeyKind.CONSENT_SECRET, chart))
+
+    def _key(self, kind: KeyKind, chart: ChartRef) -> bytes:
+        name = KeyName(kind, chart.institution, chart.chart)
+        return self._keys.ensure([name])[name]
+
+    def _entry(self, consent_id: str, version: str, body: bytes, charts: Sequence[str]) -> ConsentEntry:
+        content = parse(body)
+        policy = compile_consent(content)
+        return ConsentEntry(
+            id=consent_id,
+            version=version,
+            status=str(content.get("status", "")),
+            valid=policy.valid,
+            salt=self._randomness.token(32),
+            body=body,
+            signed_at_us=microseconds(self._clock.now()),
+            charts=tuple(charts),
+        )
+
+    def _check_patient(self, reference: str | None, home: ChartRef) -> None:
+        own = {f"Patient/{chart.patient_id}" for chart in self._registry.linked(home)}
+        if reference not in own:
+            problem = "patient must refer to the Patient whose agent asks"
+            raise RecordRefused([Issue("error", "invalid", problem, "Consent.patient")])

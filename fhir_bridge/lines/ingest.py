@@ -1,0 +1,395 @@
+"""A record's way in: intake → normalize → seal → anchor.
+
+Messages from every entrance (bus, HTTP, command line) walk the same line. The
+pure rooms run side by side in workers; one committer then takes the messages
+in the order they came, gathers a group, and makes one vault commit of it:
+ciphertexts, index, source positions, dead letters and the batch to anchor. The
+sender is answered when that batch stands on the ledger.
+
+Invariants:
+    * messages of one bus partition are committed in their order;
+    * what is answered with success is durable and anchored;
+    * a message by bus is never dropped: it is committed, or it becomes a dead
+      letter in the very commit that moves its position on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from fhir_bridge.anchor import make_batch
+from fhir_bridge.errors import BridgeError, Busy, Issue, Unavailable
+from fhir_bridge.lines.charts import ChartBook, OpenChart
+from fhir_bridge.lines.conditional import criterion, identifier_documents, match_among, patients_with
+from fhir_bridge.lines.letters import letters_of, seal_letter
+from fhir_bridge.lines.notary import Notary
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.staging import Layer, Refused, StagedRecord, instant_of
+from fhir_bridge.model.ingest import (
+    Anchored,
+    ChartRef,
+    IndexRow,
+    Normalized,
+    Outcome,
+    Processed,
+    Received,
+    Refusal,
+    Sealed,
+    stamped,
+)
+from fhir_bridge.ports.ambient import Clock, Randomness
+from fhir_bridge.ports.keys import KeyStore
+from fhir_bridge.ports.rooms import Rooms
+from fhir_bridge.ports.vault import Batch, Document, SealedLetter, Segment, Vault, Work
+from fhir_bridge.seal import seal_record, seal_segment
+from fhir_bridge.settings import IngestSettings
+from fhir_bridge.telemetry import logger
+
+_log = logger("ingest")
+_RETRY_S = 0.5
+
+
+@dataclass(slots=True)
+class _Job:
+    received: Received
+    processed: asyncio.Task[Processed]
+    done: asyncio.Future[Anchored]
+    kind: str = "single"
+    outcomes: list[Outcome] = field(default_factory=list)
+    refused: tuple[Issue, ...] = ()
+    letters: list[SealedLetter] = field(default_factory=list)
+
+
+class IngestLine:
+    """Takes messages, answers when they are durable and anchored."""
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        keys: KeyStore,
+        registry: Registry,
+        book: ChartBook,
+        rooms: Rooms,
+        notary: Notary,
+        clock: Clock,
+        randomness: Randomness,
+        settings: IngestSettings,
+    ) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._registry = registry
+        self._book = book
+        self._rooms = rooms
+        self._notary = notary
+        self._clock = clock
+        self._randomness = randomness
+        self._settings = settings
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._waiting_bytes = self._waiting_jobs = 0
+        self._idle, self._roomy = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        self._roomy.set()
+        self._anchoring: asyncio.Queue[tuple[int, list[_Job]]] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_batch = -1
+        self._height: int | None = None
+        self.on_consent: Callable[[StagedRecord], Awaitable[None]] | None = None
+        self.counters = {"messages": 0, "entries": 0, "stored": 0, "refused": 0, "quarantined": 0}
+
+    async def start(self) -> None:
+        """Submit what a crash left in the outbox, then begin to take messages."""
+        self._last_batch = await self._vault.last_batch()
+        pending = await self._vault.pending_batches()
+        self._book.visible_batch = pending[0].number - 1 if pending else self._last_batch
+        for batch in pending:
+            await self._settle(batch.number)
+        self._tasks = [asyncio.create_task(self._commit_forever()), asyncio.create_task(self._anchor_forever())]
+
+    async def stop(self) -> None:
+        """Finish every message taken so far, then stop."""
+        await self._idle.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def is_full(self) -> bool:
+        """True while the messages waiting exceed the queue's bytes; buses pause, HTTP answers 503."""
+        return self._waiting_bytes >= self._settings.queue_max_bytes
+
+    def submit(self, received: Received) -> asyncio.Future[Anchored]:
+        """Put a message on the line; the future holds what became of it.
+
+        Raises:
+            Busy: Too much is waiting; safe to retry.
+        """
+        if self.is_full and received.position is None:
+            raise Busy
+        source = self._registry.source(received.institution)
+        return self._enqueue(received, self._rooms.process(received, source))
+
+    def _enqueue(self, received: Received, work: Coroutine[Any, Any, Processed]) -> asyncio.Future[Anchored]:
+        self._weigh(1, len(received.body))
+        done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda _: self._weigh(-1, -len(received.body)))
+        self._jobs.put_nowait(_Job(received, asyncio.create_task(work), done))
+        return done
+
+    async def push(self, received: Received) -> Anchored:
+        """Put a message on the line and wait until it is durable and anchored, or refused."""
+        return await self.submit(received)
+
+    async def push_processed(self, received: Received, processed: Processed) -> Anchored:
+        """Put a message on the line that has been through its rooms already (a patient's own record)."""
+
+        async def ready() -> Processed:
+            return processed
+
+        return await self._enqueue(received, ready())
+
+    async def room(self) -> None:
+        """Wait until the queue takes more; buses pause meanwhile."""
+        await self._roomy.wait()
+
+    def _weigh(self, jobs: int, size: int) -> None:
+        self._waiting_jobs += jobs
+        self._waiting_bytes += size
+        for event, holds in ((self._idle, self._waiting_jobs == 0), (self._roomy, not self.is_full)):
+            event.set() if holds else event.clear()
+
+    # --- committing
+
+    async def _commit_forever(self) -> None:
+        while True:
+            jobs = await self._next_group()
+            while jobs:
+                try:
+                    await self._commit(jobs)
+                    break
+                except Exception as error:
+                    jobs = await self._after_failure(jobs, error)
+
+    async def _next_group(self) -> list[_Job]:
+        """Wait for the oldest message, then add those behind it whose rooms are done already."""
+        jobs = [await self._jobs.get()]
+        await asyncio.wait([jobs[0].processed])
+        size = len(jobs[0].received.body)
+        while not self._jobs.empty() and len(jobs) < self._settings.group_max_messages:
+            following: _Job = self._jobs._queue[0]  # type: ignore[attr-defined]  # peek: asyncio.Queue has no public one
+            if not following.processed.done() or size >= self._settings.group_max_bytes:
+                break
+            size += len(following.received.body)
+            jobs.append(self._jobs.get_nowait())
+        return jobs
+
+    async def _after_failure(self, jobs: list[_Job], error: Exception) -> list[_Job]:
+        """Tell HTTP senders; keep what came by bus, for nothing of the group was written."""
+        _log.error("commit failed", code=getattr(error, "code", type(error).__name__), messages=len(jobs))
+        told = error if isinstance(error, BridgeError) else Unavailable("the record could not be stored")
+        for job in jobs:
+            if job.received.position is None and not job.done.done():
+                job.done.set_exception(told)
+        await asyncio.sleep(_RETRY_S)
+        kept = [job for job in jobs if job.received.position is not None]
+        for job in kept:
+            job.outcomes, job.letters, job.refused = [], [], ()
+        return kept
+
+    async def _commit(self, jobs: list[_Job]) -> None:
+        now = self._clock.now()
+        charts: dict[str, OpenChart] = {}
+        group = Layer(charts)
+        for job in jobs:
+            await self._stage(job, group, charts, now)
+        refs = {s.chart.chart: s.chart for s in group.staged}
+        keys = {chart: self._registry.chart_key(ref) for chart, ref in refs.items()}
+        sealed, segments, rows = await asyncio.to_thread(self._seal, group.staged, keys, charts)
+        work = Work(
+            records=sealed,
+            segments=segments,
+            positions=[j.received.position for j in jobs if j.received.position is not None],
+            letters=[letter for j in jobs for letter in j.letters],
+            documents=self._documents(group.staged),
+        )
+        batch = await self._write(work)
+        self._registry.know(refs.values())
+        if batch is not None:
+            for chart, added in rows.items():
+                self._book.added(chart, batch, added)
+            self._last_batch = batch
+        self._book.trim()
+        self._count(jobs, sealed)
+        await self._tell_consents(group.staged)
+        self._anchoring.put_nowait((self._last_batch, jobs))
+
+    async def _write(self, work: Work) -> int | None:
+        if not (work.records or work.positions or work.letters or work.documents):
+            return None
+        return await self._vault.commit(work, self._batch)
+
+    def _batch(self, *, number: int, commitments: Sequence[bytes], journal_head: bytes) -> Batch:
+        return make_batch(commitments, journal_head, sign=self._notary.sign_anchor, randomness=self._randomness)
+
+    async def _stage(self, job: _Job, group: Layer, charts: dict[str, OpenChart], now: datetime) -> None:
+        """Decide what becomes of one message: it joins the group whole or, if refused as a whole, not at all."""
+        processed = self._result(job)
+        if not processed.refused:
+            layer = Layer(charts, below=group)
+            refusals = list(processed.refusals)
+            for record in processed.records:
+                try:
+                    job.outcomes.append(await self._take(record, layer, charts, now))
+                except Refused as no:
+                    refusals.append(Refusal(record.index, (no.issue,)))
+                    job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
+            processed = _judged(processed, refusals)
+            if not processed.refused:
+                group.merge(layer)
+        self._conclude(job, processed)
+
+    def _result(self, job: _Job) -> Processed:
+        """Return what the rooms made of a message; a failure of ours becomes a dead letter, never a lost message."""
+        error = job.processed.exception()
+        if error is None:
+            return job.processed.result()
+        if isinstance(error, Unavailable) or not isinstance(error, Exception):
+            raise error
+        _log.error("rooms failed", code=getattr(error, "code", type(error).__name__))
+        issue = Issue("error", "exception", "this message could not be processed; the operator has been told")
+        return Processed("single", refused=(issue,))
+
+    async def _take(self, record: Normalized, layer: Layer, charts: dict[str, OpenChart], now: datetime) -> Outcome:
+        chart = await self._home(record, layer)
+        if chart is None:
+            return Outcome(record.index, "204 No Content", record.type, record.id)
+        if chart.chart not in charts:
+            charts[chart.chart] = await self._book.open(chart.chart, self._registry.chart_key(chart))
+        id_key = self._registry.id_key(chart.institution)
+        if record.interaction.if_none_exist is not None:
+            match = await self._existing(record, chart, layer, charts)
+            if match is not None:
+                when = instant_of(match.last_updated_us)
+                return Outcome(record.index, "200 OK", match.type, match.id, match.version, when)
+        return layer.take(record, chart, id_key, now)
+
+    async def _existing(
+        self, record: Normalized, chart: ChartRef, layer: Layer, charts: dict[str, OpenChart]
+    ) -> IndexRow | None:
+        """Return what ``If-None-Exist`` matches among the sender's own: of a Patient anywhere, else in its chart."""
+        identifier = criterion(record.interaction.if_none_exist or "")
+        homes = {chart.chart: chart}
+        if record.type == "Patient":
+            id_key = self._registry.id_key(chart.institution)
+            for patient in await patients_with(self._vault, id_key, identifier):
+                home = self._registry.chart_of_patient(patient)
+                if home is not None:
+                    homes[home.chart] = home
+        for each in homes.values():
+            if each.chart not in charts:
+                charts[each.chart] = await self._book.open(each.chart, self._registry.chart_key(each))
+        return match_among(record.type, identifier, layer, homes)
+
+    async def _home(self, record: Normalized, layer: Layer) -> ChartRef | None:
+        """Return the chart a record belongs to; a record stays in the chart it was first stored in."""
+        known = layer.home(record.id)
+        if known is not None:
+            return known
+        stored = await self._vault.chart_of(record.id)
+        if stored is not None:
+            return self._registry.chart(stored)
+        return record.chart if record.chart.chart else None
+
+    def _conclude(self, job: _Job, processed: Processed) -> None:
+        job.kind, job.refused = processed.kind, processed.refused
+        if processed.refused:
+            job.outcomes = []
+        told = {outcome.index for outcome in job.outcomes}
+        for refusal in processed.refusals:
+            if refusal.index not in told:
+                job.outcomes.append(Outcome(refusal.index, "400 Bad Request", issues=refusal.issues))
+        for entry in processed.quarantined:
+            job.outcomes.append(Outcome(entry.index, "202 Accepted", entry.interaction.type, issues=entry.issues))
+        job.outcomes.sort(key=lambda outcome: outcome.index)
+        by_bus = job.received.position is not None
+        for reason, letter in letters_of(job.received, processed):
+            if by_bus or reason == "quarantined":
+                job.letters.append(seal_letter(self._keys, self._randomness, reason, letter))
+
+    def _seal(
+        self, staged: Sequence[StagedRecord], keys: dict[str, bytes], charts: dict[str, OpenChart]
+    ) -> tuple[list[Sealed], list[Segment], dict[str, list[IndexRow]]]:
+        rows: dict[str, list[IndexRow]] = {}
+        sealed: list[Sealed] = []
+        for item in staged:
+            when = instant_of(item.row.last_updated_us)
+            body = b"" if item.row.deleted else stamped(item.record, version=item.row.version, last_updated=when)
+            key = keys[item.chart.chart]
+            sealed.append(seal_record(item.record, item.chart.chart, body, item.row.version, key, self._randomness))
+            rows.setdefault(item.chart.chart, []).append(item.row)
+        segments = [
+            seal_segment(keys[chart], chart, charts[chart].next_segment, added, self._randomness)
+            for chart, added in rows.items()
+        ]
+        return sealed, segments, rows
+
+    def _documents(self, staged: Iterable[StagedRecord]) -> list[Document]:
+        charts = {item.chart.chart: item.chart for item in staged}
+        documents = self._registry.chart_documents(charts.values())
+        for item in staged:
+            if item.record.identifiers:
+                documents += identifier_documents(item.record, self._registry.id_key(item.chart.institution))
+        return documents
+
+    async def _tell_consents(self, staged: Iterable[StagedRecord]) -> None:
+        """Let consents that an institution sent narrow its own chart before anybody is answered."""
+        for item in staged:
+            if item.row.type == "Consent" and item.row.author == "institution" and self.on_consent is not None:
+                await self.on_consent(item)
+
+    def _count(self, jobs: Sequence[_Job], sealed: Sequence[Sealed]) -> None:
+        self.counters["messages"] += len(jobs)
+        self.counters["stored"] += len(sealed)
+        for job in jobs:
+            self.counters["entries"] += len(job.outcomes)
+            self.counters["refused"] += bool(job.refused)
+            self.counters["quarantined"] += sum(o.status.startswith("202") for o in job.outcomes)
+
+    # --- anchoring
+
+    async def _anchor_forever(self) -> None:
+        while True:
+            batch, jobs = await self._anchoring.get()
+            await self._settle(batch)
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_result(
+                        Anchored(
+                            job.kind, tuple(job.outcomes), self._height, job.refused, tuple(x.id for x in job.letters)
+                        )
+                    )
+
+    async def _settle(self, number: int) -> None:
+        """Bring a batch to the ledger, however often it takes; the ledger recognises a repetition."""
+        while number > self._book.visible_batch:
+            try:
+                batch = await self._vault.batch(number)
+                height, log_index = await self._notary.submit_anchor(batch.envelope)
+                await self._vault.mark_anchored([(number, height, log_index)])
+                self._book.visible_batch, self._height = number, height
+            except Unavailable as error:
+                _log.error("anchor failed", code=error.code, batch=number)
+                await asyncio.sleep(_RETRY_S)
+
+
+def _judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:
+    """Return the message with refusals that the stored state brought; they refuse a transaction or a single whole."""
+    if len(refusals) == len(processed.refusals):
+        return processed
+    if processed.kind in ("transaction", "single"):
+        return Processed(processed.kind, refused=tuple(i for r in refusals for i in r.issues))
+    return Processed(processed.kind, processed.records, processed.quarantined, tuple(refusals))

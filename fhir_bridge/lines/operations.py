@@ -1,0 +1,271 @@
+"""What an operator does: admit institutions and patients' agents, feed files, look at dead letters, check, back up.
+
+The command line reaches these through the control socket, and through the same
+application in its own process when no server runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fhir_bridge.errors import SetupWrong
+from fhir_bridge.lines.bus_reader import BusReader
+from fhir_bridge.lines.clients import Clients
+from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.letters import Letter, open_letter, settled
+from fhir_bridge.lines.notary import Notary
+from fhir_bridge.lines.registry import Institution, Link, Registry
+from fhir_bridge.lines.staging import instant_of
+from fhir_bridge.model.clients import Client
+from fhir_bridge.model.ids import canonical_id, is_canonical
+from fhir_bridge.model.ingest import Anchored, ChartRef, FhirVersion, Outcome, Processed, Received, instant
+from fhir_bridge.normalize import load_ruleset
+from fhir_bridge.ports.ambient import Clock
+from fhir_bridge.ports.keys import KeyStore
+from fhir_bridge.ports.rooms import Rooms
+from fhir_bridge.ports.vault import SealedLetter, Vault, Work
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+MakeClient = Callable[..., tuple[Client, dict[str, Any]]]
+SaveCredentials = Callable[[str, dict[str, Any]], Path]
+
+
+class Operations:
+    """The operator's side of the service."""
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        keys: KeyStore,
+        registry: Registry,
+        clients: Clients,
+        ingest: IngestLine,
+        grant: GrantLine,
+        reader: BusReader,
+        rooms: Rooms,
+        notary: Notary,
+        clock: Clock,
+        make_institution: MakeClient,
+        make_patient: MakeClient,
+        save_credentials: SaveCredentials,
+    ) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._registry = registry
+        self._clients = clients
+        self._ingest = ingest
+        self._grant = grant
+        self._reader = reader
+        self._rooms = rooms
+        self._notary = notary
+        self._clock = clock
+        self._make_institution = make_institution
+        self._make_patient = make_patient
+        self._save_credentials = save_credentials
+
+    # --- institutions and patients
+
+    async def add_institution(self, name: str, fhir_version: str, ruleset_dir: str) -> dict[str, Any]:
+        """Admit an institution: ledger identity, rules, credentials, a stream on the bus.
+
+        Adding it again changes version and rules and keeps its id and credentials.
+
+        Raises:
+            SetupWrong: A name or version that cannot be.
+            RulesetBroken: The pack does not load.
+        """
+        if not _NAME.fullmatch(name) or name in ("operator", "anchor", "audit", "log", "issuer"):
+            raise SetupWrong(
+                "an institution's name is 1 to 40 of a-z, 0-9 and '-', begins with a letter, is not reserved"
+            )
+        if fhir_version not in list(FhirVersion):
+            raise SetupWrong(f"fhir version must be one of {', '.join(FhirVersion)}")
+        directory = await asyncio.to_thread(Path(ruleset_dir).resolve)
+        ruleset = await asyncio.to_thread(load_ruleset, directory)
+        await self._notary.admit(name)
+        await self._notary.register_ruleset(bytes.fromhex(ruleset.hash), name)
+        is_new = name not in self._registry.institutions
+        identity = self._notary.identity(name)
+        institution = Institution(
+            name, _public_id(identity.public), FhirVersion(fhir_version), str(directory), ruleset.hash
+        )
+        await self._registry.add_institution(institution)
+        if is_new:
+            client, credentials = self._make_institution(name, institution.id)
+            await self._clients.add(client)
+            self._save_credentials(name, credentials)
+            await self._reader.subscribe(name)
+        return self._describe(institution)
+
+    def institutions(self) -> list[dict[str, Any]]:
+        """Return what is public about every institution."""
+        return [self._describe(i) for _, i in sorted(self._registry.institutions.items())]
+
+    async def enrol(self, institution: str, patient: str) -> dict[str, Any]:
+        """Give a patient an agent: credentials, and an owner key for the consent path of every linked chart."""
+        chart = self._registry.chart_for(institution, patient)
+        if self._registry.chart_of_patient(str(chart.patient_id)) is None:
+            raise SetupWrong(
+                "nothing is known of this patient at that institution yet: send its records or a link first"
+            )
+        opened = await self._grant.enrol(chart)
+        client, credentials = self._make_patient(str(chart.patient_id))
+        await self._clients.add(client)
+        saved = self._save_credentials(f"patients/{chart.patient_id}", credentials | {"institution": institution})
+        return {"patient": chart.patient_id, "credentials": str(saved), "charts": opened}
+
+    def resolve_patient(self, patient: str, institution: str | None) -> dict[str, Any]:
+        """Return the canonical id of a patient given by canonical or local id."""
+        found = set()
+        for name in [institution] if institution else list(self._registry.institutions):
+            key = self._registry.id_key(name)
+            candidate = patient if is_canonical(key, patient) else canonical_id(key, "Patient", patient)
+            if self._registry.chart_of_patient(candidate) is not None:
+                found.add(candidate)
+        if len(found) != 1:
+            problem = "is known at several institutions: add --institution" if found else "is not known here"
+            raise SetupWrong(f"this patient id {problem}")
+        return {"patient": found.pop()}
+
+    async def link(self, rows: Sequence[dict[str, str]]) -> dict[str, Any]:
+        """Apply a cross-reference feed."""
+        try:
+            links = [Link(row["person"], row["institution"], row["patient"]) for row in rows]
+        except KeyError as missing:
+            raise SetupWrong(f"a link needs person, institution and patient; {missing} is missing") from None
+        changed = await self._registry.link(links)
+        await self._grant.follow_links()
+        return {"changed": changed}
+
+    # --- messages
+
+    async def feed(self, institution: str, body: bytes, content_type: str) -> dict[str, Any]:
+        """Put a message on the institution's bus and tell what became of it, once it is anchored."""
+        self._registry.institution(institution)
+        return _summary(await self._reader.feed(institution, body, content_type))
+
+    async def preview(self, institution: str, body: bytes) -> Processed:
+        """Walk a message through the pure rooms and store nothing."""
+        known = self._registry.institution(institution)
+        received = Received(institution, known.fhir_version, body, self._clock.now())
+        return await self._rooms.process(received, self._registry.source(institution))
+
+    async def letters(self, institution: str | None, reason: str | None) -> list[dict[str, Any]]:
+        """List dead letters."""
+        found = await self._vault.letters(institution=institution, reason=reason)
+        return [_describe_letter(sealed, open_letter(self._keys, sealed)) for sealed in found]
+
+    async def letter(self, letter_id: str) -> dict[str, Any]:
+        """Show one dead letter with its message, for the operator who mends it."""
+        sealed = await self._find_letter(letter_id)
+        letter = open_letter(self._keys, sealed)
+        try:
+            message = letter.received.body.decode()
+        except UnicodeDecodeError:
+            message = "base64:" + base64.b64encode(letter.received.body).decode()
+        return _describe_letter(sealed, letter) | {
+            "findings": [{"index": f.index, "issues": [asdict(i) for i in f.issues]} for f in letter.findings],
+            "message": message,
+        }
+
+    async def replay(self, ids: Sequence[str], institution: str | None, reason: str | None) -> dict[str, int]:
+        """Send open letters through the line again; those that are taken whole are marked replayed."""
+        if ids:
+            chosen = [await self._find_letter(letter_id) for letter_id in ids]
+        else:
+            chosen = list(await self._vault.letters(institution=institution, reason=reason))
+        replayed = refused = 0
+        for sealed in (one for one in chosen if one.status == "open"):
+            letter = open_letter(self._keys, sealed)
+            if _is_whole(await self._ingest.push(_again(letter))):
+                await self._vault.commit(Work(letters=[settled(sealed)]), None)
+                replayed += 1
+            else:
+                refused += 1
+        return {"replayed": replayed, "still_refused": refused}
+
+    # --- looking
+
+    async def status(self) -> dict[str, Any]:
+        """Return counters and heights."""
+        return {
+            "counters": dict(self._ingest.counters),
+            "height": self._notary.height,
+            "vault": await self._vault.counts(),
+        }
+
+    def _describe(self, institution: Institution) -> dict[str, Any]:
+        return {
+            "id": institution.id,
+            "name": institution.name,
+            "fhir_version": institution.fhir_version.value,
+            "ruleset": institution.ruleset,
+            "ruleset_dir": institution.ruleset_dir,
+            "topic": f"fhir.{institution.name}.in",
+            "credentials": f"credentials/{institution.name}.json",
+        }
+
+    async def _find_letter(self, letter_id: str) -> SealedLetter:
+        for sealed in await self._vault.letters():
+            if sealed.id == letter_id:
+                return sealed
+        raise SetupWrong("there is no such dead letter: see 'fhir-bridge dead-letters list'")
+
+
+def chart_count(charts: Sequence[ChartRef]) -> int:
+    """Return how many charts of patients are among ``charts``."""
+    return sum(not chart.is_directory for chart in charts)
+
+
+def _public_id(public_key: bytes) -> str:
+    return base64.b32encode(public_key[:16]).decode().rstrip("=").lower()
+
+
+def _summary(anchored: Anchored) -> dict[str, Any]:
+    outcomes: dict[str, int] = {}
+    for outcome in anchored.outcomes:
+        status = _status_class(outcome)
+        outcomes[status] = outcomes.get(status, 0) + 1
+    issues = [asdict(i) for i in anchored.refused]
+    issues += [asdict(i) for o in anchored.outcomes if _status_class(o) == "4xx" for i in o.issues]
+    return {
+        "outcomes": outcomes,
+        "refused": issues,
+        "dead_letters": list(anchored.dead_letters),
+        "height": anchored.height,
+    }
+
+
+def _status_class(outcome: Outcome) -> str:
+    return "4xx" if outcome.status.startswith("4") else outcome.status[:3]
+
+
+def _describe_letter(sealed: SealedLetter, letter: Letter) -> dict[str, Any]:
+    return {
+        "id": sealed.id,
+        "institution": sealed.institution,
+        "reason": sealed.reason,
+        "received_at": instant(instant_of(sealed.received_at_us)),
+        "status": sealed.status,
+        "entries": len(letter.findings),
+    }
+
+
+def _again(letter: Letter) -> Received:
+    """Return the letter's message without its place on the bus, which has been committed long ago."""
+    first = letter.received
+    return Received(
+        first.institution, first.fhir_version, first.body, first.received_at, first.content_type, first.interaction
+    )
+
+
+def _is_whole(anchored: Anchored) -> bool:
+    return not anchored.refused and not any(o.status[:1] == "4" or o.status[:3] == "202" for o in anchored.outcomes)

@@ -1,0 +1,114 @@
+"""From what a client names to the charts it means, and from those to the permitted view.
+
+The one choke point: a line reaches records through :meth:`People.view` and in
+no other way. Whatever is absent, unknown or hidden comes out as the same None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from fhir_bridge.consent import ChartFacts, decide, permitted_view
+from fhir_bridge.lines.charts import ChartBook
+from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.model.access import Decision, PermittedView, Requester
+from fhir_bridge.model.ids import canonical_id
+from fhir_bridge.model.ingest import ChartRef, IndexRow
+from fhir_bridge.ports.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A permitted view with the decisions it rests on and the batch it was taken at."""
+
+    view: PermittedView
+    decisions: tuple[Decision, ...]
+    charts: tuple[ChartRef, ...]
+    batch: int
+
+    def decision(self, chart: str) -> Decision:
+        """Return the decision for one of the charts."""
+        return next(each for each in self.decisions if each.chart == chart)
+
+
+class People:
+    """Finds charts and opens views on them."""
+
+    def __init__(self, *, vault: Vault, registry: Registry, book: ChartBook, grant: GrantLine, base_url: str) -> None:
+        self._vault = vault
+        self._registry = registry
+        self._book = book
+        self._grant = grant
+        self._base_url = base_url
+
+    def ids(self, who: Requester, type_name: str, record_id: str) -> tuple[str, str]:
+        """Return the canonical ids that an id may mean: itself, and the requester's own local id.
+
+        Always two look-ups, so that a local and a canonical id cost the same.
+        """
+        home = who.institution
+        if home is None:
+            chart = self._registry.chart_of_patient(who.patient or "")
+            home = chart.institution if chart is not None else None
+        if home is None or home not in self._registry.institutions:
+            return record_id, record_id
+        return record_id, canonical_id(self._registry.id_key(home), type_name, record_id)
+
+    async def chart_of_record(self, record_id: str) -> ChartRef | None:
+        """Return the chart that holds a record, or None."""
+        chart = await self._vault.chart_of(record_id)
+        return None if chart is None else self._registry.chart(chart)
+
+    def person_of(self, who: Requester, patient: str) -> Sequence[ChartRef]:
+        """Return the charts of the person that a Patient id names, canonical or own local; or none."""
+        for candidate in self.ids(who, "Patient", patient.removeprefix("Patient/")):
+            chart = self._registry.chart_of_patient(candidate)
+            if chart is not None:
+                return self._registry.linked(chart)
+        return ()
+
+    def around(self, chart: ChartRef) -> Sequence[ChartRef]:
+        """Return the charts to look at for a record in ``chart``: the person's, or the directory alone."""
+        return [chart] if chart.is_directory else self._registry.linked(chart)
+
+    def directories(self) -> Sequence[ChartRef]:
+        """Return the directory charts of all institutions that have sent anything to them."""
+        found = [self._registry.directory(name) for name in sorted(self._registry.institutions)]
+        return [chart for chart in found if self._registry.chart(chart.chart) is not None]
+
+    async def view(
+        self, who: Requester, charts: Sequence[ChartRef], *, instant: datetime, batch: int | None = None
+    ) -> Sight:
+        """Return what the requester may see of these charts now.
+
+        Args:
+            batch: Show the records as anchored up to this batch; the newest by default. Consent is always today's.
+        """
+        up_to = self._book.visible_batch if batch is None else min(batch, self._book.visible_batch)
+        rows = [await self._rows(chart, up_to) for chart in charts]
+        patients = frozenset(c.patient_id for c in charts if c.patient_id is not None)
+        every_row = tuple(row for each in rows for row in each)
+        # Decisions come after the last await: consent read now is in force at the moment the view is made.
+        decisions = [self._decide(who, chart, patients, every_row, instant) for chart in charts]
+        view = permitted_view(zip(decisions, charts, rows, strict=True))
+        return Sight(view, tuple(decisions), tuple(charts), up_to)
+
+    async def _rows(self, chart: ChartRef, up_to: int) -> Sequence[IndexRow]:
+        key = self._registry.chart_key(chart)
+        return (await self._book.open(chart.chart, key)).visible(up_to)
+
+    def _decide(
+        self, who: Requester, chart: ChartRef, patients: frozenset[str], rows: Sequence[IndexRow], instant: datetime
+    ) -> Decision:
+        lists = self._grant.lists(chart)
+        facts = ChartFacts(chart, patients, rows, base_url=f"{self._base_url}/fhir")
+        if not lists.is_sound and who.patient is None:
+            return Decision(chart.chart, _nothing, lists.height, "fail-closed", instant)
+        return decide(who, facts, lists.owner, lists.institution, instant=instant, height=lists.height)
+
+
+def _nothing(_: IndexRow) -> bool:
+    return False

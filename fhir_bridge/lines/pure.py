@@ -1,0 +1,34 @@
+"""Rooms 1 and 2 as one plain function on values, so that it can run in a worker process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from fhir_bridge.intake import Limits, receive
+from fhir_bridge.model.ingest import Processed, Received, Refusal, SourceContext, Validated
+from fhir_bridge.normalize import Ruleset, load_ruleset, normalize
+
+
+def process(received: Received, source: SourceContext, limits: Limits) -> Processed:
+    """Decode, validate and normalise one message; pure but for reading the rule pack once.
+
+    A refused entry of a batch leaves its neighbours alone; a refused entry of
+    a transaction refuses the whole (``refused``).
+
+    Raises:
+        RulesetBroken: The institution's rule pack does not load.
+    """
+    reception = receive(received, limits)
+    if reception.refused:
+        return Processed(reception.kind, refused=reception.refused)
+    refusals = tuple(entry for entry in reception.entries if isinstance(entry, Refusal))
+    if not any(isinstance(entry, Validated) for entry in reception.entries):
+        return Processed(reception.kind, refusals=refusals)
+    done = normalize(reception, source, _ruleset(source.ruleset_dir))
+    return Processed(reception.kind, done.records, done.quarantined, refusals)
+
+
+@lru_cache(maxsize=32)
+def _ruleset(directory: str) -> Ruleset:
+    return load_ruleset(Path(directory))

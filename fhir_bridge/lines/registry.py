@@ -1,0 +1,208 @@
+"""Who is who: institutions, charts and the links that make charts one person.
+
+Kept in memory, stored as sealed documents of the vault. A link is a row beside
+the records, never in their bytes, so it can be undone.
+
+Invariants:
+    * a chart belongs to exactly one institution and at most one person;
+    * nothing stored here shows a local id, a name or a link on a stolen disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from blake3 import blake3
+
+from fhir_bridge.errors import SetupWrong
+from fhir_bridge.model.ids import canonical_id, chart_id, directory_id
+from fhir_bridge.model.ingest import ChartRef, FhirVersion, SourceContext
+from fhir_bridge.ports.ambient import Randomness
+from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.vault import Document, Vault, Work
+from fhir_bridge.seal import open_blob, seal_blob
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Institution:
+    """A member of the network, as registered here.
+
+    ``id`` is public; ``ruleset`` is the hash of the pack in ``ruleset_dir``
+    that the ledger knows.
+    """
+
+    name: str
+    id: str
+    fhir_version: FhirVersion
+    ruleset_dir: str
+    ruleset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One row of a cross-reference feed: this local patient of this institution is that person."""
+
+    person: str
+    institution: str
+    patient: str
+
+
+class Registry:
+    """Institutions, charts and persons of this node."""
+
+    def __init__(self, vault: Vault, keys: KeyStore, randomness: Randomness) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._randomness = randomness
+        self.institutions: dict[str, Institution] = {}
+        self._charts: dict[str, ChartRef] = {}
+        self._chart_of_patient: dict[str, str] = {}
+        self._person_of: dict[str, str] = {}
+        self._charts_of: dict[str, list[str]] = {}
+
+    async def load(self) -> None:
+        """Read everything from the vault; called once at start."""
+        for _, value in await self._vault.documents("institutions"):
+            institution = msgspec.json.decode(value, type=Institution)
+            self.institutions[institution.name] = institution
+        for chart, value in await self._vault.documents("charts"):
+            self._hold(msgspec.json.decode(self._open("charts", chart, value), type=ChartRef))
+        for chart, value in await self._vault.documents("links"):
+            self._join(chart, self._open("links", chart, value).decode())
+
+    # --- institutions
+
+    def institution(self, name: str) -> Institution:
+        """Return a registered institution.
+
+        Raises:
+            SetupWrong: There is none of that name.
+        """
+        found = self.institutions.get(name)
+        if found is None:
+            raise SetupWrong(f"no institution is called {name!r}: see 'fhir-bridge institution list'")
+        return found
+
+    def id_key(self, institution: str) -> bytes:
+        """Return the key of an institution's canonical ids."""
+        name = KeyName(KeyKind.ID, institution)
+        return self._keys.ensure([name])[name]
+
+    def source(self, name: str) -> SourceContext:
+        """Return what the pure rooms need to know about a sender."""
+        known = self.institution(name)
+        return SourceContext(name, known.id, known.fhir_version, self.id_key(name), known.ruleset_dir)
+
+    async def add_institution(self, institution: Institution) -> None:
+        """Store an institution; replaces one of the same name."""
+        value = msgspec.json.encode(institution)
+        await self._vault.commit(Work(documents=[Document("institutions", institution.name, value)]), None)
+        self.institutions[institution.name] = institution
+
+    def directory(self, institution: str) -> ChartRef:
+        """Return the directory chart of an institution."""
+        return ChartRef(institution, directory_id(self.id_key(institution)), None)
+
+    # --- charts
+
+    def chart(self, chart: str) -> ChartRef | None:
+        """Return what is known of a chart pseudonym."""
+        return self._charts.get(chart)
+
+    def chart_of_patient(self, patient_id: str) -> ChartRef | None:
+        """Return the chart of a canonical Patient id, or None."""
+        chart = self._chart_of_patient.get(patient_id)
+        return None if chart is None else self._charts[chart]
+
+    def key_name(self, chart: ChartRef) -> KeyName:
+        """Return the name of the key that everything in a chart is sealed under."""
+        kind = KeyKind.DIRECTORY if chart.is_directory else KeyKind.CHART
+        return KeyName(kind, chart.institution, chart.chart)
+
+    def chart_key(self, chart: ChartRef) -> bytes:
+        """Return a chart's key, made durable before anything is sealed with it."""
+        name = self.key_name(chart)
+        return self._keys.ensure([name])[name]
+
+    def chart_documents(self, charts: Iterable[ChartRef]) -> list[Document]:
+        """Return the documents that make charts known which are not yet; store them with the first records."""
+        return [self._chart_document(c) for c in charts if c.chart not in self._charts]
+
+    def know(self, charts: Iterable[ChartRef]) -> None:
+        """Hold charts whose documents have been committed."""
+        for chart in charts:
+            self._hold(chart)
+
+    def all_charts(self) -> Sequence[ChartRef]:
+        """Return every known chart."""
+        return list(self._charts.values())
+
+    # --- persons
+
+    def linked(self, chart: ChartRef) -> Sequence[ChartRef]:
+        """Return the charts of the same person, this one included, in a stable order."""
+        person = self._person_of.get(chart.chart)
+        if person is None:
+            return [chart]
+        return [self._charts[c] for c in sorted(self._charts_of[person])]
+
+    async def link(self, links: Sequence[Link]) -> int:
+        """Apply a cross-reference feed; return how many links are new or changed. Repeating it changes nothing."""
+        documents: list[Document] = []
+        changed: list[tuple[ChartRef, str]] = []
+        for link in links:
+            chart = self.chart_for(link.institution, link.patient)
+            person = self._person(link.person)
+            if self._person_of.get(chart.chart) == person:
+                continue
+            documents += self.chart_documents([chart])
+            documents.append(self._seal("links", chart, person.encode()))
+            changed.append((chart, person))
+        if documents:
+            await self._vault.commit(Work(documents=documents), None)
+        for chart, person in changed:
+            self._hold(chart)
+            self._join(chart.chart, person)
+        return len(changed)
+
+    def chart_for(self, institution: str, local_patient: str) -> ChartRef:
+        """Return the chart of a local patient id, whether anything of it has arrived or not."""
+        self.institution(institution)
+        key = self.id_key(institution)
+        patient = canonical_id(key, "Patient", local_patient)
+        return ChartRef(institution, chart_id(key, patient), patient)
+
+    # --- sealed documents
+
+    def _hold(self, chart: ChartRef) -> None:
+        self._charts[chart.chart] = chart
+        if chart.patient_id is not None:
+            self._chart_of_patient[chart.patient_id] = chart.chart
+
+    def _join(self, chart: str, person: str) -> None:
+        before = self._person_of.get(chart)
+        if before is not None:
+            self._charts_of[before].remove(chart)
+        self._person_of[chart] = person
+        self._charts_of.setdefault(person, []).append(chart)
+
+    def _chart_document(self, chart: ChartRef) -> Document:
+        return self._seal("charts", chart, msgspec.json.encode(chart))
+
+    def _seal(self, collection: str, chart: ChartRef, content: bytes) -> Document:
+        sealed = seal_blob(self._key(), collection, chart.chart, content, self._randomness)
+        return Document(collection, chart.chart, sealed)
+
+    def _open(self, collection: str, chart: str, value: bytes) -> bytes:
+        return open_blob(self._key(), collection, chart, value)
+
+    def _key(self) -> bytes:
+        name = KeyName(KeyKind.INSTITUTION, OPERATOR)
+        return self._keys.ensure([name])[name]
+
+    def _person(self, feed_id: str) -> str:
+        return blake3(b"fhir-bridge/person/1\0" + feed_id.encode(), key=self._key()).digest()[:16].hex()

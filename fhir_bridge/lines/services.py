@@ -1,0 +1,29 @@
+"""The lines as the entrance sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.notary import Notary
+from fhir_bridge.lines.write import WriteLine
+from fhir_bridge.ports.access import Issuer, TokenVerifier
+from fhir_bridge.ports.ambient import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route may call; ``base_url`` is without a trailing slash and without ``/fhir``."""
+
+    base_url: str
+    ingest: IngestLine
+    write: WriteLine
+    answer: AnswerLine
+    notary: Notary
+    issuer: Issuer
+    verifier: TokenVerifier
+    clock: Clock
+    max_body_bytes: int
+    readiness: Callable[[], Awaitable[dict[str, bool]]]

@@ -1,0 +1,122 @@
+"""What one group of messages will change, gathered before anything is written.
+
+The ingest line stages message after message; a refused transaction leaves no
+trace, because a message works on a layer of its own that is merged only when
+all its entries hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from fhir_bridge.errors import Issue
+from fhir_bridge.lines.charts import OpenChart
+from fhir_bridge.lines.versions import place, unchanged, versioned
+from fhir_bridge.model.ingest import ChartRef, IndexRow, Normalized, Outcome
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedRecord:
+    """A new version that is to be sealed."""
+
+    record: Normalized
+    chart: ChartRef
+    row: IndexRow
+
+
+class Refused(Exception):
+    """An entry cannot be taken for a reason that only the stored state shows."""
+
+    def __init__(self, status: str, issue: Issue) -> None:
+        super().__init__(status)
+        self.status = status
+        self.issue = issue
+
+
+@dataclass(slots=True)
+class Layer:
+    """Versions added by one message (or, merged, by a group), over the charts as they are durable."""
+
+    charts: Mapping[str, OpenChart]
+    below: Layer | None = None
+    histories: dict[str, list[IndexRow]] = field(default_factory=dict)
+    chart_of: dict[str, ChartRef] = field(default_factory=dict)
+    staged: list[StagedRecord] = field(default_factory=list)
+
+    def history(self, chart: str, record_id: str) -> Sequence[IndexRow]:
+        """Return the versions of a record as this layer sees them, oldest first."""
+        if record_id in self.histories:
+            return self.histories[record_id]
+        if self.below is not None:
+            return self.below.history(chart, record_id)
+        opened = self.charts.get(chart)
+        return opened.histories.get(record_id, ()) if opened is not None else ()
+
+    def all_histories(self, chart: str) -> list[Sequence[IndexRow]]:
+        """Return the versions of every record of a chart as this layer sees them."""
+        opened = self.charts.get(chart)
+        ids = set(opened.histories) if opened is not None else set()
+        layer: Layer | None = self
+        while layer is not None:
+            ids |= {record_id for record_id, home in layer.chart_of.items() if home.chart == chart}
+            layer = layer.below
+        return [self.history(chart, record_id) for record_id in sorted(ids)]
+
+    def home(self, record_id: str) -> ChartRef | None:
+        """Return the chart of a record staged here or below."""
+        found = self.chart_of.get(record_id)
+        if found is None and self.below is not None:
+            return self.below.home(record_id)
+        return found
+
+    def take(self, record: Normalized, chart: ChartRef, id_key: bytes, now: datetime) -> Outcome:
+        """Stage one record and return what its sender is told.
+
+        Raises:
+            Refused: ``If-Match`` names another version than the current one.
+        """
+        history = self.history(chart.chart, record.id)
+        _check_if_match(record, history)
+        known = unchanged(history, record.row)
+        if known is not None:
+            return _outcome(record, known, "204 No Content" if known.deleted else "200 OK")
+        if record.row.deleted and not history:
+            return Outcome(record.index, "204 No Content", record.type, record.id)
+        row = versioned(id_key, record, history, now)
+        extended = list(history)
+        place(extended, row)
+        self.histories[record.id] = extended
+        self.chart_of[record.id] = chart
+        self.staged.append(StagedRecord(record, chart, row))
+        if row.deleted:
+            return _outcome(record, row, "204 No Content")
+        return _outcome(record, row, "200 OK" if history else "201 Created")
+
+    def merge(self, above: Layer) -> None:
+        """Take over what a layer above has staged."""
+        self.histories.update(above.histories)
+        self.chart_of.update(above.chart_of)
+        self.staged += above.staged
+
+
+def instant_of(microseconds: int) -> datetime:
+    """Return the aware datetime of µs since 1970."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _check_if_match(record: Normalized, history: Sequence[IndexRow]) -> None:
+    wanted = record.interaction.if_match
+    if wanted is None or (history and history[-1].version == wanted):
+        return
+    issue = Issue("error", "conflict", "If-Match does not name the current version; read it and try again")
+    raise Refused("412 Precondition Failed", issue)
+
+
+def _outcome(record: Normalized, row: IndexRow, status: str) -> Outcome:
+    return Outcome(
+        record.index, status, record.type, record.id, row.version, instant_of(row.last_updated_us), record.flags
+    )

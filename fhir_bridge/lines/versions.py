@@ -1,0 +1,68 @@
+"""Order the versions of a record and tell what a new arrival means for it.
+
+For the ingest line, which is the only writer. Versions follow the sender's own
+``meta.lastUpdated`` when both carry it, so that an older one that arrives late
+enters the history and never replaces; otherwise the durable order of arrival
+decides (docs/formats/records.md). Everything here is a function of rows, so a
+restart that reads the same rows back gets the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from fhir_bridge.model.ids import version_id
+from fhir_bridge.model.ingest import IndexRow, Normalized
+
+
+def place(history: list[IndexRow], row: IndexRow) -> None:
+    """Insert ``row`` into a record's versions, oldest first."""
+    spot = len(history)
+    while spot and _is_later(history[spot - 1], row):
+        spot -= 1
+    history.insert(spot, row)
+
+
+def unchanged(history: Sequence[IndexRow], row: IndexRow) -> IndexRow | None:
+    """Return the version that already holds this content, or None if ``row`` is news.
+
+    The current version counts always; an older one only when the sender's own
+    time says that the arrival belongs into the past.
+    """
+    if not history:
+        return None
+    if history[-1].content == row.content and history[-1].deleted == row.deleted:
+        return history[-1]
+    if not _is_later(history[-1], row):
+        return None
+    past = (old for old in history if old.content == row.content and old.source_updated_us == row.source_updated_us)
+    return next(past, None)
+
+
+def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], now: datetime) -> IndexRow:
+    """Return the index row of a new version, with its version id and time set.
+
+    The version id depends on the content and on how often the record has held
+    it before, never on a counter that would show how many versions exist.
+    """
+    same = sum(1 for old in history if old.content == record.row.content and old.deleted == record.row.deleted)
+    digest = record.row.content + (b"\x01" if record.row.deleted else b"\x00")
+    return replace(
+        record.row,
+        version=version_id(id_key, record.id, digest, same),
+        last_updated_us=microseconds(now) // 1000 * 1000,
+    )
+
+
+def microseconds(moment: datetime) -> int:
+    """Return µs since 1970 of an aware datetime, without a detour over floats."""
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _is_later(existing: IndexRow, arriving: IndexRow) -> bool:
+    """True if ``existing`` must stay after ``arriving``: both are dated by the sender and it is newer."""
+    if existing.source_updated_us is None or arriving.source_updated_us is None:
+        return False
+    return existing.source_updated_us > arriving.source_updated_us

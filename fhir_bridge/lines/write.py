@@ -1,0 +1,144 @@
+"""What comes by HTTP: a sender's bundle or single resource on its way to the ingest line, and the answer back.
+
+An institution writes its own records. A patient's agent writes consents and
+nothing else, and only with the patient's own token.
+"""
+
+from __future__ import annotations
+
+from fhir_bridge.errors import Issue, NotPermitted, RecordRefused
+from fhir_bridge.fhir.json import render
+from fhir_bridge.fhir.outcome import operation_outcome
+from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.reply import Reply, outcome_reply, version_headers
+from fhir_bridge.model.access import Requester
+from fhir_bridge.model.ingest import Anchored, FhirVersion, Interaction, Outcome, Received, instant
+from fhir_bridge.model.scopes import allows
+from fhir_bridge.ports.ambient import Clock
+
+_NAMES = {"POST": "create", "PUT": "update", "DELETE": "delete"}
+_MIME_VERSIONS = {"3.0": FhirVersion.STU3, "4.0": FhirVersion.R4, "4.3": FhirVersion.R4B, "5.0": FhirVersion.R5}
+
+
+class WriteLine:
+    """Takes bodies from authenticated senders."""
+
+    def __init__(
+        self,
+        *,
+        ingest: IngestLine,
+        grant: GrantLine,
+        answer: AnswerLine,
+        registry: Registry,
+        clock: Clock,
+        base_url: str,
+    ) -> None:
+        self._ingest = ingest
+        self._grant = grant
+        self._answer = answer
+        self._registry = registry
+        self._clock = clock
+        self._base_url = base_url
+
+    async def bundle(self, who: Requester, body: bytes, content_type: str) -> Reply:
+        """Take a bundle; answer with the transaction-response when it is durable and anchored.
+
+        Raises:
+            NotPermitted: The token is a patient's, or its scopes do not cover writing.
+            Busy, Unavailable: Nothing was stored; safe to retry.
+        """
+        institution = _institution(who)
+        _require(who, "*", "create")
+        _require(who, "*", "update")
+        received = self._received(institution, body, content_type, None)
+        anchored = await self._ingest.push(received)
+        if anchored.refused:
+            return outcome_reply(400, anchored.refused)
+        return Reply(200, _response_bundle(anchored))
+
+    async def single(
+        self, who: Requester, interaction: Interaction, body: bytes, content_type: str, prefer: str
+    ) -> Reply:
+        """Create, update or delete one record.
+
+        Raises:
+            NotPermitted: Not this sender's to write.
+            Busy, Unavailable: Nothing was stored; safe to retry.
+        """
+        _require(who, interaction.type, _NAMES[interaction.method])
+        if who.patient is not None:
+            outcome = await self._grant.write(who, interaction, body)
+        else:
+            received = self._received(_institution(who), body, content_type, interaction)
+            anchored = await self._ingest.push(received)
+            if anchored.refused:
+                raise RecordRefused(anchored.refused)
+            outcome = anchored.outcomes[0]
+        return await self._written(who, outcome, prefer)
+
+    def _received(
+        self, institution: str, body: bytes, content_type: str, interaction: Interaction | None
+    ) -> Received:
+        known = self._registry.institution(institution)
+        version = _declared_version(content_type) or known.fhir_version
+        kind = content_type or "application/fhir+json"
+        return Received(institution, version, body, self._clock.now(), kind, interaction)
+
+    async def _written(self, who: Requester, outcome: Outcome, prefer: str) -> Reply:
+        status = int(outcome.status[:3])
+        if status >= 400 or status == 202:
+            return outcome_reply(status, outcome.issues)
+        if status == 204 or outcome.last_updated is None:
+            return Reply(204, b"")
+        location = f"{self._base_url}/fhir/{outcome.type}/{outcome.id}/_history/{outcome.version}"
+        headers = version_headers(outcome.version, outcome.last_updated, location)
+        if "return=minimal" in prefer:
+            return Reply(status, b"", headers)
+        if "return=OperationOutcome" in prefer:
+            stored = Issue("information", "informational", "stored, sealed and anchored")
+            return outcome_reply(status, [stored, *outcome.issues], headers)
+        body = await self._answer.body_of(who, outcome.type, outcome.id, outcome.version)
+        return Reply(status, body, headers)
+
+
+def _response_bundle(anchored: Anchored) -> bytes:
+    kind = "transaction-response" if anchored.kind == "transaction" else "batch-response"
+    entries = [_response_entry(outcome) for outcome in anchored.outcomes]
+    return render({"resourceType": "Bundle", "type": kind, "entry": entries})
+
+
+def _require(who: Requester, type_name: str, interaction: str) -> None:
+    if not allows(who, type_name, interaction):
+        raise NotPermitted(f"this token is not good for this interaction on {type_name}")
+
+
+def _institution(who: Requester) -> str:
+    if who.institution is None:
+        raise NotPermitted("a patient's token writes Consent resources only")
+    return who.institution
+
+
+def _declared_version(content_type: str) -> FhirVersion | None:
+    """Return the release that a ``fhirVersion`` parameter of the media type names (R4 http.html, 3.1.0.1.12)."""
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.strip().partition("=")
+        if name.lower() == "fhirversion":
+            version = _MIME_VERSIONS.get(value.strip('"'))
+            if version is None:
+                raise RecordRefused([Issue("error", "not-supported", "fhirVersion must be 3.0, 4.0, 4.3 or 5.0")])
+            return version
+    return None
+
+
+def _response_entry(outcome: Outcome) -> dict[str, object]:
+    response: dict[str, object] = {"status": outcome.status}
+    if outcome.version and outcome.last_updated is not None:
+        response["location"] = f"{outcome.type}/{outcome.id}/_history/{outcome.version}"
+        response["etag"] = f'W/"{outcome.version}"'
+        response["lastModified"] = instant(outcome.last_updated)
+    if outcome.issues:
+        response["outcome"] = operation_outcome(list(outcome.issues))
+    return {"response": response}

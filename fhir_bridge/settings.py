@@ -1,0 +1,68 @@
+"""Settings with unit, limits and explanation; every default works on one machine.
+
+Each is read from the environment (``FHIR_BRIDGE_INGEST_WORKERS=4``).
+docs/settings.md is generated from here.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class IngestSettings(BaseSettings):
+    """How messages are taken in."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_INGEST_", frozen=True, extra="forbid")
+
+    workers: int = Field(2, ge=0, le=64, description="Worker processes for decoding, validation and rules; 0: none.")
+    queue_max_bytes: int = Field(
+        64 << 20, ge=1 << 20, description="Bytes of messages waiting before buses pause and HTTP answers 503."
+    )
+    group_max_messages: int = Field(256, ge=1, le=10_000, description="Messages in one vault commit at the most.")
+    group_max_bytes: int = Field(4 << 20, ge=1 << 16, description="Message bytes in one vault commit, about.")
+    max_message_bytes: int = Field(64 << 20, ge=1 << 10, description="Bytes of one message.")
+    max_entries: int = Field(50_000, ge=1, description="Entries of one bundle.")
+    max_depth: int = Field(64, ge=8, le=500, description="Nesting of JSON.")
+
+
+class AnswerSettings(BaseSettings):
+    """How questions are answered."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_ANSWER_", frozen=True, extra="forbid")
+
+    index_max_rows: int = Field(
+        400_000, ge=1_000, description="Decrypted index rows held in memory, all charts together."
+    )
+    page_default: int = Field(20, ge=1, le=1_000, description="Entries of a search page when _count is absent.")
+    page_max: int = Field(1_000, ge=1, le=10_000, description="Largest _count that is honoured.")
+
+
+class AuditSettings(BaseSettings):
+    """How accesses are recorded."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_AUDIT_", frozen=True, extra="forbid")
+
+    epoch_s: int = Field(60, ge=1, le=3_600, description="Seconds between two audit heads on the ledger.")
+
+
+class AccessSettings(BaseSettings):
+    """Who may ask."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_ACCESS_", frozen=True, extra="forbid")
+
+    issuers_file: str = Field(
+        "", description="JSON file of external issuers to accept; empty: the built-in one only."
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """Where the service listens and keeps its data."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    base_url: str = Field("", description="URL that clients use, when it is not http://HOST:PORT.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    network: str = Field("fhir-bridge.example/network", description="Name of the ledger's network, its log's origin.")
+    drain_s: int = Field(30, ge=1, description="Seconds to finish work after SIGTERM.")

@@ -1,0 +1,338 @@
+"""Settings → adapters → lines → applications; the only module that knows everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from fhir_bridge import telemetry
+from fhir_bridge.adapters.access import (
+    AuthorizationServer,
+    Endpoints,
+    IssuerKeys,
+    TokenVerifier,
+    VaultReplayStore,
+    make_institution_credentials,
+    make_patient_credentials,
+)
+from fhir_bridge.adapters.access.external_file import load_external
+from fhir_bridge.adapters.ambient import SystemClock, SystemRandomness
+from fhir_bridge.adapters.backup import make_backup, restore
+from fhir_bridge.adapters.checkup import check_everything
+from fhir_bridge.adapters.datadir import DataDirectory
+from fhir_bridge.adapters.kafka import KafkaBus
+from fhir_bridge.adapters.kafka_settings import KafkaSettings
+from fhir_bridge.adapters.keyring_file import FileKeyring
+from fhir_bridge.adapters.keystore import SqliteKeyStore
+from fhir_bridge.adapters.spool import Spool
+from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
+from fhir_bridge.errors import SetupWrong
+from fhir_bridge.http.app import create_app
+from fhir_bridge.http.control import create_control
+from fhir_bridge.intake import Limits
+from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.audit import AuditLine
+from fhir_bridge.lines.bus_reader import BusReader
+from fhir_bridge.lines.charts import ChartBook
+from fhir_bridge.lines.checking import Finding, Progress
+from fhir_bridge.lines.clients import Clients
+from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
+from fhir_bridge.lines.operations import Operations
+from fhir_bridge.lines.registry import OPERATOR, Registry
+from fhir_bridge.lines.services import Services
+from fhir_bridge.lines.write import WriteLine
+from fhir_bridge.ports.bus import Bus
+from fhir_bridge.ports.keys import KeyKind, KeyName
+from fhir_bridge.ports.rooms import Rooms
+from fhir_bridge.settings import AccessSettings, AnswerSettings, AuditSettings, IngestSettings, ServiceSettings
+from ledger_core import Genesis, Identity, Ledger, export_ledger, open_ledger
+
+__all__ = ["Bridge", "check", "open_bridge", "restore", "serve"]
+
+DEFAULT_PORT = 8080
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A running bridge: the application for everybody, and the operator's."""
+
+    http: FastAPI
+    control: FastAPI
+    services: Services
+
+
+@asynccontextmanager
+async def open_bridge(
+    data: Path, *, port: int | None = None, kafka: str | None = None, workers: int | None = None
+) -> AsyncIterator[Bridge]:
+    """Open a data directory and start the lines; on leaving, finish what was taken and close.
+
+    Args:
+        data: Made on first use.
+        port: Port that ``serve`` listens on; part of the base URL that tokens are for.
+        kafka: ``HOST:PORT`` of a Kafka broker; without it the embedded spool is the bus.
+        workers: Worker processes, instead of the setting; 0 for none.
+
+    Raises:
+        SetupWrong: The directory cannot be used; DataDirectoryInUse if another process holds it.
+        IntegrityBroken: What is stored disagrees with itself; run fsck.
+    """
+    service = ServiceSettings()
+    ingest_settings = IngestSettings()
+    async with AsyncExitStack() as stack:
+        directory = DataDirectory(data)
+        stack.callback(directory.close)
+        base_url = service.base_url or f"http://{service.host}:{port or DEFAULT_PORT}"
+        clock, randomness = SystemClock(), SystemRandomness()
+        keyring = FileKeyring(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
+        keys = SqliteKeyStore(data / "keys" / "keys.db", keyring)
+        stack.callback(keys.close)
+        mac = KeyName(KeyKind.VAULT_MAC, OPERATOR)
+        vault = SqliteVault.open(data / "vault.db", keys.ensure([mac])[mac], key_head=keys.head)
+        stack.push_async_callback(vault.close)
+        ledger = await asyncio.to_thread(_open_ledger, data, keyring, service.network)
+        stack.callback(ledger.close)
+
+        notary = Notary(ledger, keyring)
+        registry = Registry(vault, keys, randomness)
+        clients = Clients(vault, keys, randomness)
+        book = ChartBook(vault, max_rows=AnswerSettings().index_max_rows)
+        rooms = _rooms(
+            ingest_settings if workers is None else ingest_settings.model_copy(update={"workers": workers})
+        )
+        stack.push_async_callback(rooms.close)
+        await notary.start()
+        await registry.load()
+        await clients.load()
+
+        ingest = IngestLine(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            book=book,
+            rooms=rooms,
+            notary=notary,
+            clock=clock,
+            randomness=randomness,
+            settings=ingest_settings,
+        )
+        grant = GrantLine(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            notary=notary,
+            ingest=ingest,
+            clock=clock,
+            randomness=randomness,
+        )
+        ingest.on_consent = grant.restrict
+        audit = AuditLine(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            notary=notary,
+            clock=clock,
+            randomness=randomness,
+            settings=AuditSettings(),
+        )
+        answer = AnswerLine(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            book=book,
+            grant=grant,
+            audit=audit,
+            notary=notary,
+            clock=clock,
+            randomness=randomness,
+            settings=AnswerSettings(),
+            base_url=base_url,
+        )
+        bus = _bus(data, keys, kafka)
+        reader = BusReader(bus=bus, vault=vault, registry=registry, ingest=ingest, clock=clock)
+        endpoints = Endpoints.under(base_url)
+        issuer_keys = IssuerKeys(keyring.identity("issuer"))
+        issuer = AuthorizationServer(
+            endpoints, issuer_keys, clients, VaultReplayStore(vault, clock), clock, randomness
+        )
+        verifier = TokenVerifier(
+            endpoints, issuer_keys, clients, clock, load_external(AccessSettings().issuers_file, base_url, registry)
+        )
+        await ingest.start()
+        await grant.start()
+        await audit.start()
+        await reader.start()
+        if port is not None:
+            directory.point_credentials(endpoints.token_url)
+
+        make = partial(make_institution_credentials, token_url=endpoints.token_url, randomness=randomness)
+        operations = Operations(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            clients=clients,
+            ingest=ingest,
+            grant=grant,
+            reader=reader,
+            rooms=rooms,
+            notary=notary,
+            clock=clock,
+            make_institution=make,
+            make_patient=partial(make_patient_credentials, token_url=endpoints.token_url, randomness=randomness),
+            save_credentials=directory.save_credentials,
+        )
+        services = Services(
+            base_url=base_url,
+            ingest=ingest,
+            write=WriteLine(
+                ingest=ingest, grant=grant, answer=answer, registry=registry, clock=clock, base_url=base_url
+            ),
+            answer=answer,
+            notary=notary,
+            issuer=issuer,
+            verifier=verifier,
+            clock=clock,
+            max_body_bytes=ingest_settings.max_message_bytes,
+            readiness=partial(_readiness, vault.counts, notary, keys, mac),
+        )
+        control = create_control(
+            operations,
+            check=partial(check_everything, data, keyring),
+            export=partial(export_ledger, ledger),
+            backup=partial(make_backup, data),
+            policy=notary.policy,
+            checkpoint=notary.checkpoint,
+        )
+        try:
+            yield Bridge(create_app(services), control, services)
+        finally:
+            await reader.pause()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ingest.stop(), service.drain_s)
+            await audit.stop()
+            await reader.stop()
+
+
+def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[Finding | Progress]:
+    """Check a data directory from its files alone, whether the service could open them or not.
+
+    Raises:
+        SetupWrong: There is no data directory there, or its passphrase is missing.
+    """
+    if not (data / "VERSION").exists():
+        raise SetupWrong(f"{data} is no data directory of fhir-bridge")
+    keyring = FileKeyring(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
+    return check_everything(data, keyring, deep, checkpoint)
+
+
+def serve(data: Path, port: int, kafka: str | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; return the exit code."""
+    telemetry.configure(ServiceSettings().log_level)
+    return asyncio.run(_serve(data, port, kafka))
+
+
+async def _serve(data: Path, port: int, kafka: str | None) -> int:
+    host = ServiceSettings().host
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    async with open_bridge(data, port=port, kafka=kafka) as bridge:
+        socket = data / "control.sock"
+        socket.unlink(missing_ok=True)
+        public = _Server(uvicorn.Config(bridge.http, host=host, port=port, **_UVICORN))
+        with _umask(0o177):
+            control = _Server(uvicorn.Config(bridge.control, uds=str(socket), **_UVICORN))
+            tasks = [asyncio.create_task(control.serve())]
+            await _started(control, tasks[0])
+        socket.chmod(0o600)
+        tasks.append(asyncio.create_task(public.serve()))
+        await _started(public, tasks[1])
+        telemetry.logger("serve").info("serving", port=port, bus="kafka" if kafka else "spool")
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for server in (public, control):
+            server.should_exit = True
+        await asyncio.gather(*tasks)
+        socket.unlink(missing_ok=True)
+        telemetry.logger("serve").info("drained")
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """A server whose signals are handled by ``serve``, once for both sockets."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+_UVICORN: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 10,
+}
+
+
+async def _started(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
+    while not server.started:
+        if task.done():
+            await task
+            raise SystemExit(2)
+        await asyncio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _umask(mask: int):  # type: ignore[no-untyped-def]
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _open_ledger(data: Path, keyring: FileKeyring, network: str) -> Ledger:
+    operator = Identity.from_private_bytes(keyring.identity(OPERATOR_SIGNER))
+    log_identity = Identity.from_private_bytes(keyring.identity("log"))
+    path = data / "ledger" / "ledger.db"
+    genesis = None if path.exists() else Genesis(network, operator.public)
+    return open_ledger(path, log_identity=log_identity, genesis=genesis)
+
+
+def _rooms(settings: IngestSettings) -> Rooms:
+    limits = Limits(settings.max_message_bytes, settings.max_entries, settings.max_depth)
+    return WorkerRooms(settings.workers, limits) if settings.workers else InlineRooms(limits)
+
+
+def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None) -> Bus:
+    if kafka is None:
+        return Spool(data / "spool.db", keys)
+    return KafkaBus(KafkaSettings.from_url(kafka if "://" in kafka else f"kafka://{kafka}"))
+
+
+async def _readiness(
+    counts: Callable[[], Awaitable[dict[str, int]]], notary: Notary, keys: SqliteKeyStore, mac: KeyName
+) -> dict[str, bool]:
+    parts = {"ledger": False, "vault": False, "keys": False}
+    with contextlib.suppress(Exception):
+        parts["ledger"] = bool(notary.checkpoint())
+    with contextlib.suppress(Exception):
+        parts["vault"] = bool(await counts())
+    with contextlib.suppress(Exception):
+        parts["keys"] = bool(keys.find(mac))
+    return parts
