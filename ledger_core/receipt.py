@@ -12,6 +12,7 @@ So there are no unsigned decorations to be fooled by.
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -25,6 +26,7 @@ FORMAT: Final = "ledger-core/receipt/v1"
 MAX_RECEIPT_BYTES: Final = 1_048_576
 MAX_DEPTH: Final = 8
 
+_BRACKETS = re.compile(r"[\[\]{}]")
 _Json: TypeAlias = "str | int | Sequence[_Json] | Mapping[str, _Json] | None"
 
 
@@ -270,10 +272,7 @@ def _b64(data: bytes) -> str:
 def _depth(text: str) -> int:
     """Upper bound of nesting, counted before parsing; brackets inside strings may only raise it."""
     depth = deepest = 0
-    for char in text:
-        if char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}":
-            depth -= 1
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
     return deepest

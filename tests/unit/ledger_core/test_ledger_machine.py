@@ -164,6 +164,57 @@ def test_forms_are_refused_by_their_codes(net: Net) -> None:
         assert net.block(envelope) == [code]
 
 
+@pytest.mark.parametrize("body", [5, (), (1, 2, 3, 4, 5), "text", {"a": 1}])
+def test_a_body_of_another_shape_is_malformed(net: Net, body: Value) -> None:
+    assert net.block(encode((1, encode(body), bytes(64), ()))) == [Rejection.MALFORMED]
+    assert net.block(encode((1, body, bytes(64), ()))) == [Rejection.MALFORMED]
+
+
+@pytest.mark.parametrize(
+    "approvals",
+    [
+        5,
+        {},
+        (5,),
+        ((SOUTH.public,),),
+        ((SOUTH.public, bytes(64), 1),),
+        ((5, bytes(64)),),
+        ((bytes(31), bytes(64)),),
+        ((SOUTH.public, bytes(63)),),
+        ((SOUTH.public, 5),),
+        tuple((bytes([number]) * 32, bytes(64)) for number in range(65)),
+    ],
+)
+def test_approvals_of_another_shape_are_malformed(net: Net, approvals: Value) -> None:
+    good = net.envelope(Anchor(filler(1), 1), NORTH, 1)
+    assert net.block(_spoilt(good, 3, approvals)) == [Rejection.MALFORMED]
+
+
+def test_approvals_have_one_order(net: Net) -> None:
+    good = decode(net.envelope(Anchor(filler(1), 1), NORTH, 1, [SOUTH, OPERATOR]))
+    assert isinstance(good, tuple)
+    assert isinstance(good[3], tuple)
+    turned = encode((*good[:3], tuple(reversed(good[3]))))
+    assert net.block(turned) == [Rejection.MALFORMED]
+    assert net.block(encode(good)) == [""]
+
+
+def test_signing_refuses_what_would_be_refused(net: Net) -> None:
+    transaction = Transaction(net.state.network, NORTH.public, 1, Anchor(filler(1), 1))
+    with pytest.raises(ValueError, match="not the signer"):
+        sign(transaction, SOUTH)
+    with pytest.raises(ValueError, match="payload-invalid"):
+        sign(replace(transaction, payload=Anchor(filler(1), 0)), NORTH)
+    with pytest.raises(ValueError, match="malformed"):
+        sign(transaction, NORTH, [SOUTH, SOUTH])
+
+
+@pytest.mark.parametrize("name", ["", "a" * 201, "two\nlines", "é" * 101])
+def test_names_are_short_and_printable(net: Net, name: str) -> None:
+    with pytest.raises(ValueError, match="payload-invalid"):
+        net.envelope(Join(EAST.public, name), OPERATOR, 3, [EAST])
+
+
 def test_a_signature_belongs_to_one_network(net: Net) -> None:
     other = begin(replace(GENESIS, name="other.example/ledger")).state
     envelope = net.envelope(Anchor(filler(1), 1), OPERATOR, 9)

@@ -24,6 +24,7 @@ from ledger_core import (
     LedgerError,
     LedgerLocked,
     LedgerUnavailable,
+    NoteInvalid,
     NotFound,
     OpeningRefused,
     OpenPath,
@@ -306,3 +307,14 @@ def test_identities_show_no_secret() -> None:
     secret = Identity.generate()
     assert secret.private_bytes().hex() not in repr(secret)
     assert Identity.from_private_bytes(secret.private_bytes()) == secret
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"operator": bytes(31)}, {"threshold": 0}, {"time_ms": -1}, {"name": ""}, {"name": "two\nlines"}],
+)
+def test_a_genesis_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(OpeningRefused, match="genesis needs"):
+        begin(replace(GENESIS, **change))  # type: ignore[arg-type]
+    with pytest.raises((OpeningRefused, NoteInvalid)):
+        open_test_ledger(tmp_path, genesis=replace(GENESIS, **change))  # type: ignore[arg-type]

@@ -392,3 +392,9 @@ def test_the_verifier_runs_as_a_module_and_loads_little(ledger: Ledger, anchored
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_deep_and_large_texts_are_refused_before_parsing() -> None:
+    for text in ("[" * 9 + "]" * 9, "[" * 2_000_000, " " * 1_048_577):
+        with pytest.raises(ReceiptInvalid, match="at most 1 MiB and 8 levels"):
+            Receipt.decode(text)
