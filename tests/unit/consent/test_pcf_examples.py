@@ -1,0 +1,122 @@
+"""The 23 example Consents of IHE PCF 1.1 come out as the notes beside each say.
+
+The examples are not part of this project (CC BY 4.0, kept apart): the test reads
+them from ``FHIR_BRIDGE_PCF_EXAMPLES`` or from a folder beside the checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fhir_bridge.fhir.dates import interval
+from fhir_bridge.model.access import Requester
+from fhir_bridge.model.ingest import IndexRow
+from tests.unit.consent.consent_samples import decision, row
+
+BESIDE = Path(__file__).parents[3].parent / "shared" / "data" / "ihe" / "pcf"
+FOLDER = Path(os.environ.get("FHIR_BRIDGE_PCF_EXAMPLES", BESIDE))
+
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="IHE's example Consents are not here; FHIR_BRIDGE_PCF_EXAMPLES names their folder"
+)
+
+CLINICIAN = Requester("c", institution="other", institution_id="ex-other", practitioner="dr-any", groups=())
+NAMED = replace(CLINICIAN, practitioner="ex-practitioner")
+BREAKING_GLASS = replace(CLINICIAN, purpose="BTG", groups=("Group/ex-privilegedUsers",))
+FOO = "http://example.org/policies/purposeOfUse|FooBar"
+RESEARCHER = replace(CLINICIAN, institution_id="ex-org-researcher", purpose=FOO)
+WHILE_VALID = datetime(2022, 7, 1, tzinfo=UTC)
+
+NORMAL = "weight weight-2 bloodPressure bloodSugar encounter"
+ALL = f"{NORMAL} alcoholUse"
+IN_2022 = "alcoholUse"
+"""Of the example records only this one is dated in the year that the timeframe examples name."""
+
+
+def records() -> dict[str, IndexRow]:
+    """The example patient's records as index rows, without the project's own extraction."""
+    rows = {}
+    for path in (*FOLDER.glob("Observation-*.json"), *FOLDER.glob("Encounter-*.json")):
+        body = json.loads(path.read_text())
+        labelled = tuple(f"{c['system']}|{c['code']}" for c in body["meta"]["security"])
+        dated = interval(body["effectiveDateTime"]) if "effectiveDateTime" in body else None
+        references = [body["encounter"]["reference"]] if "encounter" in body else []
+        performers = tuple(each["reference"] for each in body.get("performer", ()))
+        made = row(body["resourceType"], body["id"], references=(*references, *performers))
+        rows[body["id"].removeprefix("ex-")] = replace(
+            made, labels=labelled, data_period_us=dated, search={"performer": performers}
+        )
+    return rows
+
+
+CASES = [
+    ("consent-basic-treat", CLINICIAN, ALL),
+    ("consent-basic-treat", replace(CLINICIAN, purpose="HRESCH"), ""),
+    ("consent-basic-treat-infant", CLINICIAN, ALL),
+    ("consent-basic-ink", CLINICIAN, ALL),
+    ("consent-basic-reject", CLINICIAN, ""),
+    ("consent-basic-research", CLINICIAN, ""),
+    ("consent-basic-research", replace(CLINICIAN, purpose="HRESCH"), ALL),
+    ("consent-intermediate-authoredby", CLINICIAN, ""),
+    ("consent-intermediate-not-authoredby", CLINICIAN, ALL),
+    ("consent-intermediate-data", CLINICIAN, ALL),
+    ("consent-intermediate-not-data", CLINICIAN, NORMAL),
+    ("consent-intermediate-encounter", CLINICIAN, ALL),
+    ("consent-intermediate-not-encounter", CLINICIAN, ""),
+    ("consent-intermediate-timeframe", CLINICIAN, IN_2022),
+    ("consent-intermediate-not-timeframe", CLINICIAN, "weight weight-2 bloodSugar bloodPressure"),
+    ("consent-intermediate-purpose", RESEARCHER, ALL),
+    ("consent-intermediate-purpose", replace(RESEARCHER, purpose="TREAT"), ""),
+    ("consent-intermediate-purpose", replace(CLINICIAN, purpose=FOO), ""),
+    ("dissent-intermediate-break-glass", CLINICIAN, ""),
+    ("dissent-intermediate-break-glass", BREAKING_GLASS, ALL),
+    ("dissent-intermediate-break-glass", replace(BREAKING_GLASS, groups=()), ""),
+    ("consent-advanced-normal", CLINICIAN, NORMAL),
+    ("consent-advanced-normal-not-restricted", CLINICIAN, NORMAL),
+    ("consent-advanced-normal-restricted", CLINICIAN, ALL),
+    ("consent-advanced-normal-focused-restricted", CLINICIAN, NORMAL),
+    ("consent-advanced-normal-focused-restricted", NAMED, ALL),
+    ("consent-advanced-normal-break-glass-restricted", CLINICIAN, NORMAL),
+    ("consent-advanced-normal-break-glass-restricted", BREAKING_GLASS, ALL),
+    ("consent-advanced-normal-focused-psy", CLINICIAN, NORMAL),
+    ("consent-advanced-normal-focused-psy", NAMED, NORMAL),
+    ("consent-advanced-normal-focused-psy-or-sdv", NAMED, NORMAL),
+]
+
+
+def visible(name: str, requester: Requester, rows: dict[str, IndexRow], at: datetime = WHILE_VALID) -> set[str]:
+    body = json.loads((FOLDER / f"Consent-ex-{name}.json").read_text())
+    permits = decision(requester, body, at=at, rows=tuple(rows.values())).permits
+    return {each for each, candidate in rows.items() if permits(candidate)}
+
+
+@pytest.mark.parametrize(("name", "requester", "expected"), CASES)
+def test_an_example_comes_out_as_its_notes_say(name: str, requester: Requester, expected: str) -> None:
+    assert visible(name, requester, records()) == set(expected.split())
+
+
+def test_an_example_ends_with_its_period() -> None:
+    # notes on "expired-treat": before expiration as "basic-treat", after it no token
+    assert visible("consent-expired-treat", CLINICIAN, records()) == set(ALL.split())
+    assert visible("consent-expired-treat", CLINICIAN, records(), datetime(2023, 1, 1, tzinfo=UTC)) == set()
+
+
+@pytest.mark.parametrize("topic", ["PSY", "SDV"])
+def test_topics_are_carved_out_for_the_named_practitioner_alone(topic: str) -> None:
+    rows = {"it": replace(row(labelled=("R", topic)), data_period_us=(0, 1))}
+    expected = {"it"} if topic == "PSY" else set()
+    assert visible("consent-advanced-normal-focused-psy", NAMED, rows) == expected
+    assert visible("consent-advanced-normal-focused-psy-or-sdv", NAMED, rows) == {"it"}
+    assert visible("consent-advanced-normal-focused-psy-or-sdv", CLINICIAN, rows) == set()
+
+
+def test_every_example_is_read_by_some_case() -> None:
+    names = {path.stem.removeprefix("Consent-ex-") for path in FOLDER.glob("Consent-*.json")}
+    assert len(names) == 23
+    assert names == {name for name, _, _ in CASES} | {"consent-expired-treat"}
