@@ -6,7 +6,7 @@ ruleset. What the rules cannot convert is quarantined with the reason; nothing i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.json import parse_any
@@ -92,13 +92,35 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
     if version is FhirVersion.R5:
         raise Unconvertible(Issue("error", "not-supported", "no rules convert R5 yet"))
     release = "STU3" if version is FhirVersion.STU3 else "R4"
-    draft = Draft(copied(resource), str(resource["resourceType"]))
-    for stage in STAGES:
-        if stage == LABEL:
-            draft.was_reshaped = bool(draft.changes)
-        for rule in ruleset.rules_for(stage, draft.body["resourceType"], release):
-            rule.apply(draft)
+    draft = _shaped(copied(resource), release, ruleset)
+    draft.was_reshaped = bool(draft.changes)
+    _run(draft, LABEL, release, ruleset)
     return draft
+
+
+def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
+    """Run every stage but the labels: first on what the resource contains, then on itself."""
+    draft = Draft(body, str(body["resourceType"]))
+    contained = body.get("contained")
+    for index, part in enumerate(contained if type(contained) is list else ()):
+        inner = _shaped(part, release, ruleset)
+        body["contained"][index] = inner.body
+        place = f"{body['resourceType']}.contained[{index}]"
+        draft.changes += [replace(c, element=_below(place, c.element)) for c in inner.changes]
+        draft.flags += [replace(f, expression=_below(place, f.expression)) for f in inner.flags]
+    for stage in STAGES:
+        if stage != LABEL:
+            _run(draft, stage, release, ruleset)
+    return draft
+
+
+def _below(place: str, inner: str) -> str:
+    return f"{place}.{inner.partition('.')[2]}" if "." in inner else place
+
+
+def _run(draft: Draft, stage: str, release: str, ruleset: Ruleset) -> None:
+    for rule in ruleset.rules_for(stage, draft.body["resourceType"], release):
+        rule.apply(draft)
 
 
 def explain_changes(record: Normalized) -> list[Change]:

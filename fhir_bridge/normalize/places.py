@@ -82,10 +82,11 @@ class Place:
         ]
 
     def make(self, body: Body) -> list[tuple[dict[str, Any], str, str]]:
-        """Holders of the last step with its key and place; missing parents are created."""
+        """Holders of the last step with its key and place; parents are made, unless a filter asks for them."""
+        children = _children if any(step.keep is not None for step in self.steps) else _made
         holders = [(body, str(body.get("resourceType", "")))]
         for step in self.steps[:-1]:
-            holders = [under for holder, place in holders for under in _made(holder, place, step, body)]
+            holders = [under for holder, place in holders for under in children(holder, place, step, body)]
         last = self.steps[-1]
         return [(holder, last.keys[0], f"{place}.{last.keys[0]}") for holder, place in holders]
 
@@ -228,7 +229,7 @@ def _children(holder: dict[str, Any], place: str, step: Step, body: Body) -> lis
 
 def _made(holder: dict[str, Any], place: str, step: Step, body: Body) -> list[tuple[dict[str, Any], str]]:
     present = _children(holder, place, step, body)
-    if present or step.keep is not None or any(key in holder for key in step.keys):
+    if present or any(key in holder for key in step.keys):
         return present
     made: dict[str, Any] = {}
     holder[step.keys[0]] = [made] if step.many else made

@@ -78,7 +78,8 @@ class Tables:
 MAP_COLUMNS = ("system", "code", "target_system", "target_code", "target_display")
 UNIT_COLUMNS = ("system", "code", "local_unit", "local_ucum", "canonical", "factor", "offset")
 LABEL_COLUMNS = ("system", "code", "labels")
-_OPTIONAL = frozenset({"target_display", "local_ucum", "factor", "offset"})
+# Without a system a code stands for itself: an element of type code.
+_OPTIONAL = frozenset({"system", "target_system", "target_display", "local_ucum", "factor", "offset"})
 
 
 def load_map(name: str, declared: Mapping, folder: Path, pack: str) -> CodeMap:

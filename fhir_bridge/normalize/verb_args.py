@@ -10,6 +10,7 @@ from typing import Any
 
 from fhir_bridge.fhir.tables import Definitions
 from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.links import R4_TYPE
 from fhir_bridge.normalize.places import Place, compile_place
 from fhir_bridge.normalize.tables import Tables
 from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
@@ -46,15 +47,13 @@ class Args:
         node = self.values.require(key)
         return compile_place(node.text(key), self.bench.type_name, self.bench.releases, node.spot)
 
-    def sibling(self, key: str, place: Place) -> str:
-        """A required element name that stands beside the last step of ``place``."""
+    def sibling(self, key: str) -> str:
+        """A required element name, to stand where another one stood."""
         node = self.values.require(key)
         name = node.text(key)
-        if re.fullmatch(r"[a-z][A-Za-z0-9]*", name) is None:
-            raise node.spot.broken(f"{key!r} must be one element name, not a path")
-        parents = ".".join(place.text.split(".")[:-1])
-        full = f"{parents}.{name}" if parents else name
-        compile_place(full, self.bench.type_name, self.bench.releases, node.spot)
+        known = _element_names(self.bench.type_name, self.bench.releases)
+        if name not in known:
+            raise node.spot.broken(f"{self.bench.type_name} has no {name!r}{did_you_mean(name, known)}")
         return name
 
     def text(self, key: str) -> str:
@@ -78,8 +77,9 @@ class Args:
         return str(node.value)
 
     def json(self, key: str) -> Any:
-        """A required JSON value."""
-        return self.values.require(key).plain()
+        """A required JSON value; ``%source.name`` is replaced in its texts."""
+        node = self.values.require(key)
+        return _replaced_within(node.plain(), self.bench.constants, node)
 
     def named(self, key: str, known: AnyMapping[str, Any], what: str) -> Any:
         """The table of this name."""
@@ -98,7 +98,28 @@ class Verb:
     make: Callable[[Args], Act]
 
 
+def _element_names(type_name: str, releases: tuple[Definitions, ...]) -> frozenset[str]:
+    """Keys of a resource type and of its parts; a part may bear another name in the other release."""
+    own = (type_name, R4_TYPE.get(type_name))
+    return frozenset(
+        key
+        for definitions in releases
+        for name, row in definitions.types.items()
+        if name.partition(".")[0] in own or row.kind == "complex-type"
+        for element in row.elements.values()
+        for key in element.json_keys()
+    )
+
+
 _CONSTANT = re.compile(r"%source\.(\w+)")
+
+
+def _replaced_within(value: Any, constants: AnyMapping[str, str], node: Node) -> Any:
+    if type(value) is dict:
+        return {k: _replaced_within(v, constants, node) for k, v in value.items()}
+    if type(value) is list:
+        return [_replaced_within(v, constants, node) for v in value]
+    return replaced(value, constants, node) if type(value) is str else value
 
 
 def replaced(text: str, constants: AnyMapping[str, str], node: Node, *, quoted: bool = False) -> str:

@@ -55,7 +55,7 @@ def _copy(args: Args) -> Act:
 
 def _rename(args: Args) -> Act:
     place, by = args.place("path"), args.bench.by
-    name = args.sibling("to", place)
+    name = args.sibling("to")
 
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
@@ -197,7 +197,7 @@ def _split(args: Args) -> Act:
 
 def _merge(args: Args) -> Act:
     source, by = args.place("path"), args.bench.by
-    name = args.sibling("into", source)
+    name = args.sibling("into")
 
     def act(draft: Draft) -> None:
         for found in source.find(draft.body):

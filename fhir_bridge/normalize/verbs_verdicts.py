@@ -75,5 +75,5 @@ VERBS = {
     "reject": Verb(("code", "text"), _reject),
     "quarantine": Verb(("code", "text"), _quarantine),
     "timezone": Verb(("path", "zone"), _timezone),
-    "call": Verb(("function", "map"), _call),
+    "call": Verb(("function", "map", "path", "child", "type"), _call),
 }
