@@ -10,13 +10,12 @@ the rules no longer accept, state cannot be replayed further; the kept state
 rows are then compared, as a whole, with the newest state root.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ledger_core.checkpoint import Checkpoint, cosigner_key, log_key, parse_checkpoint, verify_note
-from ledger_core.errors import LedgerError, OpeningRefused
+from ledger_core.errors import LedgerError, LedgerUnavailable, OpeningRefused
 from ledger_core.hashing import leaf_hash
 from ledger_core.log import History
 from ledger_core.machine import BlockRow, Header, State, app_hash, apply_block, begin, read_genesis
@@ -78,7 +77,7 @@ def check(rows: Rows, *, checkpoint: str | None = None) -> Iterator[Finding]:
         yield from checker.check_checkpoints()
         if checkpoint is not None:
             yield from checker.check_outside(checkpoint)
-    except (sqlite3.Error, TypeError, ValueError, OverflowError) as cause:
+    except (LedgerUnavailable, TypeError, ValueError, OverflowError) as cause:
         yield Finding("database", f"rows cannot be read: {type(cause).__name__}")
 
 

@@ -15,10 +15,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ledger_core.errors import LedgerLocked, LedgerUnavailable, OpeningRefused
+from ledger_core.errors import LedgerClosed, LedgerLocked, LedgerUnavailable, OpeningRefused
 from ledger_core.machine import BlockResult, BlockRow
 
 FORMAT: Final = "ledger-core/sqlite/v1"
@@ -60,14 +61,16 @@ class SqliteStore:
         """
         lock_fd = _lock(path)
         try:
-            connection = _connect(f"{path.absolute().as_uri()}?mode=rwc")
+            # Made here, not by SQLite, so that only the owner can read it; -wal and -shm follow its mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             store = cls(path, connection, lock_fd)
             store._prepare()
         except BaseException as cause:
             os.close(lock_fd)
-            if isinstance(cause, sqlite3.Error):
+            if isinstance(cause, sqlite3.Error | OSError):
                 raise LedgerUnavailable("the ledger's database cannot be opened") from cause
             raise
         return store
@@ -87,7 +90,7 @@ class SqliteStore:
             store = cls(path, connection, None)
             if store.meta("format") != FORMAT:
                 raise OpeningRefused("the file is not a ledger of this format")
-        except sqlite3.Error as cause:
+        except (sqlite3.Error, LedgerUnavailable) as cause:
             raise OpeningRefused("the file is not a ledger") from cause
         return store
 
@@ -208,18 +211,28 @@ class SqliteStore:
         return _Transaction(self._connection)
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[_Row]:
-        with self._mutex:
+        with self._mutex, _translated():
             return self._connection.execute(query, tuple(values)).fetchall()
 
     def _scan(self, query: str) -> Iterator[_Row]:
-        with self._mutex:
+        with self._mutex, _translated():
             cursor = self._connection.execute(query)
         while True:
-            with self._mutex:
+            with self._mutex, _translated():
                 rows = cursor.fetchmany(1000)
             if not rows:
                 return
             yield from rows
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.ProgrammingError as cause:
+        raise LedgerClosed("the ledger is closed") from cause
+    except sqlite3.Error as cause:
+        raise LedgerUnavailable("the store cannot be read") from cause
 
 
 class _Transaction:
@@ -252,7 +265,7 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 def _lock(path: Path) -> int:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock_fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as cause:
         raise LedgerUnavailable("the ledger's lock file cannot be opened") from cause

@@ -18,6 +18,7 @@ from ledger_core import (
     Accepted,
     Anchor,
     Identity,
+    Join,
     Ledger,
     LedgerBusy,
     LedgerClosed,
@@ -34,6 +35,7 @@ from ledger_core import (
     envelope_digest,
     export_ledger,
     open_ledger,
+    read_transactions,
     replay_export,
     run_fsck,
     sign,
@@ -318,3 +320,20 @@ def test_a_genesis_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[s
         begin(replace(GENESIS, **change))  # type: ignore[arg-type]
     with pytest.raises((OpeningRefused, NoteInvalid)):
         open_test_ledger(tmp_path, genesis=replace(GENESIS, **change))  # type: ignore[arg-type]
+
+
+def test_files_are_for_their_owner_only(ledger: Ledger, tmp_path: Path) -> None:
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("ledger.db*")} == {0o600}
+
+
+def test_a_closed_ledger_says_so_when_read(tmp_path: Path) -> None:
+    ledger = open_test_ledger(tmp_path)
+    ledger.close()
+    with pytest.raises(LedgerClosed):
+        ledger.entry(0)
+
+
+def test_transactions_are_read_beside_an_open_ledger(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.send(Anchor(filler(1), 4), NORTH).result(10)
+    kinds = [transaction.payload for transaction in read_transactions(tmp_path / "ledger.db")]
+    assert kinds == [Join(NORTH.public, "north"), Anchor(filler(1), 4)]
