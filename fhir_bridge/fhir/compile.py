@@ -17,6 +17,7 @@ from fhir_bridge.fhir.narrative import check_narrative, is_blank
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Path, compile_path
 from fhir_bridge.fhir.primitives import TESTS, Problem, Test
+from fhir_bridge.fhir.quality import check_quantity
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference, type_of
 from fhir_bridge.fhir.run import Place, Run
 from fhir_bridge.fhir.tables import Definitions, Element, Invariant, TypeRow
@@ -28,7 +29,7 @@ KeyCheck = Callable[[Any, Place, Run, dict[str, Any]], None]
 """Checks what stands under one key of an object, which it is given too."""
 
 # Invariants that need what a reference points to, or functions no other definition uses.
-NOT_CHECKED = frozenset({"ctm-1", "sdf-8a", "seq-4", "sdf-15", "ras-1", "cmr-1", "mps-1", "rfr-1"})
+NOT_CHECKED = frozenset({"ctm-1", "sdf-8a", "seq-4", "sdf-15", "ras-1", "mps-1"})
 # Targets outside the definition that HL7's own R4 examples use: flagged, not refused.
 _ERRATA = frozenset(
     {
@@ -38,6 +39,7 @@ _ERRATA = frozenset(
     }
 )
 _URIS = frozenset({"uri", "url", "canonical"})
+_QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "Age", "Count", "Distance", "Duration", "MoneyQuantity"})
 _NOT_OBJECT = "must be a JSON object"
 _MODIFIER = "no modifier extension is understood here, so the record's meaning is not certain"
 _RULES = "no implicit rules are understood here, so the record cannot be accepted"
@@ -313,6 +315,8 @@ def _unknown(key: str, place: Place, run: Run, names: frozenset[str]) -> None:
 def _by_hand(row: TypeRow) -> tuple[Check, ...]:
     if row.name == "Extension":
         return (_extension,)
+    if row.name in _QUANTITIES:
+        return (check_quantity,)
     return (_only_in_container,) if row.kind == "resource" else ()
 
 
@@ -396,6 +400,8 @@ def _reference_check(owner: str, element: Element, resource_types: frozenset[str
                 run.error("value", "must be a relative, absolute, urn: or #contained reference", (place, "reference"))
             if parsed.kind is ReferenceKind.CONTAINED:
                 run.fragments.append((parsed.id or "", (place, "reference"), run.resource))
+            if parsed.kind is ReferenceKind.URN and run.types_by_url and text not in run.types_by_url:
+                run.flag("not-found", "no entry of this bundle has that fullUrl", (place, "reference"))
             if parsed.type is not None and type(stated) is str and stated != parsed.type:
                 run.error("invalid", "type and reference name different types", (place, "type"))
         target = type_of(value, run.container) or run.types_by_url.get(text or "")

@@ -1,6 +1,7 @@
 """The functions of FHIRPath that HL7's definitions call; ``paths.py`` binds them to their arguments.
 
-Each entry of ``FUNCTIONS`` takes compiled arguments and gives a closure over focus and scope. Results follow
+Each entry of ``FUNCTIONS`` takes compiled arguments and gives a closure. Criteria and projections see each item as
+``$this``; other arguments see the focus outside the call. Results follow
 FHIRPath N1 section 5 (https://hl7.org/fhirpath/N1/#functions); truth is three-valued, with empty as unknown.
 """
 
@@ -13,8 +14,11 @@ from typing import Any
 from fhir_bridge.fhir.json import render
 
 Items = list[Any]
-Run = Callable[[Items, Any], Items]
-Make = Callable[[list[Run]], Run]
+Arg = Callable[[Items, Any], Items]
+"""A compiled argument: focus and scope → collection."""
+Run = Callable[[Items, Any, Items], Items]
+"""A bound function: the collection it is called on, scope, and the focus outside the call → collection."""
+Make = Callable[[list[Arg]], Run]
 
 
 def boolean(items: Items) -> bool | None:
@@ -67,35 +71,35 @@ def _children(items: Items, _scope: Any = None) -> Items:
 
 def _plain(run: Callable[[Items], Items]) -> Make:
     """A function without arguments."""
-    return lambda _args: lambda items, _scope: run(items)
+    return lambda _args: lambda items, _scope, _focus: run(items)
 
 
-def _where(args: list[Run]) -> Run:
+def _where(args: list[Arg]) -> Run:
     criterion = args[0]
-    return lambda items, scope: [i for i in items if boolean(criterion([i], scope))]
+    return lambda items, scope, _focus: [i for i in items if boolean(criterion([i], scope))]
 
 
-def _exists(args: list[Run]) -> Run:
+def _exists(args: list[Arg]) -> Run:
     if not args:
-        return lambda items, _scope: [bool(items)]
+        return lambda items, _scope, _focus: [bool(items)]
     where = _where(args)
-    return lambda items, scope: [bool(where(items, scope))]
+    return lambda items, scope, _focus: [bool(where(items, scope, items))]
 
 
-def _all(args: list[Run]) -> Run:
+def _all(args: list[Arg]) -> Run:
     criterion = args[0]
-    return lambda items, scope: [all(boolean(criterion([i], scope)) for i in items)]
+    return lambda items, scope, _focus: [all(boolean(criterion([i], scope)) for i in items)]
 
 
-def _select(args: list[Run]) -> Run:
+def _select(args: list[Arg]) -> Run:
     projection = args[0]
-    return lambda items, scope: [v for i in items for v in projection([i], scope)]
+    return lambda items, scope, _focus: [v for i in items for v in projection([i], scope)]
 
 
-def _iif(args: list[Run]) -> Run:
+def _iif(args: list[Arg]) -> Run:
     condition, then = args[0], args[1]
-    otherwise = args[2] if len(args) > 2 else lambda _items, _scope: []
-    return lambda items, scope: (then if boolean(condition(items, scope)) else otherwise)(items, scope)
+    otherwise: Arg = args[2] if len(args) > 2 else lambda _items, _scope: []
+    return lambda items, scope, _focus: (then if boolean(condition(items, scope)) else otherwise)(items, scope)
 
 
 def _not(items: Items) -> Items:
@@ -106,11 +110,11 @@ def _not(items: Items) -> Items:
 def _on_text(test: Callable[[str, str], bool]) -> Make:
     """A test of one string against another."""
 
-    def make(args: list[Run]) -> Run:
+    def make(args: list[Arg]) -> Run:
         argument = args[0]
 
-        def run(items: Items, scope: Any) -> Items:
-            other = argument(items, scope)
+        def run(items: Items, scope: Any, focus: Items) -> Items:
+            other = argument(focus, scope)
             if len(items) != 1 or len(other) != 1 or type(items[0]) is not str or type(other[0]) is not str:
                 return []
             return [test(items[0], other[0])]
@@ -120,38 +124,38 @@ def _on_text(test: Callable[[str, str], bool]) -> Make:
     return make
 
 
-def _substring(args: list[Run]) -> Run:
+def _substring(args: list[Arg]) -> Run:
     start = args[0]
 
-    def run(items: Items, scope: Any) -> Items:
-        at = start(items, scope)
+    def run(items: Items, scope: Any, focus: Items) -> Items:
+        at = start(focus, scope)
         return [items[0][at[0] :]] if len(items) == 1 and type(items[0]) is str and at else []
 
     return run
 
 
-def _combine(args: list[Run]) -> Run:
+def _combine(args: list[Arg]) -> Run:
     other = args[0]
-    return lambda items, scope: [*items, *other(items, scope)]
+    return lambda items, scope, focus: [*items, *other(focus, scope)]
 
 
-def _intersect(args: list[Run]) -> Run:
+def _intersect(args: list[Arg]) -> Run:
     other = args[0]
 
-    def run(items: Items, scope: Any) -> Items:
+    def run(items: Items, scope: Any, focus: Items) -> Items:
         if not items:
             return []
-        held = {distinct_key(v) for v in other(items, scope)}
+        held = {distinct_key(v) for v in other(focus, scope)}
         return [v for v in items if distinct_key(v) in held]
 
     return run
 
 
-def _extension(args: list[Run]) -> Run:
+def _extension(args: list[Arg]) -> Run:
     url = args[0]
 
-    def run(items: Items, scope: Any) -> Items:
-        wanted = url(items, scope)[0]
+    def run(items: Items, scope: Any, focus: Items) -> Items:
+        wanted = url(focus, scope)[0]
         held = [e for i in items if type(i) is dict for e in i.get("extension") or () if type(e) is dict]
         return [e for e in held if e.get("url") == wanted]
 
@@ -185,7 +189,7 @@ FUNCTIONS: dict[str, Make] = {
     "startsWith": _on_text(lambda text, other: text.startswith(other)),
     "contains": _on_text(lambda text, other: other in text),
     "matches": _on_text(_matches),
-    "trace": lambda _args: lambda items, _scope: items,
+    "trace": lambda _args: lambda items, _scope, _focus: items,
     "empty": _plain(lambda items: [not items]),
     "not": _plain(_not),
     "count": _plain(lambda items: [len(items)]),

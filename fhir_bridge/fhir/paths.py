@@ -274,8 +274,8 @@ class _Compiler:
         elif call.name not in ("where", "first", "tail", "trace", "distinct"):
             types = _ANY
         if call.base is None:
-            return run, types
-        return (lambda items, scope: run(base(items, scope), scope)), types
+            return (lambda items, scope: run(items, scope, items)), types
+        return (lambda items, scope: run(base(items, scope), scope, items)), types
 
 
 def _keys_of(element: Element, only: str | None) -> list[tuple[str, str]]:
