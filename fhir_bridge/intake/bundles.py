@@ -134,11 +134,11 @@ def _types_by_url(entries: Iterable[EntryParts]) -> dict[str, str]:
 def _judge_identity(entry: EntryParts, place: str, issues: list[Issue]) -> None:
     """An absolute fullUrl must agree with the type and id of its resource (bundle.html#Bundle.entry.fullUrl)."""
     resource: Any = entry.resource
-    if entry.full_url is None or type(resource) is not dict:
+    if type(resource) is not dict:
         return
     if resource.get("resourceType") == "Bundle":
         issues.append(Issue("error", "not-supported", "a Bundle in a Bundle is not taken", f"{place}.resource"))
-    parsed = parse_reference(entry.full_url)
+    parsed = parse_reference(entry.full_url or "")
     if parsed.kind is not ReferenceKind.ABSOLUTE:
         return
     if (parsed.type, parsed.id) != (resource.get("resourceType"), resource.get("id", parsed.id)):

@@ -1,0 +1,154 @@
+"""Values that search parameters match, by the tables of FHIR R4 search.html."""
+
+from typing import Any
+
+import pytest
+
+from fhir_bridge.fhir.dates import interval
+from fhir_bridge.fhir.search import codes, extract, fold, parameters_of, targets_of
+from fhir_bridge.fhir.tables import r4, search_parameters
+from fhir_bridge.fhir.validate import validate_r4
+from tests.unit.fhir.fhir_samples import Json, errors, examples, observation, patient, quantity
+
+LOINC = "http://loinc.org"
+
+
+def test_an_observation_is_found_by_what_it_says() -> None:
+    values = extract(
+        observation(
+            category=[{"coding": [{"system": "http://c", "code": "vital-signs"}], "text": "x"}, {"text": "no code"}],
+            encounter={"reference": "Encounter/e1/_history/3"},
+            performer=[{"reference": "Practitioner?identifier=http://npi|9"}, {"reference": "#c"}],
+            identifier=[{"system": "http://i", "value": "7"}, {"value": "8"}],
+            valueQuantity=quantity("7.20", "mmol/L"),
+            meta={
+                "profile": ["http://p"],
+                "tag": [{"system": "http://t", "code": "a"}],
+                "security": [{"code": "R"}],
+                "source": "urn:s",
+            },
+        )
+    )
+    assert values["_id"] == (("", "o1"),)
+    assert values["code"] == values["combo-code"] == ((LOINC, "8867-4"),)
+    assert values["status"] == (("", "final"),)
+    assert values["category"] == (("http://c", "vital-signs"),)
+    assert values["patient"] == values["subject"] == ("Patient/p1",)
+    assert values["encounter"] == ("Encounter/e1",)
+    assert values["performer"] == ("|http://npi|9",)
+    assert values["identifier"] == (("http://i", "7"), ("", "8"))
+    assert values["date"] == (interval("2026-03-01T10:00:00Z"),)
+    assert values["value-quantity"] == (("7.20", "http://unitsofmeasure.org", "mmol/L"),)
+    assert values["_profile"] == ("http://p",)
+    assert values["_tag"] == (("http://t", "a"),)
+    assert values["_security"] == (("", "R"),)
+    assert values["_source"] == ("urn:s",)
+
+
+def test_a_patient_is_found_by_name_and_identifier() -> None:
+    values = extract(
+        patient(
+            name=[{"use": "official", "family": "Muñoz", "given": ["Ana", "B"], "prefix": ["Dr"], "text": "Ana M"}],
+            telecom=[{"system": "phone", "value": "1"}, {"system": "email", "value": "a@b"}],
+            address=[{"use": "home", "line": ["x 1"], "city": "Y", "postalCode": "Z"}],
+            birthDate="1970-01",
+            deceasedBoolean=False,
+            active=True,
+        )
+    )
+    assert set(values["name"]) == {"Muñoz", "Ana", "B", "Dr", "Ana M"}
+    assert (values["family"], values["given"]) == (("Muñoz",), ("Ana", "B"))
+    assert values["birthdate"] == (interval("1970-01"),)
+    assert values["gender"] == (("", "female"),)
+    assert values["phone"] == (("", "1"),)
+    assert values["email"] == (("", "a@b"),)
+    assert set(values["address"]) == {"x 1", "Y", "Z"}
+    assert values["deceased"] == (("", "false"),)
+    assert values["active"] == (("", "true"),)
+    assert extract(patient(deceasedDateTime="2020"))["deceased"] == (("", "true"),)
+
+
+def test_references_keep_their_kind() -> None:
+    def subject(reference: Json) -> Any:
+        return extract(observation(subject=reference)).get("subject")
+
+    assert subject({"reference": "https://a.example/fhir/Patient/1"}) == ("https://a.example/fhir/Patient/1",)
+    assert subject({"identifier": {"system": "http://s", "value": "v"}}) == ("|http://s|v",)
+    assert subject({"reference": "Patient/1", "identifier": {"value": "v"}}) == ("Patient/1", "||v")
+    assert subject({"display": "x"}) is None
+
+
+def test_patient_means_references_to_patients_only() -> None:
+    values = extract(observation(subject={"reference": "Group/g"}))
+    assert "patient" not in values
+    assert values["subject"] == ("Group/g",)
+
+
+@pytest.mark.parametrize(
+    ("elements", "low", "high"),
+    [
+        ({"effectivePeriod": {"start": "2020", "end": "2021"}}, "2020", "2021"),
+        ({"effectiveInstant": "2020-01-01T00:00:00Z"}, "2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z"),
+        ({"effectiveTiming": {"event": ["2021", "2020"]}}, "2020", "2021"),
+    ],
+)
+def test_every_form_of_a_date_is_an_interval(elements: Json, low: str, high: str) -> None:
+    first, last = interval(low), interval(high)
+    assert first is not None
+    assert last is not None
+    assert extract(observation(effectiveDateTime=None, **elements))["date"] == ((first[0], last[1]),)
+
+
+def test_extraction_serves_exactly_the_parameters_it_names() -> None:
+    for example in examples("r4"):
+        assert set(extract(example)) <= set(parameters_of(example["resourceType"])), example["resourceType"]
+
+
+def test_every_plain_parameter_of_the_standard_is_offered() -> None:
+    plain = {"token", "date", "reference", "string", "uri", "quantity", "number"}
+    missing = {
+        (name, row.name)
+        for name in r4().resource_types()
+        for row in search_parameters().get(name, {}).values()
+        if row.kind in plain and row.name not in parameters_of(name)
+    }
+    left_out = {("Bundle", "composition"), ("Bundle", "message"), ("QuestionnaireResponse", "item-subject")}
+    left_out |= {(name, row) for name, row in missing if row == "phonetic"}
+    assert missing == left_out
+
+
+def test_an_unknown_type_has_no_parameters() -> None:
+    assert parameters_of("Nothing") == {}
+    assert targets_of("Observation", "nothing") == ()
+    assert "Patient" in targets_of("Observation", "subject")
+
+
+def test_folding_follows_the_standards_string_rule() -> None:
+    assert fold("  Mun\u0303OZ  de la  Ñ ") == fold("muñoz DE la n\u0303") == "munoz de la n"
+    assert fold("Straße") == fold("STRASSE")
+
+
+def test_codes_name_what_a_record_is_about() -> None:
+    resource = observation(
+        category=[{"coding": [{"system": "http://c", "code": "laboratory"}]}],
+        interpretation=[{"coding": [{"system": "http://i", "code": "N"}]}],
+        component=[{"code": {"coding": [{"system": LOINC, "code": "1-8"}]}, "valueString": "x"}],
+        valueCodeableConcept={"coding": [{"system": "http://snomed.info/sct", "code": "86406008"}]},
+    )
+    assert set(codes(resource)) == {
+        f"{LOINC}|8867-4",
+        f"{LOINC}|1-8",
+        "http://c|laboratory",
+        "http://snomed.info/sct|86406008",
+    }
+    request: Json = {
+        "resourceType": "MedicationRequest",
+        "contained": [{"resourceType": "Medication", "id": "m", "code": {"coding": [{"code": "z"}]}}],
+        "medicationReference": {"reference": "#m"},
+        "reasonCode": [{"coding": [{"system": "http://r", "code": "y"}]}],
+    }
+    assert set(codes(request)) == {"|z", "http://r|y"}
+
+
+def test_samples_of_these_tests_are_valid() -> None:
+    assert errors(validate_r4(observation())) == errors(validate_r4(patient())) == set()
