@@ -75,14 +75,18 @@ class History:
         for leaf in leaves:
             self.append(leaf)
 
-    def extended_root(self, leaves: Iterable[bytes]) -> bytes:
-        """Return the root this tree would have after ``leaves``, without adding them."""
+    def frontier(self) -> Frontier:
+        """Return the right edge of this tree, to grow it elsewhere."""
         peaks, at = [], 0
         for level in range(self.size.bit_length() - 1, -1, -1):
             if self.size >> level & 1:
                 peaks.append(self._node(level, at >> level))
                 at += 1 << level
-        return Frontier(self.size, tuple(peaks)).append(leaves).root()
+        return Frontier(self.size, tuple(peaks))
+
+    def extended_root(self, leaves: Iterable[bytes]) -> bytes:
+        """Return the root this tree would have after ``leaves``, without adding them."""
+        return self.frontier().append(leaves).root()
 
     def leaf(self, index: int) -> bytes:
         """Return leaf hash ``index``."""

@@ -16,7 +16,7 @@ from ledger_core.export import export_ledger
 from ledger_core.fsck import Finding, check
 from ledger_core.keys import Identity
 from ledger_core.ledger import Ledger
-from ledger_core.log import Frontier, History
+from ledger_core.log import History
 from ledger_core.machine import Genesis, Header, State, begin, read_genesis
 from ledger_core.sparse import StateTree
 from ledger_core.stores.sqlite import SqliteStore
@@ -169,11 +169,10 @@ def _rebuild(store: SqliteStore, genesis: Genesis) -> tuple[State, History]:
     try:
         history = History()
         history.extend(store.leaves())
-        frontier = Frontier().append(store.leaves())
         tree = StateTree(dict(store.state()))
     except (LedgerError, ValueError) as cause:
         raise IntegrityBroken("stored rows cannot be read; run fsck") from cause
-    state = State(genesis.network, Header(row.height, row.time_ms), tree, frontier)
+    state = State(genesis.network, Header(row.height, row.time_ms), tree, history.frontier())
     if state.row() != row:
         raise IntegrityBroken("stored rows disagree with the newest block; run fsck")
     return state, history

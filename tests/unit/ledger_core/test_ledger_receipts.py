@@ -368,11 +368,16 @@ def test_the_command_line_says_it_in_one_line_and_an_exit_code(
 
 _LEAN = """
 import sys
+before = set(sys.modules)  # what the interpreter's own start-up files bring
 from ledger_core.verify import main
 code = main(sys.argv[1:])
 loaded = {name.split(".")[0] for name in sys.modules}
 heavy = loaded & {"sqlite3", "asyncio", "fhir_bridge", "pydantic", "msgspec", "fcntl"}
 assert not heavy, heavy
+places = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+foreign = {name.split(".")[0] for name, place in places.items()
+           if "site-packages" in place and name not in before}
+assert foreign <= {"blake3", "cbor2", "cryptography", "cffi", "_cffi_backend"}, foreign
 sys.exit(code)
 """
 

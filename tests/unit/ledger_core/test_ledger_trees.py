@@ -139,6 +139,7 @@ def test_a_root_can_be_tried_before_it_is_grown(size: int, cut: int) -> None:
     history = history_of(entries[:cut])
     assert history.extended_root([leaf_hash(entry) for entry in entries[cut:]]) == naive_root(entries)
     assert history.size == cut
+    assert history.frontier() == Frontier().append(leaf_hash(entry) for entry in entries[:cut])
 
 
 @given(PATHS, PATHS)
