@@ -313,21 +313,7 @@ def test_a_reception_crosses_to_another_process() -> None:
     assert pickle.loads(pickle.dumps(reception)) == reception
 
 
-JUNK: list[Any] = [None, {}, [], "", 0, -1, True, "Zzcanary", {"Zzcanary": 1}, [[]], [None], 1e300, "Patient/Zzcana"]
-    None,
-    {},
-    [],
-    "",
-    0,
-    -1,
-    True,
-    "Zzcanary",
-    {"Zzcanary": 1},
-    [[]],
-    [None],
-    1e300,
-    "Patient/Zzcanary",
-]
+JUNK: list[Any] = [None, {}, [], "", 0, -1, True, "Zzcanary", {"Zzcanary": 1}, [[]], [None], 1e300, "Group/Zzcanary"]
 
 
 def _mangle(value: Any, chooser: random.Random) -> None:
