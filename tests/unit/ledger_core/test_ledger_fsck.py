@@ -4,12 +4,15 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ledger_core import Anchor, IntegrityBroken, OpeningRefused, OpenPath, SetConsent, envelope_digest, run_fsck
 from ledger_core.__main__ import main
 from ledger_core.hashing import leaf_hash
+from ledger_core.log import Frontier
+from ledger_core.machine import app_hash
 from ledger_core.values import state_path
 from tests.unit.ledger_core.ledger_samples import (
     NORTH,
@@ -52,7 +55,7 @@ def change(folder: Path, *statements: str, **values: bytes | str | int) -> None:
     connection.close()
 
 
-def fetch(folder: Path, query: str) -> Iterator[tuple[bytes, ...]]:
+def fetch(folder: Path, query: str) -> Iterator[tuple[Any, ...]]:
     connection = sqlite3.connect(folder / "ledger.db")
     rows = connection.execute(query).fetchall()
     connection.close()
@@ -250,3 +253,47 @@ def test_the_command_line_lists_findings(copy: Path, capsys: pytest.CaptureFixtu
     change(copy, "DELETE FROM blocks WHERE height = 3")
     assert main(["fsck", str(copy / "ledger.db")]) == 1
     assert capsys.readouterr().out.splitlines() == ["blocks/3: missing", "1 findings"]
+
+
+def _cut_a_block_out(folder: Path) -> None:
+    """Take block 3 out of every table and close the gap, as somebody who knows the format would."""
+    change(
+        folder,
+        "DELETE FROM envelopes WHERE idx = 6",
+        "DELETE FROM entries WHERE idx IN (6, 7)",
+        "DELETE FROM blocks WHERE height = 3",
+        "DELETE FROM checkpoints WHERE size = 8",
+        "UPDATE entries SET idx = idx - 100 WHERE idx > 7",
+        "UPDATE entries SET idx = idx + 98 WHERE idx < 0",
+        "UPDATE envelopes SET idx = idx - 2 WHERE idx > 7",
+        "UPDATE blocks SET size = size - 2 WHERE height > 3",
+    )
+
+
+def test_a_block_cut_out_without_a_gap_is_located(copy: Path) -> None:
+    _cut_a_block_out(copy)
+    found = {finding.where: finding.what for finding in run_fsck(copy / "ledger.db")}
+    assert "log root" in found["blocks/4"]
+    assert not [place for place in found if place.startswith(("entries/", "state/"))]
+
+
+def test_a_block_cut_out_with_every_root_recomputed_shows_in_the_checkpoints(copy: Path) -> None:
+    _cut_a_block_out(copy)
+    leaves = [leaf for (leaf,) in fetch(copy, "SELECT leaf FROM entries ORDER BY idx")]
+    for height, size, root in list(fetch(copy, "SELECT height, size, state_root FROM blocks WHERE height > 3")):
+        assert isinstance(size, int)
+        frontier = Frontier().append(leaves[:size])
+        change(
+            copy,
+            "UPDATE blocks SET log_root = :log, app_hash = :app WHERE height = :height",
+            log=frontier.root(),
+            app=app_hash(size, frontier.root(), root),
+            height=height,
+        )
+    found = {finding.where: finding.what for finding in run_fsck(copy / "ledger.db")}
+    assert {place.split("/")[0] for place in found} == {"checkpoints"}
+    assert "not what the entries lead to" in found["checkpoints/10"]
+    note = (copy / "newest").read_text("utf-8")
+    assert "rolled back" in next(
+        item.what for item in run_fsck(copy / "ledger.db", checkpoint=note) if item.where == "entries/12"
+    )

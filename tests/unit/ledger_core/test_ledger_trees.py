@@ -214,6 +214,7 @@ def test_an_inclusion_path_that_stops_early_fails_even_under_a_matching_root() -
     ("old_size", "old_root", "new_size", "new_root", "path"),
     [
         (2, PAIR, 1, LEAVES[0], []),
+        (2, PAIR, 1, PAIR, []),
         (-1, PAIR, 1, LEAVES[0], []),
         (2, PAIR, 2, PAIR, [LEAVES[0]]),
         (0, naive_root([]), 2, PAIR, [LEAVES[0]]),
