@@ -22,8 +22,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
@@ -48,6 +48,7 @@ KEY_HEADER: Final = "key"
 _INSTITUTION: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _BATCH_OVERHEAD_BYTES: Final = 4096
 _NO_ERROR, _TOPIC_EXISTS = 0, 36
+_CLOSE_LIMIT_S: Final = 1.0
 _QUIET_S: Final = 2.0
 """After this long without a message the broker is asked whether it is there; a fetch does not tell."""
 
@@ -301,14 +302,18 @@ class KafkaBus:
 
     async def _send(self, topic: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Position:
         key = next((content for name, content in headers if name == KEY_HEADER), None)
-        try:
-            async with _translated():
-                await self._ensure_topic(topic)
-                producer = await self._open_producer()
-                sent = await producer.send_and_wait(topic, value, key=key, headers=list(headers))
-        except Unavailable as error:
-            await self._replace_producer(error.__cause__)
-            raise
+        async with _translated():
+            await self._ensure_topic(topic)
+            producer = await self._open_producer()
+            try:
+                # An idempotent aiokafka producer retries for ever, so the deadline is ours.
+                async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                    sent = await producer.send_and_wait(topic, value, key=key, headers=list(headers))
+            except MessageSizeTooLargeError:
+                raise
+            except (KafkaError, TimeoutError):
+                await self._abandon(producer)
+                raise
         return Position(self.name, sent.topic, sent.partition, sent.offset)
 
     async def _open_producer(self) -> Any:
@@ -328,12 +333,14 @@ class KafkaBus:
                 self._producer = producer
             return self._producer
 
-    async def _replace_producer(self, cause: BaseException | None) -> None:
-        """Part with a producer whose sequence the broker no longer accepts; the next put makes another."""
-        if isinstance(cause, KafkaError) and not cause.retriable:
-            producer, self._producer = self._producer, None
-            if producer is not None:
-                await _stop(producer)
+    async def _abandon(self, producer: Any) -> None:
+        """Part with a producer that holds messages nobody waits for any more; the next put makes another.
+
+        Kept, it would send each of them after the outage, beside the copies that their senders have sent again.
+        """
+        if self._producer is producer:
+            self._producer = None
+            await _stop(producer)
 
 
 @asynccontextmanager
@@ -356,8 +363,22 @@ def _partitions_of(described: Iterable[Any]) -> Iterable[tuple[str, int]]:
 
 
 async def _stop(client: Any) -> None:
-    """Close a client without waiting for a broker that is gone."""
+    """Close a client without waiting long for a broker that is gone; never raises."""
     close = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop
-    with suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(5):
-            await close()
+    if await _finishes(close()):
+        return
+    # aiokafka 0.14 leaves sockets and tasks behind when stop() ends early: a fetch task cancelled while it backs off
+    # ends Fetcher.close with CancelledError, and a producer without a broker waits for its buffer to empty.
+    if isinstance(client, AIOKafkaProducer):
+        await _finishes(client._sender.close())
+    await _finishes((client.client if isinstance(client, AIOKafkaProducer) else client._client).close())
+
+
+async def _finishes(closing: Coroutine[Any, Any, None]) -> bool:
+    """Run in a task of its own, so that a cancellation inside is not taken for one of ours."""
+    task = asyncio.create_task(closing)
+    done, _ = await asyncio.wait({task}, timeout=_CLOSE_LIMIT_S)
+    if not done:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CLOSE_LIMIT_S)
+    return not task.cancelled() and task.done() and task.exception() is None

@@ -61,8 +61,8 @@ class KafkaSettings:
         prefix = options.pop("prefix", "fhir")
         if not options.keys() <= _NUMBERS:
             raise SetupWrong("the bus URL has an unknown option")
-        if not all(value.isdecimal() for value in options.values()):
-            raise SetupWrong("options of the bus URL are whole numbers")
+        if not all(value.isdecimal() and int(value) > 0 for value in options.values()):
+            raise SetupWrong("options of the bus URL are whole numbers above 0")
         return cls(
             bootstrap=hosts,
             prefix=prefix,

@@ -1,0 +1,355 @@
+"""The Kafka bus against a real broker: order, resumption, sizes, bytes as they are, and a broker that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete  # type: ignore[import-untyped]
+
+from fhir_bridge.adapters.kafka import KafkaBus
+from fhir_bridge.adapters.kafka_settings import KafkaSettings
+from fhir_bridge.errors import IntegrityBroken, RecordRefused, SetupWrong, Unavailable
+from fhir_bridge.model.ingest import Position
+from fhir_bridge.ports.bus import Message
+from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_reading import put_until_held, read
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+MakeBus = Callable[..., KafkaBus]
+
+
+def next_positions(messages: list[Message]) -> list[Position]:
+    """What the vault would have stored after these messages: the next offset of each partition."""
+    reached: dict[tuple[str, int], int] = {}
+    for message in messages:
+        reached[message.position.stream, message.position.partition] = message.position.offset + 1
+    return [Position("kafka", stream, partition, offset) for (stream, partition), offset in reached.items()]
+
+
+async def test_a_message_comes_back_as_it_was_put(bus: KafkaBus, institution: str) -> None:
+    headers = (("content-type", b"application/fhir+json"), ("fhir-version", b"R4"), ("x", b""), ("x", b"\x00\xff"))
+    position = await bus.put(institution, b'{"resourceType":"Patient"}', headers)
+    (message,) = await read(bus, 1)
+    assert message == Message(position, institution, b'{"resourceType":"Patient"}', headers)
+
+
+@pytest.mark.parametrize("poison", [b"", b"\x00", b"\xff\xfe\xfd", b"{" * 10_000, bytes(range(256)) * 64])
+async def test_poison_is_carried_byte_for_byte(bus: KafkaBus, institution: str, poison: bytes) -> None:
+    await bus.put(institution, poison)
+    (message,) = await read(bus, 1)
+    assert message.value == poison
+
+
+async def test_a_record_without_value_or_headers_by_another_producer_is_carried(
+    broker: KafkaBroker, bus: KafkaBus, institution: str
+) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(f"fhir.{institution}.in", value=None, key=b"k", headers=[("empty", None)])
+    await producer.stop()
+    (message,) = await read(bus, 1)
+    assert (message.value, message.headers) == (b"", (("empty", b""),))
+
+
+async def test_messages_of_one_key_share_a_partition_and_keep_their_order(bus: KafkaBus, institution: str) -> None:
+    for number in range(60):
+        await bus.put(institution, b"%d" % number, [("key", b"patient-%d" % (number % 7))])
+    came = await read(bus, 60)
+    by_key: dict[bytes, list[Message]] = defaultdict(list)
+    for message in came:
+        by_key[dict(message.headers)["key"]].append(message)
+    assert len({m.position.partition for m in came}) > 1
+    for key, messages in by_key.items():
+        assert len({m.position.partition for m in messages}) == 1, key
+        assert [int(m.value) for m in messages] == sorted(int(m.value) for m in messages)
+
+
+async def test_limits_hold_back_and_lose_nothing(bus: KafkaBus, institution: str) -> None:
+    for number in range(10):
+        await bus.put(institution, b"%d" % number + b"x" * 999, [("key", b"one")])
+    sizes: list[int] = []
+    values: list[bytes] = []
+    while len(values) < 10:
+        taken = await bus.take(max_messages=4, max_bytes=2500, wait_ms=1000)
+        sizes.append(len(taken))
+        values += [message.value for message in taken]
+    assert max(sizes) == 2
+    assert [value[:1] for value in values] == [b"%d" % number for number in range(10)]
+    assert len(await bus.take(max_messages=1, max_bytes=1, wait_ms=100)) == 0
+
+
+async def test_one_message_longer_than_the_byte_limit_still_comes(bus: KafkaBus, institution: str) -> None:
+    await bus.put(institution, b"x" * 5000)
+    async with asyncio.timeout(10):
+        while not (taken := await bus.take(max_messages=10, max_bytes=10, wait_ms=500)):
+            pass
+    assert len(taken[0].value) == 5000
+
+
+async def test_an_idle_bus_answers_empty_in_time(bus: KafkaBus) -> None:
+    started = time.monotonic()
+    assert await bus.take(max_messages=10, max_bytes=1000, wait_ms=300) == []
+    assert time.monotonic() - started < 2
+
+
+async def test_reading_goes_on_from_the_stored_positions(
+    broker: KafkaBroker, bus: KafkaBus, institution: str, make_bus: MakeBus
+) -> None:
+    for number in range(30):
+        await bus.put(institution, b"%d" % number)
+    first = await read(bus, 30)
+    half = first[:17]
+    await bus.close()
+    again = make_bus(broker)
+    await again.start([institution], next_positions(half))
+    rest = await read(again, 13)
+    assert sorted(m.position.offset for m in rest) == sorted(m.position.offset for m in first[17:])
+    assert {m.value for m in rest} == {m.value for m in first[17:]}
+    assert await again.take(max_messages=10, max_bytes=1 << 20, wait_ms=300) == []
+
+
+async def test_without_stored_positions_everything_comes_whatever_was_acknowledged(
+    broker: KafkaBroker, bus: KafkaBus, institution: str, make_bus: MakeBus
+) -> None:
+    """Kafka's committed offset is advice; the vault's position is the truth."""
+    await bus.put(institution, b"a")
+    await bus.acknowledge([m.position for m in await read(bus, 1)])
+    await bus.close()
+    again = make_bus(broker)
+    await again.start([institution], [])
+    assert [m.value for m in await read(again, 1)] == [b"a"]
+
+
+async def test_acknowledged_offsets_are_what_other_tools_see(
+    broker: KafkaBroker, bus: KafkaBus, institution: str
+) -> None:
+    for _ in range(3):
+        await bus.put(institution, b"a", [("key", b"one")])
+    messages = await read(bus, 3)
+    await bus.acknowledge([m.position for m in reversed(messages)])
+    partition = TopicPartition(messages[0].position.stream, messages[0].position.partition)
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, group_id="fhir-bridge", enable_auto_commit=False)
+    await consumer.start()
+    consumer.assign([partition])
+    assert await consumer.committed(partition) == 3
+    await consumer.stop()
+
+
+async def test_a_stored_position_of_another_bus_or_stream_is_left_alone(
+    broker: KafkaBroker, institution: str, make_bus: MakeBus
+) -> None:
+    started = make_bus(broker)
+    foreign = [Position("spool", f"fhir.{institution}.in", 0, 5), Position("kafka", "fhir.gone.in", 0, 5)]
+    await started.start([institution], foreign)
+    await started.put(institution, b"a")
+    assert [m.value for m in await read(started, 1)] == [b"a"]
+    await started.acknowledge(foreign)
+
+
+async def test_an_institution_joins_while_others_are_read(bus: KafkaBus, institution: str) -> None:
+    newcomer = f"{institution}-new"
+    await bus.put(institution, b"before")
+    await bus.put(newcomer, b"early")
+    assert [m.value for m in await read(bus, 1)] == [b"before"]
+    await bus.subscribe(newcomer)
+    await bus.subscribe(newcomer)
+    await bus.put(newcomer, b"late")
+    await bus.put(institution, b"after")
+    came = await read(bus, 3)
+    assert {(m.institution, m.value) for m in came} == {
+        (newcomer, b"early"),
+        (newcomer, b"late"),
+        (institution, b"after"),
+    }
+    assert await bus.take(max_messages=10, max_bytes=1000, wait_ms=300) == []
+
+
+async def test_a_bus_may_start_with_nobody(broker: KafkaBroker, institution: str, make_bus: MakeBus) -> None:
+    started = make_bus(broker)
+    await started.start([], [])
+    assert await started.take(max_messages=10, max_bytes=1000, wait_ms=50) == []
+    await started.subscribe(institution)
+    await started.put(institution, b"a")
+    assert [m.value for m in await read(started, 1)] == [b"a"]
+
+
+async def test_added_partitions_are_noticed_and_read_from_their_beginning(
+    broker: KafkaBroker, bus: KafkaBus, institution: str
+) -> None:
+    topic = f"fhir.{institution}.in"
+    await bus.put(institution, b"old")
+    assert [m.value for m in await read(bus, 1)] == [b"old"]
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    await admin.create_partitions({topic: NewPartitions(total_count=8)})
+    await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(topic, b"new", partition=7)
+    await producer.stop()
+    (message,) = await read(bus, 1)
+    assert (message.value, message.position.partition) == (b"new", 7)
+
+
+async def test_a_message_of_many_mebibytes_passes(bus: KafkaBus, institution: str) -> None:
+    body = bytes(range(256)) * (4 << 12)
+    await bus.put(institution, b"small")
+    await bus.put(institution, body)
+    assert {len(m.value) for m in await read(bus, 2)} == {5, 4 << 20}
+    largest = b"x" * (16 << 20)
+    await bus.put(institution, largest)
+    assert [m.value == largest for m in await read(bus, 1)] == [True]
+
+
+async def test_a_message_too_long_is_refused_and_the_next_one_passes(bus: KafkaBus, institution: str) -> None:
+    with pytest.raises(RecordRefused) as refused:
+        await bus.put(institution, b"x" * (17 << 20))
+    assert [issue.code for issue in refused.value.issues] == ["too-long"]
+    await bus.put(institution, b"a")
+    assert [m.value for m in await read(bus, 1)] == [b"a"]
+
+
+async def test_dead_letters_have_a_topic_of_their_own(broker: KafkaBroker, bus: KafkaBus, institution: str) -> None:
+    await bus.put_dead_letter(institution, b"\xffbad", [("reason", b"structure")])
+    consumer = AIOKafkaConsumer(
+        f"fhir.{institution}.dead", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    record = await asyncio.wait_for(consumer.getone(), 10)
+    await consumer.stop()
+    assert (record.value, record.headers) == (b"\xffbad", (("reason", b"structure"),))
+    assert await bus.take(max_messages=1, max_bytes=10, wait_ms=200) == []
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a/b", "ä", "x" * 101])
+async def test_a_name_that_could_be_mistaken_for_another_topic_is_refused(bus: KafkaBus, name: str) -> None:
+    with pytest.raises(SetupWrong):
+        await bus.put(name, b"a")
+
+
+async def test_uncommitted_transactions_of_others_are_not_read(
+    broker: KafkaBroker, bus: KafkaBus, institution: str
+) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=f"t-{institution}")
+    await producer.start()
+    await producer.begin_transaction()
+    await producer.send_and_wait(f"fhir.{institution}.in", b"aborted", partition=0)
+    await producer.abort_transaction()
+    async with producer.transaction():
+        await producer.send_and_wait(f"fhir.{institution}.in", b"committed", partition=0)
+    await producer.stop()
+    assert [m.value for m in await read(bus, 1)] == [b"committed"]
+
+
+async def test_a_position_that_the_broker_no_longer_holds_stops_the_reader(
+    broker: KafkaBroker, bus: KafkaBus, institution: str, make_bus: MakeBus
+) -> None:
+    for _ in range(5):
+        await bus.put(institution, b"a", [("key", b"one")])
+    messages = await read(bus, 5)
+    partition = TopicPartition(messages[0].position.stream, messages[0].position.partition)
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    await admin.delete_records({partition: RecordsToDelete(before_offset=4)})
+    await admin.close()
+    behind = make_bus(broker)
+    await behind.start([institution], next_positions(messages[:2]))
+    with pytest.raises(IntegrityBroken):
+        await read(behind, 1)
+    ahead = make_bus(broker)
+    await ahead.start([institution], [Position("kafka", partition.topic, partition.partition, 999)])
+    with pytest.raises(IntegrityBroken):
+        await read(ahead, 1)
+
+
+# --- a broker that goes away
+
+
+async def take_forever(bus: KafkaBus, came: list[Message]) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            came += await bus.take(max_messages=5, max_bytes=1 << 20, wait_ms=200)
+
+
+async def test_a_killed_broker_loses_nothing_and_reading_resumes(
+    own_broker: KafkaBroker, institution: str, make_bus: MakeBus
+) -> None:
+    bus = make_bus(own_broker)
+    await bus.start([institution], [])
+    for number in range(20):
+        await bus.put(institution, b"before-%d" % number)
+    came = await read(bus, 8)
+    own_broker.kill()
+    with pytest.raises(Unavailable):
+        await take_forever(bus, came)
+    with pytest.raises(Unavailable):
+        await bus.put(institution, b"during")
+    await asyncio.to_thread(own_broker.start)
+    for number in range(20):
+        await put_until_held(bus, institution, b"after-%d" % number)
+    wanted = {b"before-%d" % n for n in range(20)} | {b"after-%d" % n for n in range(20)}
+    while not wanted <= {m.value for m in came}:
+        came += await read(bus, 1, within_s=40)
+    positions = [m.position for m in came]
+    assert len(positions) == len(set(positions)), "each message is delivered once per start"
+
+
+async def test_puts_under_fire_are_held_once_confirmed(
+    own_broker: KafkaBroker, institution: str, make_bus: MakeBus
+) -> None:
+    bus = make_bus(own_broker)
+    await bus.start([institution], [])
+    confirmed: list[bytes] = []
+
+    async def send(worker: int) -> None:
+        for number in range(15):
+            value = b"%d-%d" % (worker, number)
+            await put_until_held(bus, institution, value, within_s=60)
+            confirmed.append(value)
+
+    async with asyncio.TaskGroup() as group:
+        for worker in range(4):
+            group.create_task(send(worker))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(own_broker.kill)
+        await asyncio.to_thread(own_broker.start)
+    reader = make_bus(own_broker)
+    await reader.start([institution], [])
+    held: set[bytes] = set()
+    while not set(confirmed) <= held:
+        held |= {m.value for m in await read(reader, 1, within_s=40)}
+    assert len(confirmed) == 60
+
+
+async def test_a_frozen_broker_is_unavailable_and_comes_back(
+    own_broker: KafkaBroker, institution: str, make_bus: MakeBus
+) -> None:
+    bus = make_bus(own_broker, request_timeout_ms=2000)
+    await bus.start([institution], [])
+    await bus.put(institution, b"a")
+    came = await read(bus, 1)
+    own_broker.pause()
+    try:
+        with pytest.raises(Unavailable):
+            await take_forever(bus, came)
+    finally:
+        own_broker.resume()
+    await put_until_held(bus, institution, b"b")
+    came += await read(bus, 1, within_s=30)
+    assert {m.value for m in came} == {b"a", b"b"}
+
+
+async def test_no_broker_at_all_is_unavailable_and_close_is_quick() -> None:
+    bus = KafkaBus(KafkaSettings("127.0.0.1:1", request_timeout_ms=1000))
+    with pytest.raises(Unavailable):
+        await bus.start(["northgate"], [])
+    with pytest.raises(Unavailable):
+        await bus.put("northgate", b"a")
+    async with asyncio.timeout(5):
+        await bus.close()
+        await bus.close()
