@@ -248,6 +248,13 @@ def test_a_period_includes_its_last_day_and_ends_with_it() -> None:
     assert not sees(HARBOR, row(), body, at=datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC))
 
 
+def test_a_nested_period_bounds_its_own_provision_only() -> None:
+    exception = provision("deny", **labels("PSY"), period={"end": "2026-02-28"})
+    body = consent(provision("permit", exception, **TO_HARBOR))
+    assert not sees(HARBOR, row(labelled=("PSY",)), body, at=datetime(2026, 2, 28, 12, tzinfo=UTC))
+    assert sees(HARBOR, row(labelled=("PSY",)), body, at=datetime(2026, 3, 1, tzinfo=UTC))
+
+
 def test_a_root_period_ends_the_base_rule_too() -> None:
     body = consent(provision(None, period={"end": "2026-02-01"}), rule="OPTIN")
     assert not sees(HARBOR, row(), body)
@@ -339,6 +346,11 @@ def test_a_consent_not_fully_understood_grants_nothing_and_suspends_earlier_perm
     assert not sees(HARBOR, row(), PERMIT_HARBOR, body)
     assert sees(HARBOR, row(), body, PERMIT_HARBOR)
     assert sees(HARBOR, row(), PERMIT_HARBOR, body | {"status": "inactive"})
+
+
+def test_a_permit_signed_at_the_same_moment_is_suspended_too() -> None:
+    both = ConsentList((entry(PERMIT_HARBOR), entry(PERMIT_HARBOR | {"unheardOf": 1}, 2)))
+    assert not decide(HARBOR, ChartFacts(CHART), both, None, instant=NOW, height=1).permits(row())
 
 
 def test_a_suspended_consent_still_denies() -> None:
