@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from fhir_bridge.model.access import Requester
@@ -121,8 +122,14 @@ def _patient_may(type_name: str, needed: str) -> bool:
 
 def _gives(requester: Requester, type_name: str, letter: str) -> bool:
     contexts = _PATIENT_CONTEXTS if requester.patient is not None else _INSTITUTION_CONTEXTS
-    try:
-        scopes = parse_scopes(" ".join(requester.scopes))
-    except ScopeUnknown:
-        return False
+    scopes = _granted(requester.scopes)
     return any(scope.covers(context, type_name, letter) for scope in scopes for context in contexts)
+
+
+@lru_cache(maxsize=1024)
+def _granted(scopes: tuple[str, ...]) -> tuple[Scope, ...]:
+    """Parse a token's scopes once, not once a row; one that does not parse voids them all."""
+    try:
+        return parse_scopes(" ".join(scopes))
+    except ScopeUnknown:
+        return ()

@@ -1,10 +1,13 @@
-"""Reads the file that pins external issuers (docs/access.md shows one)."""
+"""Reads the file that pins external issuers (docs/access.md shows one).
+
+Invariant: a setting that is misspelt refuses the file; nothing falls back in silence.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -12,7 +15,10 @@ from fhir_bridge.adapters.access.external import Affiliation, ExternalIssuer, Fi
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.lines.registry import Registry
 
-_PLAIN = ("institution_claim", "practitioner_claim", "purpose_claim", "roles_claim", "role_system")
+_PLAIN: Final = ("institution_claim", "practitioner_claim", "purpose_claim", "roles_claim", "role_system")
+_KNOWN: Final = frozenset(
+    {*_PLAIN, "issuer", "audience", "institutions", "jwks_file", "jwks_url", "token_types", "required_claims"}
+)
 
 
 def load_external(file: str, base_url: str, registry: Registry) -> list[ExternalIssuer]:
@@ -26,11 +32,13 @@ def load_external(file: str, base_url: str, registry: Registry) -> list[External
     try:
         rows = json.loads(Path(file).read_text())["issuers"]
         return [_issuer(row, base_url, registry) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as wrong:
-        raise SetupWrong(f"{file} does not describe issuers: {type(wrong).__name__} {wrong}") from wrong
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
+        raise SetupWrong(f"{file} does not describe issuers: {type(wrong).__name__}: {wrong}") from wrong
 
 
 def _issuer(row: dict[str, Any], base_url: str, registry: Registry) -> ExternalIssuer:
+    if not row.keys() <= _KNOWN or ("jwks_file" in row) == ("jwks_url" in row):
+        raise ValueError("an unknown setting, or not exactly one of jwks_file and jwks_url")
     institutions = {
         value: Affiliation(name, registry.institution(name).id) for value, name in row["institutions"].items()
     }
