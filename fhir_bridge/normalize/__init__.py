@@ -11,14 +11,19 @@ Invariants:
 
 from __future__ import annotations
 
-from fhir_bridge.normalize.message import Normalization, explain_changes, normalize
+from fhir_bridge.normalize.examples import ExampleResult, run_examples
+from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
 
 __all__ = [
+    "ExampleResult",
     "Normalization",
+    "Preview",
     "Ruleset",
     "explain_changes",
     "load_ruleset",
     "normalize",
     "packaged_core",
+    "preview",
+    "run_examples",
 ]

@@ -35,7 +35,7 @@ class Draft:
     Attributes:
         body: The resource; verbs edit it in place.
         sent_type: Resource type in the sender's release.
-        was_reshaped: Rules changed more than labels, so the result is validated again.
+        was_reshaped: Something changed that could have made the record invalid; it is validated again.
     """
 
     body: Body
@@ -44,10 +44,15 @@ class Draft:
     flags: list[Issue] = field(default_factory=list)
     was_reshaped: bool = False
 
-    def changed(self, by: By, place: str, before: Any, after: Any) -> None:
-        """Put a change on record; one that changes nothing is left out."""
+    def changed(self, by: By, place: str, before: Any, after: Any, *, is_safe: bool = False) -> None:
+        """Put a change on record; one that changes nothing is left out.
+
+        Args:
+            is_safe: The verb itself vouches that a valid record stays valid.
+        """
         if before is not after and before != after:
             self.changes.append(Change(place, before, after, by.rule, by.why))
+            self.was_reshaped = self.was_reshaped or not is_safe
 
     def flag(self, code: str, diagnostics: str, place: str, severity: str = "information") -> None:
         """Put a data-quality finding on record; it never holds a value."""

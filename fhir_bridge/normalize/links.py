@@ -49,6 +49,7 @@ class Links:
         self._ids: dict[tuple[str, str], str] = {}
         self._by_url: dict[str, str] = {}
         self._by_identifier: dict[tuple[str, str, str], str] = {}
+        self._read: dict[str, tuple[ParsedReference, str | None]] = {}
 
     def add(self, entry: Validated, type_name: str, local: str, resource: Body) -> None:
         """Make an entry known by its full URL and its identifiers."""
@@ -74,7 +75,10 @@ class Links:
         return found
 
     def rewrite(self, draft: Draft) -> tuple[str, ...]:
-        """Rewrite every reference of a draft; return the distinct ``Type/id`` it now points to, in order."""
+        """Rewrite every reference of a draft; return the distinct ``Type/id`` it now points to, in order.
+
+        Every entry of the message must have been added before.
+        """
         targets: dict[str, None] = {}
         for reference, chain, allowed in references(draft.body):
             self._one(draft, reference, chain, allowed)
@@ -88,14 +92,17 @@ class Links:
         if type(text) is not str:
             _hide_display(draft, reference, chain, _stated_type(reference, allowed), DISPLAY)
             return
-        parsed = parse_reference(text)
+        known = self._read.get(text)
+        if known is None:
+            parsed = parse_reference(text)
+            known = self._read[text] = parsed, self._target(text, parsed)
+        parsed, target = known
         if parsed.kind is ReferenceKind.CONTAINED:
             return
-        target = self._target(text, parsed)
         if target is not None:
             if target != text:
                 reference["reference"] = target
-                draft.changed(REFERENCES, written(chain) + ".reference", text, target)
+                draft.changed(REFERENCES, written(chain) + ".reference", text, target, is_safe=True)
             _hide_display(draft, reference, chain, target.partition("/")[0], DISPLAY)
         elif parsed.kind is ReferenceKind.CONDITIONAL and parsed.identifier and parsed.type:
             _make_logical(draft, reference, chain, parsed)
@@ -156,7 +163,7 @@ def _stated_type(reference: Mapping[str, Any], allowed: tuple[str, ...]) -> str 
 def _hide_display(draft: Draft, reference: dict[str, Any], chain: Chain, type_name: str | None, by: By) -> None:
     """Drop the display unless it names an organisation, a person who works there, or nothing but itself."""
     if "display" in reference and type_name is not None and type_name not in DIRECTORY_TYPES:
-        draft.changed(by, written(chain) + ".display", reference.pop("display"), None)
+        draft.changed(by, written(chain) + ".display", reference.pop("display"), None, is_safe=True)
         reference.pop("_display", None)
 
 
@@ -169,6 +176,6 @@ def _make_logical(draft: Draft, reference: dict[str, Any], chain: Chain, parsed:
     reference["type"] = parsed.type
     reference["identifier"] = {"system": system, "value": value} if system else {"value": value}
     reference.update(rest)
-    draft.changed(REFERENCES, written(chain) + ".reference", before, None)
-    draft.changed(REFERENCES, written(chain) + ".identifier", None, reference["identifier"])
+    draft.changed(REFERENCES, written(chain) + ".reference", before, None, is_safe=True)
+    draft.changed(REFERENCES, written(chain) + ".identifier", None, reference["identifier"], is_safe=True)
     _hide_display(draft, reference, chain, parsed.type, DISPLAY)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fhir_bridge.errors import Issue
+from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse_any
 from fhir_bridge.fhir.validate import is_refused, validate_r4
 from fhir_bridge.model.ingest import (
@@ -37,6 +37,15 @@ class Normalization:
 
     records: tuple[Normalized, ...]
     quarantined: tuple[Quarantined, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A resource after the rules alone: in R4, with the sender's ids, and why it looks as it does."""
+
+    body: Body
+    changes: tuple[Change, ...]
+    flags: tuple[Issue, ...]
 
 
 @dataclass(slots=True)
@@ -83,6 +92,19 @@ def normalize(reception: Reception, source: SourceContext, ruleset: Ruleset) -> 
     return Normalization(tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)))
 
 
+def preview(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Preview:
+    """Return what the rules make of one resource, before ids and stamps; nothing is stored.
+
+    Raises:
+        RecordRefused: A rule, or the release, forbids to pass it on.
+    """
+    try:
+        draft = shaped(resource, version, ruleset)
+    except Unconvertible as verdict:
+        raise RecordRefused([verdict.issue]) from None
+    return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
+
+
 def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
     """Return a draft of a copy of ``resource`` after the rules of every stage.
 
@@ -93,7 +115,6 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
         raise Unconvertible(Issue("error", "not-supported", "no rules convert R5 yet"))
     release = "STU3" if version is FhirVersion.STU3 else "R4"
     draft = _shaped(copied(resource), release, ruleset)
-    draft.was_reshaped = bool(draft.changes)
     _run(draft, LABEL, release, ruleset)
     return draft
 
@@ -107,6 +128,7 @@ def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
         body["contained"][index] = inner.body
         place = f"{body['resourceType']}.contained[{index}]"
         draft.changes += [replace(c, element=_below(place, c.element)) for c in inner.changes]
+        draft.was_reshaped = draft.was_reshaped or inner.was_reshaped
         draft.flags += [replace(f, expression=_below(place, f.expression)) for f in inner.flags]
     for stage in STAGES:
         if stage != LABEL:

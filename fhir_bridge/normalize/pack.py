@@ -20,6 +20,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
 from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
@@ -49,12 +50,14 @@ class Ruleset:
     Attributes:
         name: Name of the pack's folder.
         hash: Hex BLAKE3 over everything that can change a record.
+        fhir_version: Release of the records that the pack is written for.
         base_urls: Bases of absolute URLs that mean the sender's own records, without a slash at the end.
         rules: In the order in which they run.
     """
 
     name: str
     hash: str
+    fhir_version: FhirVersion
     base_urls: frozenset[str]
     rules: tuple[Rule, ...]
     tables: Tables = field(repr=False)
@@ -98,7 +101,7 @@ def load_ruleset(directory: Path) -> Ruleset:
             rules += compile_rules(load(path, _label(folder, path)), tables, constants)
     _refuse_doubles(rules)
     ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
-    return Ruleset(directory.name, _hash(layers), _base_urls(head), tuple(ordered), tables)
+    return Ruleset(directory.name, _hash(layers), _version(head), _base_urls(head), tuple(ordered), tables)
 
 
 def packaged_core() -> Path:
@@ -143,6 +146,15 @@ def _constants(source: Mapping) -> dict[str, str]:
         declared = node.mapping("constants")
         made |= {name: declared.require(name).text(name) for name in declared.names()}
     return made
+
+
+def _version(source: Mapping) -> FhirVersion:
+    node = source.get("fhir_version")
+    if node is None:
+        return FhirVersion.R4
+    if node.value not in FhirVersion.__members__:
+        raise node.spot.broken(f"'fhir_version' must be one of {', '.join(FhirVersion.__members__)}")
+    return FhirVersion(str(node.value))
 
 
 def _base_urls(source: Mapping) -> frozenset[str]:

@@ -30,7 +30,7 @@ def stamp_body(draft: Draft, record_id: str, source: SourceContext) -> int | Non
     """Put id and meta in front; return the sender's ``meta.lastUpdated`` in µs, if it gave one."""
     body = draft.body
     type_name = body["resourceType"]
-    draft.changed(ID, f"{type_name}.id", body.get("id"), record_id)
+    draft.changed(ID, f"{type_name}.id", body.get("id"), record_id, is_safe=True)
     sent = body.get("meta", {})
     updated = sent.get("lastUpdated")
     meta = _meta(draft, sent, source)
@@ -43,15 +43,15 @@ def stamp_body(draft: Draft, record_id: str, source: SourceContext) -> int | Non
 def _meta(draft: Draft, sent: dict[str, Any], source: SourceContext) -> dict[str, Any]:
     where = f"{draft.body['resourceType']}.meta"
     ours = f"urn:fhir-bridge:institution:{source.institution}"
-    draft.changed(STAMP, f"{where}.source", sent.get("source"), ours)
+    draft.changed(STAMP, f"{where}.source", sent.get("source"), ours, is_safe=True)
     for key in ("versionId", "lastUpdated"):
-        draft.changed(STAMP, f"{where}.{key}", sent.get(key), None)
+        draft.changed(STAMP, f"{where}.{key}", sent.get(key), None, is_safe=True)
     meta = {"source": ours, **{key: value for key, value in sent.items() if key not in _SENDERS_OWN}}
     tag = {"system": INSTITUTION_SYSTEM, "code": source.institution}
     held = meta.pop("tag", None)
     others = [t for t in held or () if t.get("system") != INSTITUTION_SYSTEM]
     meta["tag"] = [*others, tag]
-    draft.changed(STAMP, f"{where}.tag", held, meta["tag"])
+    draft.changed(STAMP, f"{where}.tag", held, meta["tag"], is_safe=True)
     return meta
 
 

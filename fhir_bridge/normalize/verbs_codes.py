@@ -35,7 +35,7 @@ def _translate(args: Args) -> Act:
                         found.value[index] = done
                     else:
                         found.parent[found.key] = done
-                    draft.changed(by, where, item, done)
+                    draft.changed(by, where, item, done, is_safe=type(done) is dict)
                 if missing:
                     _report(draft, codes, unmapped, where)
 
@@ -149,7 +149,7 @@ def _label(draft: Draft, by: By, element: str, wanted: list[Target]) -> None:
     added = [_as_coding(t) for t in wanted if (t.system, t.code) not in held]
     if added:
         meta[element] = [*before, *added]
-        draft.changed(by, f"{draft.body['resourceType']}.meta.{element}", before or None, meta[element])
+        draft.changed(by, f"{draft.body['resourceType']}.meta.{element}", before or None, meta[element], is_safe=True)
 
 
 def _codings(body: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -126,6 +126,10 @@ def _over(one: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return each
 
 
+def _to_annotation(_system: str | None) -> Callable[[Any], Any]:
+    return _over(lambda value: {"text": value} if type(value) is str else value)
+
+
 def _to_list(_system: str | None) -> Callable[[Any], Any]:
     return lambda value: value if type(value) is list else [value]
 
@@ -171,6 +175,7 @@ def _to_boolean(_system: str | None) -> Callable[[Any], Any]:
 _COERCIONS: dict[str, Callable[[str | None], Callable[[Any], Any]]] = {
     "CodeableConcept": _to_concept,
     "Coding": _to_coding,
+    "Annotation": _to_annotation,
     "list": _to_list,
     "single": _to_single,
     "string": _to_string,

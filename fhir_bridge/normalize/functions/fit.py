@@ -37,7 +37,7 @@ def fit_to_r4(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         name = draft.body["resourceType"]
-        if name not in r4().resource_types():
+        if name not in _resource_types():
             raise Unconvertible(Issue("error", "not-supported", "R4 has no such resource type", name))
         _Fit(draft, by, renamed).object(draft.body, name, draft.sent_type, name)
 
@@ -74,6 +74,7 @@ class _Fit:
     ) -> None:
         element, name = now
         self._cardinality(holder, key, element, place)
+        self._recast(holder, key, name, old[1] if old else None, place)
         value = holder[key]
         if type(value) is list:
             for index, item in enumerate(value):
@@ -97,6 +98,15 @@ class _Fit:
             holder[key] = before[0]
         elif not element.many and type(before) is list:
             raise Unconvertible(Issue("error", "structure", "R4 allows one value where several were sent", place))
+        self._draft.changed(self._by, f"{place}.{key}", before, holder[key])
+
+    def _recast(self, holder: dict[str, Any], key: str, now: str, old: str | None, place: str) -> None:
+        """Texts that became concepts, references that became canonical URLs."""
+        cast = _CASTS.get((old, now))
+        if cast is None:
+            return
+        before = holder[key]
+        holder[key] = [cast(item) for item in before] if type(before) is list else cast(before)
         self._draft.changed(self._by, f"{place}.{key}", before, holder[key])
 
     def _system(self, holder: dict[str, Any], place: str) -> None:
@@ -154,6 +164,20 @@ class _Fit:
             self._draft.changed(self._by, f"{place}.{key}", None, value)
 
 
+def _as_concept(value: Any) -> Any:
+    return {"text": value} if type(value) is str else value
+
+
+def _as_canonical(value: Any) -> Any:
+    return value["reference"] if type(value) is dict and set(value) == {"reference"} else value
+
+
+_CASTS: Mapping[tuple[str | None, str], Callable[[Any], Any]] = {
+    ("string", "CodeableConcept"): _as_concept,
+    ("Reference", "canonical"): _as_canonical,
+}
+
+
 def _absent(element: Element, key: str, kind: str) -> tuple[str, Any]:
     """The key and value that say "required, but not known"."""
     mark: dict[str, Any] = {"extension": [dict(DATA_ABSENT)]}
@@ -197,6 +221,11 @@ def _is_value(kind: str) -> bool:
 
 def _value_key(kind: str) -> str:
     return f"value{kind[0].upper()}{kind[1:]}"
+
+
+@cache
+def _resource_types() -> frozenset[str]:
+    return r4().resource_types()
 
 
 @cache

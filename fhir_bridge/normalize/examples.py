@@ -1,0 +1,92 @@
+"""Run a pack's examples: the input a hospital sends, and what an engineer says must come of it.
+
+``examples/NAME.input.json`` is one resource in the sender's release, ``NAME.expected.json`` the R4 resource with the
+sender's own ids, or ``{"quarantined": "issue code"}``. Where the input also has ``NAME.flags.json``, the codes of its
+findings are compared too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fhir_bridge.errors import RecordRefused
+from fhir_bridge.fhir.json import parse, parse_any, render
+from fhir_bridge.fhir.validate import is_refused, validate_r4
+from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.message import preview
+from fhir_bridge.normalize.pack import Ruleset, load_ruleset
+
+_INPUT = ".input.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleResult:
+    """How one example came out; ``differences`` name elements and are empty when it passed."""
+
+    name: str
+    differences: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True when the rules did what the example says."""
+        return not self.differences
+
+
+def run_examples(directory: Path, ruleset: Ruleset | None = None) -> list[ExampleResult]:
+    """Run every example of the pack in ``directory``, sorted by name.
+
+    Raises:
+        RulesetBroken: The pack does not load.
+    """
+    rules = ruleset or load_ruleset(directory)
+    inputs = sorted((directory / "examples").glob(f"*{_INPUT}"))
+    return [ExampleResult(p.name.removesuffix(_INPUT), tuple(_differences(p, rules))) for p in inputs]
+
+
+def _differences(path: Path, rules: Ruleset) -> Iterator[str]:
+    stem = path.name.removesuffix(_INPUT)
+    expected_path = path.with_name(f"{stem}.expected.json")
+    if not expected_path.is_file():
+        yield f"{expected_path.name} is missing"
+        return
+    try:
+        expected = parse(expected_path.read_bytes())
+        sent = parse(path.read_bytes())
+    except RecordRefused as refusal:
+        yield f"not strict JSON: {refusal.issues[0].diagnostics}"
+        return
+    try:
+        found = preview(sent, rules.fhir_version, rules)
+    except RecordRefused as refusal:
+        yield from _compare({"quarantined": refusal.issues[0].code}, expected, "result")
+        return
+    yield from _compare(found.body, expected, str(expected.get("resourceType", "result")))
+    if is_refused(validate_r4(found.body)):
+        yield "the result is not valid R4"
+    again = preview(found.body, FhirVersion.R4, rules)
+    yield from (f"a second run changes {c.element}" for c in again.changes)
+    flags_path = path.with_name(f"{stem}.flags.json")
+    if flags_path.is_file():
+        yield from _compare([f.code for f in found.flags], parse_any(flags_path.read_bytes()), "flags")
+
+
+def _compare(found: Any, expected: Any, place: str) -> Iterator[str]:
+    """Name every leaf that differs; numbers are compared by their text."""
+    if type(found) is dict and type(expected) is dict:
+        for key in [*expected, *(k for k in found if k not in expected)]:
+            if key not in found:
+                yield f"{place}.{key} is missing"
+            elif key not in expected:
+                yield f"{place}.{key} was not expected"
+            else:
+                yield from _compare(found[key], expected[key], f"{place}.{key}")
+    elif type(found) is list and type(expected) is list:
+        if len(found) != len(expected):
+            yield f"{place} has {len(found)} values instead of {len(expected)}"
+        for index, (one, other) in enumerate(zip(found, expected, strict=False)):
+            yield from _compare(one, other, f"{place}[{index}]")
+    elif render(found) != render(expected):
+        yield f"{place} is {render(found).decode()} instead of {render(expected).decode()}"
