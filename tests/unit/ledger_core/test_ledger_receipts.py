@@ -31,7 +31,7 @@ from ledger_core import (
     verify_main,
     verify_receipt,
 )
-from ledger_core.checkpoint import cosign, cosigner_key
+from ledger_core.checkpoint import cosign, cosigner_key, log_key
 from ledger_core.codec import encode
 from ledger_core.hashing import frame
 from tests.unit.ledger_core.ledger_samples import (
@@ -317,6 +317,10 @@ def test_policies_travel_as_text_and_contradictions_are_refused(ledger: Ledger) 
         {"oldest_checkpoint": "2026-01-01T00:00:00"},
         {"witnesses": [policy.log_keys[1].vkey()]},
         {"max_age_ms": -1},
+        {"witnesses": [log_key("w", SOUTH.public).vkey()]},
+        {"log_keys": {key.vkey(): 1 for key in policy.log_keys}},
+        {"members": NORTH.public.hex()},
+        {"network": 5},
     ]
     for change in changes:
         with pytest.raises(PolicyInvalid):
