@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Path, compile_path
-from fhir_bridge.fhir.reference_text import type_of
+from fhir_bridge.fhir.reference_text import contained_types, type_of
 from fhir_bridge.fhir.tables import patient_compartment, r4, search_parameters
 
 # Whom the record is about stands before who took part in it.
@@ -26,10 +26,11 @@ def patient_references(resource: dict[str, Any]) -> list[str]:
     itself is not in the list, only those it links to.
     """
     found: dict[str, None] = {}
+    contained = contained_types(resource)
     for path in _paths(resource.get("resourceType", "")):
         for reference in path.select(resource):
             text = reference.get("reference") if type(reference) is dict else None
-            if type(text) is str and type_of(reference, resource) in (None, "Patient"):
+            if type(text) is str and type_of(reference, contained) in (None, "Patient"):
                 found[text] = None
     return list(found)
 
@@ -37,9 +38,10 @@ def patient_references(resource: dict[str, Any]) -> list[str]:
 def patient_references_as_objects(resource: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the Reference objects behind :func:`patient_references`, logical ones by identifier included."""
     found = []
+    contained = contained_types(resource)
     for path in _paths(resource.get("resourceType", "")):
         for reference in path.select(resource):
-            if type(reference) is dict and type_of(reference, resource) in (None, "Patient"):
+            if type(reference) is dict and type_of(reference, contained) in (None, "Patient"):
                 found.append(reference)
     return found
 

@@ -40,6 +40,7 @@ _ERRATA = frozenset(
 )
 _URIS = frozenset({"uri", "url", "canonical"})
 _QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "Age", "Count", "Distance", "Duration", "MoneyQuantity"})
+_SUGGESTIONS = 10
 _NOT_OBJECT = "must be a JSON object"
 _MODIFIER = "no modifier extension is understood here, so the record's meaning is not certain"
 _RULES = "no implicit rules are understood here, so the record cannot be accepted"
@@ -101,7 +102,7 @@ class _Compiler:
             if type(value) is not dict:
                 run.error("structure", _NOT_OBJECT, place)
                 return
-            before = len(run.issues)
+            before = run.found
             for key, item in value.items():
                 found = checks.get(key)
                 if found is not None:
@@ -116,7 +117,7 @@ class _Compiler:
             if not is_resource and (not value or (len(value) == 1 and "id" in value)):
                 run.error("structure", "an object must not be empty (ele-1)", place)
             # An invariant says nothing useful about an object that is malformed already.
-            if len(run.issues) == before:
+            if run.found == before:
                 for invariant, path in invariants:
                     if not path.holds(value, run.resource, run.container):
                         run.error("invariant", f"{invariant.key}: {invariant.human}", place)
@@ -188,9 +189,9 @@ class _Compiler:
             return lambda value, place, run: types[type_name](value, place, run)
 
         def check(value: Any, place: Place, run: Run) -> None:
-            before = len(run.issues)
+            before = run.found
             types[type_name](value, place, run)
-            if len(run.issues) != before:
+            if run.found != before:
                 return
             if bound is not None:
                 bound(value, place, run)
@@ -254,9 +255,10 @@ class _Compiler:
         if not run.entries:
             return
         inner = Run(value, run.known_keys)
-        inner.issues = run.issues
+        inner.issues, inner.found = run.issues, run.found
         self._typed_resource(value, place, inner)
         check_fragments(place, inner)
+        run.found = inner.found
 
     def _typed_resource(self, value: Any, place: Place, run: Run) -> None:
         name = value.get("resourceType") if type(value) is dict else None
@@ -305,7 +307,8 @@ def _check_choices(
 def _unknown(key: str, place: Place, run: Run, names: frozenset[str]) -> None:
     """Name the key only when FHIR has it somewhere: any other text is the sender's and may be personal."""
     text = "an element is not defined here"
-    near = difflib.get_close_matches(key[:64], names, n=1, cutoff=0.75)
+    # Looking for likeness is slow, and a sender with many such faults sent another thing altogether.
+    near = difflib.get_close_matches(key[:64], names, n=1, cutoff=0.75) if run.found < _SUGGESTIONS else []
     if near:
         text += f" (did you mean {near[0]}?)"
     known = key in run.known_keys or key.removeprefix("_") in run.known_keys
@@ -394,8 +397,10 @@ def _reference_check(owner: str, element: Element, resource_types: frozenset[str
 
     def check(value: Any, place: Place, run: Run) -> None:
         text, stated = value.get("reference"), value.get("type")
+        target: str | None = None
         if type(text) is str:
             parsed = parse_reference(text)
+            target = parsed.type
             if parsed.kind is ReferenceKind.OTHER and ":" not in text:
                 run.error("value", "must be a relative, absolute, urn: or #contained reference", (place, "reference"))
             if parsed.kind is ReferenceKind.CONTAINED:
@@ -404,7 +409,7 @@ def _reference_check(owner: str, element: Element, resource_types: frozenset[str
                 run.flag("not-found", "no entry of this bundle has that fullUrl", (place, "reference"))
             if parsed.type is not None and type(stated) is str and stated != parsed.type:
                 run.error("invalid", "type and reference name different types", (place, "type"))
-        target = type_of(value, run.container) or run.types_by_url.get(text or "")
+        target = target or type_of(value, run.contained) or run.types_by_url.get(text or "")
         if target is not None and target not in allowed:
             refuse = run.flag if (owner, element.name, target) in _ERRATA else run.error
             refuse("invalid", wrong, (place, "reference" if type(text) is str else "type"))

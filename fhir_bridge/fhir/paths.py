@@ -15,8 +15,8 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fhir_bridge.fhir.dates import interval
@@ -33,7 +33,7 @@ from fhir_bridge.fhir.path_syntax import (
     Variable,
     read,
 )
-from fhir_bridge.fhir.reference_text import type_of
+from fhir_bridge.fhir.reference_text import contained_types, type_of
 from fhir_bridge.fhir.tables import Definitions, Element
 
 Items = list[Any]
@@ -50,6 +50,7 @@ class Scope:
     resource: dict[str, Any]
     context: Any
     root: dict[str, Any]
+    contained: Mapping[str, str] = field(default_factory=dict)
 
 
 Evaluate = Callable[[Items, Scope], Items]
@@ -69,7 +70,13 @@ class Path:
 
     def select(self, resource: dict[str, Any]) -> Items:
         """Return what the expression selects from a resource."""
-        return self.evaluate([resource], Scope(resource, resource, resource))
+        return self.evaluate([resource], scope_of(resource))
+
+
+def scope_of(resource: dict[str, Any]) -> Scope:
+    """The scope of an expression that starts at a resource."""
+    held = contained_types(resource) if "contained" in resource else {}
+    return Scope(resource, resource, resource, held)
 
 
 def compile_path(expression: str, type_name: str, definitions: Definitions) -> Path:
@@ -233,7 +240,7 @@ class _Compiler:
 
         def points_to(items: Items, scope: Scope) -> Items:
             references = base(items, scope)
-            return [type_of(references[0], scope.resource) == node.type] if references else []
+            return [type_of(references[0], scope.contained) == node.type] if references else []
 
         return points_to, frozenset({"boolean"})
 

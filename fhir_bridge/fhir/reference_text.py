@@ -7,6 +7,7 @@ conditional one (``Type?identifier=system|value``) belongs to transactions (http
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -83,11 +84,11 @@ def parse_reference(text: str) -> ParsedReference:
     return _OTHER
 
 
-def type_of(reference: Any, resource: dict[str, Any]) -> str | None:
+def type_of(reference: Any, contained: Mapping[str, str]) -> str | None:
     """Return the resource type that a Reference shows to point to, or None where it does not show.
 
     Args:
-        resource: The resource that holds it, whose ``contained`` a ``#`` reference means.
+        contained: :func:`contained_types` of the resource that holds it.
     """
     if type(reference) is not dict:
         return None
@@ -97,20 +98,24 @@ def type_of(reference: Any, resource: dict[str, Any]) -> str | None:
         if parsed.type is not None:
             return parsed.type
         if parsed.kind is ReferenceKind.CONTAINED:
-            return _contained_type(parsed.id, resource)
+            return contained.get(parsed.id or "")
     stated = reference.get("type")
     return stated if type(stated) is str and stated.isalpha() else None
 
 
-def _contained_type(local_id: str | None, resource: dict[str, Any]) -> str | None:
-    found: Any = None
-    if not local_id:
-        found = resource.get("resourceType")
-    else:
-        for contained in resource.get("contained") or ():
-            if type(contained) is dict and contained.get("id") == local_id:
-                found = contained.get("resourceType")
-    return found if type(found) is str else None
+def contained_types(resource: Any) -> dict[str, str]:
+    """Return what ``#id`` means in a resource: local id → type; the empty id is the resource itself.
+
+    Made once for a resource, because a hostile one can hold many references to many contained resources.
+    """
+    types: dict[str, str] = {}
+    if type(resource) is not dict:
+        return types
+    held = resource.get("contained")
+    for found in (resource | {"id": ""}, *(held if type(held) is list else ())):
+        if type(found) is dict and type(found.get("id")) is str and type(found.get("resourceType")) is str:
+            types[found["id"]] = found["resourceType"]
+    return types
 
 
 def _known_types() -> frozenset[str]:

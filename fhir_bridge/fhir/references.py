@@ -11,10 +11,18 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from fhir_bridge.fhir.reference_text import ParsedReference, ReferenceKind, parse_reference, type_of
+from fhir_bridge.fhir.reference_text import ParsedReference, ReferenceKind, contained_types, parse_reference, type_of
 from fhir_bridge.fhir.tables import Definitions, r4, stu3
 
-__all__ = ["ParsedReference", "ReferenceKind", "literal_targets", "parse_reference", "type_of", "walk"]
+__all__ = [
+    "ParsedReference",
+    "ReferenceKind",
+    "contained_types",
+    "literal_targets",
+    "parse_reference",
+    "type_of",
+    "walk",
+]
 
 _Walk = Callable[[Any, list[dict[str, Any]]], None]
 

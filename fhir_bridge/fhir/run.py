@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from fhir_bridge.errors import Issue
+from fhir_bridge.fhir.reference_text import contained_types
+
+# A sender is helped by the first hundred faults; a hostile one gets no more work out of us.
+MAX_ISSUES = 100
 
 Place = tuple[Optional["Place"], str | int]
 """Parent place and one more step: an element name or an index. Written out only for a finding."""
@@ -22,9 +26,22 @@ def written(place: Place) -> str:
 
 
 class Run:
-    """One validation of one resource (contained ones included)."""
+    """One validation of one resource (contained ones included).
 
-    __slots__ = ("container", "entries", "fragments", "issues", "known_keys", "resource", "types_by_url")
+    ``found`` counts every finding; ``issues`` keeps the first ``MAX_ISSUES``, at most half of them flags.
+    """
+
+    __slots__ = (
+        "contained",
+        "container",
+        "entries",
+        "found",
+        "fragments",
+        "issues",
+        "known_keys",
+        "resource",
+        "types_by_url",
+    )
 
     def __init__(
         self,
@@ -36,16 +53,25 @@ class Run:
         """Start with no findings; ``resource`` is the outermost one."""
         self.types_by_url = types_by_url or {}
         self.container = resource
+        self.contained = contained_types(resource)
         self.resource = resource
         self.known_keys = known_keys
         self.entries = entries
         self.fragments: list[tuple[str, Place, dict[str, Any]]] = []
         self.issues: list[Issue] = []
+        self.found = 0
 
     def error(self, code: str, text: str, place: Place) -> None:
         """Add a finding that refuses the record."""
-        self.issues.append(Issue("error", code, text, written(place)))
+        self._add("error", code, text, place)
 
     def flag(self, code: str, text: str, place: Place) -> None:
         """Add a data-quality finding that does not refuse the record."""
-        self.issues.append(Issue("warning", code, text, written(place)))
+        self._add("warning", code, text, place)
+
+    def _add(self, severity: str, code: str, text: str, place: Place) -> None:
+        # Flags get half the room, so that no error is lost behind them.
+        self.found += 1
+        room = MAX_ISSUES if severity == "error" else MAX_ISSUES // 2
+        if len(self.issues) < room:
+            self.issues.append(Issue(severity, code, text, written(place)))

@@ -20,6 +20,7 @@ from fhir_bridge.intake.requests import read_request
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Reception, Refusal, Validated
 
 TAKEN = frozenset({"transaction", "batch", "collection"})
+MAX_REPORTED = 500
 # Judged here entry by entry, so that one entry of a batch does not refuse the others.
 _JUDGED_HERE = ("bdl-3:", "bdl-7:")
 _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\]")
@@ -66,9 +67,14 @@ class _Judge:
         entries = tuple(self._entry(e, i) for e, i in zip(self._parts.entries, found, strict=True))
         errors = [i for i in self._whole if i.severity == "error"]
         if errors or (self._kind == "transaction" and any(isinstance(e, Refusal) for e in entries)):
-            every = (*self._whole, *(i for issues in self._issues for i in issues))
-            return Reception(self._kind, refused=every, bundle_id=self._parts.id)
+            return Reception(self._kind, refused=self._refusal(), bundle_id=self._parts.id)
         return Reception(self._kind, entries, bundle_id=self._parts.id)
+
+    def _refusal(self) -> tuple[Issue, ...]:
+        """Every finding, errors first and no more than a sender can read."""
+        every = [*self._whole, *(i for issues in self._issues for i in issues)]
+        every.sort(key=lambda issue: issue.severity != "error")
+        return tuple(every[:MAX_REPORTED])
 
     def _judge_shell(self) -> None:
         """The Bundle without the resources in it."""
