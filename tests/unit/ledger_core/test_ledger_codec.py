@@ -98,3 +98,11 @@ def test_values_outside_the_profile_are_refused(value: Any) -> None:
 def test_a_huge_claimed_length_costs_nothing() -> None:
     with pytest.raises(NotCanonical):
         decode(bytes.fromhex("9bffffffffffffffff"))
+
+
+def test_what_is_too_deep_to_read_is_not_written() -> None:
+    value: list[Any] = []
+    for _ in range(17):
+        value = [value]
+    with pytest.raises(NotCanonical, match="deeply"):
+        encode(value)
