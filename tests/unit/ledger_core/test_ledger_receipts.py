@@ -92,6 +92,13 @@ def test_a_commitment_is_the_framed_hash_that_the_format_says() -> None:
     assert commit(filler(2), {"id": "a"}, {"normalised": part}) == hashlib.sha256(by_hand).digest()
 
 
+def test_salts_and_digests_have_one_length() -> None:
+    with pytest.raises(ReceiptInvalid, match="32 bytes"):
+        commit(bytes(31), {}, {})
+    with pytest.raises(ReceiptInvalid, match="32 bytes"):
+        commit(bytes(32), {}, {"normalised": bytes(33)})
+
+
 def test_sealing_a_part_keeps_the_commitment() -> None:
     opening = sample_opening()
     assert opening.sealing("original", "normalised").commitment() == opening.commitment()
