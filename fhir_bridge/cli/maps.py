@@ -18,6 +18,28 @@ app = typer.Typer(help="Mapping rules: test a pack, preview what it does.", rich
 _COLUMNS = ("record", "element", "before", "after", "rule", "reason")
 
 
+@app.command("test")
+def run_pack(
+    pack: Annotated[Path, typer.Argument(help="Folder of the rule pack: it holds source.yaml and examples/.")],
+    as_json: AsJson = False,
+) -> None:
+    """Run a pack's examples. Exit code 1 if one comes out otherwise, or if there is none."""
+    if not (pack / "source.yaml").is_file():
+        raise Failure(f"{pack} is not a rule pack (it holds no source.yaml)", exit_code=SETUP)
+    from fhir_bridge.normalize import run_examples
+
+    results = run_examples(pack)
+    failed = [result for result in results if not result.passed]
+    if as_json:
+        screen.print_json([{"name": r.name, "passed": r.passed, "differences": r.differences} for r in results])
+    else:
+        for result in failed:
+            print(f"{result.name}: " + "; ".join(result.differences))
+        print(f"{len(results) - len(failed)} of {len(results)} examples pass")
+    if failed or not results:
+        raise typer.Exit(FAILED)
+
+
 @app.command()
 def preview(
     institution: InstitutionName,
@@ -59,9 +81,3 @@ def _tell_rest(shown: Mapping[str, Any]) -> None:
             words = "; ".join(screen.issue_words(issue) for issue in issues)
             index = "" if found.get("index") is None else f" entry {found['index']}"
             print(f"{name}{index}: {words}")
-
-
-def _pack(path: Path) -> Path:
-    if not (path / "source.yaml").is_file():
-        raise Failure(f"{path} is not a rule pack (it holds no source.yaml)", exit_code=SETUP)
-    return path

@@ -32,7 +32,7 @@ class Stage:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data.parent / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._client = httpx.Client(base_url=self.url, timeout=120.0)
+        self._client = httpx.Client(base_url=self.url, timeout=120.0, trust_env=False)
 
     # --- the service
 

@@ -15,6 +15,8 @@ from fhir_bridge.cli.main import main
 
 from .conftest import Call, Service
 
+ROOT = Path(__file__).parents[3]
+
 TAKEN = {"outcomes": {"201": 1}, "refused": [], "dead_letters": [], "height": 3}
 
 
@@ -294,3 +296,43 @@ def test_verify_passes_on_the_verifiers_exit_code(tmp_path: Path) -> None:
     (tmp_path / "no-receipt").write_text("{}")
     assert main(["verify", str(tmp_path / "no-receipt")]) == 1
     assert main(["verify", str(tmp_path / "absent")]) == 3
+
+
+# --- maps
+
+
+def pack(folder: Path, expected: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "examples").mkdir()
+    head = (ROOT / "mappings" / "northgate" / "source.yaml").read_text("utf-8")
+    (folder / "source.yaml").write_text(head.replace("../core", str(ROOT / "mappings" / "core")))
+    sent = {"resourceType": "Basic", "id": "b", "code": {"text": "a note"}}
+    (folder / "examples" / "a-note.input.json").write_text(json.dumps(sent))
+    (folder / "examples" / "a-note.expected.json").write_text(json.dumps(sent | expected))
+    return folder
+
+
+def test_a_pack_whose_examples_hold_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "test", str(pack(tmp_path / "pack", {}))]) == 0
+    assert capsys.readouterr().out == "1 of 1 examples pass\n"
+
+
+def test_an_example_that_comes_out_otherwise_is_named_with_its_element(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["map", "test", str(pack(tmp_path / "pack", {"created": "2026-01-01"}))]) == 1
+    shown = capsys.readouterr().out
+    assert "a-note: " in shown
+    assert "created" in shown
+    assert "0 of 1" in shown
+
+
+def test_a_pack_without_examples_proves_nothing(tmp_path: Path) -> None:
+    folder = pack(tmp_path / "pack", {})
+    for example in (folder / "examples").iterdir():
+        example.unlink()
+    assert main(["map", "test", str(folder)]) == 1
+
+
+def test_a_folder_that_is_no_pack_is_a_wrong_call(tmp_path: Path) -> None:
+    assert main(["map", "test", str(tmp_path)]) == 2
