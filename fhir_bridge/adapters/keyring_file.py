@@ -32,7 +32,7 @@ _HEADER = "keyring.json"
 _PLAIN, _SEALED = b"fhir-bridge key 1\n", b"fhir-bridge sealed key 1\n"
 _CHECK = b"fhir-bridge/keyring/1"
 # OWASP's password storage page names N = 2^17, r = 8, p = 1 for scrypt: 128 MiB and about 0.4 s, once per start.
-_SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 17, 8, 1
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 17, 8, 1
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,9 +40,9 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     version: int
     salt: bytes | None = None
-    n: int = _SCRYPT_N
-    r: int = _SCRYPT_R
-    p: int = _SCRYPT_P
+    n: int = SCRYPT_N
+    r: int = SCRYPT_R
+    p: int = SCRYPT_P
     check: bytes | None = None
 
 
@@ -50,9 +50,17 @@ class FileKeyring:
     """Keeps the Keyring port's promises in a folder."""
 
     def __init__(
-        self, directory: Path, passphrase: str | None = None, *, randomness: Randomness | None = None
+        self,
+        directory: Path,
+        passphrase: str | None = None,
+        *,
+        randomness: Randomness | None = None,
+        scrypt_n: int = SCRYPT_N,
     ) -> None:
         """Open the folder, made if there is none.
+
+        Args:
+            scrypt_n: Cost of guessing the passphrase of a folder that is made now; kept in the folder.
 
         Raises:
             SetupWrong: Others may read the folder, or the passphrase is wrong, missing or not needed.
@@ -62,7 +70,7 @@ class FileKeyring:
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}
         _make_private(directory)
-        self._cipher = self._unlock(passphrase)
+        self._cipher = self._unlock(passphrase, scrypt_n)
 
     def kek(self, institution: str, epoch: int) -> bytes:
         """Return the KEK of an institution's epoch; the one after the newest (at first: 1) is made when asked for."""
@@ -132,10 +140,10 @@ class FileKeyring:
             raise IntegrityBroken(f"the keyring file {name} is damaged or was written under other settings")
         return key
 
-    def _unlock(self, passphrase: str | None) -> AESGCM | None:
+    def _unlock(self, passphrase: str | None, scrypt_n: int) -> AESGCM | None:
         path = self._directory / _HEADER
         if not path.exists():
-            return self._found(path, passphrase)
+            return self._found(path, passphrase, scrypt_n)
         try:
             header = msgspec.json.decode(path.read_bytes(), type=_Header)
         except msgspec.MsgspecError as error:
@@ -155,11 +163,11 @@ class FileKeyring:
             raise SetupWrong("the passphrase does not open the keyring") from None
         return cipher
 
-    def _found(self, path: Path, passphrase: str | None) -> AESGCM | None:
+    def _found(self, path: Path, passphrase: str | None, scrypt_n: int) -> AESGCM | None:
         if not passphrase:
             _write_new(path, msgspec.json.encode(_Header(1)))
             return None
-        header = _Header(1, salt=self._randomness.token(32))
+        header = _Header(1, salt=self._randomness.token(32), n=scrypt_n)
         cipher = _derive(passphrase, header)
         nonce = self._randomness.token(12)
         check = nonce + cipher.encrypt(nonce, b"", _CHECK)

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fhir_bridge.adapters import journal
 from fhir_bridge.adapters.ambient import SystemRandomness
-from fhir_bridge.adapters.sqlite_support import open_database, transaction, translated
-from fhir_bridge.errors import IntegrityBroken, KeyMissing
+from fhir_bridge.adapters.sqlite_support import BUSY_TIMEOUT_MS, open_database, transaction, translated
+from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
 from fhir_bridge.ports.ambient import Randomness
 from fhir_bridge.ports.keys import KeyName, Keyring
 from fhir_bridge.seal.envelope import place
@@ -104,16 +104,24 @@ class SqliteKeyStore:
             return self._load(name)
 
     def erase(self, name: KeyName) -> None:
-        """Delete a key for good."""
-        self.erase_all([name])
+        """Delete a key for good, from the write-ahead log too.
+
+        Raises:
+            Unavailable: The key is deleted, but somebody reads the file and holds its log; erase again.
+        """
+        with self._lock, translated(WHAT):
+            self._delete_all([name])
+            if not self._empty_log():
+                raise Unavailable("the key is deleted, but its old place is still being read; erase it again")
 
     def erase_all(self, names: Iterable[KeyName]) -> None:
-        """Delete several keys in one commit, and leave no trace of them in the write-ahead log."""
+        """Delete several keys for good in one commit; the log is emptied now, or with the next erasure."""
         with self._lock, translated(WHAT):
-            with self._one_transaction():
-                for name in names:
-                    self._delete(name)
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._delete_all(names)
+            # Without waiting: fsck may read for long, and new keys must not wait for it behind this lock.
+            self._connection.execute("PRAGMA busy_timeout=0")
+            self._empty_log()
+            self._connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
     def rotate(self, institution: str) -> tuple[int, int]:
         """Wrap every key of an institution under a new KEK; return the old epoch and the new one.
@@ -177,6 +185,15 @@ class SqliteKeyStore:
 
     def _unwrap(self, row: Row) -> bytes:
         return unwrap(self._keyring, row)
+
+    def _delete_all(self, names: Iterable[KeyName]) -> None:
+        with self._one_transaction():
+            for name in names:
+                self._delete(name)
+
+    def _empty_log(self) -> bool:
+        (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     def _delete(self, name: KeyName) -> None:
         self._held.pop(name, None)

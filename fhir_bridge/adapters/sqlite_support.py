@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fhir_bridge.errors import IntegrityBroken, SetupWrong, Unavailable
 
-_BUSY_TIMEOUT_MS = 5_000
+BUSY_TIMEOUT_MS = 5_000
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _CONSTRAINT = sqlite3.SQLITE_CONSTRAINT
 
@@ -60,7 +60,7 @@ def open_database(
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection in WAL mode whose transactions are begun and ended by hand; it may change threads."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     connection.execute("PRAGMA journal_mode=WAL")
     return connection
 

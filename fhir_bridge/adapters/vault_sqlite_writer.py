@@ -101,7 +101,9 @@ class VaultWriter:
             self._insert("segments", ((s.chart, s.number, batch, s.ciphertext) for s in work.segments))
         if work.audits:
             self._insert("audits", ((a.chain, a.counter, batch, a.previous, a.head, a.envelope) for a in work.audits))
-        self._put("positions", ((p.bus, p.stream, p.partition, p.offset + 1) for p in work.positions))
+        # A group brings many positions of one partition; only the last one says anything.
+        last = {(p.bus, p.stream, p.partition): p.offset + 1 for p in work.positions}
+        self._put("positions", ((*place, offset) for place, offset in last.items()))
         self._put(
             "letters",
             ((x.id, x.institution, x.reason, x.received_at_us, x.envelope, x.status) for x in work.letters),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from fhir_bridge.adapters import keyring_file
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
 from tests.contract.keyring_contract import KeyringContract
+
+CHEAP = 1 << 10
 
 
 class FolderWorld:
@@ -20,7 +22,7 @@ class FolderWorld:
         self.passphrase = passphrase
 
     def open(self) -> FileKeyring:
-        return FileKeyring(self.folder, self.passphrase)
+        return FileKeyring(self.folder, self.passphrase, scrypt_n=CHEAP)
 
 
 @pytest.fixture(params=[None, "correct horse battery staple"], ids=["plain", "passphrase"])
@@ -49,7 +51,7 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int) ->
 
 
 def test_a_passphrase_hides_every_key(tmp_path: Path) -> None:
-    ring = FileKeyring(tmp_path / "keyring", "a passphrase")
+    ring = FileKeyring(tmp_path / "keyring", "a passphrase", scrypt_n=CHEAP)
     keys = [ring.kek("northgate", 1), ring.identity("operator")]
     for file in (tmp_path / "keyring").iterdir():
         assert all(key not in file.read_bytes() for key in keys)
@@ -57,24 +59,24 @@ def test_a_passphrase_hides_every_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["another", None, ""])
 def test_a_wrong_or_missing_passphrase_is_told_plainly(tmp_path: Path, given: str | None) -> None:
-    FileKeyring(tmp_path / "keyring", "right").kek("northgate", 1)
+    FileKeyring(tmp_path / "keyring", "right", scrypt_n=CHEAP).kek("northgate", 1)
     with pytest.raises(SetupWrong, match="passphrase"):
-        FileKeyring(tmp_path / "keyring", given)
+        FileKeyring(tmp_path / "keyring", given, scrypt_n=CHEAP)
 
 
 def test_a_passphrase_that_is_not_needed_is_told_plainly(tmp_path: Path) -> None:
     FileKeyring(tmp_path / "keyring")
     with pytest.raises(SetupWrong, match="no passphrase"):
-        FileKeyring(tmp_path / "keyring", "superfluous")
+        FileKeyring(tmp_path / "keyring", "superfluous", scrypt_n=CHEAP)
 
 
 def test_two_key_files_cannot_change_places_under_a_passphrase(tmp_path: Path) -> None:
-    ring = FileKeyring(tmp_path / "keyring", "right")
+    ring = FileKeyring(tmp_path / "keyring", "right", scrypt_n=CHEAP)
     ring.kek("northgate", 1)
     ring.kek("harbor", 1)
     (tmp_path / "keyring" / "kek-harbor-1").replace(tmp_path / "keyring" / "kek-northgate-1")
     with pytest.raises(IntegrityBroken):
-        FileKeyring(tmp_path / "keyring", "right").kek("northgate", 1)
+        FileKeyring(tmp_path / "keyring", "right", scrypt_n=CHEAP).kek("northgate", 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"fhir-bridge key 1\nshort", b"\x00" * 60])
@@ -100,5 +102,10 @@ def test_only_a_rotated_kek_can_be_destroyed(keyring_world: FolderWorld) -> None
         assert again.kek("northgate", 2) == newest
 
 
-def test_scrypt_costs_what_the_password_guidance_asks() -> None:
-    assert (keyring_file._SCRYPT_N, keyring_file._SCRYPT_R, keyring_file._SCRYPT_P) == (131_072, 8, 1)
+def test_a_passphrase_costs_a_guesser_what_the_guidance_asks(tmp_path: Path) -> None:
+    """OWASP Password Storage Cheat Sheet, scrypt: N = 2^17, r = 8, p = 1."""
+    ring = FileKeyring(tmp_path / "keyring", "right")
+    header = json.loads((tmp_path / "keyring" / "keyring.json").read_text())
+    assert (header["n"], header["r"], header["p"]) == (131_072, 8, 1)
+    key = ring.kek("northgate", 1)
+    assert FileKeyring(tmp_path / "keyring", "right", scrypt_n=CHEAP).kek("northgate", 1) == key

@@ -13,7 +13,7 @@ import pytest
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.keystore_fsck import check_keys
-from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
+from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong, Unavailable
 from fhir_bridge.ports.keys import KeyKind, KeyName
 from tests.contract.keystore_contract import CHART, OTHER_HOUSE, SAME_SUBJECT, KeyStoreContract
 
@@ -64,6 +64,22 @@ def test_no_key_lies_in_the_clear_and_none_is_left_after_erasure(keys_world: Fil
     for file in folder.iterdir():
         assert key not in file.read_bytes()
         assert wrapped not in file.read_bytes()
+
+
+def test_an_erasure_under_a_reader_says_that_it_must_be_repeated(keys_world: FileKeysWorld) -> None:
+    store = keys_world.open()
+    store.ensure([CHART, SAME_SUBJECT])
+    store._connection.execute("PRAGMA busy_timeout=50")
+    with closing(sqlite3.connect(keys_world.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM keys").fetchone()
+        with pytest.raises(Unavailable, match="erase it again"):
+            store.erase(CHART)
+        store.erase_all([SAME_SUBJECT])
+        reader.execute("ROLLBACK")
+    assert store.find(CHART) is None
+    store.erase(CHART)
+    assert keys_world.path.with_name("keys.db-wal").stat().st_size == 0
 
 
 def test_files_are_for_the_owner_only(keys_world: FileKeysWorld, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from fhir_bridge.adapters.vault_sqlite import SqliteVault
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.keys import KeyKind, KeyName
-from fhir_bridge.ports.vault import Document, SealedLetter
+from fhir_bridge.ports.vault import Batch, Document, SealedLetter
+from ledger_core import MerkleBatch
 from tests.contract.vault_samples import CHART, MAC_KEY, OTHER_CHART, anchor, audit, chart_key, work
 
 LETTER = SealedLetter("l1", "northgate", "invalid", 5, b"envelope")
@@ -260,6 +261,68 @@ async def test_with_the_keys_each_envelope_is_held_to_its_commitment(
 ) -> None:
     story.sql(statement)
     assert what in story.findings(deep=True)[place]
+
+
+def _without(commitment: bytes, batch: Batch) -> Batch:
+    """Replace one leaf, and give the root of what is left."""
+    leaves = tuple(bytes(32) if leaf == commitment else leaf for leaf in batch.leaves)
+    return replace(batch, leaves=leaves, root=MerkleBatch(leaves).root)
+
+
+@pytest.mark.parametrize(
+    ("twist", "place", "what"),
+    [
+        (lambda batch, _: replace(batch, root=bytes(32)), "batches 0", "its leaves do not give its root\n"),
+        (lambda batch, _: replace(batch, head_salt=bytes(32)), "batches 0", "does not carry the head"),
+        (lambda batch, c: _without(c, batch), f"records {CHART}/r1/v1", "its commitment is not in batch 0\n"),
+    ],
+)
+async def test_a_batch_that_was_wrong_from_the_beginning_is_found(
+    tmp_path: Path, twist: Callable[[Batch, bytes], Batch], place: str, what: str
+) -> None:
+    """The journal is honest here: whoever anchors, not whoever holds the disk, is at fault."""
+    written = work(CHART, 0, "r1")
+
+    def wrong(*, number: int, commitments: Sequence[bytes], journal_head: bytes) -> Batch:
+        batch = anchor(number=number, commitments=commitments, journal_head=journal_head)
+        return twist(batch, written.records[0].commitment)
+
+    vault = SqliteVault.open(tmp_path / "vault.db", MAC_KEY)
+    await vault.commit(written, wrong)
+    await vault.close()
+    (finding,) = check(tmp_path / "vault.db", MAC_KEY)
+    assert finding.place == place
+    assert what in f"{finding.what}\n"
+
+
+async def test_a_commitment_that_is_not_of_its_envelopes_is_found_with_the_keys(tmp_path: Path) -> None:
+    honest = work(CHART, 0, "r1")
+    written = replace(honest, records=[replace(honest.records[0], commitment=bytes(range(32)))])
+    vault = SqliteVault.open(tmp_path / "vault.db", MAC_KEY)
+    await vault.commit(written, anchor)
+    await vault.close()
+    assert list(check(tmp_path / "vault.db", MAC_KEY)) == []
+    (finding,) = check(tmp_path / "vault.db", MAC_KEY, chart_keys=chart_key)
+    assert (finding.place, finding.what) == (
+        f"records {CHART}/r1/v1",
+        "what opens is not what the commitment binds",
+    )
+
+
+async def test_a_hole_between_index_segments_is_found_with_the_keys(story: Story) -> None:
+    story.sql(f"DELETE FROM segments WHERE chart = '{CHART}' AND number = 0")
+    assert "missing" in story.findings(deep=True)[f"segments {CHART}/0"].splitlines()
+
+
+async def test_a_journal_cut_off_beneath_a_batch_is_found(story: Story) -> None:
+    newest = story.sql("SELECT max(journal) FROM batches")[0][0]
+    story.sql(f"DELETE FROM journal WHERE number >= {newest}")
+    assert story.findings()[f"journal {newest}"] == "missing: batch 1 carries its head\n"
+
+
+async def test_a_missing_batch_is_told_as_a_gap_too(story: Story) -> None:
+    story.sql("DELETE FROM batches WHERE number = 0")
+    assert "missing, up to 0" in story.findings()["batches 0"].splitlines()
 
 
 async def test_an_erased_chart_is_not_opened_and_is_no_finding(story: Story) -> None:

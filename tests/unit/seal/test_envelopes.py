@@ -8,7 +8,7 @@ import hmac
 import pytest
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_bridge.adapters.ambient import SystemRandomness
@@ -68,6 +68,7 @@ def test_a_blob_is_laid_out_as_documented() -> None:
     assert not any(opened[6 + length :])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3_000), st.text(max_size=20), st.text(max_size=20))
 def test_what_was_sealed_opens(content: bytes, domain: str, where: str) -> None:
     assert open_blob(KEY, domain, where, seal_blob(KEY, domain, where, content, RANDOM)) == content
@@ -113,6 +114,7 @@ def test_equal_contents_give_unequal_envelopes() -> None:
     assert one[77:] != two[77:]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 30))
 def test_a_size_class_wastes_at_most_a_quarter(length: int) -> None:
     padded = size_class(length)
@@ -126,6 +128,7 @@ def test_there_are_four_size_classes_to_a_doubling() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))
 def test_two_places_never_encode_alike(one: list[str], other: list[str]) -> None:
     assert (place(*one) == place(*other)) == (one == other)
