@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +22,23 @@ from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.keys import KeyKind, KeyName
 from tests.contract.bus_contract import INSTITUTION, BusContract, take_all
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from fhir_bridge.adapters.keyring_file import FileKeyring
+from fhir_bridge.adapters.keystore import SqliteKeyStore
+from fhir_bridge.adapters.spool import Spool
+
+async def main(folder):
+    keys = SqliteKeyStore(folder / "keys" / "keys.db", FileKeyring(folder / "keyring"))
+    spool = Spool(folder / "spool.db", keys)
+    while True:
+        for position in await asyncio.gather(*(spool.put("northgate", b"message") for _ in range(3))):
+            print(position.offset, flush=True)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
 
 
 class SpoolWorld:
@@ -131,3 +154,33 @@ async def test_a_closed_spool_says_so(bus_world: SpoolWorld) -> None:
     await bus.close()
     with pytest.raises(Unavailable):
         await bus.put(INSTITUTION, b"0")
+
+
+async def test_messages_that_were_acknowledged_to_their_sender_survive_kills(tmp_path: Path) -> None:
+    told: list[int] = []
+    chance = random.Random(7)
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": "."},
+        )
+        assert process.stdout is not None
+        told.append(int(process.stdout.readline()))
+        time.sleep(chance.uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        told += [int(line) for line in process.stdout.read().splitlines()]
+        process.stdout.close()
+        process.wait()
+    world = SpoolWorld(tmp_path)
+    spool = await world.open()
+    await spool.start([INSTITUTION], [])
+    taken = await spool.take(max_messages=100_000, max_bytes=1 << 26, wait_ms=10)
+    offsets = [message.position.offset for message in taken]
+    assert offsets == list(range(len(offsets)))
+    assert set(told) <= set(offsets)
+    assert {message.value for message in taken} == {b"message"}
+    await world.close()
+    world.keys.close()
