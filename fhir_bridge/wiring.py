@@ -207,7 +207,7 @@ async def open_bridge(
             verifier=verifier,
             clock=clock,
             max_body_bytes=ingest_settings.max_message_bytes,
-            readiness=partial(_readiness, vault.counts, notary, keys, mac),
+            readiness=partial(_readiness, vault.counts, notary, keys, mac, reader),
         )
         control = create_control(
             operations,
@@ -326,9 +326,13 @@ def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None) -> Bus:
 
 
 async def _readiness(
-    counts: Callable[[], Awaitable[dict[str, int]]], notary: Notary, keys: SqliteKeyStore, mac: KeyName
+    counts: Callable[[], Awaitable[dict[str, int]]],
+    notary: Notary,
+    keys: SqliteKeyStore,
+    mac: KeyName,
+    reader: BusReader,
 ) -> dict[str, bool]:
-    parts = {"ledger": False, "vault": False, "keys": False}
+    parts = {"ledger": False, "vault": False, "keys": False, "bus": reader.is_reading}
     with contextlib.suppress(Exception):
         parts["ledger"] = bool(notary.checkpoint())
     with contextlib.suppress(Exception):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +34,7 @@ from fhir_bridge.ports.vault import (
     Work,
 )
 
+_IDS_AT_ONCE = 500
 _READERS = 2
 _SCAN_PAGE = 256
 _LAST_CODE_POINT = "\U0010ffff"
@@ -119,10 +120,15 @@ class SqliteVault:
         sql = "SELECT chart, number, batch, ciphertext FROM segments WHERE chart = ? ORDER BY number"
         return [StoredSegment(*row) for row in await self._select(sql, chart)]
 
-    async def chart_of(self, record_id: str) -> str | None:
-        """Return the chart that holds a record id, or None."""
-        rows = await self._select("SELECT chart FROM records WHERE id = ? LIMIT 1", record_id)
-        return rows[0][0] if rows else None
+    async def charts_of(self, record_ids: Collection[str]) -> dict[str, str]:
+        """Return the chart that holds each record id; ids of none are left out."""
+        found: dict[str, str] = {}
+        wanted = list(record_ids)
+        for start in range(0, len(wanted), _IDS_AT_ONCE):
+            some = wanted[start : start + _IDS_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found.update(await self._select(f"SELECT DISTINCT id, chart FROM records WHERE id IN ({marks})", *some))  # noqa: S608 - question marks only
+        return found
 
     async def record(self, chart: str, record_id: str, version: str) -> StoredRecord | None:
         """Return one version of a record."""

@@ -17,13 +17,14 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from fhir_bridge.errors import Issue, KeyMissing, NotFound, NotPermitted
-from fhir_bridge.fhir.json import render
+from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.lines.audit import AuditLine, Interaction
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.conditional import patients_with
 from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.network import find_organizations
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import OPERATOR, Registry
@@ -98,6 +99,10 @@ class AnswerLine:
         _require(who, type_name, "read")
         if type_name == "Provenance":
             return await self._provenance_by_id(who, record_id)
+        if type_name == "Organization":
+            named = find_organizations(self._registry.institutions.values(), [("_id", record_id)])
+            if named:
+                return Reply(200, named[0])
         return await self._one(who, type_name, record_id, None, "read")
 
     async def vread(self, who: Requester, type_name: str, record_id: str, version: str) -> Reply:
@@ -189,6 +194,10 @@ class AnswerLine:
             return await self._audit_events(who, params, now)
         if type_name == "Provenance":
             return await self._provenances(who, params, now)
+        if type_name == "Organization":
+            named = find_organizations(self._registry.institutions.values(), params)
+            if named:
+                return Reply(200, self._plain_searchset(type_name, params, named, now))
         cursor = self._cursor(who, type_name, params)
         sight, criteria = await self._scope(who, type_name, params, now, cursor)
         result = search(
@@ -330,10 +339,17 @@ class AnswerLine:
 
     def _plain_searchset(self, type_name: str, params: Params, bodies: Sequence[bytes], now: datetime) -> bytes:
         link = f"{self._base}/{type_name}" + (f"?{urlencode(list(params))}" if params else "")
-        entries = [b'{"resource":' + body + b',"search":{"mode":"match"}}' for body in bodies]
+        entries = [
+            b'{"fullUrl":%b,"resource":%b,"search":{"mode":"match"}}' % (self._full_url(body), body)
+            for body in bodies
+        ]
         head = {"resourceType": "Bundle", "id": self._fresh_id(), "type": "searchset", "total": len(bodies)}
         start = render(head | {"link": [{"relation": "self", "url": link}]})
         return start if not entries else start[:-1] + b',"entry":[' + b",".join(entries) + b"]}"
+
+    def _full_url(self, body: bytes) -> bytes:
+        named = parse(body)
+        return render(f"{self._base}/{named['resourceType']}/{named['id']}")
 
     # --- opening
 

@@ -33,13 +33,13 @@ class BusReader:
         self._waiting: dict[Position, asyncio.Future[Anchored]] = {}
         self._early: dict[Position, Anchored] = {}
         self._feeding = 0
+        self._is_begun = False
+        self.is_reading = False
         self._committed: list[Position] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to read every institution's stream."""
-        positions = await self._vault.positions(self._bus.name)
-        await self._bus.start(sorted(self._registry.institutions), positions)
+        """Begin to read every institution's stream; a bus that does not answer yet is waited for."""
         self._tasks = [asyncio.create_task(self._read_forever()), asyncio.create_task(self._acknowledge_forever())]
 
     async def stop(self) -> None:
@@ -58,7 +58,8 @@ class BusReader:
 
     async def subscribe(self, institution: str) -> None:
         """Read one more institution's stream."""
-        await self._bus.subscribe(institution)
+        if self._is_begun:
+            await self._bus.subscribe(institution)
 
     async def feed(self, institution: str, body: bytes, content_type: str) -> Anchored:
         """Put a message on the bus, durably, and wait until this reader has brought it through the line."""
@@ -78,16 +79,33 @@ class BusReader:
                 self._early.clear()
 
     async def _read_forever(self) -> None:
+        """Read until stopped. An error that waiting cannot mend ends the reading, and readiness says so."""
         while True:
-            await self._ingest.room()
             try:
+                if not self._is_begun:
+                    await self._begin()
+                await self._ingest.room()
                 messages = await self._bus.take(max_messages=_MAX_MESSAGES, max_bytes=_MAX_BYTES, wait_ms=_WAIT_MS)
             except Unavailable as error:
+                self.is_reading = False
                 _log.error("bus unavailable", code=error.code)
                 await asyncio.sleep(_RETRY_S)
                 continue
+            except Exception as error:
+                self.is_reading = False
+                _log.error("bus reading ended", code=getattr(error, "code", type(error).__name__))
+                raise
+            self.is_reading = True
             for message in messages:
                 self._put_on_line(message)
+
+    async def _begin(self) -> None:
+        positions = await self._vault.positions(self._bus.name)
+        begun = sorted(self._registry.institutions)
+        await self._bus.start(begun, positions)
+        self._is_begun = True
+        for late in sorted(set(self._registry.institutions) - set(begun)):
+            await self._bus.subscribe(late)
 
     def _put_on_line(self, message: Message) -> None:
         known = self._registry.institution(message.institution)

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Any
 
 from fhir_bridge.anchor import make_batch
-from fhir_bridge.errors import BridgeError, Busy, Issue, Unavailable
+from fhir_bridge.errors import Busy, IntegrityBroken, Issue, Unavailable
 from fhir_bridge.lines.charts import ChartBook, OpenChart
 from fhir_bridge.lines.conditional import criterion, identifier_documents, match_among, patients_with
 from fhir_bridge.lines.letters import letters_of, seal_letter
@@ -51,6 +51,10 @@ from fhir_bridge.telemetry import logger
 
 _log = logger("ingest")
 _RETRY_S = 0.5
+_MOVED = Issue(
+    "error", "conflict", "this record belongs to another patient already: delete it and send it under a new id"
+)
+_UNPROCESSED = Issue("error", "exception", "this message could not be processed; the operator has been told")
 
 
 @dataclass(slots=True)
@@ -62,6 +66,17 @@ class _Job:
     outcomes: list[Outcome] = field(default_factory=list)
     refused: tuple[Issue, ...] = ()
     letters: list[SealedLetter] = field(default_factory=list)
+    is_set_aside: bool = False
+
+    def reset(self) -> None:
+        """Forget what an attempt decided that was not committed."""
+        self.outcomes, self.letters, self.refused = [], [], ()
+
+    def set_aside(self) -> None:
+        """Give up on this message: HTTP is told, what came by bus becomes a dead letter."""
+        if self.is_set_aside:
+            raise IntegrityBroken("a message could be neither stored nor set aside")
+        self.is_set_aside = True
 
 
 class IngestLine:
@@ -166,13 +181,29 @@ class IngestLine:
 
     async def _commit_forever(self) -> None:
         while True:
-            jobs = await self._next_group()
-            while jobs:
-                try:
-                    await self._commit(jobs)
+            await self._commit_whole(await self._next_group())
+
+    async def _commit_whole(self, jobs: list[_Job]) -> None:
+        """Commit a group; what cannot be committed is told, tried again, or set aside as a dead letter.
+
+        A store that does not answer is waited for. Any other failure is one message's: the group is taken
+        apart, and the message that fails alone is set aside, so that it never blocks what stands behind it.
+        """
+        while jobs:
+            try:
+                await self._commit(jobs)
+                break
+            except Unavailable as error:
+                jobs = await self._after_failure(jobs, error)
+            except Exception as error:
+                _log.error("commit failed", code=getattr(error, "code", type(error).__name__), messages=len(jobs))
+                for job in jobs:
+                    job.reset()
+                if len(jobs) > 1:
+                    for job in jobs:
+                        await self._commit_whole([job])
                     break
-                except Exception as error:
-                    jobs = await self._after_failure(jobs, error)
+                jobs[0].set_aside()
 
     async def _next_group(self) -> list[_Job]:
         """Wait for the oldest message, then add those behind it whose rooms are done already."""
@@ -187,18 +218,15 @@ class IngestLine:
             jobs.append(self._jobs.get_nowait())
         return jobs
 
-    async def _after_failure(self, jobs: list[_Job], error: Exception) -> list[_Job]:
+    async def _after_failure(self, jobs: list[_Job], error: Unavailable) -> list[_Job]:
         """Tell HTTP senders; keep what came by bus, for nothing of the group was written."""
-        _log.error("commit failed", code=getattr(error, "code", type(error).__name__), messages=len(jobs))
-        told = error if isinstance(error, BridgeError) else Unavailable("the record could not be stored")
+        _log.error("store unavailable", code=error.code, messages=len(jobs))
         for job in jobs:
+            job.reset()
             if job.received.position is None and not job.done.done():
-                job.done.set_exception(told)
+                job.done.set_exception(error)
         await asyncio.sleep(_RETRY_S)
-        kept = [job for job in jobs if job.received.position is not None]
-        for job in kept:
-            job.outcomes, job.letters, job.refused = [], [], ()
-        return kept
+        return [job for job in jobs if job.received.position is not None]
 
     async def _commit(self, jobs: list[_Job]) -> None:
         now = self._clock.now()
@@ -241,9 +269,11 @@ class IngestLine:
         if not processed.refused:
             layer = Layer(charts, below=group)
             refusals = list(processed.refusals)
+            homes = await self._homes(processed.records, layer)
             for record in processed.records:
                 try:
-                    job.outcomes.append(await self._take(record, layer, charts, now))
+                    home = layer.home(record.id) or homes.get(record.id)
+                    job.outcomes.append(await self._take(record, home, layer, charts, now))
                 except Refused as no:
                     refusals.append(Refusal(record.index, (no.issue,)))
                     job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
@@ -255,18 +285,21 @@ class IngestLine:
     def _result(self, job: _Job) -> Processed:
         """Return what the rooms made of a message; a failure of ours becomes a dead letter, never a lost message."""
         error = job.processed.exception()
-        if error is None:
+        if error is None and not job.is_set_aside:
             return job.processed.result()
-        if isinstance(error, Unavailable) or not isinstance(error, Exception):
+        if isinstance(error, Unavailable):
             raise error
-        _log.error("rooms failed", code=getattr(error, "code", type(error).__name__))
-        issue = Issue("error", "exception", "this message could not be processed; the operator has been told")
-        return Processed("single", refused=(issue,))
+        if error is not None:
+            _log.error("rooms failed", code=getattr(error, "code", type(error).__name__))
+        return Processed("single", refused=(_UNPROCESSED,))
 
-    async def _take(self, record: Normalized, layer: Layer, charts: dict[str, OpenChart], now: datetime) -> Outcome:
-        chart = await self._home(record, layer)
+    async def _take(
+        self, record: Normalized, chart: ChartRef | None, layer: Layer, charts: dict[str, OpenChart], now: datetime
+    ) -> Outcome:
         if chart is None:
             return Outcome(record.index, "204 No Content", record.type, record.id)
+        if record.chart.chart not in ("", chart.chart) and _names_a_patient(record):
+            raise Refused("409 Conflict", _MOVED)
         if chart.chart not in charts:
             charts[chart.chart] = await self._book.open(chart.chart, self._registry.chart_key(chart))
         id_key = self._registry.id_key(chart.institution)
@@ -294,15 +327,15 @@ class IngestLine:
                 charts[each.chart] = await self._book.open(each.chart, self._registry.chart_key(each))
         return match_among(record.type, identifier, layer, homes)
 
-    async def _home(self, record: Normalized, layer: Layer) -> ChartRef | None:
-        """Return the chart a record belongs to; a record stays in the chart it was first stored in."""
-        known = layer.home(record.id)
-        if known is not None:
-            return known
-        stored = await self._vault.chart_of(record.id)
-        if stored is not None:
-            return self._registry.chart(stored)
-        return record.chart if record.chart.chart else None
+    async def _homes(self, records: Sequence[Normalized], layer: Layer) -> dict[str, ChartRef]:
+        """Return the chart of each record: the one it was first stored in, else the one its content names."""
+        stored = await self._vault.charts_of({r.id for r in records if layer.home(r.id) is None})
+        homes = {r.id: r.chart for r in records if r.chart.chart}
+        for record_id, chart in stored.items():
+            known = self._registry.chart(chart)
+            if known is not None:
+                homes[record_id] = known
+        return homes
 
     def _conclude(self, job: _Job, processed: Processed) -> None:
         job.kind, job.refused = processed.kind, processed.refused
@@ -384,6 +417,11 @@ class IngestLine:
             except Unavailable as error:
                 _log.error("anchor failed", code=error.code, batch=number)
                 await asyncio.sleep(_RETRY_S)
+
+
+def _names_a_patient(record: Normalized) -> bool:
+    """True if the record says itself whose it is, rather than belonging where a neighbour refers to it."""
+    return any(record.row.search.get(name) for name in ("patient", "subject")) or record.type == "Patient"
 
 
 def _judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:

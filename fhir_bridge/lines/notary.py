@@ -160,9 +160,7 @@ class Notary:
         """Return the policy file of a verifier who trusts this log's key."""
         return self._ledger.policy().encode()
 
-    def record_receipt(
-        self, opening: Opening, *, batch_index: int, batch_path: Sequence[bytes], index: int
-    ) -> str:
+    def record_receipt(self, opening: Opening, *, batch_index: int, batch_path: Sequence[bytes], index: int) -> str:
         """Return the receipt of a record in an anchored batch."""
         return self._ledger.record_receipt(opening, batch_index=batch_index, batch_path=batch_path, index=index)
 

@@ -7,14 +7,15 @@ no other way. Whatever is absent, unknown or hidden comes out as the same None.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from fhir_bridge.consent import ChartFacts, decide, permitted_view
+from fhir_bridge.lines.agents import AGENT
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.model.access import Decision, PermittedView, Requester
+from fhir_bridge.model.access import Decision, PermittedView, Predicate, Requester
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import ChartRef, IndexRow
 from fhir_bridge.ports.vault import Vault
@@ -59,8 +60,8 @@ class People:
 
     async def chart_of_record(self, record_id: str) -> ChartRef | None:
         """Return the chart that holds a record, or None."""
-        chart = await self._vault.chart_of(record_id)
-        return None if chart is None else self._registry.chart(chart)
+        held = await self._vault.charts_of([record_id])
+        return self._registry.chart(held[record_id]) if record_id in held else None
 
     def person_of(self, who: Requester, patient: str) -> Sequence[ChartRef]:
         """Return the charts of the person that a Patient id names, canonical or own local; or none."""
@@ -107,7 +108,13 @@ class People:
         facts = ChartFacts(chart, patients, rows, base_url=f"{self._base_url}/fhir")
         if not lists.is_sound and who.patient is None:
             return Decision(chart.chart, _nothing, lists.height, "fail-closed", instant)
-        return decide(who, facts, lists.owner, lists.institution, instant=instant, height=lists.height)
+        decision = decide(who, facts, lists.owner, lists.institution, instant=instant, height=lists.height)
+        return decision if who.patient is not None else replace(decision, permits=_not_of_agents(decision.permits))
+
+
+def _not_of_agents(permits: Predicate) -> Predicate:
+    """Keep what a patient's agent wrote from everybody else: a consent's text names what it hides."""
+    return lambda row: row.author != AGENT and permits(row)
 
 
 def _nothing(_: IndexRow) -> bool:

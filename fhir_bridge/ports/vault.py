@@ -12,7 +12,7 @@ Invariants every adapter keeps:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -178,8 +178,8 @@ class Vault(Protocol):
         """Return a chart's index segments in order, pending ones included (the caller knows what is visible)."""
         ...
 
-    async def chart_of(self, record_id: str) -> str | None:
-        """Return the chart that holds a record id, or None."""
+    async def charts_of(self, record_ids: Collection[str]) -> dict[str, str]:
+        """Return the chart that holds each record id; ids of none are left out."""
         ...
 
     async def record(self, chart: str, record_id: str, version: str) -> StoredRecord | None:

@@ -24,13 +24,13 @@ class VaultWorld(Protocol):
         ...
 
 
-class _Failing(Exception):
-    pass
+class AnchorFailed(Exception):
+    """A failure between the rows and the batch."""
 
 
 def failing_anchor(*, number: int, commitments: object, journal_head: bytes) -> Batch:
     """Fail as a ledger identity might."""
-    raise _Failing
+    raise AnchorFailed
 
 
 class VaultContract:
@@ -77,7 +77,7 @@ class VaultContract:
             documents=[Document("links", "k", b"v")],
             audits=[audit("chain", 0)],
         )
-        with pytest.raises(_Failing):
+        with pytest.raises(AnchorFailed):
             await vault.commit(written, failing_anchor)
         assert await vault.record(CHART, "r1", "v1") is None
         assert list(await vault.segments(CHART)) == []
@@ -147,13 +147,12 @@ class VaultContract:
         assert seen[1][1] == [audit("chain", 1).head]
         assert len({s[2] for s in seen}) == 2
 
-    async def test_chart_of_names_the_chart_that_holds_a_record(self, vault_world: VaultWorld) -> None:
+    async def test_the_chart_that_holds_each_record_is_found(self, vault_world: VaultWorld) -> None:
         vault = await vault_world.open()
         await vault.commit(work(CHART, 0, "r1"), anchor)
         await vault.commit(work(OTHER_CHART, 0, "r2"), anchor)
-        assert await vault.chart_of("r1") == CHART
-        assert await vault.chart_of("r2") == OTHER_CHART
-        assert await vault.chart_of("r3") is None
+        assert await vault.charts_of(["r1", "r2", "r3"]) == {"r1": CHART, "r2": OTHER_CHART}
+        assert await vault.charts_of([]) == {}
 
     @pytest.mark.parametrize("count", [5, 150])
     async def test_normalised_envelopes_come_in_the_order_asked(self, vault_world: VaultWorld, count: int) -> None:
@@ -245,7 +244,7 @@ class VaultContract:
             *(vault.commit(work(f"{i:032x}", 0, f"r{i}"), anchor) for i in range(10)),
             *(vault.segments(f"{i:032x}") for i in range(10)),
         )
-        assert {await vault.chart_of(f"r{i}") for i in range(10)} == {f"{i:032x}" for i in range(10)}
+        assert set((await vault.charts_of([f"r{i}" for i in range(10)])).values()) == {f"{i:032x}" for i in range(10)}
         assert [b.number for b in await vault.pending_batches()] == list(range(10))
 
     async def test_a_closed_vault_says_so(self, vault_world: VaultWorld) -> None:
