@@ -20,7 +20,7 @@ from fhir_bridge.adapters.vault_fsck import check
 from fhir_bridge.adapters.vault_sqlite import SqliteVault
 from fhir_bridge.errors import IntegrityBroken, SetupWrong
 from fhir_bridge.ports.vault import Work
-from tests.contract.vault_contract import LETTER, VaultContract
+from tests.contract.vault_contract import LETTER, AnchorFailed, VaultContract, failing_anchor
 from tests.contract.vault_samples import CHART, MAC_KEY, OTHER_CHART, anchor, chart_key, work
 
 WRITER = """
@@ -101,6 +101,18 @@ async def test_the_writer_syncs_every_commit(vault_world: FileVaultWorld) -> Non
     await vault.mark_anchored([(0, 1, 1)])
     (level,) = vault._writer._connection.execute("PRAGMA synchronous").fetchone()
     assert level == 2  # FULL, sqlite.org/pragma.html#pragma_synchronous
+
+
+async def test_a_failed_commit_leaves_no_gap_in_the_journal(vault_world: FileVaultWorld) -> None:
+    vault = await vault_world.open()
+    await vault.commit(work(CHART, 0, "r1"), anchor)
+    with pytest.raises(IntegrityBroken):
+        await vault.commit(work(CHART, 1, "r1"), anchor)
+    with pytest.raises(AnchorFailed):
+        await vault.commit(work(CHART, 1, "r2"), failing_anchor)
+    await vault.commit(work(CHART, 1, "r3"), anchor)
+    await vault_world.close()
+    assert list(check(vault_world.path, MAC_KEY, chart_keys=chart_key)) == []
 
 
 async def test_what_was_acknowledged_survives_five_kills(vault_world: FileVaultWorld, tmp_path: Path) -> None:
