@@ -49,6 +49,17 @@ def test_sort_puts_what_has_no_value_last(sort: str, expected: str) -> None:
     assert ordered(("_sort", sort)) == expected.split()
 
 
+def test_of_several_values_the_lowest_counts_ascending_and_the_highest_descending() -> None:
+    rows = (
+        observation("ac", code=((LOINC, "a"), (LOINC, "c"))),
+        observation("b", code=((LOINC, "b"),)),
+    )
+    up = search(view_of(*rows), "Observation", [("_sort", "code")], now=NOW).found
+    down = search(view_of(*rows), "Observation", [("_sort", "-code")], now=NOW).found
+    assert [each.row.id for each in up] == ["ac", "b"]
+    assert [each.row.id for each in down] == ["ac", "b"]
+
+
 def test_totals_and_counts() -> None:
     view = view_of(*ROWS)
     one = search(view, "Observation", [("_count", "1")], now=NOW)

@@ -111,6 +111,7 @@ REFERENCES = (
     observation("two", subject=("Group/p1",)),
     observation("logical", subject=("|http://example.org/mrn|77",)),
     observation("long", subject=("Patient/xp1",)),
+    observation("path", subject=("|http://example.org/mrn|ward/p1",)),
 )
 
 
@@ -124,7 +125,7 @@ REFERENCES = (
         ("subject:Patient", "p1", "one"),
         ("subject:identifier", "http://example.org/mrn|77", "logical"),
         ("subject:identifier", "77", "logical"),
-        ("subject:identifier", "http://example.org/mrn|", "logical"),
+        ("subject:identifier", "http://example.org/mrn|", "logical path"),
         ("subject", "Patient/p1,Patient/xp1", "one long"),
     ],
 )
