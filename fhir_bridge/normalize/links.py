@@ -107,7 +107,7 @@ class Links:
         elif parsed.kind is ReferenceKind.CONDITIONAL and parsed.identifier and parsed.type:
             _make_logical(draft, reference, chain, parsed)
         else:
-            _hide_display(draft, reference, chain, parsed.type, DISPLAY)
+            _hide_display(draft, reference, chain, parsed.type or _only_directory(allowed), DISPLAY)
             draft.flag("not-found", "this reference cannot be resolved here", written(chain))
 
     def _target(self, text: str, parsed: ParsedReference) -> str | None:
@@ -155,9 +155,12 @@ def _stated_type(reference: Mapping[str, Any], allowed: tuple[str, ...]) -> str 
     stated = reference.get("type")
     if type(stated) is str:
         return stated
-    if allowed and all(name in DIRECTORY_TYPES for name in allowed):
-        return allowed[0]
-    return ""
+    return _only_directory(allowed)
+
+
+def _only_directory(allowed: tuple[str, ...]) -> str:
+    """A directory type when the element can point to nothing else, else no type at all."""
+    return allowed[0] if allowed and all(name in DIRECTORY_TYPES for name in allowed) else ""
 
 
 def _hide_display(draft: Draft, reference: dict[str, Any], chain: Chain, type_name: str | None, by: By) -> None:

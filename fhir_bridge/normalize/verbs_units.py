@@ -121,9 +121,8 @@ def canonical_value(local: int | Decimal, row: UnitRow) -> Decimal:
     width = _EXACT.divide(last_digit, abs(row.factor))
     quantum = Decimal(1).scaleb(width.adjusted() - GUARD_DIGITS)
     exact = _EXACT.divide(_EXACT.subtract(sent, row.offset), row.factor)
-    rounded = exact.quantize(quantum if quantum < 1 else Decimal(1), context=_EXACT)
-    # A FHIR decimal is written without an exponent.
-    return Decimal(f"{rounded:f}")
+    # Never coarser than 1: an exponent above zero would hide digits that were sent.
+    return exact.quantize(min(quantum, Decimal(1)), context=_EXACT)
 
 
 VERBS = {"unit": Verb(("path", "table"), _unit)}

@@ -1,0 +1,177 @@
+"""Ids and references: local names become canonical ones, and nothing is named that a consent may hide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fhir_bridge.model.ids import canonical_id
+from fhir_bridge.model.ingest import Interaction, Reception, Validated
+from fhir_bridge.normalize import Ruleset, explain_changes, load_ruleset, normalize
+from tests.unit.normalize.bench import KEY, MAPPINGS, SOURCE, body, entry, message, observation, patient, run
+
+UUID = "0f9c7a3e-1111-4222-8333-944455556666"
+
+
+@pytest.fixture(scope="module")
+def northgate() -> Ruleset:
+    return load_ruleset(MAPPINGS / "northgate")
+
+
+def canonical(type_name: str, local: str) -> str:
+    return f"{type_name}/{canonical_id(KEY, type_name, local)}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Encounter/e1",
+        "Encounter/e1/_history/3",
+        "https://northgate.example.org/fhir/Encounter/e1",
+        f"Encounter/{canonical_id(KEY, 'Encounter', 'e1')}",
+        f"https://bridge.example/fhir/Encounter/{canonical_id(KEY, 'Encounter', 'e1')}",
+    ],
+)
+def test_every_way_to_name_an_own_record_becomes_its_canonical_id(northgate: Ruleset, text: str) -> None:
+    (record,) = run(observation(encounter={"reference": text}), ruleset=northgate).records
+    assert body(record)["encounter"] == {"reference": canonical("Encounter", "e1")}
+    assert canonical("Encounter", "e1") in record.row.references
+
+
+def test_a_urn_of_the_message_becomes_the_id_of_the_entry_that_bears_it(northgate: Ruleset) -> None:
+    sent = observation(encounter={"reference": f"urn:uuid:{UUID}"})
+    visit = {"resourceType": "Encounter", "id": "e7", "status": "finished", "class": {"code": "AMB"}}
+    records = run(
+        sent, {**visit, "subject": sent["subject"]}, ruleset=northgate, urls={1: f"urn:uuid:{UUID}"}
+    ).records
+    assert body(records[0])["encounter"]["reference"] == canonical("Encounter", "e7")
+
+
+@pytest.mark.parametrize("text", [f"urn:uuid:{UUID}", "https://elsewhere.example/fhir/Encounter/9"])
+def test_what_cannot_be_resolved_stays_and_is_reported(northgate: Ruleset, text: str) -> None:
+    (record,) = run(observation(encounter={"reference": text}), ruleset=northgate).records
+    assert body(record)["encounter"] == {"reference": text}
+    assert [(f.code, f.expression) for f in record.flags] == [("not-found", "Observation.encounter")]
+
+
+def test_a_conditional_reference_becomes_logical_and_keeps_the_name_of_a_practitioner(northgate: Ruleset) -> None:
+    sent = {"reference": "Practitioner?identifier=http://hl7.org/fhir/sid/us-npi|99", "display": "Dr. Who"}
+    (record,) = run(observation(performer=[sent]), ruleset=northgate).records
+    assert body(record)["performer"] == [
+        {
+            "type": "Practitioner",
+            "identifier": {"system": "http://hl7.org/fhir/sid/us-npi", "value": "99"},
+            "display": "Dr. Who",
+        }
+    ]
+
+
+def test_a_conditional_reference_to_an_entry_of_the_message_becomes_literal(northgate: Ruleset) -> None:
+    sent = observation(subject={"reference": "Patient?identifier=urn:mrn|7"})
+    person = patient("p9", identifier=[{"system": "urn:mrn", "value": "7"}])
+    records = run(sent, person, ruleset=northgate).records
+    assert body(records[0])["subject"] == {"reference": canonical("Patient", "p9")}
+    assert records[0].chart == records[1].chart
+
+
+def test_a_conditional_reference_that_two_entries_fit_is_not_guessed(northgate: Ruleset) -> None:
+    sent = observation(subject={"reference": "Patient?identifier=urn:mrn|7"})
+    people = [patient(p, identifier=[{"system": "urn:mrn", "value": "7"}]) for p in ("p8", "p9")]
+    done = run(sent, *people, ruleset=northgate)
+    assert [q.index for q in done.quarantined] == [0]
+
+
+DISPLAYS = [
+    ({"reference": "Condition/c1", "display": "Opioid abuse"}, False),
+    ({"reference": "Patient/p1", "display": "Canary"}, False),
+    ({"reference": "https://elsewhere.example/fhir/Condition/c1", "display": "Opioid abuse"}, False),
+    ({"reference": f"urn:uuid:{UUID}", "display": "Opioid abuse"}, True),
+    ({"identifier": {"value": "1"}, "display": "Opioid abuse"}, False),
+    ({"type": "Condition", "display": "Opioid abuse"}, False),
+    ({"reference": "Organization/o1", "display": "The clinic"}, True),
+    ({"identifier": {"value": "1"}, "type": "Organization", "display": "The clinic"}, True),
+    ({"display": "words only"}, True),
+]
+
+
+@pytest.mark.parametrize(("reference", "is_kept"), [d for d in DISPLAYS if "urn" not in str(d[0])])
+def test_a_display_towards_a_clinical_record_is_removed(
+    northgate: Ruleset, reference: dict[str, Any], is_kept: bool
+) -> None:
+    (record,) = run(observation(focus=[reference]), ruleset=northgate).records
+    assert ("display" in body(record)["focus"][0]) is is_kept
+    removed = [c for c in explain_changes(record) if c.element == "Observation.focus[0].display"]
+    assert [c.before for c in removed] == ([] if is_kept else [reference["display"]])
+
+
+def test_an_unresolved_urn_keeps_no_display(northgate: Ruleset) -> None:
+    sent = observation(focus=[{"reference": f"urn:uuid:{UUID}", "display": "Opioid abuse"}])
+    (record,) = run(sent, ruleset=northgate).records
+    assert b"Opioid" not in record.content
+
+
+def test_references_of_contained_resources_and_extensions_are_rewritten(northgate: Ruleset) -> None:
+    sent = observation(
+        contained=[{"resourceType": "Specimen", "id": "s", "subject": {"reference": "Patient/p1"}}],
+        specimen={"reference": "#s", "display": "blood"},
+        extension=[{"url": "urn:x", "valueReference": {"reference": "Device/d1"}}],
+    )
+    (record,) = run(sent, ruleset=northgate).records
+    found = body(record)
+    assert found["contained"][0]["subject"]["reference"] == canonical("Patient", "p1")
+    assert found["extension"][0]["valueReference"]["reference"] == canonical("Device", "d1")
+    assert found["specimen"] == {"reference": "#s", "display": "blood"}
+    assert set(record.row.references) == {canonical("Patient", "p1"), canonical("Device", "d1")}
+
+
+@pytest.mark.parametrize(
+    ("resource", "url", "local"),
+    [
+        ({"resourceType": "Patient", "id": "p1"}, f"urn:uuid:{UUID}", "p1"),
+        ({"resourceType": "Patient"}, f"urn:uuid:{UUID}", UUID),
+        ({"resourceType": "Patient"}, "https://a.example/fhir/Patient/77", "77"),
+    ],
+)
+def test_the_local_id_is_the_resource_id_else_the_one_of_the_full_url(
+    northgate: Ruleset, resource: dict[str, Any], url: str, local: str
+) -> None:
+    (record,) = run(resource, ruleset=northgate, urls={0: url}).records
+    assert (record.local_id, f"Patient/{record.id}") == (local, canonical("Patient", local))
+
+
+def test_without_any_id_the_bytes_name_the_record(northgate: Ruleset) -> None:
+    one, other = (run({"resourceType": "Patient", "active": a}, ruleset=northgate).records[0] for a in (True, False))
+    again = run({"resourceType": "Patient", "active": True}, ruleset=northgate).records[0]
+    assert one.id == again.id != other.id
+
+
+def test_another_key_gives_unrelated_ids(northgate: Ruleset) -> None:
+    from dataclasses import replace
+
+    reception = message(patient())
+    one = normalize(reception, SOURCE, northgate).records[0]
+    other = normalize(reception, replace(SOURCE, id_key=bytes(32)), northgate).records[0]
+    assert one.id != other.id
+    assert one.chart.chart != other.chart.chart
+
+
+def test_references_follow_a_type_that_r4_renamed(northgate: Ruleset) -> None:
+    (record,) = run(observation(basedOn=[{"reference": "ProcedureRequest/r1"}]), ruleset=northgate).records
+    assert body(record)["basedOn"][0]["reference"] == canonical("ServiceRequest", "r1")
+
+
+def test_a_deletion_names_the_canonical_id_and_no_content(northgate: Ruleset) -> None:
+    deletion = Validated(0, Interaction("DELETE", "Observation", "o1"), None, b"{}", None)
+    person = Validated(1, Interaction("DELETE", "Patient", "p1"), None, b"{}", None)
+    records = normalize(Reception("batch", (deletion, person)), SOURCE, northgate).records
+    assert [f"{r.type}/{r.id}" for r in records] == [canonical("Observation", "o1"), canonical("Patient", "p1")]
+    assert all(r.row.deleted and r.content == b"" for r in records)
+    assert [r.chart.chart != "" for r in records] == [False, True]
+
+
+def test_entries_that_intake_refused_are_passed_over(northgate: Ruleset) -> None:
+    from fhir_bridge.model.ingest import Refusal
+
+    reception = Reception("batch", (Refusal(0, ()), entry(patient(), index=1)))
+    assert [r.index for r in normalize(reception, SOURCE, northgate).records] == [1]

@@ -1,0 +1,96 @@
+"""Units: a converted value means what was sent, and nothing is converted on a guess."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fhir_bridge.fhir.json import parse, render
+from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize import Ruleset, load_ruleset, preview
+from fhir_bridge.normalize.tables import UnitRow
+from fhir_bridge.normalize.verbs_units import canonical_value
+from tests.unit.normalize.bench import MAPPINGS
+
+FACTORS = ("1.8", "0.0555", "88.42", "10.93", "2.2046226", "0.3937008", "10", "0.01129")
+OBS = "https://harbor.example.org/codes/obs"
+
+
+def row(factor: str, offset: str = "0") -> UnitRow:
+    return UnitRow("local", "", "canonical", Decimal(factor), Decimal(offset))
+
+
+@given(
+    st.decimals(min_value=-(10**6), max_value=10**6, places=3) | st.integers(-(10**6), 10**6),
+    st.sampled_from(FACTORS),
+    st.sampled_from(("0", "32", "-23.5")),
+)
+def test_converting_back_gives_the_value_sent_within_its_precision(
+    local: Decimal | int, factor: str, offset: str
+) -> None:
+    found = canonical_value(local, row(factor, offset))
+    back = Fraction(found) * Fraction(factor) + Fraction(offset)
+    exponent = Decimal(local).as_tuple().exponent
+    assert isinstance(exponent, int)
+    assert abs(back - Fraction(local)) <= Fraction(10) ** min(0, exponent) / 100
+
+
+@pytest.mark.parametrize(
+    ("local", "factor", "offset", "expected"),
+    [
+        (Decimal("98.6"), "1.8", "32", "37.0000"),
+        (Decimal("100.23"), "1.8", "32", "37.90556"),
+        (Decimal("5.6"), "0.0555", "0", "100.90"),
+        (Decimal("48"), "10.93", "-23.5", "6.5416"),
+        (Decimal("140"), "10", "0", "14.000"),
+        (150, "2.2046226", "0", "68.039"),
+    ],
+)
+def test_digits_follow_the_precision_sent(local: Decimal | int, factor: str, offset: str, expected: str) -> None:
+    assert str(canonical_value(local, row(factor, offset))) == expected
+
+
+@pytest.fixture(scope="module")
+def harbor() -> Ruleset:
+    return load_ruleset(MAPPINGS / "harbor")
+
+
+def measured(code: str, quantity: str) -> dict[str, Any]:
+    text = (
+        '{"resourceType":"Observation","id":"o","status":"final","subject":{"reference":"Patient/p"},'
+        f'"code":{{"coding":[{{"system":"{OBS}","code":"{code}"}}]}},"valueQuantity":{quantity}}}'
+    )
+    return parse(text.encode())
+
+
+def test_a_coded_unit_is_left_alone(harbor: Ruleset) -> None:
+    quantity = '{"value":5.60,"unit":"mmol/l","system":"http://unitsofmeasure.org","code":"mmol/L"}'
+    found = preview(measured("LB6266", quantity), FhirVersion.R4, harbor)
+    assert render(found.body["valueQuantity"]) == quantity.encode()
+
+
+def test_an_unknown_unit_of_a_known_analyte_is_kept_and_reported(harbor: Ruleset) -> None:
+    found = preview(measured("LB6266", '{"value":5.60,"unit":"spoons"}'), FhirVersion.R4, harbor)
+    assert render(found.body["valueQuantity"]) == b'{"value":5.60,"unit":"spoons"}'
+    assert [(f.code, f.expression) for f in found.flags] == [("code-invalid", "Observation.valueQuantity")]
+
+
+def test_another_unit_than_the_dictionary_states_is_coded_as_what_it_is_and_reported(harbor: Ruleset) -> None:
+    found = preview(measured("LB2031", '{"value":78.1,"unit":"mL/min"}'), FhirVersion.R4, harbor)
+    assert (found.body["valueQuantity"]["code"], found.body["valueQuantity"]["value"]) == ("mL/min", Decimal("78.1"))
+    assert [f.code for f in found.flags] == ["business-rule"]
+
+
+def test_a_reported_finding_names_no_value(harbor: Ruleset) -> None:
+    found = preview(measured("LB6266", '{"value":5.60,"unit":"canary"}'), FhirVersion.R4, harbor)
+    assert all("canary" not in f.diagnostics for f in found.flags)
+
+
+def test_a_comparator_survives_conversion(harbor: Ruleset) -> None:
+    found = preview(measured("LB6266", '{"value":5.0,"comparator":"<","unit":"mmol/l"}'), FhirVersion.R4, harbor)
+    assert found.body["valueQuantity"]["comparator"] == "<"
