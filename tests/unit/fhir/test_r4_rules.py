@@ -424,3 +424,50 @@ def test_no_finding_repeats_what_the_sender_wrote() -> None:
 
 def test_findings_are_bounded() -> None:
     assert len(validate_r4(patient(name=[{"use": "zz"}] * 5000))) == 100
+
+
+@pytest.mark.parametrize(
+    ("coding", "code", "flagged"),
+    [
+        ({"system": "http://hl7.org/fhir/action-type", "code": "create"}, None, False),
+        ({"code": "create"}, None, True),
+        ({"display": "x"}, None, False),
+        ({"system": "http://hl7.org/fhir/action-type", "code": "creates"}, "code-invalid", False),
+        ({"system": "http://x.example", "code": "create"}, "code-invalid", False),
+        ({"code": "creates"}, "code-invalid", False),
+    ],
+)
+def test_a_coding_under_a_required_binding_is_judged_with_its_system(
+    coding: Json, code: str | None, flagged: bool
+) -> None:
+    """``PlanDefinition.action.type`` of STU3, the one such element."""
+    issues = validate_stu3({"resourceType": "PlanDefinition", "status": "draft", "action": [{"type": coding}]})
+    place = "PlanDefinition.action[0].type.code"
+    assert errors(issues) == ({(code, place)} if code else set())
+    assert flags(issues) == ({("code-invalid", place)} if flagged else set())
+
+
+@pytest.mark.parametrize(("most", "broken"), [("-1", True), ("1", False), ("*", False)])
+def test_an_invariant_of_a_primitive_element_is_checked_at_its_place(most: str, broken: bool) -> None:
+    """eld-3 stands on ``ElementDefinition.max``."""
+    element = {"id": "Patient.x", "path": "Patient.x", "max": most}
+    definition: Json = {
+        "resourceType": "StructureDefinition",
+        "url": "http://x.example/a",
+        "name": "A",
+        "status": "draft",
+        "kind": "resource",
+        "abstract": False,
+        "type": "Patient",
+        "baseDefinition": "http://hl7.org/fhir/StructureDefinition/Patient",
+        "derivation": "constraint",
+        "differential": {"element": [{"id": "Patient", "path": "Patient"}, element]},
+    }
+    place = "StructureDefinition.differential.element[1].max"
+    assert errors(validate_r4(definition)) == ({("invariant", place)} if broken else set())
+
+
+def test_resources_in_a_bundle_are_judged_unless_told_otherwise() -> None:
+    bundle: Json = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": patient(gender="x")}]}
+    assert errors(validate_r4(bundle)) == {("code-invalid", "Bundle.entry[0].resource.gender")}
+    assert errors(validate_r4(bundle, entries=False)) == set()
