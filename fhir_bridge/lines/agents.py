@@ -32,10 +32,10 @@ def agent_record(received: Received, home: ChartRef, registry: Registry, randomn
         raise RecordRefused(reception.refused or (entry.issues if entry is not None else ()))
     if entry.resource is None:
         raise RecordRefused(reception.refused)
-    key = registry.id_key(home.institution)
+    key = registry.agent_key(home.institution)
     local_id = entry.interaction.id or _fresh_id(randomness)
     record_id = canonical_id(key, entry.interaction.type, local_id)
-    content = _content(entry.resource, record_id, home, key)
+    content = _content(entry.resource, record_id, home, registry.id_key(home.institution))
     row = _row(content, record_id, home, key)
     rendered = render(content)
     return Normalized(

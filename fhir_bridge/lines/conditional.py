@@ -56,7 +56,8 @@ def match_among(type_name: str, identifier: str, layer: Layer, charts: Collectio
     for chart in charts:
         for history in layer.all_histories(chart):
             newest = history[-1]
-            if newest.type == type_name and not newest.deleted and _carries(newest, identifier):
+            is_own = newest.author == "institution" and not newest.deleted
+            if is_own and newest.type == type_name and _carries(newest, identifier):
                 found[newest.id] = newest
     if len(found) > 1:
         raise Refused("412 Precondition Failed", Issue("error", "multiple-matches", "If-None-Exist is not selective"))

@@ -92,6 +92,14 @@ class Registry:
         name = KeyName(KeyKind.ID, institution)
         return self._keys.ensure([name])[name]
 
+    def agent_key(self, institution: str) -> bytes:
+        """Return the key of the ids that patients' agents give at an institution.
+
+        Another key than the institution's, so that its own ids never reach what its patients' agents wrote: to its
+        writes and conditions such a record is as good as absent.
+        """
+        return blake3(b"fhir-bridge/agent-ids/1", key=self.id_key(institution)).digest()
+
     def source(self, name: str) -> SourceContext:
         """Return what the pure rooms need to know about a sender."""
         known = self.institution(name)
