@@ -18,7 +18,9 @@ $(VENV)/.run: requirements/run.txt pyproject.toml
 	@echo "==> Python environment in $(VENV) (hash-locked)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt-get install python3.11-venv"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q --require-hashes -r requirements/run.txt
-	@echo "$(CURDIR)" > $(VENV)/lib/python3.11/site-packages/fhir_bridge_checkout.pth
+	@echo "$(CURDIR)" > $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')/fhir_bridge_checkout.pth
+	@printf '#!/bin/sh\nexec "%s/$(BIN)/python" -m fhir_bridge.cli.main "$$@"\n' "$(CURDIR)" > $(BIN)/fhir-bridge
+	@chmod +x $(BIN)/fhir-bridge
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
@@ -46,6 +48,7 @@ kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
 test: env kafka ## Everything, real Kafka included
+	@tools/need curl jq
 	$(MAKE) check
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench -v
 

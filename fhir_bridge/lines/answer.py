@@ -97,7 +97,7 @@ class AnswerLine:
             NotPermitted: The token's scopes do not cover it.
         """
         _require(who, type_name, "read")
-        if type_name == "Provenance":
+        if type_name == "Provenance" and "-" in record_id:
             return await self._provenance_by_id(who, record_id)
         if type_name == "Organization":
             named = find_organizations(self._registry.institutions.values(), [("_id", record_id)])
