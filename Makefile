@@ -52,6 +52,9 @@ test: env kafka ## Everything, real Kafka included
 	$(MAKE) check
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench -v
 
+bench: env ## Measure the main paths on this machine (ARGS=--quick for a short run)
+	$(BIN)/python -m tests.bench.run $(ARGS)
+
 lock: ## Renew the hash-locked requirements (needs uv)
 	tools/lock
 

@@ -1,0 +1,96 @@
+"""``make bench``: measure the main paths of a real service on this machine; print a table, keep the figures as JSON.
+
+``python -m tests.bench.run [--quick] [--only ingest,http,...] [--out FILE]``. Nothing here judges: the
+aims stand beside the figures, and docs/performance.md says what they were on which machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from tests.bench import asking, feeding
+from tests.bench.feeding import Figures
+from tests.bench.gauge import machine
+
+_SHARE_OF_RATE = 0.5
+_AIMS = {
+    "ingest_spool.resources_per_s": "1,500 or more on two cores",
+    "everything_1000.p50_ms": "50",
+    "everything_3000.p50_ms": "150",
+}
+_PARTS = ("ingest", "http", "visible", "post", "sync", "answers")
+
+
+def main() -> int:
+    """Run what was asked for."""
+    options = _options()
+    parts = options.only.split(",") if options.only else _PARTS
+    results: dict[str, Figures] = {}
+    started = time.time()
+    for name, measure in _plan(options.quick, results).items():
+        if name in parts:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            results |= measure()
+    report = {"machine": machine(), "quick": options.quick, "seconds": round(time.time() - started), **results}
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
+    _print(report)
+    print(f"\nfigures as JSON: {options.out}")
+    return 0
+
+
+def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[], dict[str, Figures]]]:
+    limit, runs, rounds = (200, 1, 15) if quick else (None, 3, 60)
+    return {
+        "ingest": lambda: {"ingest_spool": middle([feeding.by_spool(limit) for _ in range(runs)])},
+        "http": lambda: {"ingest_http": middle([feeding.by_http(limit) for _ in range(runs)])},
+        "visible": lambda: {"arrival_to_visible": feeding.at_a_rate(_half(results), 200 if quick else 500)},
+        "post": lambda: {"single_post": feeding.single_posts(rounds * 3)},
+        "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
+        "answers": lambda: asking.answers(rounds),
+    }
+
+
+def middle(runs: Sequence[Figures]) -> Figures:
+    """Return the run whose rate is the median, with the rates of all."""
+    wanted = median(run["resources_per_s"] for run in runs)  # type: ignore[type-var]
+    chosen = next(run for run in runs if run["resources_per_s"] == wanted)
+    return chosen | {"rates_of_all_runs": ", ".join(str(run["resources_per_s"]) for run in runs)}
+
+
+def _half(results: Mapping[str, Figures]) -> float:
+    """Return half of the rate just measured, or 500 resources/s if that part was left out."""
+    measured = results.get("ingest_spool", {}).get("resources_per_s")
+    return float(measured) * _SHARE_OF_RATE if measured else 500.0
+
+
+def _print(report: Mapping[str, object]) -> None:
+    for part, figures in report.items():
+        if not isinstance(figures, dict):
+            continue
+        print(f"\n{part}")
+        for name, value in figures.items():
+            aim = _AIMS.get(f"{part}.{name}")
+            print(f"  {name:36}{_shown(value):>14}" + (f"   aim: {aim}" if aim else ""))
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure the main paths of a real service.")
+    parser.add_argument("--quick", action="store_true", help="one small run of each, about a minute")
+    parser.add_argument("--only", default="", help="comma-separated: " + ", ".join(_PARTS))
+    parser.add_argument("--out", default=".build/bench.json", help="where the JSON goes")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
