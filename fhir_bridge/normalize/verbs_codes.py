@@ -153,12 +153,8 @@ def _label(draft: Draft, by: By, element: str, wanted: list[Target]) -> None:
 
 
 def _codings(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """``(system, code)`` of every coding but those of ``meta`` and of what a survey's components ask.
-
-    A component's question says nothing about the patient until it is answered; rules with a condition judge answers.
-    """
-    waiting: list[Any] = [v for k, v in body.items() if k not in ("meta", "component")]
-    waiting += [c for part in body.get("component") or () for k, c in part.items() if k != "code"]
+    """``(system, code)`` of every coding but those of ``meta``."""
+    waiting: list[Any] = [value for key, value in body.items() if key != "meta"]
     while waiting:
         value = waiting.pop()
         if type(value) is list:

@@ -92,11 +92,13 @@ class _Fit:
 
     def _cardinality(self, holder: dict[str, Any], key: str, element: Element, place: str) -> None:
         before = holder[key]
-        if element.many and type(before) is not list:
+        if element.many is (type(before) is list):
+            return
+        if element.many:
             holder[key] = [before]
-        elif not element.many and type(before) is list and len(before) == 1:
+        elif len(before) == 1:
             holder[key] = before[0]
-        elif not element.many and type(before) is list:
+        else:
             raise Unconvertible(Issue("error", "structure", "R4 allows one value where several were sent", place))
         self._draft.changed(self._by, f"{place}.{key}", before, holder[key])
 

@@ -197,3 +197,17 @@ def test_an_stu3_encounter_keeps_its_length_unit_and_gets_coded_reason() -> None
     )
     assert found["reasonCode"] == [{"text": "cough"}]
     assert found["diagnosis"][0]["use"] == {"text": "AD"}
+
+
+@pytest.mark.parametrize(("flag", "status"), [(False, "completed"), (True, "not-done")])
+def test_not_given_is_a_status_and_given_says_nothing_new(flag: bool, status: str) -> None:
+    sent = {"resourceType": "Immunization", "id": "i", "status": "completed", "notGiven": flag, "primarySource": True}
+    found = shaped({**sent, "vaccineCode": {"text": "Td"}, "patient": {"reference": "Patient/p"}, "date": "2020"})
+    assert (found["status"], "notGiven" in found) == (status, False)
+
+
+def test_a_score_among_components_labels_the_panel(northgate: Ruleset) -> None:
+    score = {"code": {"coding": [{"system": "http://loinc.org", "code": "75626-2"}]}, "valueInteger": 8}
+    (record,) = run(observation(component=[score]), ruleset=northgate).records
+    act = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+    assert record.row.labels == (f"{act}|ETHUD", f"{act}|ETH")

@@ -42,6 +42,12 @@ CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         {"effectiveDateTime": "2020-01-01T00:00:00Z", "issued": "2020-01-01T00:00:00Z"},
     ),
     (
+        "copy into a list",
+        "[{copy: {from: method, to: category}}]",
+        {"method": {"text": "a"}},
+        {"method": {"text": "a"}, "category": [{"text": "a"}]},
+    ),
+    (
         "rename keeps the extension beside a primitive",
         "[{rename: {path: effectiveDateTime, to: effectiveInstant}}]",
         {"effectiveDateTime": "2020", "_effectiveDateTime": {"id": "x"}},
