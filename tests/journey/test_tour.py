@@ -53,9 +53,9 @@ def test_every_command_of_the_tour_does_what_the_page_shows(tmp_path: Path) -> N
     for part in ("tests", "mappings"):
         (tmp_path / part).symlink_to(ROOT / part)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
+    command = tmp_path / ".venv" / "bin" / "fhir-bridge"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fhir_bridge.cli.main "$@"\n')
+    command.chmod(0o755)
     tour = steps(TOUR.read_text("utf-8").replace("PORT=8080", f"PORT={free_port()}"))
     assert len(tour) > 30
 

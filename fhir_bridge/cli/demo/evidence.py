@@ -29,9 +29,10 @@ def check_receipts(stage: Stage, pictures: Pictures, found: Sequence[Entry], wor
     rows = []
     for source in _SOURCES:
         entry = next(e for e in found if e.source == source and e.type in ("Observation", "Condition"))
-        rows.append((source, entry.type, entry.words[:40], _check(stage, token, entry, policy, work)))
-    pictures.table(("source", "record", "what", "the verifier says"), rows)
-    pictures.proved("three receipts verified; 'operator-attested' is all that one machine's own key can be worth")
+        rows.append((source, entry.type, _check(stage, token, entry, policy, work), entry.words))
+    pictures.table(("source", "record", "the verifier says", "what"), rows)
+    pictures.proved("verified offline; the same records with one bit changed were refused")
+    pictures.say("'operator-attested' says on whose word it rests: one machine's own key can be worth no more.")
 
 
 def _check(stage: Stage, token: str, entry: Entry, policy: Path, work: Path) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from fhir_bridge.cli.demo.timeline import ACT_CODE
 
@@ -47,27 +50,42 @@ def consent(patient: str, institution_id: str, label: str) -> dict[str, Any]:
     }
 
 
-def audit_row(event: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """Return when, who, what, why and outcome of an AuditEvent."""
-    agents = [_name(agent.get("who", {})) for agent in event.get("agent", [])]
-    purposes = [coding.get("code", "") for purpose in _purposes(event) for coding in purpose.get("coding", [])]
-    did = next((subtype.get("code", "") for subtype in event.get("subtype", [])), event.get("action", ""))
-    outcome = "ok" if event.get("outcome", "0") == "0" else f"refused ({event['outcome']})"
-    return str(event.get("recorded", ""))[:19], _once(agents), str(did), _once(purposes), outcome
+def audit_row(event: Mapping[str, Any], people: Mapping[str, str], charts: Mapping[str, str]) -> tuple[str, ...]:
+    """Return when, who, what was asked, of which chart, how many records were shown, and why.
+
+    Args:
+        event: An AuditEvent as IHE BALP draws it.
+        people: Names of practitioners, patients and organizations by reference.
+        charts: Names of charts by the reference of their patient.
+    """
+    who = [str(a.get("who", {}).get("reference", "")) for a in event.get("agent", []) if a.get("requestor")]
+    purposes = [coding["code"] for purpose in event.get("purposeOfEvent", []) for coding in purpose["coding"]]
+    entities = event.get("entity", [])
+    asked = [_asked(entity) for entity in entities] + [_asked_by_id(entity) for entity in entities]
+    of = [charts.get(str(entity.get("what", {}).get("reference")), "") for entity in entities]
+    details = [detail for entity in entities for detail in entity.get("detail", [])]
+    records = [str(detail["valueString"]) for detail in details if detail["type"] == "records"]
+    names = [people.get(name, name) for name in who]
+    return str(event["recorded"])[11:19], _first(names), _first(asked), _first(of), _first(records), _first(purposes)
 
 
 def _concept(system: str, code: str) -> dict[str, Any]:
     return {"coding": [{"system": system, "code": code}]}
 
 
-def _purposes(event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    of_agents = [purpose for agent in event.get("agent", []) for purpose in agent.get("purposeOfUse", [])]
-    return [*event.get("purposeOfEvent", []), *of_agents]
+def _asked(entity: Mapping[str, Any]) -> str:
+    """The request as it was recorded, ids shortened for the screen."""
+    return _short(unquote(base64.b64decode(entity["query"]).decode())) if "query" in entity else ""
 
 
-def _name(who: Mapping[str, Any]) -> str:
-    return str(who.get("display") or who.get("identifier", {}).get("value") or who.get("reference") or "")
+def _asked_by_id(entity: Mapping[str, Any]) -> str:
+    is_resource = entity.get("role", {}).get("code") == "4"  # object-role: domain resource
+    return _short(f"GET {entity['what']['reference']}") if is_resource and "what" in entity else ""
 
 
-def _once(words: list[str]) -> str:
-    return ", ".join(dict.fromkeys(word for word in words if word))
+def _short(text: str) -> str:
+    return re.sub(r"[a-z2-7]{32}", lambda found: found[0][:6] + "…", text)
+
+
+def _first(words: list[str]) -> str:
+    return next((word for word in words if word), "")

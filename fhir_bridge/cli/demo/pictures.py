@@ -39,19 +39,23 @@ class Pictures:
 
     def command(self, *words: str) -> None:
         """Show a command as a person would type it."""
-        self._console.print(Text(f"  $ fhir-bridge {' '.join(words)}", style="dim"))
+        self._console.print(Text(f"  $ fhir-bridge {' '.join(words)}", style="dim"), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; names of hospitals are coloured."""
-        table = Table(*columns, header_style="bold", pad_edge=False)
+        """Print a table, one line a row however narrow the screen; names of hospitals are coloured."""
+        table = Table(header_style="bold", pad_edge=False)
+        for index, column in enumerate(columns):
+            width = max(len(cells) for cells in (column, *(row[index] for row in rows)))
+            is_last = index == len(columns) - 1
+            table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=None if is_last else width)
         for row in rows:
             table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         self._console.print(table)
 
     def records(self, found: Sequence[Entry]) -> None:
         """Print records as a timeline."""
-        rows = [(e.date, e.source, e.type, e.words[:48], e.quantity) for e in found]
-        self.table(("when", "source", "record", "what", "value"), rows)
+        rows = [(e.date, e.source, e.type, e.quantity, e.words) for e in found]
+        self.table(("when", "source", "record", "value", "what"), rows)
 
     def progress(self) -> Progress:
         """Give bars with a note beside each; nothing moves on plain output."""

@@ -177,7 +177,13 @@ class Story:
         _must(not seen & {entry.place for entry in hidden}, "what the patient kept back is not shown")
         _must(set(by_source(found)) >= {"northgate", "harbor", "cedar"}, "all three hospitals are shown")
         self._pictures.records(liveliest(found, _TIMELINE_ROWS))
-        self._pictures.proved(f"{len(found)} records; {len(hidden)} with label {self._memory.label} stay unseen")
+        withheld = [entry for entry in self._memory.own if entry.place not in seen]
+        texts = [entry for entry in withheld if self._memory.label not in entry.labels]
+        self._pictures.proved(f"{len(found)} of {len(self._memory.own)} records, from three hospitals, in time order")
+        self._pictures.proved(
+            f"unseen: {len(withheld) - len(texts)} with label {self._memory.label}, and {len(texts)} documents and"
+            f" reports whose text could name it ({', '.join(sorted({entry.type for entry in texts}))})"
+        )
         self._show_glucose(found)
 
     def _revoke(self) -> None:
@@ -187,8 +193,9 @@ class Story:
         )
         consent = self._memory.consent | {"status": "inactive"}
         self._stage.ask("PUT", f"/fhir/Consent/{consent['id']}", self._agent(), json=consent)
+        token = self._doctor()
         began = time.monotonic()
-        found = self._everything(self._doctor())
+        found = self._everything(token)
         elapsed_ms = (time.monotonic() - began) * 1_000
         self._show_counts(found)
         _must(set(by_source(found)) == {"northgate"}, "after the withdrawal the answer is northgate's alone")
@@ -202,11 +209,21 @@ class Story:
         )
         params = {"patient": self._memory.patient, "_count": "100"}
         answer = self._stage.ask("GET", "/fhir/AuditEvent", self._agent(), params=params).json()
-        events = [entry.resource for entry in entries(answer) if entry.type == "AuditEvent"]
-        _must(len(events) >= 3, "the access log holds the three answers that Dr. A got")
-        rows = [audit_row(event) for event in sorted(events, key=lambda event: str(event.get("recorded")))]
-        self._pictures.table(("when", "who", "did", "why", "outcome"), rows[-12:])
-        self._pictures.proved(f"{len(events)} entries, Dr. A's three questions among them")
+        events = sorted((e.resource for e in entries(answer)), key=lambda event: str(event["recorded"]))
+        people = {f"Organization/{id}": name for name, id in self._memory.institutions.items()}
+        people |= {
+            f"Practitioner/{self._cast.practitioner}": "Dr. A",
+            f"Patient/{self._memory.patient}": "the patient",
+        }
+        charts = {entry.place: entry.source for entry in self._memory.own if entry.type == "Patient"}
+        rows = {str(event["id"]): audit_row(event, people, charts) for event in events}
+        self._pictures.table(("when", "who", "asked", "chart", "records", "why"), list(rows.values()))
+        timelines = [
+            event for event in events if rows[event["id"]][1] == "Dr. A" and "$everything" in rows[event["id"]][2]
+        ]
+        _must(len({event["recorded"] for event in timelines}) == 3, "the log holds the three timelines Dr. A got")
+        shown = sorted({rows[event["id"]][3] for event in timelines})
+        self._pictures.proved(f"Dr. A's three timelines are there, with what each showed of {', '.join(shown)}")
 
     # --- what several scenes do
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.progress import Progress, TaskID
@@ -26,7 +27,7 @@ def stream(stage: Stage, pictures: Pictures, cast: Cast) -> None:
     began = time.monotonic()
     feeds = {hospital.name: _begin(stage, hospital) for hospital in cast.hospitals}
     with pictures.progress() as progress:
-        _watch(stage, feeds, progress, sum(_entries(hospital) for hospital in cast.hospitals))
+        _watch(stage, feeds, progress, _expected(cast.hospitals))
     results = [json.loads(finish(feed, ("ingest", name))) for name, feed in feeds.items()]
     _tell(pictures, results, time.monotonic() - began)
 
@@ -36,8 +37,12 @@ def _begin(stage: Stage, hospital: Hospital) -> subprocess.Popen[str]:
     return stage.begin("ingest", "--institution", hospital.name, "--json", *files)
 
 
-def _watch(stage: Stage, feeds: Mapping[str, subprocess.Popen[str]], progress: Progress, total: int) -> None:
-    bars = {name: progress.add_task(f"{name:<10}", total=total, note="") for name in _STAGES}
+def _watch(
+    stage: Stage, feeds: Mapping[str, subprocess.Popen[str]], progress: Progress, expected: tuple[int, int]
+) -> None:
+    messages, entries = expected
+    totals = {"messages received": messages, "entries normalised": entries, "records sealed": entries}
+    bars = {name: progress.add_task(f"{name:<18}", total=totals.get(name), note="") for name in _STAGES}
     began = time.monotonic()
     while any(feed.poll() is None for feed in feeds.values()):
         time.sleep(_LOOK_S)
@@ -45,20 +50,30 @@ def _watch(stage: Stage, feeds: Mapping[str, subprocess.Popen[str]], progress: P
             _show(progress, bars, service.get(stage.data, "/status"), time.monotonic() - began)
 
 
-_STAGES = ("received", "normalised", "sealed", "anchored")
-"""Counters of the service that the scene shows, each a bar."""
+_STAGES = {
+    "messages received": ("counters", "messages"),
+    "entries normalised": ("counters", "entries"),
+    "records sealed": ("vault", "records"),
+    "batches anchored": ("vault", "batches"),
+}
+"""What the scene shows, each a bar, and where the service's status tells it."""
 
 
 def _show(progress: Progress, bars: Mapping[str, TaskID], status: Mapping[str, Any], seconds: float) -> None:
-    counters = status["counters"]
     for name, bar in bars.items():
-        count = int(counters.get(name, 0))
+        group, counter = _STAGES[name]
+        count = int(status[group][counter])
         progress.update(bar, completed=count, note=f"{count:>6,}  {count / seconds:6,.0f}/s")
 
 
-def _entries(hospital: Hospital) -> int:
-    with hospital.bundles.open("rb") as lines:
-        return sum(len(json.loads(line)["entry"]) for line in lines)
+def _expected(hospitals: Sequence[Hospital]) -> tuple[int, int]:
+    """Return how many messages and entries will be sent."""
+    sizes = [len(json.loads(message)["entry"]) for hospital in hospitals for message in _messages(hospital)]
+    return len(sizes), sum(sizes)
+
+
+def _messages(hospital: Hospital) -> list[bytes]:
+    return [gzip.decompress(hospital.directory.read_bytes()), *hospital.bundles.read_bytes().splitlines()]
 
 
 def _tell(pictures: Pictures, results: list[dict[str, Any]], seconds: float) -> None:

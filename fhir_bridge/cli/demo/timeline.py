@@ -19,6 +19,8 @@ _DATES = (
     "occurrenceDateTime", "authoredOn", "started", "billablePeriod", "issued", "recordedDate", "date", "created",
 )  # fmt: skip
 
+_CLINICAL = frozenset({"Condition", "Encounter", "Immunization", "MedicationRequest", "Observation"})
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -98,8 +100,8 @@ def glucose(found: Sequence[Entry]) -> list[Entry]:
 
 
 def liveliest(found: Sequence[Entry], length: int) -> Sequence[Entry]:
-    """Return the stretch of the timeline in which its sources alternate most."""
-    dated = [entry for entry in found if entry.date and entry.words]
+    """Return the stretch of the clinical timeline in which its sources alternate most."""
+    dated = [entry for entry in found if entry.type in _CLINICAL and entry.date and entry.words]
     turns = [a.source != b.source for a, b in pairwise(dated)]
     starts = range(max(len(dated) - length, 0) + 1)
     best = max(starts, key=lambda start: sum(turns[start : start + length - 1]))
