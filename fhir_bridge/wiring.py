@@ -54,6 +54,7 @@ from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.registry import OPERATOR, Registry
 from fhir_bridge.lines.services import Services
+from fhir_bridge.lines.standing import Standing
 from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.bus import Bus
 from fhir_bridge.ports.keys import KeyKind, KeyName
@@ -73,6 +74,7 @@ class Bridge:
     http: FastAPI
     control: FastAPI
     services: Services
+    standing: Standing
 
 
 @asynccontextmanager
@@ -119,6 +121,7 @@ async def open_bridge(
         await registry.load()
         await clients.load()
 
+        standing = Standing()
         ingest = IngestLine(
             vault=vault,
             keys=keys,
@@ -129,6 +132,7 @@ async def open_bridge(
             clock=clock,
             randomness=randomness,
             settings=ingest_settings,
+            standing=standing,
         )
         grant = GrantLine(
             vault=vault,
@@ -148,6 +152,7 @@ async def open_bridge(
             clock=clock,
             randomness=randomness,
             settings=AuditSettings(),
+            standing=standing,
         )
         answer = AnswerLine(
             vault=vault,
@@ -172,9 +177,12 @@ async def open_bridge(
         verifier = TokenVerifier(
             endpoints, issuer_keys, clients, clock, load_external(AccessSettings().issuers_file, base_url, registry)
         )
+        stack.push_async_callback(bus.close)
         await ingest.start()
+        stack.push_async_callback(_drain, ingest, service.drain_s)
         await grant.start()
         await audit.start()
+        stack.push_async_callback(_end_reading_and_audit, ingest, reader, audit, service.drain_s)
         await reader.start()
         if port is not None:
             directory.point_credentials(endpoints.token_url)
@@ -207,7 +215,7 @@ async def open_bridge(
             verifier=verifier,
             clock=clock,
             max_body_bytes=ingest_settings.max_message_bytes,
-            readiness=partial(_readiness, vault.counts, notary, keys, mac, reader),
+            readiness=partial(_readiness, vault.last_batch, notary, keys, mac, reader, ingest, standing),
         )
         control = create_control(
             operations,
@@ -217,14 +225,20 @@ async def open_bridge(
             policy=notary.policy,
             checkpoint=notary.checkpoint,
         )
-        try:
-            yield Bridge(create_app(services), control, services)
-        finally:
-            await reader.pause()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ingest.stop(), service.drain_s)
-            await audit.stop()
-            await reader.stop()
+        yield Bridge(create_app(services), control, services, standing)
+
+
+async def _drain(ingest: IngestLine, drain_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ingest.stop(), drain_s)
+
+
+async def _end_reading_and_audit(ingest: IngestLine, reader: BusReader, audit: AuditLine, drain_s: float) -> None:
+    """Take nothing more, finish what was taken, record what was shown, tell the bus, in this order."""
+    await reader.pause()
+    await _drain(ingest, drain_s)
+    await audit.stop()
+    await reader.stop()
 
 
 def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[Finding | Progress]:
@@ -263,14 +277,17 @@ async def _serve(data: Path, port: int, kafka: str | None) -> int:
         tasks.append(asyncio.create_task(public.serve()))
         await _started(public, tasks[1])
         telemetry.logger("serve").info("serving", port=port, bus="kafka" if kafka else "spool")
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiting = [asyncio.create_task(stopping.wait()), asyncio.create_task(bridge.standing.fallen())]
+        await asyncio.wait([*waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for server in (public, control):
             server.should_exit = True
         await asyncio.gather(*tasks)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         socket.unlink(missing_ok=True)
-        telemetry.logger("serve").info("drained")
-    return 0
+    telemetry.logger("serve").info("drained" if bridge.standing.is_sound else "stopped after a failure")
+    return 0 if bridge.standing.is_sound else 1
 
 
 class _Server(uvicorn.Server):
@@ -326,17 +343,19 @@ def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None) -> Bus:
 
 
 async def _readiness(
-    counts: Callable[[], Awaitable[dict[str, int]]],
+    probe_vault: Callable[[], Awaitable[int]],
     notary: Notary,
     keys: SqliteKeyStore,
     mac: KeyName,
     reader: BusReader,
+    ingest: IngestLine,
+    standing: Standing,
 ) -> dict[str, bool]:
-    parts = {"ledger": False, "vault": False, "keys": False, "bus": reader.is_reading}
+    parts = {"ledger": False, "vault": False, "keys": False, "bus": reader.is_reading, "lines": standing.is_sound}
     with contextlib.suppress(Exception):
-        parts["ledger"] = bool(notary.checkpoint())
+        parts["ledger"] = bool(notary.checkpoint()) and ingest.is_anchoring
     with contextlib.suppress(Exception):
-        parts["vault"] = bool(await counts())
+        parts["vault"] = await probe_vault() >= -1
     with contextlib.suppress(Exception):
         parts["keys"] = bool(keys.find(mac))
     return parts

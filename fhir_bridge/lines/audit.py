@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from fhir_bridge.fhir.json import render
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.people import Sight
 from fhir_bridge.lines.registry import OPERATOR, Registry
+from fhir_bridge.lines.standing import Standing
 from fhir_bridge.model.access import Decision, Found, Requester
 from fhir_bridge.model.ingest import ChartRef
 from fhir_bridge.ports.ambient import Clock, Randomness
@@ -41,6 +43,7 @@ _EPOCHS = "audit-epochs"
 _INCLUDED = "audit-included"
 _SALT_BYTES = 32
 _RETRY_S = 0.5
+_STOP_S = 5.0
 _CODES = {"history": "history-instance", "search": "search-type", "everything": "operation", "receipt": "operation"}
 _NO_CHART = "none-"
 
@@ -82,6 +85,7 @@ class AuditLine:
         clock: Clock,
         randomness: Randomness,
         settings: AuditSettings,
+        standing: Standing,
     ) -> None:
         self._vault = vault
         self._keys = keys
@@ -94,6 +98,8 @@ class AuditLine:
         self._included: dict[str, int] = {}
         self._epoch = 0
         self._waiting: asyncio.Queue[tuple[list[_Pending], asyncio.Future[None]]] = asyncio.Queue()
+        self._standing = standing
+        self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -107,18 +113,25 @@ class AuditLine:
             number, value = last[-1]
             self._epoch = int(number) + 1
             await self._notary.submit(self._open_epoch(number, value))
-        self._tasks = [asyncio.create_task(self._write_forever()), asyncio.create_task(self._close_epochs())]
+        self._tasks = [
+            self._standing.begin("audit", self._write_forever()),
+            asyncio.create_task(self._close_epochs()),
+        ]
 
     async def stop(self) -> None:
         """Write what waits, put the heads of unanchored entries on the ledger, stop."""
-        self._tasks[1].cancel()
-        await self._waiting.join()
+        self._stopping.set()
+        # Not cancelled: an epoch that is being closed must not be closed twice under one number.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._tasks[1], _STOP_S)
+        if not self._tasks[0].done():
+            await self._waiting.join()
         self._tasks[0].cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._changed():
             try:
                 await self.close_epoch()
-            except Unavailable as error:
+            except BridgeError as error:
                 _log.error("epoch left open", code=error.code)
 
     # --- writing
@@ -231,12 +244,14 @@ class AuditLine:
     # --- epochs
 
     async def _close_epochs(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.epoch_s)
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._settings.epoch_s)
+                return
             try:
                 await self.close_epoch()
-            except BridgeError as error:
-                _log.error("epoch failed", code=error.code)
+            except Exception as error:
+                _log.error("epoch failed", code=getattr(error, "code", type(error).__name__))
 
     async def close_epoch(self) -> None:
         """Put the blinded heads that changed since the last epoch on the ledger; an empty epoch is all padding."""
@@ -256,6 +271,8 @@ class AuditLine:
                 await self._notary.submit(envelope)
                 return
             except Unavailable:
+                if self._stopping.is_set():
+                    raise
                 await asyncio.sleep(_RETRY_S)
 
     def _changed(self) -> list[tuple[str, int, bytes]]:

@@ -33,7 +33,7 @@ class BusReader:
         self._waiting: dict[Position, asyncio.Future[Anchored]] = {}
         self._early: dict[Position, Anchored] = {}
         self._feeding = 0
-        self._is_begun = False
+        self._is_begun = self._is_pausing = self._has_ended = False
         self.is_reading = False
         self._committed: list[Position] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -52,6 +52,8 @@ class BusReader:
 
     async def pause(self) -> None:
         """Take no further message; those on the line go on."""
+        # asyncio.wait_for of Python 3.11 swallows a cancellation that meets its result, so cancelling is not enough.
+        self._is_pausing = True
         if self._tasks:
             self._tasks[0].cancel()
             await asyncio.gather(self._tasks[0], return_exceptions=True)
@@ -62,7 +64,13 @@ class BusReader:
             await self._bus.subscribe(institution)
 
     async def feed(self, institution: str, body: bytes, content_type: str) -> Anchored:
-        """Put a message on the bus, durably, and wait until this reader has brought it through the line."""
+        """Put a message on the bus, durably, and wait until this reader has brought it through the line.
+
+        Raises:
+            Unavailable: Not put, or put while nothing reads the bus; sending it again changes nothing twice.
+        """
+        if self._has_ended:
+            raise _not_read()
         self._feeding += 1
         try:
             headers = [("content-type", content_type.encode())] if content_type else []
@@ -72,6 +80,8 @@ class BusReader:
                 return early
             waiting: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
             self._waiting[position] = waiting
+            if self._has_ended:
+                raise _not_read()
             return await waiting
         finally:
             self._feeding -= 1
@@ -80,24 +90,31 @@ class BusReader:
 
     async def _read_forever(self) -> None:
         """Read until stopped. An error that waiting cannot mend ends the reading, and readiness says so."""
-        while True:
+        while not self._is_pausing:
             try:
                 if not self._is_begun:
                     await self._begin()
                 await self._ingest.room()
-                messages = await self._bus.take(max_messages=_MAX_MESSAGES, max_bytes=_MAX_BYTES, wait_ms=_WAIT_MS)
+                for message in await self._bus.take(
+                    max_messages=_MAX_MESSAGES, max_bytes=_MAX_BYTES, wait_ms=_WAIT_MS
+                ):
+                    self._put_on_line(message)
             except Unavailable as error:
                 self.is_reading = False
                 _log.error("bus unavailable", code=error.code)
                 await asyncio.sleep(_RETRY_S)
                 continue
             except Exception as error:
-                self.is_reading = False
+                self._end_reading()
                 _log.error("bus reading ended", code=getattr(error, "code", type(error).__name__))
                 raise
             self.is_reading = True
-            for message in messages:
-                self._put_on_line(message)
+
+    def _end_reading(self) -> None:
+        self.is_reading, self._has_ended = False, True
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(_not_read())
 
     async def _begin(self) -> None:
         positions = await self._vault.positions(self._bus.name)
@@ -148,3 +165,7 @@ class BusReader:
             await self._bus.acknowledge(positions)
         except Unavailable as error:
             _log.error("acknowledge failed", code=error.code)
+
+
+def _not_read() -> Unavailable:
+    return Unavailable("the bus is not being read: see the log, then restart")

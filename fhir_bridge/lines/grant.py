@@ -9,32 +9,39 @@ Invariants:
     * a list counts only while its hash is the one the ledger holds now;
     * a signed change is stored before it is submitted, so a crash between the
       two is made good at the next start;
-    * an institution's own Consents enter a list of its own, which only narrows.
+    * an institution's own Consents enter a list of its own, which only narrows;
+    * while such a Consent is stored and not yet in its list, the chart is closed to all but the patient.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from fhir_bridge.consent import ConsentEntry, ConsentList, compile_consent
-from fhir_bridge.errors import IntegrityBroken, Issue, NotPermitted, RecordRefused
+from fhir_bridge.errors import (
+    IntegrityBroken,
+    Issue,
+    NotPermitted,
+    PreconditionFailed,
+    RecordRefused,
+    Unavailable,
+)
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.lines.agents import agent_record, patient_of
-from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.ingest import RESTRICTIONS, IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.lines.staging import StagedRecord
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import ChartRef, FhirVersion, Interaction, Outcome, Processed, Received, stamped
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.ports.vault import Document, Vault, Work
-from fhir_bridge.seal import open_blob, seal_blob
+from fhir_bridge.seal import RecordPlace, open_blob, open_normalised, seal_blob
 from fhir_bridge.telemetry import logger
 from ledger_core import ConsentState, Identity
 
@@ -44,6 +51,9 @@ _LISTS = "consents"
 _AGENTS = "agents"
 _OWNER = "owner"
 _INSTITUTION = "institution"
+_KEPT = "kept"
+"""An institution's list of a chart whose path is not open: no ledger vouches for it, so it only ever narrows."""
+_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,11 @@ class GrantLine:
         self._ingest = ingest
         self._clock = clock
         self._randomness = randomness
+        # An agent's write waits for the ingest line, and the ingest line waits for restrict(): two locks, lest
+        # each wait for the other.
+        self._writing = asyncio.Lock()
         self._changing = asyncio.Lock()
+        self._unsettled: dict[str, int] = {}
         self._held: dict[tuple[str, str], list[_Stored]] = {}
         self._enrolled: set[str] = set()
 
@@ -112,6 +126,12 @@ class GrantLine:
             chart = self._registry.chart(chart_id)
             if chart is not None and newest.envelope and self._counter(chart, who) < newest.counter:
                 await self._notary.submit(newest.envelope)
+        for key, version in await self._vault.documents(RESTRICTIONS):
+            chart_id, _, consent_id = key.partition("/")
+            chart = self._registry.chart(chart_id)
+            if chart is not None:
+                await self.restrict(chart, consent_id, version.decode())
+        await self.follow_links()
 
     # --- agents
 
@@ -135,9 +155,8 @@ class GrantLine:
         for each in linked:
             owner = Identity.from_private_bytes(self._key(KeyKind.PATH_OWNER, each))
             await self._notary.open_path(self._key(KeyKind.CONSENT_SECRET, each), owner.public, each.institution)
-            kept = self._newest(each, _INSTITUTION)
-            if kept is not None and self._counter(each, _INSTITUTION) < kept.counter:
-                await self._publish_restriction(each, ConsentList.decode(kept.content))
+            if self._newest(each, _KEPT) is not None:
+                await self._publish_restriction(each, self._list(each, _INSTITUTION), [])
         return len(linked)
 
     # --- consents
@@ -158,24 +177,60 @@ class GrantLine:
         received = Received(home.institution, _R4, body, self._clock.now(), interaction=interaction)
         record = agent_record(received, home, self._registry, self._randomness)
         self._check_patient(patient_of(record), home)
-        async with self._changing:
+        async with self._writing:
             done = await self._ingest.push_processed(received, Processed("single", (record,)))
             if done.refused:
-                raise RecordRefused(done.refused)
+                raise (PreconditionFailed if done.status.startswith("412") else RecordRefused)(done.refused)
             outcome = done.outcomes[0]
             if outcome.last_updated is None:
                 raise IntegrityBroken("a stored consent has no time")
             stored = stamped(record, version=outcome.version, last_updated=outcome.last_updated)
-            await self._install(home, outcome, stored)
+            async with self._changing:
+                await self._open_paths(home)
+                await self._install(home, outcome, stored)
         return outcome
 
-    async def restrict(self, staged: StagedRecord) -> None:
-        """Enter a Consent that an institution sent into that institution's own list of the chart."""
-        body = stamped(staged.record, version=staged.row.version, last_updated=self._clock.now())
-        entry = self._entry(staged.row.id, staged.row.version, body, (staged.chart.chart,))
-        async with self._changing:
-            listed = self._list(staged.chart, _INSTITUTION).with_entry(entry)
-            await self._publish_restriction(staged.chart, listed)
+    async def restrict(self, chart: ChartRef, consent_id: str, version: str) -> None:
+        """Enter a Consent that an institution sent, as stored, into that institution's own list of the chart.
+
+        Returns when the ledger has it. What cannot be entered leaves the chart closed to all but the patient,
+        and is tried again at the next start.
+        """
+        self._unsettled[chart.chart] = self._unsettled.get(chart.chart, 0) + 1
+        while True:
+            try:
+                async with self._changing:
+                    await self._restrict(chart, consent_id, version)
+                break
+            except Unavailable as error:
+                _log.error("restriction not entered yet", code=error.code)
+                await asyncio.sleep(_RETRY_S)
+            except Exception as error:
+                _log.error("restriction not entered", code=getattr(error, "code", type(error).__name__))
+                return
+        self._unsettled[chart.chart] -= 1
+
+    async def _restrict(self, chart: ChartRef, consent_id: str, version: str) -> None:
+        body = await self._stored_body(chart, consent_id, version)
+        listed = self._list(chart, _INSTITUTION)
+        before = listed.find(consent_id)
+        done = [Document(RESTRICTIONS, f"{chart.chart}/{consent_id}", None)]
+        if body:
+            listed = listed.with_entry(self._entry(consent_id, version, body, (chart.chart,)))
+        elif before is not None:
+            # Deleted by its author: it stays in the list, so that the history of the list can be told.
+            listed = listed.with_entry(replace(before, version=version, status="inactive"))
+        else:
+            await self._vault.commit(Work(documents=done), None)
+            return
+        await self._publish_restriction(chart, listed, done)
+
+    async def _stored_body(self, chart: ChartRef, consent_id: str, version: str) -> bytes:
+        record = await self._vault.record(chart.chart, consent_id, version)
+        if record is None:
+            raise IntegrityBroken("a consent that narrows a chart is not in the vault")
+        where = RecordPlace(chart.chart, consent_id, version, chart.institution)
+        return open_normalised(self._registry.chart_key(chart), where, record.normalised).content
 
     async def _install(self, home: ChartRef, outcome: Outcome, body: bytes) -> None:
         """Sign the consent into the list of every chart it covers, store all, then submit all."""
@@ -196,20 +251,21 @@ class GrantLine:
         for _, _, stored in changes:
             await self._notary.submit(stored.envelope)
 
-    async def _publish_restriction(self, chart: ChartRef, listed: ConsentList) -> None:
+    async def _publish_restriction(self, chart: ChartRef, listed: ConsentList, also: Sequence[Document]) -> None:
+        """Put the institution's list into force: on the ledger if the path is open, else by keeping it."""
+        if self._state(chart) is None:
+            await self._store([(chart, _KEPT, _Stored(0, listed.encode(), b""))], also)
+            return
         counter = self._counter(chart, _INSTITUTION) + 1
-        envelope = b""
-        if self._state(chart) is not None:
-            envelope = self._notary.sign_restriction(
-                self._path(chart), counter, listed.list_hash(), chart.institution
-            )
-        await self._store([(chart, _INSTITUTION, _Stored(counter, listed.encode(), envelope))])
-        if envelope:
-            await self._notary.submit(envelope)
+        envelope = self._notary.sign_restriction(self._path(chart), counter, listed.list_hash(), chart.institution)
+        await self._store([(chart, _INSTITUTION, _Stored(counter, listed.encode(), envelope))], also)
+        await self._notary.submit(envelope)
+        if self._held.pop((chart.chart, _KEPT), None):
+            await self._vault.commit(Work(documents=[Document(_LISTS, f"{chart.chart}/{_KEPT}/0", None)]), None)
 
-    async def _store(self, changes: Iterable[tuple[ChartRef, str, _Stored]]) -> None:
+    async def _store(self, changes: Iterable[tuple[ChartRef, str, _Stored]], also: Sequence[Document] = ()) -> None:
         """Store new lists beside the ones in force: until the ledger takes the change, the old one counts."""
-        documents = []
+        documents = list(also)
         for chart, who, stored in changes:
             key = f"{chart.chart}/{who}/{stored.counter % 2}"
             sealed = seal_blob(
@@ -225,17 +281,24 @@ class GrantLine:
 
     def lists(self, chart: ChartRef) -> ConsentLists:
         """Return the chart's lists whose hashes the ledger holds now."""
+        if self._unsettled.get(chart.chart):
+            return ConsentLists(None, None, self._notary.height, is_sound=False)
+        return self._vouched(chart)
+
+    def _vouched(self, chart: ChartRef) -> ConsentLists:
         state = self._state(chart)
+        kept = self._newest(chart, _KEPT)
+        narrowing = ConsentList() if kept is None else ConsentList.decode(kept.content)
         if state is None:
-            kept = self._newest(chart, _INSTITUTION)
-            institution = None if kept is None else ConsentList.decode(kept.content)
-            return ConsentLists(None, institution, self._notary.height)
+            return ConsentLists(None, narrowing, self._notary.height)
         current, height = state
         owner = self._in_force(chart, _OWNER, current.owner_counter, current.owner_list)
         own = self._in_force(chart, _INSTITUTION, current.institution_counter, current.institution_list)
         if owner is None or own is None:
             _log.error("consent list disagrees with the ledger")
             return ConsentLists(None, None, height, is_sound=False)
+        for entry in narrowing.entries:
+            own = own.with_entry(entry)
         return ConsentLists(owner, own, height)
 
     def _in_force(self, chart: ChartRef, who: str, counter: int, list_hash: bytes) -> ConsentList | None:
@@ -248,7 +311,7 @@ class GrantLine:
         return None
 
     def _list(self, chart: ChartRef, who: str) -> ConsentList:
-        lists = self.lists(chart)
+        lists = self._vouched(chart)
         if not lists.is_sound:
             raise IntegrityBroken("the stored consent list is not the one on the ledger: run fsck")
         found = lists.owner if who == _OWNER else lists.institution

@@ -16,19 +16,21 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from fhir_bridge.anchor import make_batch
-from fhir_bridge.errors import Busy, IntegrityBroken, Issue, Unavailable
+from fhir_bridge.errors import Busy, IntegrityBroken, Issue, RecordRefused, Unavailable
 from fhir_bridge.lines.charts import ChartBook, OpenChart
 from fhir_bridge.lines.conditional import criterion, identifier_documents, match_among, patients_with
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.lines.staging import Layer, Refused, StagedRecord, instant_of
+from fhir_bridge.lines.staging import Layer, Refused, StagedRecord, check_if_match, instant_of
+from fhir_bridge.lines.standing import Standing
+from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ingest import (
     Anchored,
     ChartRef,
@@ -55,14 +57,27 @@ _MOVED = Issue(
     "error", "conflict", "this record belongs to another patient already: delete it and send it under a new id"
 )
 _UNPROCESSED = Issue("error", "exception", "this message could not be processed; the operator has been told")
+_BAD_REQUEST = "400 Bad Request"
+RESTRICTIONS = "restrictions"
+"""Consents of institutions that are stored and not yet in their list: ``chart/record id`` → version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A message is replayed for some of its entries: those of these numbers; None for all."""
+
+    entries: frozenset[int] | None
 
 
 @dataclass(slots=True)
 class _Job:
     received: Received
+    work: Callable[[], Coroutine[Any, Any, Processed]]
     processed: asyncio.Task[Processed]
     done: asyncio.Future[Anchored]
+    again: Again | None = None
     kind: str = "single"
+    status: str = _BAD_REQUEST
     outcomes: list[Outcome] = field(default_factory=list)
     refused: tuple[Issue, ...] = ()
     letters: list[SealedLetter] = field(default_factory=list)
@@ -70,7 +85,7 @@ class _Job:
 
     def reset(self) -> None:
         """Forget what an attempt decided that was not committed."""
-        self.outcomes, self.letters, self.refused = [], [], ()
+        self.outcomes, self.letters, self.refused, self.status = [], [], (), _BAD_REQUEST
 
     def set_aside(self) -> None:
         """Give up on this message: HTTP is told, what came by bus becomes a dead letter."""
@@ -94,6 +109,7 @@ class IngestLine:
         clock: Clock,
         randomness: Randomness,
         settings: IngestSettings,
+        standing: Standing,
     ) -> None:
         self._vault = vault
         self._keys = keys
@@ -104,6 +120,8 @@ class IngestLine:
         self._clock = clock
         self._randomness = randomness
         self._settings = settings
+        self._standing = standing
+        self._open: set[asyncio.Future[Anchored]] = set()
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._waiting_bytes = self._waiting_jobs = 0
         self._idle, self._roomy = asyncio.Event(), asyncio.Event()
@@ -113,7 +131,8 @@ class IngestLine:
         self._tasks: list[asyncio.Task[None]] = []
         self._last_batch = -1
         self._height: int | None = None
-        self.on_consent: Callable[[StagedRecord], Awaitable[None]] | None = None
+        self.is_anchoring = True
+        self.on_consent: Callable[[ChartRef, str, str], Awaitable[None]] | None = None
         self.counters = {"messages": 0, "entries": 0, "stored": 0, "refused": 0, "quarantined": 0}
 
     async def start(self) -> None:
@@ -121,43 +140,66 @@ class IngestLine:
         self._last_batch = await self._vault.last_batch()
         pending = await self._vault.pending_batches()
         self._book.visible_batch = pending[0].number - 1 if pending else self._last_batch
-        for batch in pending:
-            await self._settle(batch.number)
-        self._tasks = [asyncio.create_task(self._commit_forever()), asyncio.create_task(self._anchor_forever())]
+        if pending:
+            await self._settle(pending[-1].number)
+        self._tasks = [
+            self._standing.begin("commit", self._commit_forever(), self._abandon),
+            self._standing.begin("anchor", self._anchor_forever(), self._abandon),
+        ]
 
     async def stop(self) -> None:
-        """Finish every message taken so far, then stop."""
-        await self._idle.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Finish every message taken so far, then stop; when cancelled meanwhile, stop at once."""
+        try:
+            await self._idle.wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _abandon(self) -> None:
+        """Tell everybody who waits that the line stands still; what came by bus stays on the bus."""
+        for done in list(self._open):
+            if not done.done():
+                done.set_exception(_stopped())
 
     @property
     def is_full(self) -> bool:
         """True while the messages waiting exceed the queue's bytes; buses pause, HTTP answers 503."""
         return self._waiting_bytes >= self._settings.queue_max_bytes
 
-    def submit(self, received: Received) -> asyncio.Future[Anchored]:
+    def submit(self, received: Received, again: Again | None = None) -> asyncio.Future[Anchored]:
         """Put a message on the line; the future holds what became of it.
 
         Raises:
             Busy: Too much is waiting; safe to retry.
+            Unavailable: The line stands still; nothing was taken.
         """
         if self.is_full and received.position is None:
             raise Busy
-        source = self._registry.source(received.institution)
-        return self._enqueue(received, self._rooms.process(received, source))
+        # The release is the message's own: a sender may declare another than it is registered with.
+        source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
+        return self._enqueue(received, lambda: self._rooms.process(received, source), again)
 
-    def _enqueue(self, received: Received, work: Coroutine[Any, Any, Processed]) -> asyncio.Future[Anchored]:
+    def _enqueue(
+        self, received: Received, work: Callable[[], Coroutine[Any, Any, Processed]], again: Again | None = None
+    ) -> asyncio.Future[Anchored]:
+        if not self._standing.is_sound:
+            raise _stopped()
         self._weigh(1, len(received.body))
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(lambda _: self._weigh(-1, -len(received.body)))
-        self._jobs.put_nowait(_Job(received, asyncio.create_task(work), done))
+        self._open.add(done)
+        done.add_done_callback(lambda _: self._close(done, len(received.body)))
+        self._jobs.put_nowait(_Job(received, work, asyncio.create_task(work()), done, again))
         return done
 
-    async def push(self, received: Received) -> Anchored:
+    def _close(self, done: asyncio.Future[Anchored], size: int) -> None:
+        self._open.discard(done)
+        self._weigh(-1, -size)
+
+    async def push(self, received: Received, again: Again | None = None) -> Anchored:
         """Put a message on the line and wait until it is durable and anchored, or refused."""
-        return await self.submit(received)
+        # Shielded: a sender who goes away does not take the message off the line.
+        return await asyncio.shield(self.submit(received, again))
 
     async def push_processed(self, received: Received, processed: Processed) -> Anchored:
         """Put a message on the line that has been through its rooms already (a patient's own record)."""
@@ -165,7 +207,7 @@ class IngestLine:
         async def ready() -> Processed:
             return processed
 
-        return await self._enqueue(received, ready())
+        return await asyncio.shield(self._enqueue(received, ready))
 
     async def room(self) -> None:
         """Wait until the queue takes more; buses pause meanwhile."""
@@ -190,6 +232,7 @@ class IngestLine:
         apart, and the message that fails alone is set aside, so that it never blocks what stands behind it.
         """
         while jobs:
+            await asyncio.wait([job.processed for job in jobs])
             try:
                 await self._commit(jobs)
                 break
@@ -226,7 +269,11 @@ class IngestLine:
             if job.received.position is None and not job.done.done():
                 job.done.set_exception(error)
         await asyncio.sleep(_RETRY_S)
-        return [job for job in jobs if job.received.position is not None]
+        kept = [job for job in jobs if job.received.position is not None]
+        for job in kept:
+            if job.processed.exception() is not None:
+                job.processed = asyncio.create_task(job.work())
+        return kept
 
     async def _commit(self, jobs: list[_Job]) -> None:
         now = self._clock.now()
@@ -242,7 +289,7 @@ class IngestLine:
             segments=segments,
             positions=[j.received.position for j in jobs if j.received.position is not None],
             letters=[letter for j in jobs for letter in j.letters],
-            documents=self._documents(group.staged),
+            documents=self._documents(group),
         )
         batch = await self._write(work)
         self._registry.know(refs.values())
@@ -252,7 +299,7 @@ class IngestLine:
             self._last_batch = batch
         self._book.trim()
         self._count(jobs, sealed)
-        await self._tell_consents(group.staged)
+        await self._tell_consents(group)
         self._anchoring.put_nowait((self._last_batch, jobs))
 
     async def _write(self, work: Work) -> int | None:
@@ -266,8 +313,12 @@ class IngestLine:
     async def _stage(self, job: _Job, group: Layer, charts: dict[str, OpenChart], now: datetime) -> None:
         """Decide what becomes of one message: it joins the group whole or, if refused as a whole, not at all."""
         processed = self._result(job)
+        if job.again is not None and job.again.entries is not None:
+            processed = _only(processed, job.again.entries)
         if not processed.refused:
             layer = Layer(charts, below=group)
+            if job.again is not None:
+                layer.replayed_from_us = microseconds(job.received.received_at)
             refusals = list(processed.refusals)
             homes = await self._homes(processed.records, layer)
             for record in processed.records:
@@ -277,6 +328,7 @@ class IngestLine:
                 except Refused as no:
                     refusals.append(Refusal(record.index, (no.issue,)))
                     job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
+                    job.status = no.status if len(refusals) == 1 else job.status
             processed = _judged(processed, refusals)
             if not processed.refused:
                 group.merge(layer)
@@ -291,12 +343,16 @@ class IngestLine:
             raise error
         if error is not None:
             _log.error("rooms failed", code=getattr(error, "code", type(error).__name__))
+        if isinstance(error, RecordRefused):
+            return Processed("single", refused=error.issues)
+        job.status = "500 Internal Server Error"
         return Processed("single", refused=(_UNPROCESSED,))
 
     async def _take(
         self, record: Normalized, chart: ChartRef | None, layer: Layer, charts: dict[str, OpenChart], now: datetime
     ) -> Outcome:
         if chart is None:
+            check_if_match(record, ())
             return Outcome(record.index, "204 No Content", record.type, record.id)
         if record.chart.chart not in ("", chart.chart) and _names_a_patient(record):
             raise Refused("409 Conflict", _MOVED)
@@ -370,19 +426,21 @@ class IngestLine:
         ]
         return sealed, segments, rows
 
-    def _documents(self, staged: Iterable[StagedRecord]) -> list[Document]:
-        charts = {item.chart.chart: item.chart for item in staged}
+    def _documents(self, group: Layer) -> list[Document]:
+        charts = {item.chart.chart: item.chart for item in group.staged}
         documents = self._registry.chart_documents(charts.values())
-        for item in staged:
+        for item in group.staged:
             if item.record.identifiers:
                 documents += identifier_documents(item.record, self._registry.id_key(item.chart.institution))
+        for item in _restrictions(group):
+            documents.append(Document(RESTRICTIONS, f"{item.chart.chart}/{item.row.id}", item.row.version.encode()))
         return documents
 
-    async def _tell_consents(self, staged: Iterable[StagedRecord]) -> None:
+    async def _tell_consents(self, group: Layer) -> None:
         """Let consents that an institution sent narrow its own chart before anybody is answered."""
-        for item in staged:
-            if item.row.type == "Consent" and item.row.author == "institution" and self.on_consent is not None:
-                await self.on_consent(item)
+        for item in _restrictions(group):
+            if self.on_consent is not None:
+                await self.on_consent(item.chart, item.row.id, item.row.version)
 
     def _count(self, jobs: Sequence[_Job], sealed: Sequence[Sealed]) -> None:
         self.counters["messages"] += len(jobs)
@@ -402,21 +460,57 @@ class IngestLine:
                 if not job.done.done():
                     job.done.set_result(
                         Anchored(
-                            job.kind, tuple(job.outcomes), self._height, job.refused, tuple(x.id for x in job.letters)
+                            job.kind,
+                            tuple(job.outcomes),
+                            self._height,
+                            job.refused,
+                            tuple(x.id for x in job.letters),
+                            job.status,
                         )
                     )
 
     async def _settle(self, number: int) -> None:
-        """Bring a batch to the ledger, however often it takes; the ledger recognises a repetition."""
-        while number > self._book.visible_batch:
+        """Bring every batch up to this one to the ledger, in order, however often it takes.
+
+        The ledger recognises a repetition. None may be passed over: one signer's later envelope makes an
+        earlier one worthless.
+        """
+        while self._book.visible_batch < number:
+            following = self._book.visible_batch + 1
             try:
-                batch = await self._vault.batch(number)
+                batch = await self._vault.batch(following)
                 height, log_index = await self._notary.submit_anchor(batch.envelope)
-                await self._vault.mark_anchored([(number, height, log_index)])
-                self._book.visible_batch, self._height = number, height
+                await self._vault.mark_anchored([(following, height, log_index)])
+                self._book.visible_batch, self._height, self.is_anchoring = following, height, True
             except Unavailable as error:
-                _log.error("anchor failed", code=error.code, batch=number)
+                self.is_anchoring = False
+                _log.error("anchor failed", code=error.code, batch=following)
                 await asyncio.sleep(_RETRY_S)
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the service has stopped taking records; it must be restarted")
+
+
+def _restrictions(group: Layer) -> list[StagedRecord]:
+    """Return the institutions' Consents of a group that are the current version of theirs."""
+    return [
+        item
+        for item in group.staged
+        if item.row.type == "Consent"
+        and item.row.author == "institution"
+        and group.histories[item.row.id][-1].version == item.row.version
+    ]
+
+
+def _only(processed: Processed, entries: frozenset[int]) -> Processed:
+    """Return what a message says about some of its entries."""
+    return replace(
+        processed,
+        records=tuple(each for each in processed.records if each.index in entries),
+        quarantined=tuple(each for each in processed.quarantined if each.index in entries),
+        refusals=tuple(each for each in processed.refusals if each.index in entries),
+    )
 
 
 def _names_a_patient(record: Normalized) -> bool:

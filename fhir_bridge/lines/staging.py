@@ -13,9 +13,12 @@ from datetime import UTC, datetime, timedelta
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.lines.charts import OpenChart
-from fhir_bridge.lines.versions import place, unchanged, versioned
+from fhir_bridge.lines.versions import held_before, is_superseded, place, unchanged, versioned
 from fhir_bridge.model.ingest import ChartRef, IndexRow, Normalized, Outcome
 
+_SUPERSEDED = Issue(
+    "error", "conflict", "a newer version came after this message: ask the sender to send it again if it still holds"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -39,13 +42,17 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Layer:
-    """Versions added by one message (or, merged, by a group), over the charts as they are durable."""
+    """Versions added by one message (or, merged, by a group), over the charts as they are durable.
+
+    ``replayed_from_us`` is when the message first came, if it is one that is sent through the line again.
+    """
 
     charts: Mapping[str, OpenChart]
     below: Layer | None = None
     histories: dict[str, list[IndexRow]] = field(default_factory=dict)
     chart_of: dict[str, ChartRef] = field(default_factory=dict)
     staged: list[StagedRecord] = field(default_factory=list)
+    replayed_from_us: int | None = None
 
     def history(self, chart: str, record_id: str) -> Sequence[IndexRow]:
         """Return the versions of a record as this layer sees them, oldest first."""
@@ -77,11 +84,15 @@ class Layer:
         """Stage one record and return what its sender is told.
 
         Raises:
-            Refused: ``If-Match`` names another version than the current one.
+            Refused: ``If-Match`` names another version than the current one, or a replay comes too late.
         """
         history = self.history(chart.chart, record.id)
-        _check_if_match(record, history)
+        check_if_match(record, history)
         known = unchanged(history, record.row)
+        if known is None and self.replayed_from_us is not None:
+            known = held_before(history, record.row)
+            if known is None and is_superseded(history, record.row, self.replayed_from_us):
+                raise Refused("409 Conflict", _SUPERSEDED)
         if known is not None:
             return _outcome(record, known, "204 No Content" if known.deleted else "200 OK")
         if record.row.deleted and not history:
@@ -108,7 +119,12 @@ def instant_of(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def _check_if_match(record: Normalized, history: Sequence[IndexRow]) -> None:
+def check_if_match(record: Normalized, history: Sequence[IndexRow]) -> None:
+    """Check the version that the sender expects.
+
+    Raises:
+        Refused: It is not the current one, or there is none.
+    """
     wanted = record.interaction.if_match
     if wanted is None or (history and history[-1].version == wanted):
         return

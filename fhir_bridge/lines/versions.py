@@ -41,6 +41,18 @@ def unchanged(history: Sequence[IndexRow], row: IndexRow) -> IndexRow | None:
     return next(past, None)
 
 
+def held_before(history: Sequence[IndexRow], row: IndexRow) -> IndexRow | None:
+    """Return any version that holds this content; what a replayed message brings again is no news."""
+    return next((old for old in history if old.content == row.content and old.deleted == row.deleted), None)
+
+
+def is_superseded(history: Sequence[IndexRow], row: IndexRow, since_us: int) -> bool:
+    """Tell whether a version was stored after ``since_us`` that an undated one from then must not replace."""
+    if not history or history[-1].last_updated_us <= since_us:
+        return False
+    return history[-1].source_updated_us is None or row.source_updated_us is None
+
+
 def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], now: datetime) -> IndexRow:
     """Return the index row of a new version, with its version id and time set.
 
@@ -49,8 +61,11 @@ def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], no
     """
     same = sum(1 for old in history if old.content == record.row.content and old.deleted == record.row.deleted)
     digest = record.row.content + (b"\x01" if record.row.deleted else b"\x00")
+    dated = [old.source_updated_us for old in history if old.source_updated_us is not None]
     return replace(
         record.row,
+        # A deletion has no time of its own; what the sender had dated before it must not come back after it.
+        source_updated_us=max(dated, default=None) if record.row.deleted else record.row.source_updated_us,
         version=version_id(id_key, record.id, digest, same),
         last_updated_us=microseconds(now) // 1000 * 1000,
     )

@@ -286,13 +286,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """A message whose records are durable and anchored at ``height``; ``kind`` as in :class:`Reception`."""
+    """A message whose records are durable and anchored at ``height``; ``kind`` as in :class:`Reception`.
+
+    ``status`` is the HTTP status line of a message that is ``refused`` as a whole.
+    """
 
     kind: str
     outcomes: tuple[Outcome, ...]
     height: int | None
     refused: tuple[Issue, ...] = ()
     dead_letters: tuple[str, ...] = ()
+    status: str = "400 Bad Request"
 
 
 def stamped(record: Normalized, *, version: str, last_updated: datetime) -> bytes:
