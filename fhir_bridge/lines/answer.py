@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -182,8 +182,8 @@ class AnswerLine:
             raise NotFound
         after = cursor.after if cursor is not None else None
         result = everything(_within_scopes(who, sight).view, params, after=after)
-        await self._audit.record(who, Interaction("everything", "Patient", canonical), sight, result.found, now)
-        return await self._searchset(who, target, params, result, sight, now)
+        recorded = self._audit.record(who, Interaction("everything", "Patient", canonical), sight, result.found, now)
+        return await _both(recorded, self._searchset(who, target, params, result, sight, now))
 
     async def search(self, who: Requester, type_name: str, params: Params) -> Reply:
         """Answer ``GET [base]/Type?params`` within one person's view, or within the directory.
@@ -212,8 +212,8 @@ class AnswerLine:
             after=cursor.after if cursor is not None else None,
             page_size=self._settings.page_default,
         )
-        await self._audit.record(who, Interaction("search", type_name, query=params), sight, result.found, now)
-        return await self._searchset(who, type_name, params, result, sight, now)
+        recorded = self._audit.record(who, Interaction("search", type_name, query=params), sight, result.found, now)
+        return await _both(recorded, self._searchset(who, type_name, params, result, sight, now))
 
     async def _scope(
         self, who: Requester, type_name: str, params: Params, now: datetime, cursor: Cursor | None
@@ -396,6 +396,12 @@ class AnswerLine:
 def _require(who: Requester, type_name: str, interaction: str) -> None:
     if not allows(who, type_name, interaction):
         raise NotPermitted(f"the token's scopes do not allow this interaction on {type_name}")
+
+
+async def _both(recorded: Awaitable[None], made: Awaitable[Reply]) -> Reply:
+    """Make an answer while its access is being written; neither leaves before both are done."""
+    _, reply = await asyncio.gather(recorded, made)
+    return reply
 
 
 def _version(sight: Sight, type_name: str, record_id: str, version: str | None) -> Found | None:

@@ -103,6 +103,14 @@ def comparable(key: Key, rules: Sequence[Rule]) -> tuple[Any, ...]:
     return tuple(out)
 
 
+def place_of(row: IndexRow, rules: Sequence[Rule]) -> tuple[Any, ...]:
+    """Return ``comparable(key_of(row, rules), rules)``; at a third of the cost for the timeline's own order."""
+    if rules is not TIMELINE:
+        return comparable(key_of(row, rules), rules)
+    dated = row.dated_us
+    return (0, dated, 0, f"{row.id}/{row.type}") if dated is not None else (1, 0, 0, f"{row.id}/{row.type}")
+
+
 def _value(row: IndexRow, rule: Rule) -> int | str | None:
     if rule.kind == "timeline":
         return row.dated_us

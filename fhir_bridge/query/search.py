@@ -20,7 +20,7 @@ from fhir_bridge.model.access import ChartView, Found, PermittedView
 from fhir_bridge.model.ids import DIRECTORY_TYPES
 from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.query.criteria import Params, read_criteria
-from fhir_bridge.query.ordering import TIMELINE, Key, Rule, comparable, key_of, read_sort
+from fhir_bridge.query.ordering import TIMELINE, Key, Rule, comparable, key_of, place_of, read_sort
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 
 DEFAULT_PAGE = 20
@@ -157,7 +157,7 @@ def _page(
     matches: Iterable[Place], rules: Sequence[Rule], after: Key | None, size: int
 ) -> tuple[tuple[Found, ...], Key | None]:
     """Sort, cut after the cursor, and return one page and the key of its last entry if more follow."""
-    keyed = sorted(((comparable(key_of(row, rules), rules), chart, row) for chart, row in matches), key=_first)
+    keyed = sorted(((place_of(row, rules), chart, row) for chart, row in matches), key=_first)
     if after is not None:
         if len(after) != 2 * len(rules):
             raise QueryRefused([invalid("_cursor", "does not belong to this search; start again without it")])

@@ -52,8 +52,16 @@ def place(*fields: str) -> bytes:
 
     The lengths make the encoding injective: no two lists of fields give the same bytes.
     """
-    encoded = [field.encode() for field in fields]
-    return _PLACE_DOMAIN + b"".join(len(raw).to_bytes(4, "big") + raw for raw in encoded)
+    return _PLACE_DOMAIN + place_fields(*fields)
+
+
+def place_fields(*fields: str) -> bytes:
+    """Encode some fields of a place, for whoever encodes many places that differ in few fields."""
+    encoded = b""
+    for field in fields:
+        raw = field.encode()
+        encoded += len(raw).to_bytes(4, "big") + raw
+    return encoded
 
 
 def seal_bytes(key: bytes, part: str, associated: bytes, content: bytes, random: bytes) -> bytes:

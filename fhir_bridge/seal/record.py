@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from fhir_bridge.errors import EnvelopeBroken
 from fhir_bridge.model.ingest import IndexRow, Normalized, Sealed
 from fhir_bridge.ports.ambient import Randomness
-from fhir_bridge.seal.envelope import RANDOM_BYTES, open_bytes, pack, place, seal_bytes, unpack
+from fhir_bridge.seal.envelope import RANDOM_BYTES, open_bytes, pack, place, place_fields, seal_bytes, unpack
 from ledger_core import commit, part_digest
 
 NORMALISED = "normalised"
@@ -183,8 +183,13 @@ def open_contents(chart_key: bytes, chart: str, rows: Sequence[IndexRow], envelo
     Raises:
         EnvelopeBroken: One does not open under its row's place.
     """
+    # A place is the encodings of its fields one after the other, so its beginning and end are made once.
+    start = place("record", chart)
+    ends = {origin: place_fields(origin, NORMALISED) for origin in {row.origin for row in rows}}
     return [
-        _content(open_bytes(chart_key, NORMALISED, RecordPlace.of(chart, row).encode(NORMALISED), envelope))
+        _content(
+            open_bytes(chart_key, NORMALISED, start + place_fields(row.id, row.version) + ends[row.origin], envelope)
+        )
         for row, envelope in zip(rows, envelopes, strict=True)
     ]
 
