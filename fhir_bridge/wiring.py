@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -65,6 +66,7 @@ from ledger_core import Genesis, Identity, Ledger, export_ledger, open_ledger
 __all__ = ["Bridge", "check", "open_bridge", "restore", "serve"]
 
 DEFAULT_PORT = 8080
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +268,7 @@ async def _serve(data: Path, port: int, kafka: str | None) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
     async with open_bridge(data, port=port, kafka=kafka) as bridge:
+        _spare_the_collector()
         socket = data / "control.sock"
         socket.unlink(missing_ok=True)
         public = _Server(uvicorn.Config(bridge.http, host=host, port=port, **_UVICORN))
@@ -288,6 +291,17 @@ async def _serve(data: Path, port: int, kafka: str | None) -> int:
         socket.unlink(missing_ok=True)
     telemetry.logger("serve").info("drained" if bridge.standing.is_sound else "stopped after a failure")
     return 0 if bridge.standing.is_sound else 1
+
+
+def _spare_the_collector() -> None:
+    """Keep the cyclic collector from walking again and again what only grows: definitions, opened index rows.
+
+    With the defaults it was 100 of the 260 ms that the first answer about a chart took (2026-11). What
+    answering leaves behind is freed by its reference counts.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 class _Server(uvicorn.Server):
