@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
-from fhir_bridge.errors import RecordRefused
+from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.fhir.references import walk
 from fhir_bridge.fhir.search import codes, extract
@@ -13,7 +14,7 @@ from fhir_bridge.fhir.timeline import dated
 from fhir_bridge.intake import Limits, receive
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, canonical_id, content_digest
-from fhir_bridge.model.ingest import Body, ChartRef, IndexRow, Interaction, Normalized, Received, Refusal
+from fhir_bridge.model.ingest import Body, ChartRef, IndexRow, Normalized, Received, Refusal
 from fhir_bridge.ports.ambient import Randomness
 
 AGENT = "agent"
@@ -26,13 +27,16 @@ def agent_record(received: Received, home: ChartRef, registry: Registry, randomn
     Raises:
         RecordRefused: The body is not a valid resource of the interaction's type.
     """
+    if received.interaction is not None and received.interaction.if_none_exist is not None:
+        problem = "If-None-Exist is not taken from a patient's agent: name the id with PUT"
+        raise RecordRefused([Issue("error", "not-supported", problem)])
     reception = receive(received, Limits())
     entry = reception.entries[0] if reception.entries else None
     if entry is None or isinstance(entry, Refusal):
         raise RecordRefused(reception.refused or (entry.issues if entry is not None else ()))
     if entry.resource is None:
         raise RecordRefused(reception.refused)
-    key = registry.agent_key(home.institution)
+    key = registry.agent_key(home)
     local_id = entry.interaction.id or _fresh_id(randomness)
     record_id = canonical_id(key, entry.interaction.type, local_id)
     content = _content(entry.resource, record_id, home, registry.id_key(home.institution))
@@ -40,7 +44,7 @@ def agent_record(received: Received, home: ChartRef, registry: Registry, randomn
     rendered = render(content)
     return Normalized(
         index=0,
-        interaction=Interaction(entry.interaction.method, entry.interaction.type, record_id),
+        interaction=replace(entry.interaction, id=record_id),
         chart=home,
         type=entry.interaction.type,
         id=record_id,

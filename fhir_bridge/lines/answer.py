@@ -160,13 +160,16 @@ class AnswerLine:
         headers = version_headers(found.row.version, instant_of(found.row.last_updated_us))
         return Reply(200, (await self._bodies([found]))[0], headers + _SECRET_CACHE)
 
-    async def _sight_of(self, who: Requester, type_name: str, record_id: str, now: datetime) -> tuple[Sight, str]:
+    async def _sight_of(
+        self, who: Requester, type_name: str, record_id: str, now: datetime, batch: int | None = None
+    ) -> tuple[Sight, str]:
         """Return the view around a record and the canonical id it has there; an empty view if there is none."""
         for candidate in dict.fromkeys(self._people.ids(who, type_name, record_id)):
             chart = await self._people.chart_of_record(candidate)
             if chart is not None:
-                return await self._people.view(who, self._people.around(chart), instant=now), candidate
-        return await self._people.view(who, [], instant=now), record_id
+                around = self._people.around(chart)
+                return await self._people.view(who, around, instant=now, batch=batch), candidate
+        return await self._people.view(who, [], instant=now, batch=batch), record_id
 
     # --- many records
 
@@ -219,16 +222,17 @@ class AnswerLine:
         self, who: Requester, type_name: str, params: Params, now: datetime, cursor: Cursor | None
     ) -> tuple[Sight, Params]:
         """Return the view a search is about, and the criteria that remain for it."""
+        batch = _pinned(cursor)
         if type_name in DIRECTORY_TYPES:
-            return await self._people.view(who, self._people.directories(), instant=now), params
+            return await self._people.view(who, self._people.directories(), instant=now, batch=batch), params
         named = [value for name, value in params if name in _PERSON_PARAMETERS]
         rest = [(name, value) for name, value in params if name not in _PERSON_PARAMETERS]
         if type_name == "Patient" and not named:
-            return await self._patients(who, rest, now), rest
+            return await self._patients(who, rest, now, batch), rest
         if not named and who.patient is not None:
             named = [who.patient]
         if not named:
-            return await self._by_id(who, type_name, rest, now), rest
+            return await self._by_id(who, type_name, rest, now, batch), rest
         if len(named) > 1 or "," in named[0]:
             raise QueryRefused([Issue("error", "not-supported", "name one patient at a time", "patient")])
         sight, _ = await self._person(who, named[0], now, cursor)
@@ -241,7 +245,7 @@ class AnswerLine:
 
         A Patient that is hidden is as good as absent: the view is empty and the id None.
         """
-        batch = None if cursor is None else cursor.pinned.get("batch")
+        batch = _pinned(cursor)
         charts = self._people.person_of(who, patient)
         sight = await self._people.view(who, charts, instant=now, batch=batch)
         for candidate in self._people.ids(who, "Patient", patient.removeprefix("Patient/")):
@@ -249,10 +253,10 @@ class AnswerLine:
                 return sight, candidate
         return await self._people.view(who, [], instant=now, batch=batch), None
 
-    async def _patients(self, who: Requester, params: Params, now: datetime) -> Sight:
+    async def _patients(self, who: Requester, params: Params, now: datetime, batch: int | None) -> Sight:
         """Return the view for a search of Patients: the institution's own by identifier, or one by id."""
         if who.patient is not None:
-            return await self._people.view(who, self._people.person_of(who, who.patient), instant=now)
+            return await self._people.view(who, self._people.person_of(who, who.patient), instant=now, batch=batch)
         charts = []
         for name, value in params:
             if name == "identifier" and who.institution is not None:
@@ -260,17 +264,17 @@ class AnswerLine:
                 for patient in await patients_with(self._vault, key, value):
                     charts += [c for c in self._people.person_of(who, patient) if c.institution == who.institution]
             elif name == "_id":
-                return await self._by_id(who, "Patient", params, now)
+                return await self._by_id(who, "Patient", params, now, batch)
         if not any(name == "identifier" for name, _ in params):
             problem = "search Patient by identifier=system|value or _id: there is no list of all patients"
             raise QueryRefused([Issue("error", "required", problem, "identifier")])
-        return await self._people.view(who, charts, instant=now)
+        return await self._people.view(who, charts, instant=now, batch=batch)
 
-    async def _by_id(self, who: Requester, type_name: str, params: Params, now: datetime) -> Sight:
+    async def _by_id(self, who: Requester, type_name: str, params: Params, now: datetime, batch: int | None) -> Sight:
         wanted = [value for name, value in params if name == "_id"]
         if len(wanted) != 1 or "," in wanted[0]:
             raise QueryRefused([Issue("error", "required", "name a patient: patient=ID", "patient")])
-        sight, _ = await self._sight_of(who, type_name, wanted[0], now)
+        sight, _ = await self._sight_of(who, type_name, wanted[0], now, batch)
         return sight
 
     async def _searchset(
@@ -315,6 +319,7 @@ class AnswerLine:
         if len(targets) != 1 or targets[0].count("/") != 1 or len(params) != 1:
             raise QueryRefused([Issue("error", "required", "search Provenance by target=Type/id", "target")])
         type_name, record_id = targets[0].split("/")
+        _require(who, type_name, "read")
         sight, canonical = await self._sight_of(who, type_name, record_id, now)
         found = history(sight.view, type_name, canonical)
         await self._audit.record(who, Interaction("search", "Provenance"), sight, found[:1], now)
@@ -325,6 +330,7 @@ class AnswerLine:
         """A Provenance id is ``<record id>-<version>``; it is seen by whoever may see that version."""
         record_id, _, version = provenance_id.rpartition("-")
         now = self._clock.now()
+        may_read = readable_types(who)
         chart = await self._people.chart_of_record(record_id)
         charts = [] if chart is None else self._people.around(chart)
         sight = await self._people.view(who, charts, instant=now)
@@ -332,7 +338,7 @@ class AnswerLine:
             Found(view.chart, row)
             for view in sight.view.charts
             for row in view.rows
-            if row.id == record_id and row.version == version and not row.deleted
+            if row.id == record_id and row.version == version and not row.deleted and may_read(row.type)
         )
         found = next(rows, None)
         await self._audit.record(who, Interaction("read", "Provenance", provenance_id), sight, _some(found), now)
@@ -402,6 +408,10 @@ async def _both(recorded: Awaitable[None], made: Awaitable[Reply]) -> Reply:
     """Make an answer while its access is being written; neither leaves before both are done."""
     _, reply = await asyncio.gather(recorded, made)
     return reply
+
+
+def _pinned(cursor: Cursor | None) -> int | None:
+    return None if cursor is None else cursor.pinned.get("batch")
 
 
 def _version(sight: Sight, type_name: str, record_id: str, version: str | None) -> Found | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 
-from fhir_bridge.consent import ChartFacts, decide, permitted_view
+from fhir_bridge.consent import ChartFacts, ConsentList, decide, permitted_view
+from fhir_bridge.fhir.json import parse
 from fhir_bridge.lines.agents import AGENT
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.grant import GrantLine
@@ -45,18 +47,19 @@ class People:
         self._grant = grant
         self._base_url = base_url
 
-    def ids(self, who: Requester, type_name: str, record_id: str) -> tuple[str, str]:
+    def ids(self, who: Requester, type_name: str, record_id: str) -> tuple[str, ...]:
         """Return the canonical ids that an id may mean: itself, and the requester's own local id.
 
-        Always two look-ups, so that a local and a canonical id cost the same.
+        As many look-ups for every id of one requester, so that a local and a canonical id cost the same.
         """
-        home = who.institution
-        if home is None:
-            chart = self._registry.chart_of_patient(who.patient or "")
-            home = chart.institution if chart is not None else None
-        if home is None or home not in self._registry.institutions:
+        home = None if who.patient is None else self._registry.chart_of_patient(who.patient)
+        name = who.institution if home is None else home.institution
+        if name is None or name not in self._registry.institutions:
             return record_id, record_id
-        return record_id, canonical_id(self._registry.id_key(home), type_name, record_id)
+        own = canonical_id(self._registry.id_key(name), type_name, record_id)
+        if home is None:
+            return record_id, own
+        return record_id, canonical_id(self._registry.agent_key(home), type_name, record_id), own
 
     async def chart_of_record(self, record_id: str) -> ChartRef | None:
         """Return the chart that holds a record, or None."""
@@ -86,15 +89,20 @@ class People:
         """Return what the requester may see of these charts now.
 
         Args:
-            batch: Show the records as anchored up to this batch; the newest by default. Consent is always today's.
+            batch: Show the records as anchored up to this batch; the newest by default. Consent is always today's,
+                and a record whose newest version may not be seen is not shown in an older one either.
         """
-        up_to = self._book.visible_batch if batch is None else min(batch, self._book.visible_batch)
-        rows = [await self._rows(chart, up_to) for chart in charts]
+        newest = self._book.visible_batch
+        rows = [await self._rows(chart, newest) for chart in charts]
         patients = frozenset(c.patient_id for c in charts if c.patient_id is not None)
         every_row = tuple(row for each in rows for row in each)
+        up_to = newest if batch is None else min(batch, newest)
+        pinned = [await self._rows(chart, up_to) for chart in charts] if up_to < newest else None
         # Decisions come after the last await: consent read now is in force at the moment the view is made.
         decisions = [self._decide(who, chart, patients, every_row, instant) for chart in charts]
         view = permitted_view(zip(decisions, charts, rows, strict=True))
+        if pinned is not None:
+            view = _still_seen(permitted_view(zip(decisions, charts, pinned, strict=True)), view)
         return Sight(view, tuple(decisions), tuple(charts), up_to)
 
     async def _rows(self, chart: ChartRef, up_to: int) -> Sequence[IndexRow]:
@@ -108,8 +116,31 @@ class People:
         facts = ChartFacts(chart, patients, rows, base_url=f"{self._base_url}/fhir")
         if not lists.is_sound and who.patient is None:
             return Decision(chart.chart, _nothing, lists.height, "fail-closed", instant)
-        decision = decide(who, facts, lists.owner, lists.institution, instant=instant, height=lists.height)
+        owner = None if lists.owner is None else _of_person(lists.owner, patients)
+        decision = decide(who, facts, owner, lists.institution, instant=instant, height=lists.height)
         return decision if who.patient is not None else replace(decision, permits=_not_of_agents(decision.permits))
+
+
+def _of_person(listed: ConsentList, patients: frozenset[str]) -> ConsentList:
+    """Leave out what was signed for somebody whose link to this chart has been undone since."""
+    return ConsentList(tuple(entry for entry in listed.entries if _subject(entry.body) in patients))
+
+
+@lru_cache(maxsize=1_024)
+def _subject(consent: bytes) -> str:
+    """Return the Patient id that a stored Consent is about; checked when it was taken."""
+    reference = parse(consent).get("patient", {}).get("reference", "")
+    return str(reference).removeprefix("Patient/")
+
+
+def _still_seen(past: PermittedView, present: PermittedView) -> PermittedView:
+    """Return the part of an earlier state whose records may be seen as they are now."""
+    seen = {(row.type, row.id) for chart in present.charts for row in chart.rows}
+    charts = tuple(
+        replace(chart, rows=tuple(row for row in chart.rows if (row.type, row.id) in seen)) for chart in past.charts
+    )
+    current = {name: place for name, place in past.current.items() if (place[1].type, place[1].id) in seen}
+    return PermittedView(charts, current)
 
 
 def _not_of_agents(permits: Predicate) -> Predicate:

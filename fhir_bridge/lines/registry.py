@@ -92,18 +92,18 @@ class Registry:
         name = KeyName(KeyKind.ID, institution)
         return self._keys.ensure([name])[name]
 
-    def agent_key(self, institution: str) -> bytes:
-        """Return the key of the ids that patients' agents give at an institution.
+    def agent_key(self, home: ChartRef) -> bytes:
+        """Return the key of the ids that a patient's agent gives to what it writes in its home chart.
 
-        Another key than the institution's, so that its own ids never reach what its patients' agents wrote: to its
-        writes and conditions such a record is as good as absent.
+        One for each chart, derived: neither the institution's own ids nor another patient's ever reach what an
+        agent wrote, so to their writes and conditions it is as good as absent.
         """
-        return blake3(b"fhir-bridge/agent-ids/1", key=self.id_key(institution)).digest()
+        return blake3(b"fhir-bridge/agent-ids/2" + home.chart.encode(), key=self.id_key(home.institution)).digest()
 
     def source(self, name: str) -> SourceContext:
         """Return what the pure rooms need to know about a sender."""
         known = self.institution(name)
-        return SourceContext(name, known.id, known.fhir_version, self.id_key(name), known.ruleset_dir)
+        return SourceContext(name, known.id, known.fhir_version, self.id_key(name), known.ruleset_dir, known.ruleset)
 
     async def add_institution(self, institution: Institution) -> None:
         """Store an institution; replaces one of the same name."""
