@@ -64,6 +64,12 @@ class PreconditionFailed(RecordRefused):
     code = "precondition-failed"
 
 
+class MessageTooLong(RecordRefused):
+    """A message exceeds the limit of bytes; reading it stopped there."""
+
+    code = "message-too-long"
+
+
 class AccessRefused(BridgeError):
     """The patient, the law or a missing credential says no."""
 

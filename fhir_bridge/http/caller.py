@@ -1,4 +1,4 @@
-"""Who calls: the requester that a verified bearer token establishes, and nothing else does."""
+"""Who calls, and what they send: a requester comes from a verified bearer token and from nothing else."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ async def requester_of(request: Request) -> Requester:
         raise NotAuthenticated("a bearer token is needed")
     services = services_of(request)
     return await services.verifier.verify(token.strip())
+
+
+async def read_body(request: Request, limit: int) -> bytes | None:
+    """Return a request's body; None as soon as more than ``limit`` bytes of it have come."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > limit:
+            return None
+    return bytes(received)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from fhir_bridge.errors import (
@@ -11,6 +14,7 @@ from fhir_bridge.errors import (
     Busy,
     IntegrityBroken,
     Issue,
+    MessageTooLong,
     NotAuthenticated,
     NotFound,
     PreconditionFailed,
@@ -31,6 +35,8 @@ def reply_to(error: BridgeError) -> Reply:
     match error:
         case VersionConflict() | PreconditionFailed():
             return outcome_reply(412, error.issues)
+        case MessageTooLong():
+            return outcome_reply(413, error.issues)
         case RecordRefused():
             return outcome_reply(400, error.issues)
         case NotAuthenticated():
@@ -55,10 +61,9 @@ def reply_to(error: BridgeError) -> Reply:
             return outcome_reply(500, [Issue("fatal", "exception", f"internal error ({error.code})")])
 
 
-def as_response(reply: Reply, *, head: bool = False) -> Response:
-    """Turn a reply into bytes on the wire."""
-    body = b"" if head else reply.body
-    response = Response(content=body, status_code=reply.status, media_type=None)
+def as_response(reply: Reply) -> Response:
+    """Turn a reply into bytes on the wire; the server leaves out the body where HEAD asked."""
+    response = Response(content=reply.body, status_code=reply.status, media_type=None)
     if reply.body:
         response.headers["Content-Type"] = reply.content_type
     for name, value in reply.headers:
@@ -75,7 +80,15 @@ def install(app: FastAPI) -> None:
     async def routing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         code = {404: "not-found", 405: "not-supported"}.get(status, "processing")
-        return as_response(outcome_reply(status, [Issue("error", code, "no such interaction at this address")]))
+        reply = outcome_reply(status, [Issue("error", code, "no such interaction at this address")])
+        allow = (getattr(error, "headers", None) or {}).get("Allow")
+        return as_response(reply if allow is None else replace(reply, headers=(("Allow", allow),)))
+
+    async def misread(request: Request, error: Exception) -> Response:
+        # What FastAPI would tell repeats the value that it could not read.
+        return as_response(
+            outcome_reply(400, [Issue("error", "invalid", "a parameter is missing or has a bad value")])
+        )
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         _log.error("unforeseen error", code=type(error).__name__)
@@ -83,4 +96,5 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(BridgeError, ours)
     app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(RequestValidationError, misread)
     app.add_exception_handler(Exception, unforeseen)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_bridge.errors import Issue, RecordRefused
-from fhir_bridge.http.caller import requester_of, services_of
+from fhir_bridge.errors import Issue, MessageTooLong
+from fhir_bridge.http.caller import read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.model.ingest import Interaction
 
 router = APIRouter()
 Params = list[tuple[str, str]]
+_Route = Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]
+
+
+def _reading(path: str) -> _Route:
+    """Register a route for GET, and for HEAD, which R4 http.html#head lets stand wherever GET does."""
+    return router.api_route(path, methods=["GET", "HEAD"])
 
 
 @router.post("")
@@ -25,35 +32,35 @@ async def bundle(request: Request) -> Response:
     return as_response(await services_of(request).write.bundle(who, body, content_type))
 
 
-@router.get("/Patient/{record_id}/$everything")
+@_reading("/Patient/{record_id}/$everything")
 async def everything(request: Request, record_id: str) -> Response:
     """Return one timeline of a person: all permitted records of all linked charts."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.everything(who, record_id, _query(request)))
 
 
-@router.get("/{type_name}/{record_id}/_history/{version}/$receipt")
+@_reading("/{type_name}/{record_id}/_history/{version}/$receipt")
 async def version_receipt(request: Request, type_name: str, record_id: str, version: str) -> Response:
     """Return the receipt of one version of a record."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.receipt(who, type_name, record_id, version))
 
 
-@router.get("/{type_name}/{record_id}/$receipt")
+@_reading("/{type_name}/{record_id}/$receipt")
 async def receipt(request: Request, type_name: str, record_id: str) -> Response:
     """Return the receipt of the current version of a record."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.receipt(who, type_name, record_id, None))
 
 
-@router.get("/{type_name}/{record_id}/_history/{version}")
+@_reading("/{type_name}/{record_id}/_history/{version}")
 async def vread(request: Request, type_name: str, record_id: str, version: str) -> Response:
     """Read one version."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.vread(who, type_name, record_id, version))
 
 
-@router.get("/{type_name}/{record_id}/_history")
+@_reading("/{type_name}/{record_id}/_history")
 async def history(request: Request, type_name: str, record_id: str) -> Response:
     """Return the versions of a record, newest first."""
     who = await requester_of(request)
@@ -68,14 +75,14 @@ async def search_by_post(request: Request, type_name: str) -> Response:
     return as_response(await services_of(request).answer.search(who, type_name, _query(request) + form))
 
 
-@router.get("/{type_name}/{record_id}")
+@_reading("/{type_name}/{record_id}")
 async def read(request: Request, type_name: str, record_id: str) -> Response:
     """Read the current version of a record."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.read(who, type_name, record_id))
 
 
-@router.get("/{type_name}")
+@_reading("/{type_name}")
 async def search(request: Request, type_name: str) -> Response:
     """Search one type, in one person's permitted view."""
     who = await requester_of(request)
@@ -112,12 +119,10 @@ async def _write(request: Request, interaction: Interaction) -> Response:
 async def _body(request: Request) -> bytes:
     """Return the request's body, refused as soon as it exceeds the limit."""
     limit = services_of(request).max_body_bytes
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > limit:
-            raise RecordRefused([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
-    return bytes(received)
+    body = await read_body(request, limit)
+    if body is None:
+        raise MessageTooLong([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
+    return body
 
 
 def _query(request: Request) -> Params:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from fhir_bridge.http.caller import services_of
+from fhir_bridge.http.caller import read_body, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.lines.capability import capability_statement
 from fhir_bridge.lines.reply import Reply
@@ -49,8 +49,8 @@ async def jwks(request: Request) -> JSONResponse:
 @router.post("/token")
 async def token(request: Request) -> JSONResponse:
     """SMART Backend Services: client credentials with a signed assertion (RFC 7523)."""
-    body = await request.body()
-    if len(body) > _FORM_LIMIT:
+    body = await read_body(request, _FORM_LIMIT)
+    if body is None:
         return JSONResponse({"error": "invalid_request"}, 413, _NO_STORE)
     form: dict[str, str] = {}
     for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fhir_bridge.lines.registry import OPERATOR
 from fhir_bridge.model.clients import Client, decode_client, encode_client
 from fhir_bridge.ports.ambient import Randomness
@@ -35,6 +37,12 @@ class Clients:
         sealed = seal_blob(self._key(), _COLLECTION, client.client_id, encode_client(client), self._randomness)
         await self._vault.commit(Work(documents=[Document(_COLLECTION, client.client_id, sealed)]), None)
         self._known[client.client_id] = client
+
+    async def retire_agents(self, patient: str, *, keeping: str) -> None:
+        """Refuse every other client of a patient from now on, tokens they hold included."""
+        for client in list(self._known.values()):
+            if client.patient == patient and client.client_id != keeping and client.is_active:
+                await self.add(replace(client, is_active=False))
 
     def _key(self) -> bytes:
         name = KeyName(KeyKind.INSTITUTION, OPERATOR)

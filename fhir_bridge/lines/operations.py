@@ -18,7 +18,7 @@ from fhir_bridge.errors import SetupWrong
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.grant import GrantLine
-from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.ingest import Again, IngestLine
 from fhir_bridge.lines.letters import Letter, open_letter, settled
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Institution, Link, Registry
@@ -97,12 +97,13 @@ class Operations:
         institution = Institution(
             name, _public_id(identity.public), FhirVersion(fhir_version), str(directory), ruleset.hash
         )
-        await self._registry.add_institution(institution)
         if is_new:
+            # Before the institution is known: after a crash in between, adding it again makes credentials again.
             client, credentials = self._make_institution(name, institution.id)
             await self._clients.add(client)
             self._save_credentials(name, credentials)
-            await self._reader.subscribe(name)
+        await self._registry.add_institution(institution)
+        await self._reader.subscribe(name)
         return self._describe(institution)
 
     def institutions(self) -> list[dict[str, Any]]:
@@ -110,7 +111,10 @@ class Operations:
         return [self._describe(i) for _, i in sorted(self._registry.institutions.items())]
 
     async def enrol(self, institution: str, patient: str) -> dict[str, Any]:
-        """Give a patient an agent: credentials, and an owner key for the consent path of every linked chart."""
+        """Give a patient an agent: credentials, and an owner key for the consent path of every linked chart.
+
+        Doing it again gives new credentials and ends the old ones at once.
+        """
         chart = self._registry.chart_for(institution, patient)
         if self._registry.chart_of_patient(str(chart.patient_id)) is None:
             raise SetupWrong(
@@ -119,6 +123,7 @@ class Operations:
         opened = await self._grant.enrol(chart)
         client, credentials = self._make_patient(str(chart.patient_id))
         await self._clients.add(client)
+        await self._clients.retire_agents(str(chart.patient_id), keeping=client.client_id)
         saved = self._save_credentials(f"patients/{chart.patient_id}", credentials | {"institution": institution})
         return {"patient": chart.patient_id, "credentials": str(saved), "charts": opened}
 
@@ -177,7 +182,7 @@ class Operations:
         }
 
     async def replay(self, ids: Sequence[str], institution: str | None, reason: str | None) -> dict[str, int]:
-        """Send open letters through the line again; those that are taken whole are marked replayed."""
+        """Send open letters through the line again, only those entries that were not taken; mark those now taken."""
         if ids:
             chosen = [await self._find_letter(letter_id) for letter_id in ids]
         else:
@@ -185,7 +190,7 @@ class Operations:
         replayed = refused = 0
         for sealed in (one for one in chosen if one.status == "open"):
             letter = open_letter(self._keys, sealed)
-            if _is_whole(await self._ingest.push(_again(letter))):
+            if _is_whole(await self._ingest.push(_again(letter), Again(_entries(letter)))):
                 await self._vault.commit(Work(letters=[settled(sealed)]), None)
                 replayed += 1
             else:
@@ -265,6 +270,12 @@ def _again(letter: Letter) -> Received:
     return Received(
         first.institution, first.fhir_version, first.body, first.received_at, first.content_type, first.interaction
     )
+
+
+def _entries(letter: Letter) -> frozenset[int] | None:
+    """Return the numbers of the entries a letter is about; None for the whole message."""
+    numbers = [finding.index for finding in letter.findings]
+    return None if None in numbers else frozenset(n for n in numbers if n is not None)
 
 
 def _is_whole(anchored: Anchored) -> bool:

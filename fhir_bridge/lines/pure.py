@@ -25,10 +25,11 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
     refusals = tuple(entry for entry in reception.entries if isinstance(entry, Refusal))
     if not any(isinstance(entry, Validated) for entry in reception.entries):
         return Processed(reception.kind, refusals=refusals)
-    done = normalize(reception, source, _ruleset(source.ruleset_dir))
+    done = normalize(reception, source, _ruleset(source.ruleset_dir, source.ruleset))
     return Processed(reception.kind, done.records, done.quarantined, refusals)
 
 
 @lru_cache(maxsize=32)
-def _ruleset(directory: str) -> Ruleset:
+def _ruleset(directory: str, registered: str) -> Ruleset:
+    """Load a pack once for each time it is registered with other content."""
     return load_ruleset(Path(directory))

@@ -124,6 +124,7 @@ class SourceContext:
         institution_id: Public id (FHIR id), goes to ``meta.source`` and the origin tag.
         id_key: 32 bytes; canonical ids of this institution are keyed with it.
         ruleset_dir: Folder of the rule pack.
+        ruleset: Hash of the pack as registered; another hash makes workers read the folder again.
     """
 
     institution: str
@@ -131,6 +132,7 @@ class SourceContext:
     fhir_version: FhirVersion
     id_key: bytes = field(repr=False)
     ruleset_dir: str = ""
+    ruleset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
