@@ -24,7 +24,7 @@ from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Institution, Link, Registry
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.clients import Client
-from fhir_bridge.model.ids import canonical_id, is_canonical
+from fhir_bridge.model.ids import canonical_id, is_canonical, network_id
 from fhir_bridge.model.ingest import Anchored, ChartRef, FhirVersion, Outcome, Processed, Received, instant
 from fhir_bridge.normalize import load_ruleset
 from fhir_bridge.ports.ambient import Clock
@@ -95,7 +95,7 @@ class Operations:
         is_new = name not in self._registry.institutions
         identity = self._notary.identity(name)
         institution = Institution(
-            name, _public_id(identity.public), FhirVersion(fhir_version), str(directory), ruleset.hash
+            name, network_id(identity.public), FhirVersion(fhir_version), str(directory), ruleset.hash
         )
         if is_new:
             # Before the institution is known: after a crash in between, adding it again makes credentials again.
@@ -228,10 +228,6 @@ class Operations:
 def chart_count(charts: Sequence[ChartRef]) -> int:
     """Return how many charts of patients are among ``charts``."""
     return sum(not chart.is_directory for chart in charts)
-
-
-def _public_id(public_key: bytes) -> str:
-    return base64.b32encode(public_key[:16]).decode().rstrip("=").lower()
 
 
 def _summary(anchored: Anchored) -> dict[str, Any]:

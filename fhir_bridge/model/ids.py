@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 
 from blake3 import blake3
 
@@ -30,6 +31,9 @@ DIRECTORY_TYPES = frozenset(
 
 INSTITUTION_SYSTEM = "urn:fhir-bridge:institution"
 """System of the ``meta.tag`` that names the institution a record came from."""
+
+NETWORK_PREFIX = "network-"
+_NETWORK_ID = re.compile(NETWORK_PREFIX + "[a-z2-7]{26}")
 
 
 def canonical_id(id_key: bytes, type_name: str, local_id: str) -> str:
@@ -53,6 +57,16 @@ def is_canonical(id_key: bytes, candidate: str) -> bool:
     except binascii.Error:
         return False
     return _base32(raw) == candidate and hmac.compare_digest(_keyed(id_key, b"check", raw[:15])[:5], raw[15:])
+
+
+def network_id(public_key: bytes) -> str:
+    """Return the id under which consents name an institution (``Organization/network-…``), from its ledger key."""
+    return NETWORK_PREFIX + base64.b32encode(public_key[:16]).decode().rstrip("=").lower()
+
+
+def is_of_network(type_name: str, candidate: str) -> bool:
+    """Tell whether an id names a member of the network rather than a sender's own Organization."""
+    return type_name == "Organization" and _NETWORK_ID.fullmatch(candidate) is not None
 
 
 def chart_id(id_key: bytes, patient_id: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from blake3 import blake3
 
 from fhir_bridge.fhir.reference_text import ParsedReference, ReferenceKind, parse_reference
-from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, is_canonical
+from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, is_canonical, is_of_network
 from fhir_bridge.model.ingest import Body, Validated
 from fhir_bridge.normalize.draft import By, Draft
 from fhir_bridge.normalize.reference_places import Chain, references, written
@@ -117,6 +117,8 @@ class Links:
         if parsed.type is not None and parsed.id is not None:
             own = parsed.base is None or parsed.base in self._bases or is_canonical(self._id_key, parsed.id)
             type_name = R4_TYPE.get(parsed.type, parsed.type)
+            if parsed.base is None and is_of_network(type_name, parsed.id):
+                return f"{type_name}/{parsed.id}"
             return f"{type_name}/{self.id_of(type_name, parsed.id)}" if own else None
         identifier = parsed.identifier
         if parsed.kind is ReferenceKind.CONDITIONAL and identifier and parsed.type:
