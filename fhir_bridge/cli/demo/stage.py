@@ -26,11 +26,11 @@ class Stage:
     type) or :meth:`ask` (what a client would send).
     """
 
-    def __init__(self, data: Path, port: int) -> None:
+    def __init__(self, data: Path, port: int, log: Path) -> None:
         self.data = data
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = data.parent / "service.log"
+        self.log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._client = httpx.Client(base_url=self.url, timeout=120.0, trust_env=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from fhir_bridge.cli.failing import Failure
 
 _TIMELINE_ROWS = 10
 _GLUCOSE_ROWS = 8
+_LOG = "service.log"
 
 
 @dataclass(slots=True)
@@ -260,11 +262,13 @@ class Story:
 
 def tell(*, once: bool, data: Path | None, port: int) -> int:
     """Tell the story and, unless ``once``, serve on until Ctrl-C; return the exit code."""
-    with _workplace(keep=data is not None) as work:
-        stage = Stage(new_directory(data or work / "data"), port)
+    with _workplace() as work:
+        stage = Stage(new_directory(data or work / "data"), port, work / _LOG)
         pictures = Pictures()
         pictures.say("fhir-bridge: hospitals push FHIR, patients decide, clinicians read, anyone can check.")
         story = Story(stage, gather(work), pictures, work)
+        for name in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, signal.default_int_handler)
         began = time.monotonic()
         try:
             stage.start()
@@ -281,16 +285,18 @@ def tell(*, once: bool, data: Path | None, port: int) -> int:
 
 
 @contextmanager
-def _workplace(*, keep: bool) -> Iterator[Path]:
+def _workplace() -> Iterator[Path]:
+    """Give a temporary folder; it stays only when the story failed and its log may tell why."""
     work = Path(tempfile.mkdtemp(prefix="fhir-bridge-demo-"))
+    stays = False
     try:
         yield work
     except Failure:
+        stays = (work / _LOG).exists()
         raise
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
+    finally:
+        if not stays:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _must(holds: bool, claim: str) -> None:
