@@ -54,10 +54,11 @@ def match_among(type_name: str, identifier: str, layer: Layer, charts: Collectio
     """
     found: dict[str, IndexRow] = {}
     for chart in charts:
-        for history in layer.all_histories(chart):
+        for history in layer.all_histories(chart).values():
             newest = history[-1]
-            is_own = newest.author == "institution" and not newest.deleted
-            if is_own and newest.type == type_name and _carries(newest, identifier):
+            if newest.type != type_name or newest.deleted or newest.author != "institution":
+                continue
+            if _carries(newest, identifier):
                 found[newest.id] = newest
     if len(found) > 1:
         raise Refused("412 Precondition Failed", Issue("error", "multiple-matches", "If-None-Exist is not selective"))

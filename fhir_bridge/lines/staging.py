@@ -63,15 +63,15 @@ class Layer:
         opened = self.charts.get(chart)
         return opened.histories.get(record_id, ()) if opened is not None else ()
 
-    def all_histories(self, chart: str) -> list[Sequence[IndexRow]]:
-        """Return the versions of every record of a chart as this layer sees them."""
+    def all_histories(self, chart: str) -> Mapping[str, Sequence[IndexRow]]:
+        """Return the versions of every record of a chart as this layer sees them, by record id."""
+        below = self.below.all_histories(chart) if self.below is not None else self._durable(chart)
+        here = {name: self.histories[name] for name, home in self.chart_of.items() if home.chart == chart}
+        return {**below, **here}
+
+    def _durable(self, chart: str) -> Mapping[str, Sequence[IndexRow]]:
         opened = self.charts.get(chart)
-        ids = set(opened.histories) if opened is not None else set()
-        layer: Layer | None = self
-        while layer is not None:
-            ids |= {record_id for record_id, home in layer.chart_of.items() if home.chart == chart}
-            layer = layer.below
-        return [self.history(chart, record_id) for record_id in sorted(ids)]
+        return opened.histories if opened is not None else {}
 
     def home(self, record_id: str) -> ChartRef | None:
         """Return the chart of a record staged here or below."""
