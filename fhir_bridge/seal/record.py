@@ -51,7 +51,11 @@ class RecordPlace:
 
     def encode(self, part: str) -> bytes:
         """Return the associated data of one part."""
-        return place("record", self.chart, self.id, self.version, self.origin, part)
+        return self.start() + place_fields(part)
+
+    def start(self) -> bytes:
+        """Return what the associated data of all three parts begins with."""
+        return place("record", self.chart, self.id, self.version, self.origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +136,15 @@ def seal_record(
         pack([lineage_salt], record.lineage),
     )
     randoms = drawn[_SALTS * _SALT_BYTES :]
+    start = where.start()
     normalised, original, lineage = (
-        seal_bytes(chart_key, part, where.encode(part), content, randoms[i * RANDOM_BYTES : (i + 1) * RANDOM_BYTES])
+        seal_bytes(
+            chart_key,
+            part,
+            start + place_fields(part),
+            content,
+            randoms[i * RANDOM_BYTES : (i + 1) * RANDOM_BYTES],
+        )
         for i, (part, content) in enumerate(zip(PARTS, packed, strict=True))
     )
     commitment = commit(salt, _facts(where, record.ruleset), digests)
