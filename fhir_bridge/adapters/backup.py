@@ -1,9 +1,10 @@
 """Back up and restore: the vault with the ledger in one folder, the keys in another, never together.
 
-Files are copied through SQLite's own backup, so a running server goes on. The
-order makes the copy consistent: the vault first, then the ledger (which then
-knows at least every batch the vault holds), then the keys (which then hold at
-least every key the vault needs).
+A running server goes on meanwhile. All databases are pinned at one instant, each
+by a read transaction, and copied from there at leisure: the copy is what a loss
+of power at that instant would have left, and starts as a directory after one
+does. Copied one after the other, a spool could lack what the vault has yet to
+read, and a ledger could know batches that the vault does not.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from fhir_bridge.adapters.datadir import VERSION
-from fhir_bridge.errors import SetupWrong
+from fhir_bridge.errors import SetupWrong, Unavailable
 
 _DATA = (("vault.db", "vault.db"), ("spool.db", "spool.db"), ("ledger/ledger.db", "ledger.db"))
+_KEYS = "keys/keys.db"
+_ATTEMPTS = 400
+_PAUSE_S = 0.01
 
 
 async def make_backup(data: Path, target: Path) -> dict[str, str]:
@@ -25,6 +31,7 @@ async def make_backup(data: Path, target: Path) -> dict[str, str]:
 
     Raises:
         SetupWrong: The target holds something already.
+        Unavailable: The server was never quiet for the millisecond that it takes; nothing was made.
     """
     return await asyncio.to_thread(_make, data, target)
 
@@ -62,24 +69,57 @@ def _make(data: Path, target: Path) -> dict[str, str]:
     if target.exists() and any(target.iterdir()):
         raise SetupWrong(f"{target} is not empty: name a new folder")
     vault, keys = target / "vault", target / "keys"
-    for place, name in _DATA:
-        if (data / place).exists():
-            _copy_database(data / place, vault / name)
+    copies = {data / place: vault / name for place, name in _DATA if (data / place).exists()}
+    copies[data / _KEYS] = keys / "keys.db"
+    with _at_one_instant(list(copies)) as pinned:
+        for source, copy in copies.items():
+            _copy(pinned[source], copy)
     (vault / "VERSION").write_text(VERSION + "\n")
-    _copy_database(data / "keys" / "keys.db", keys / "keys.db")
     shutil.copytree(data / "keys" / "keyring", keys / "keyring")
     shutil.copytree(data / "credentials", keys / "credentials")
     _make_private(target)
     return {"vault": str(vault), "keys": str(keys)}
 
 
+@contextmanager
+def _at_one_instant(files: Sequence[Path]) -> Iterator[Mapping[Path, sqlite3.Connection]]:
+    """Give a connection to each database that sees it as it was at one and the same instant."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(closing(_reader(file))) for file in files]
+        for _ in range(_ATTEMPTS):
+            before = [_change_counter(probe) for probe in probes]
+            with ExitStack() as attempt:
+                pinned = {file: attempt.enter_context(closing(_reader(file))) for file in files}
+                for connection in pinned.values():
+                    connection.execute("BEGIN")
+                    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                if [_change_counter(probe) for probe in probes] == before:
+                    stack.push(attempt.pop_all())
+                    break
+            time.sleep(_PAUSE_S)
+        else:
+            raise Unavailable("too much is being written: try again when there is less to do")
+        yield pinned
+
+
+def _reader(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)
+
+
+def _change_counter(connection: sqlite3.Connection) -> int:
+    """Return a number that changes whenever another connection commits (SQLite, pragma data_version)."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
 def _copy_database(source: Path, target: Path) -> None:
+    with closing(_reader(source)) as here:
+        _copy(here, target)
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as here,
-        closing(sqlite3.connect(target)) as there,
-    ):
-        here.backup(there)
+    with closing(sqlite3.connect(target)) as there:
+        source.backup(there)
         there.execute("PRAGMA journal_mode=DELETE")
 
 

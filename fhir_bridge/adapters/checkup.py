@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from fhir_bridge.adapters.keystore_fsck import check_keys, journal_heads, read_keys
 from fhir_bridge.adapters.vault_fsck import check as check_vault
@@ -18,7 +19,7 @@ from fhir_bridge.errors import BridgeError
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.notary import ANCHOR_SIGNER, AUDIT_SIGNER
 from fhir_bridge.ports.keys import KeyKind, Keyring
-from ledger_core import AccessHead, Anchor, Identity, LedgerError, read_transactions, run_fsck
+from ledger_core import AccessHead, Anchor, Identity, Join, LedgerError, read_transactions, run_fsck
 
 Found = Iterator[Finding | Progress]
 
@@ -33,6 +34,7 @@ def check_everything(data: Path, keyring: Keyring, deep: bool, checkpoint: str |
     for title, part in (
         ("ledger", lambda: _ledger(data, checkpoint)),
         ("keys", lambda: _keys(data, keyring)),
+        ("keyring", lambda: _identities(data, keyring)),
         ("vault", lambda: _vault(data, keyring, deep)),
     ):
         yield Progress(f"checking {title}")
@@ -47,6 +49,8 @@ def _guarded(title: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Find
         yield from part()
     except (BridgeError, LedgerError) as error:
         yield Finding(title, f"cannot be read: {error}")
+    except sqlite3.DatabaseError:
+        yield Finding(title, "cannot be read: SQLite finds the file malformed")
 
 
 def _ledger(data: Path, checkpoint: str | None) -> Iterator[Finding]:
@@ -59,6 +63,18 @@ def _keys(data: Path, keyring: Keyring) -> Iterator[Finding]:
         yield Finding(found.place, found.what)
 
 
+def _identities(data: Path, keyring: Keyring) -> Iterator[Finding]:
+    """Check that the keys with which this node's members joined the ledger are still in its keyring."""
+    for transaction in read_transactions(data / "ledger" / "ledger.db"):
+        payload = transaction.payload
+        if isinstance(payload, Join):
+            file = f"identity-{quote(payload.name, safe='')}"
+            if not (data / "keys" / "keyring" / file).exists():
+                yield Finding(f"keyring {file}", "missing: a member joined the ledger with it")
+            elif Identity.from_private_bytes(keyring.identity(payload.name)).public != payload.key:
+                yield Finding(f"keyring {file}", "another key than the one the member joined the ledger with")
+
+
 def _vault(data: Path, keyring: Keyring, deep: bool) -> Iterator[Finding]:
     keys = read_keys(data / "keys" / "keys.db", keyring)
     mac = next((key for name, key in keys.items() if name.kind is KeyKind.VAULT_MAC), None)
@@ -66,13 +82,13 @@ def _vault(data: Path, keyring: Keyring, deep: bool) -> Iterator[Finding]:
         yield Finding("key store", "the key that authenticates the vault is missing")
         return
     charts = {name.subject: key for name, key in keys.items() if name.kind in (KeyKind.CHART, KeyKind.DIRECTORY)}
-    roots, epochs = _on_ledger(data, keyring)
+    _, epochs = _on_ledger(data, keyring)
     vault = data / "vault.db"
     for found in check_vault(
         vault,
         mac,
-        anchored_roots=roots,
-        key_store_heads=journal_heads(data / "keys" / "keys.db"),
+        anchored_roots=lambda: _on_ledger(data, keyring)[0],
+        key_store_heads=lambda: journal_heads(data / "keys" / "keys.db"),
         chart_keys=charts.get if deep else None,
     ):
         yield Finding(found.place, found.what)

@@ -1,4 +1,4 @@
-"""The data directory: made on first use for its owner alone, stamped with a version, held by one process at a time."""
+"""The data directory: for its owner alone, stamped with a version, held by one process at a time."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ class DataDirectory:
             DataDirectoryInUse: Another process holds it.
         """
         self.path = path
-        is_new = not path.exists()
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if is_new or not any(path.iterdir()):
+        if not any(file.name != ".VERSION" for file in path.iterdir()):
             path.chmod(0o700)
-            (path / "VERSION").write_text(VERSION + "\n")
+            self._write_stamp()
         self._check_stamp()
         self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -63,6 +62,16 @@ class DataDirectory:
             if credentials.get("token_url") != token_url:
                 name = str(file.relative_to(self.path / "credentials").with_suffix(""))
                 self.save_credentials(name, credentials | {"token_url": token_url})
+
+    def _write_stamp(self) -> None:
+        """Write the stamp whole or not at all; an empty directory is one that was never begun."""
+        draft = self.path / ".VERSION"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(VERSION + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self.path / "VERSION")
 
     def _check_stamp(self) -> None:
         stamp = self.path / "VERSION"

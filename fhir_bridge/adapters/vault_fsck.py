@@ -31,6 +31,8 @@ from fhir_bridge.lines.checking import Finding
 from ledger_core import MerkleBatch
 
 ChartKeys = Callable[[str], bytes | None]
+Roots = Collection[bytes] | Callable[[], Collection[bytes]]
+Heads = Mapping[int, bytes] | Callable[[], Mapping[int, bytes]]
 _MAX_FILE_FINDINGS = 20
 _COMMITMENTS = """
 SELECT batch, 'records ' || chart || '/' || id || '/' || version, commitment FROM records
@@ -43,16 +45,18 @@ def check(
     path: Path,
     mac_key: bytes,
     *,
-    anchored_roots: Collection[bytes] | None = None,
-    key_store_heads: Mapping[int, bytes] | None = None,
+    anchored_roots: Roots | None = None,
+    key_store_heads: Heads | None = None,
     chart_keys: ChartKeys | None = None,
 ) -> Iterator[Finding]:
     """Yield a finding for everything in a vault that is not as it was committed.
 
     Args:
         mac_key: The key the vault is opened with.
-        anchored_roots: Roots of all batches this node has on the ledger; None leaves the ledger out.
-        key_store_heads: Heads of the key store's journal by number; None leaves the key store out.
+        anchored_roots: Roots of all batches this node has on the ledger; None leaves the ledger out. Beside a
+            running service give a function: it is called before and after the snapshot is taken.
+        key_store_heads: Heads of the key store's journal by number; None leaves the key store out. Beside a
+            running service give a function: it is called after the snapshot is taken.
         chart_keys: Gives a chart's key, None for an erased chart; if given, every envelope of a record is opened.
 
     Raises:
@@ -61,17 +65,21 @@ def check(
     connection = connect_for_checking(path, WHAT)
     with closing(connection):
         check_stamp(connection, path, what=WHAT, version=VERSION)
+        before = anchored_roots() if callable(anchored_roots) else anchored_roots
         try:
             with snapshot(connection):
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                after = anchored_roots() if callable(anchored_roots) else anchored_roots
+                heads = key_store_heads() if callable(key_store_heads) else key_store_heads
                 yield from _check_file(connection)
                 journal = JournalCheck(connection, mac_key, TABLES)
                 yield from journal.run()
                 yield from _check_batches(connection, journal.heads)
                 yield from _check_leaves(connection)
-                if anchored_roots is not None:
-                    yield from _check_ledger(connection, anchored_roots)
-                if key_store_heads is not None:
-                    yield from _check_key_store(journal, key_store_heads)
+                if before is not None and after is not None:
+                    yield from _check_ledger(connection, before, after)
+                if heads is not None:
+                    yield from _check_key_store(journal, heads)
                 if chart_keys is not None:
                     yield from check_charts(connection, chart_keys)
         except sqlite3.DatabaseError:
@@ -112,16 +120,19 @@ def _check_leaves(connection: sqlite3.Connection) -> Iterator[Finding]:
                 yield Finding(place, f"its commitment is not in batch {number}")
 
 
-def _check_ledger(connection: sqlite3.Connection, anchored: Collection[bytes]) -> Iterator[Finding]:
+def _check_ledger(
+    connection: sqlite3.Connection, before: Collection[bytes], after: Collection[bytes]
+) -> Iterator[Finding]:
+    """Check that what the vault says was anchored is there now, and that it holds what was there before."""
     held: set[bytes] = set()
     rows = connection.execute("SELECT number, root, height FROM batches LEFT JOIN anchors USING (number) ORDER BY 1")
     for number, root, height in rows:
         held.add(root)
-        if height is not None and root not in anchored:
+        if height is not None and root not in after:
             yield Finding(
                 f"batches {number}", f"marked as anchored at height {height}, but the ledger has no such root"
             )
-    for root in sorted(set(anchored) - held):
+    for root in sorted(set(before) - held):
         yield Finding(WHAT, f"older than the ledger: it lacks the anchored batch {root.hex()}")
 
 

@@ -1,8 +1,10 @@
 """The pure rooms in worker processes, or in a thread of this one.
 
 A worker that dies (killed, out of memory) is replaced and its messages are
-done again; the rooms are pure, so doing them twice changes nothing. Workers
-end with their parent, however it ends.
+done again; the rooms are pure, so doing them twice changes nothing. A message
+whose workers keep dying is done once more alone: if that worker dies too, it is
+this message, which is refused so that its neighbours go on. Workers end with
+their parent, however it ends.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from fhir_bridge.errors import Unavailable
+from fhir_bridge.errors import Issue, RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.pure import process
 from fhir_bridge.model.ingest import Processed, Received, SourceContext
 
-_ATTEMPTS = 3
+_ATTEMPTS = 2
+_DEADLY = Issue("error", "too-costly", "processing this message ends the process that does it")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,23 +45,46 @@ class InlineRooms:
 class WorkerRooms:
     """The pure rooms in ``workers`` processes, started when first needed."""
 
+    work = staticmethod(process)
+
     def __init__(self, workers: int, limits: Limits) -> None:
         self._workers = workers
         self._limits = limits
         self._pool: ProcessPoolExecutor | None = None
+        self._alone = asyncio.Lock()
 
     async def process(self, received: Received, source: SourceContext) -> Processed:
-        """See :class:`fhir_bridge.ports.rooms.Rooms`."""
-        loop = asyncio.get_running_loop()
+        """See :class:`fhir_bridge.ports.rooms.Rooms`.
+
+        Raises:
+            RecordRefused: Doing this message alone ended the worker that did nothing else.
+        """
         for _ in range(_ATTEMPTS):
             pool = self._started()
             try:
-                return await loop.run_in_executor(pool, process, received, source, self._limits)
+                return await self._run(pool, received, source)
             except BrokenProcessPool:
                 if self._pool is pool:
                     self._pool = None
                     pool.shutdown(wait=False, cancel_futures=True)
-        raise Unavailable("worker processes end as soon as they start")
+        async with self._alone:
+            return await self._process_alone(received, source)
+
+    async def _process_alone(self, received: Received, source: SourceContext) -> Processed:
+        pool = _pool(1)
+        try:
+            await asyncio.get_running_loop().run_in_executor(pool, os.getpid)
+        except BrokenProcessPool as ended:
+            raise Unavailable("worker processes end as soon as they start") from ended
+        try:
+            return await self._run(pool, received, source)
+        except BrokenProcessPool as ended:
+            raise RecordRefused([_DEADLY]) from ended
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, pool: ProcessPoolExecutor, received: Received, source: SourceContext) -> Processed:
+        return await asyncio.get_running_loop().run_in_executor(pool, self.work, received, source, self._limits)
 
     async def close(self) -> None:
         """Stop the workers once they have finished what they hold."""
@@ -68,13 +94,17 @@ class WorkerRooms:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_end_with_parent,
-                initargs=(os.getpid(),),
-            )
+            self._pool = _pool(self._workers)
         return self._pool
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_end_with_parent,
+        initargs=(os.getpid(),),
+    )
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,0 +1,139 @@
+"""The data directory and its backups: who may read them, who holds them, and what a restored one knows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fhir_bridge.adapters.datadir import DataDirectory
+from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
+from fhir_bridge.wiring import check, open_bridge, restore
+from tests.support.bridge_world import World, fresh, observation, patient, running
+
+
+def _open_to_others(folder: Path) -> list[str]:
+    return [
+        str(path.relative_to(folder))
+        for path in [folder, *folder.rglob("*")]
+        if stat.S_IMODE(path.stat().st_mode) & 0o077
+    ]
+
+
+async def _feed(world: World, stop: asyncio.Event) -> int:
+    number = 0
+    while not stop.is_set():
+        await asyncio.gather(
+            *(world.send(observation(f"o{number + n}", "p1", id=f"o{number + n}")) for n in range(4))
+        )
+        number += 4
+    return number
+
+
+async def test_nothing_in_the_directory_or_its_backup_is_open_to_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        data = tmp_path / "new"
+        async with running(data) as world:
+            given = {"name": "northgate", "fhir_version": "R4"}
+            pack = str(Path(__file__).resolve().parents[3] / "mappings" / "northgate")
+            await world.control.post("/institutions", json=given | {"ruleset_dir": pack})
+            await world.send(patient("p1"))
+            await world.enrol("p1")
+            answer = await world.control.post("/backup", json={"to": str(tmp_path / "backup")})
+            assert answer.status_code == 200
+            assert _open_to_others(data) == []
+        assert _open_to_others(data) == []
+        assert _open_to_others(tmp_path / "backup") == []
+    finally:
+        os.umask(before)
+
+
+async def test_a_backup_made_under_load_restores_to_a_sound_directory_that_takes_more(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        stop = asyncio.Event()
+        feeding = asyncio.create_task(_feed(world, stop))
+        await asyncio.sleep(0.2)
+        answer = await world.control.post("/backup", json={"to": str(tmp_path / "backup")})
+        assert answer.status_code == 200, answer.text
+        stop.set()
+        sent = await feeding
+    assert sent > 4
+    made = answer.json()
+    restored = tmp_path / "restored"
+    restore(Path(made["vault"]), Path(made["keys"]), restored)
+    async with running(restored) as world:
+        assert await world.findings() == []
+        who, asked = await world.token(), await world.patient_id("p1")
+        held = await world.timeline(who, asked)
+        summary = await world.send(observation("later", "p1"))
+        assert summary["outcomes"] == {"201": 1}
+        assert len(await world.timeline(who, asked)) == len(held) + 1
+        repeated = await world.send(observation("o0", "p1"))
+        assert repeated["outcomes"] == {"200": 1}
+    assert [each for each in check(restored, deep=True) if hasattr(each, "place")] == []
+
+
+async def test_a_check_beside_a_busy_server_finds_nothing(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        stop = asyncio.Event()
+        feeding = asyncio.create_task(_feed(world, stop))
+        for _ in range(5):
+            assert await world.findings(deep=False) == []
+        stop.set()
+        await feeding
+
+
+async def test_restoring_needs_an_empty_place_and_both_folders(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        await world.control.post("/backup", json={"to": str(tmp_path / "b")})
+        again = await world.control.post("/backup", json={"to": str(tmp_path / "b")})
+        assert again.status_code == 400
+    vault, keys = tmp_path / "b" / "vault", tmp_path / "b" / "keys"
+    with pytest.raises(SetupWrong, match="not empty"):
+        restore(vault, keys, data)
+    with pytest.raises(SetupWrong, match="missing"):
+        restore(keys, vault, tmp_path / "new")
+    assert not (vault / "keys.db").exists()
+    assert not (keys / "vault.db").exists()
+
+
+async def test_one_process_at_a_time(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with running(data):
+        with pytest.raises(DataDirectoryInUse):
+            async with open_bridge(data, workers=0):
+                pass
+    async with running(data) as world:
+        assert (await world.http.get("/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize("stamp", ["2", "10", "", "x"])
+def test_another_stamp_is_refused_and_nothing_is_touched(tmp_path: Path, stamp: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "VERSION").write_text(stamp)
+    with pytest.raises(SetupWrong):
+        DataDirectory(data)
+    assert sorted(path.name for path in data.iterdir()) == ["VERSION"]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("x")
+    with pytest.raises(SetupWrong, match="no fhir-bridge data"):
+        DataDirectory(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.doc"]
+
+
+def test_a_directory_whose_making_was_cut_short_can_be_begun_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / ".VERSION").write_text("")
+    DataDirectory(data).close()
+    assert (data / "VERSION").read_text() == "1\n"
