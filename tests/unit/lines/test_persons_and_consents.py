@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.support.bridge_world import World, consent, fresh, observation, patient, running
 
@@ -16,13 +17,13 @@ async def _two_hospitals(world: World) -> None:
     await world.send(observation("o2", "h1"), "harbor")
 
 
-async def _permit(world: World, agent: dict[str, str], **more: object) -> dict[str, object]:
+async def _permit(world: World, agent: dict[str, str], **more: Any) -> dict[str, Any]:
     canonical = await world.patient_id("p1")
     named = f"Organization/{await world.organization('northgate')}"
     body = consent(f"Patient/{canonical}", permit=named, **more)
     answer = await world.http.put("/fhir/Consent/mine", json=body | {"id": "mine"}, headers=agent)
     assert answer.status_code in (200, 201), answer.text
-    stored: dict[str, object] = answer.json()
+    stored: dict[str, Any] = answer.json()
     return stored
 
 
@@ -142,7 +143,7 @@ async def test_an_agents_update_with_a_stale_version_is_refused(tmp_path: Path) 
         agent = await world.enrol("p1")
         first = await _permit(world, agent)
         second = await _permit(world, agent, status="inactive")
-        version = first["meta"]["versionId"]  # type: ignore[index]
+        version = first["meta"]["versionId"]
         body = json.dumps(second | {"id": "mine", "status": "active"})
         stale = await world.http.put(
             "/fhir/Consent/mine", content=body, headers=agent | {"If-Match": f'W/"{version}"'}
@@ -167,4 +168,4 @@ async def test_an_institutions_ids_never_reach_what_an_agent_wrote(tmp_path: Pat
             put = await world.http.put(f"/fhir/Consent/{known}", json=body, headers=who)
             assert put.status_code == 201
         now = (await world.http.get("/fhir/Consent/mine", headers=agent)).json()
-        assert (now["id"], now["meta"]["versionId"]) == (canonical, stored["meta"]["versionId"])  # type: ignore[index]
+        assert (now["id"], now["meta"]["versionId"]) == (canonical, stored["meta"]["versionId"])
