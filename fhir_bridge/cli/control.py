@@ -86,8 +86,12 @@ class Refused(Failure):
 
 
 @asynccontextmanager
-async def open_control(data: Path) -> AsyncIterator[Control]:
+async def open_control(data: Path, *, port: int | None = None) -> AsyncIterator[Control]:
     """Open the control API of a data directory, which the caller has checked.
+
+    Args:
+        data: The directory.
+        port: Port that the service is to think it listens on when it runs in this process.
 
     Raises:
         SetupWrong: Another process holds the directory and does not answer.
@@ -101,7 +105,7 @@ async def open_control(data: Path) -> AsyncIterator[Control]:
     # Loads the whole service: only when there is none to speak to.
     from fhir_bridge.wiring import open_bridge
 
-    async with open_bridge(data) as bridge:
+    async with open_bridge(data, port=port) as bridge:
         # The service's own answer to a fault of its own (500) tells more than the exception would.
         control = httpx.ASGITransport(app=bridge.control, raise_app_exceptions=False)
         public = httpx.ASGITransport(app=bridge.http, raise_app_exceptions=False)

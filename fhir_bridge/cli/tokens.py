@@ -43,9 +43,17 @@ def token(
 async def _sign_in(data: Path, institution: str | None, patient: str | None, extras: Mapping[str, str]) -> str:
     from fhir_bridge.cli.control import open_control
 
-    async with open_control(data) as control:
+    async with open_control(data, port=_served_port(data)) as control:
         path = await _credentials_file(control, data, institution, patient)
         return await _request(control, _read(path), extras)
+
+
+def _served_port(data: Path) -> int | None:
+    """Return the port that credentials name: an assertion is good for one token endpoint only."""
+    for path in sorted((data / "credentials").glob("*.json")):
+        url: str = _read(path)["token_url"]
+        return urlsplit(url).port
+    return None
 
 
 async def _credentials_file(control: Control, data: Path, institution: str | None, patient: str | None) -> Path:
