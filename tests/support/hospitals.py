@@ -87,9 +87,9 @@ def harbor_values() -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def sent_resources(hospital: str) -> dict[tuple[str, str], list[bytes]]:
-    """Return every resource sent, exactly, by (type, local id); several when it was sent several times."""
-    found: dict[tuple[str, str], list[bytes]] = {}
+def sent_resources(hospital: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return every resource sent, numbers as text, by (type, local id); several when it was sent several times."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in _lines(hospital):
         for entry in json.loads(line, parse_float=Number, parse_int=Number)["entry"]:
             resource = entry["resource"]
