@@ -19,7 +19,7 @@ from fhir_bridge.errors import BridgeError
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.notary import ANCHOR_SIGNER, AUDIT_SIGNER
 from fhir_bridge.ports.keys import KeyKind, Keyring
-from ledger_core import AccessHead, Anchor, Identity, Join, LedgerError, read_transactions, run_fsck
+from ledger_core import AccessHead, Anchor, Identity, Join, LedgerError, Rotate, read_transactions, run_fsck
 
 Found = Iterator[Finding | Progress]
 
@@ -65,14 +65,19 @@ def _keys(data: Path, keyring: Keyring) -> Iterator[Finding]:
 
 def _identities(data: Path, keyring: Keyring) -> Iterator[Finding]:
     """Check that the keys with which this node's members joined the ledger are still in its keyring."""
+    members: dict[bytes, str] = {}
     for transaction in read_transactions(data / "ledger" / "ledger.db"):
         payload = transaction.payload
         if isinstance(payload, Join):
-            file = f"identity-{quote(payload.name, safe='')}"
-            if not (data / "keys" / "keyring" / file).exists():
-                yield Finding(f"keyring {file}", "missing: a member joined the ledger with it")
-            elif Identity.from_private_bytes(keyring.identity(payload.name)).public != payload.key:
-                yield Finding(f"keyring {file}", "another key than the one the member joined the ledger with")
+            members[payload.key] = payload.name
+        elif isinstance(payload, Rotate) and transaction.signer in members:
+            members[payload.key] = members.pop(transaction.signer)
+    for public, name in members.items():
+        file = f"identity-{quote(name, safe='')}"
+        if not (data / "keys" / "keyring" / file).exists():
+            yield Finding(f"keyring {file}", "missing: a member joined the ledger with it")
+        elif Identity.from_private_bytes(keyring.identity(name)).public != public:
+            yield Finding(f"keyring {file}", "another key than the one the member joined the ledger with")
 
 
 def _vault(data: Path, keyring: Keyring, deep: bool) -> Iterator[Finding]:
