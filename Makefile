@@ -55,6 +55,9 @@ test: env kafka ## Everything, real Kafka included
 bench: env ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
 
+soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
+	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v
+
 lock: ## Renew the hash-locked requirements (needs uv)
 	tools/lock
 

@@ -6,6 +6,7 @@ machine. Linux only: /proc is the source.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -113,6 +114,18 @@ def sync_calls(pid: int, work: Callable[[], object]) -> dict[str, int] | None:
     return {name: int(match[1]) if match else 0 for name, match in found.items()}
 
 
+def loop_ms() -> float:
+    """Time a fixed piece of work of one core: how fast this machine is just now, to compare runs by."""
+    best = float("inf")
+    for _ in range(5):
+        started = time.thread_time()
+        digest = b""
+        for number in range(20_000):
+            digest = hashlib.sha256(digest + number.to_bytes(8, "big")).digest()
+        best = min(best, time.thread_time() - started)
+    return round(best * 1000, 2)
+
+
 def machine() -> dict[str, object]:
     """Describe the machine and the settings in use, as far as they bear on the numbers."""
     ingest, answer = IngestSettings(), AnswerSettings()
@@ -120,6 +133,7 @@ def machine() -> dict[str, object]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "load_average": [round(load, 1) for load in os.getloadavg()],
+        "loop_ms": loop_ms(),
         "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -32,12 +32,18 @@ def main() -> int:
     options = _options()
     parts = options.only.split(",") if options.only else _PARTS
     results: dict[str, Figures] = {}
-    started = time.time()
+    before, started = machine(), time.time()
     for name, measure in _plan(options.quick, results).items():
         if name in parts:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             results |= measure()
-    report = {"machine": machine(), "quick": options.quick, "seconds": round(time.time() - started), **results}
+    report = {
+        "machine": before,
+        "after": _state(),
+        "quick": options.quick,
+        "seconds": round(time.time() - started),
+        **results,
+    }
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
     _print(report)
@@ -62,6 +68,12 @@ def middle(runs: Sequence[Figures]) -> Figures:
     wanted = median(run["resources_per_s"] for run in runs)  # type: ignore[type-var]
     chosen = next(run for run in runs if run["resources_per_s"] == wanted)
     return chosen | {"rates_of_all_runs": ", ".join(str(run["resources_per_s"]) for run in runs)}
+
+
+def _state() -> dict[str, object]:
+    """Return what tells whether the machine was left alone: load and speed at the end."""
+    now = machine()
+    return {name: now[name] for name in ("load_average", "loop_ms")}
 
 
 def _half(results: Mapping[str, Figures]) -> float:
