@@ -6,6 +6,8 @@ docs/settings.md is generated from here.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -33,6 +35,11 @@ class AnswerSettings(BaseSettings):
 
     index_max_rows: int = Field(
         400_000, ge=1_000, description="Decrypted index rows held in memory, all charts together."
+    )
+    own_records: Literal["open", "closed-by-provision", "closed-by-any"] = Field(
+        "open",
+        description="What a patient's denial closes to the institution that wrote it itself: nothing (open), what a "
+        "provision denies, or also what a base rule denies.",
     )
     page_default: int = Field(20, ge=1, le=1_000, description="Entries of a search page when _count is absent.")
     page_max: int = Field(1_000, ge=1, le=10_000, description="Largest _count that is honoured.")

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ from fhir_bridge.adapters.vault_sqlite import SqliteVault
 from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.http.app import create_app
-from fhir_bridge.http.control import create_control
+from fhir_bridge.http.control import create_control, lines_of
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.audit import AuditLine
@@ -63,7 +64,7 @@ from fhir_bridge.ports.rooms import Rooms
 from fhir_bridge.settings import AccessSettings, AnswerSettings, AuditSettings, IngestSettings, ServiceSettings
 from ledger_core import Genesis, Identity, Ledger, export_ledger, open_ledger
 
-__all__ = ["Bridge", "check", "open_bridge", "restore", "serve"]
+__all__ = ["Bridge", "check", "check_lines", "open_bridge", "restore", "serve"]
 
 DEFAULT_PORT = 8080
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -255,6 +256,11 @@ def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> I
     return check_everything(data, keyring, deep, checkpoint)
 
 
+def check_lines(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[bytes]:
+    """As :func:`check`, in the lines that the control socket gives."""
+    return lines_of(check(data, deep=deep, checkpoint=checkpoint))
+
+
 def serve(data: Path, port: int, kafka: str | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code."""
     telemetry.configure(ServiceSettings().log_level)
@@ -269,14 +275,11 @@ async def _serve(data: Path, port: int, kafka: str | None) -> int:
         loop.add_signal_handler(name, stopping.set)
     async with open_bridge(data, port=port, kafka=kafka) as bridge:
         _spare_the_collector()
-        socket = data / "control.sock"
-        socket.unlink(missing_ok=True)
         public = _Server(uvicorn.Config(bridge.http, host=host, port=port, **_UVICORN))
-        with _umask(0o177):
-            control = _Server(uvicorn.Config(bridge.control, uds=str(socket), **_UVICORN))
-            tasks = [asyncio.create_task(control.serve())]
-            await _started(control, tasks[0])
-        socket.chmod(0o600)
+        control = _Server(uvicorn.Config(bridge.control, **_UVICORN))
+        listening = _owners_socket(data)
+        tasks = [asyncio.create_task(control.serve(sockets=[listening]))]
+        await _started(control, tasks[0])
         tasks.append(asyncio.create_task(public.serve()))
         await _started(public, tasks[1])
         telemetry.logger("serve").info("serving", port=port, bus="kafka" if kafka else "spool")
@@ -288,7 +291,7 @@ async def _serve(data: Path, port: int, kafka: str | None) -> int:
         for each in waiting:
             each.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        socket.unlink(missing_ok=True)
+        (data / "control.sock").unlink(missing_ok=True)
     telemetry.logger("serve").info("drained" if bridge.standing.is_sound else "stopped after a failure")
     return 0 if bridge.standing.is_sound else 1
 
@@ -326,6 +329,24 @@ async def _started(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
             await task
             raise SystemExit(2)
         await asyncio.sleep(0.01)
+
+
+def _owners_socket(data: Path) -> socket.socket:
+    """Listen on ``control.sock``, which only its owner may open.
+
+    A path beyond the 107 bytes that the system takes is reached through a descriptor of its directory.
+    """
+    path = data / "control.sock"
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with _umask(0o177):
+            listening.bind(f"/proc/self/fd/{directory}/control.sock")
+    finally:
+        os.close(directory)
+    listening.listen(128)
+    return listening
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +16,22 @@ from fhir_bridge.cli.options import AsJson, Data, data_directory
 
 
 def fsck(
-    deep: Annotated[bool, typer.Option("--deep", help="Also open every envelope and rebuild the ledger.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also open every envelope.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="A checkpoint kept elsewhere; finds a ledger rolled back as a whole."),
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare everything stored with the ledger; name the place of what disagrees. Exit code 1 if anything does."""
-    findings, done = asyncio.run(_fsck(data_directory(data), deep))
+    """Compare everything stored with the ledger; name the place of what disagrees. Exit code 1 if anything does.
+
+    Works whether a service runs or not, and on files that no service could open any more.
+    """
+    if checkpoint is not None and not checkpoint.is_file():
+        raise Failure(f"{checkpoint} is not a file", exit_code=SETUP)
+    note = None if checkpoint is None else checkpoint.read_text()
+    findings, done = asyncio.run(_fsck(data_directory(data), deep, note))
     if as_json:
         screen.print_json({"findings": findings, **done})
     else:
@@ -64,19 +75,32 @@ def restore(
     print(f"restored into {directory} (check it: fhir-bridge fsck --deep --data {directory})")
 
 
-async def _fsck(data: Path, deep: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    from fhir_bridge.cli.control import open_control
-
+async def _fsck(data: Path, deep: bool, checkpoint: str | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     findings: list[dict[str, Any]] = []
     done: dict[str, Any] | None = None
     with screen.metered("fsck", None) as meter:
-        async with open_control(data) as control:
-            async for line in control.lines("/fsck", {"deep": deep}):
-                event = json.loads(line)
-                if "finding" in event:
-                    findings.append(event["finding"])
-                done = event.get("done", done)
-                meter.advance(1, str(event.get("progress", "")))
+        async for event in _events(data, deep, checkpoint):
+            if "finding" in event:
+                findings.append(event["finding"])
+            done = event.get("done", done)
+            meter.advance(1, str(event.get("progress", "")))
     if done is None:
         raise Failure("the check broke off before its end (look at the service's log and start it again)")
     return findings, done
+
+
+async def _events(data: Path, deep: bool, checkpoint: str | None) -> AsyncIterator[dict[str, Any]]:
+    """Let the running service check, which holds the keyring's passphrase; without one, check the files here."""
+    from fhir_bridge.cli.control import open_control, reachable_socket
+
+    with reachable_socket(data / "control.sock") as path:
+        is_served = path is not None
+    if is_served:
+        async with open_control(data) as control:
+            async for line in control.lines("/fsck", {"deep": deep, "checkpoint": checkpoint}):
+                yield json.loads(line)
+        return
+    from fhir_bridge.wiring import check_lines
+
+    for found in check_lines(data, deep=deep, checkpoint=checkpoint):
+        yield json.loads(found)

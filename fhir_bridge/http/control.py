@@ -22,7 +22,7 @@ from fhir_bridge.lines.letters import QUARANTINED
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.model.ingest import Processed
 
-Check = Callable[[bool], Iterator[Finding | Progress]]
+Check = Callable[[bool, str | None], Iterator[Finding | Progress]]
 Export = Callable[[], Iterable[str]]
 Backup = Callable[[Path], Any]
 
@@ -111,7 +111,9 @@ def create_control(
     @app.post("/fsck")
     async def fsck(request: Request) -> StreamingResponse:
         given = await _object(request)
-        return StreamingResponse(_lines(check(bool(given.get("deep", False)))), media_type="application/x-ndjson")
+        note = given.get("checkpoint")
+        found = check(bool(given.get("deep", False)), note if isinstance(note, str) else None)
+        return StreamingResponse(lines_of(found), media_type="application/x-ndjson")
 
     @app.post("/backup")
     async def make_backup(request: Request) -> JSONResponse:
@@ -120,7 +122,8 @@ def create_control(
     return app
 
 
-def _lines(found: Iterator[Finding | Progress]) -> Iterator[bytes]:
+def lines_of(found: Iterator[Finding | Progress]) -> Iterator[bytes]:
+    """Return a check as NDJSON: ``progress`` and ``finding`` as they come, ``done`` with the count at the end."""
     findings = 0
     for item in found:
         if isinstance(item, Finding):

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from urllib.parse import urlencode
 
+from fhir_bridge.consent import OwnRecords
 from fhir_bridge.errors import Issue, KeyMissing, NotFound, NotPermitted
 from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.fhir.outcome import operation_outcome
@@ -87,7 +88,14 @@ class AnswerLine:
         self._randomness = randomness
         self._settings = settings
         self._base = f"{base_url}/fhir"
-        self._people = People(vault=vault, registry=registry, book=book, grant=grant, base_url=base_url)
+        self._people = People(
+            vault=vault,
+            registry=registry,
+            book=book,
+            grant=grant,
+            own_records=OwnRecords(settings.own_records),
+            base_url=base_url,
+        )
         self._evidence = Evidence(vault=vault, registry=registry, notary=notary)
 
     # --- one record

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
-from fhir_bridge.consent import ChartFacts, ConsentList, decide, permitted_view
+from fhir_bridge.consent import ChartFacts, ConsentList, OwnRecords, decide, permitted_view
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.lines.agents import AGENT
 from fhir_bridge.lines.charts import ChartBook
@@ -40,11 +40,21 @@ class Sight:
 class People:
     """Finds charts and opens views on them."""
 
-    def __init__(self, *, vault: Vault, registry: Registry, book: ChartBook, grant: GrantLine, base_url: str) -> None:
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        registry: Registry,
+        book: ChartBook,
+        grant: GrantLine,
+        own_records: OwnRecords,
+        base_url: str,
+    ) -> None:
         self._vault = vault
         self._registry = registry
         self._book = book
         self._grant = grant
+        self._own_records = own_records
         self._base_url = base_url
 
     def ids(self, who: Requester, type_name: str, record_id: str) -> tuple[str, ...]:
@@ -113,7 +123,7 @@ class People:
         self, who: Requester, chart: ChartRef, patients: frozenset[str], rows: Sequence[IndexRow], instant: datetime
     ) -> Decision:
         lists = self._grant.lists(chart)
-        facts = ChartFacts(chart, patients, rows, base_url=f"{self._base_url}/fhir")
+        facts = ChartFacts(chart, patients, rows, self._own_records, f"{self._base_url}/fhir")
         if not lists.is_sound and who.patient is None:
             return Decision(chart.chart, _nothing, lists.height, "fail-closed", instant)
         owner = None if lists.owner is None else _of_person(lists.owner, patients)

@@ -271,7 +271,7 @@ def test_fsck_with_findings_names_the_places_and_fails(service: Service, capsys:
     service.answer = lambda call: (200, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     assert main(["fsck", "--deep", "--data", str(service.data)]) == 1
     assert capsys.readouterr().out == "records 7: changed\nchecked: 1 disagreements\n"
-    assert service.calls[0].json == {"deep": True}
+    assert service.calls[0].json == {"deep": True, "checkpoint": None}
 
 
 def test_fsck_that_breaks_off_is_never_a_clean_bill(service: Service, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.bridge_world import bundle, consent, fresh, observation, patient, running
+
+
+@pytest.fixture(autouse=True)
+def _a_denial_closes_own_records_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the three network policies the one under which a hospital's own view shows that its denial is in force."""
+    monkeypatch.setenv("FHIR_BRIDGE_ANSWER_OWN_RECORDS", "closed-by-provision")
 
 
 async def test_a_denial_by_feed_holds_before_enrolment_after_it_and_after_every_link(tmp_path: Path) -> None:
