@@ -47,6 +47,7 @@ class BusReader:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._end_reading()
         await self._acknowledge()
         await self._bus.close()
 
@@ -101,6 +102,9 @@ class BusReader:
                     self._put_on_line(message)
             except Unavailable as error:
                 self.is_reading = False
+                if not self._ingest.is_standing:
+                    self._end_reading()
+                    return
                 _log.error("bus unavailable", code=error.code)
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -143,6 +147,8 @@ class BusReader:
 
     def _finished(self, position: Position, future: asyncio.Future[Anchored]) -> None:
         if future.cancelled() or future.exception() is not None:
+            # The line answers every message that came by bus, unless it has stopped for good.
+            self._end_reading()
             return
         waiting = self._waiting.pop(position, None)
         if waiting is not None and not waiting.done():

@@ -6,7 +6,8 @@ accepted. Opened charts are bounded in number of rows and dropped at erasure.
 
 Invariants:
     * a chart is read from the vault at most once while it is held here;
-    * rows of a batch above ``visible_batch`` are never shown to a reader.
+    * rows of a batch above ``visible_batch`` are never shown to a reader;
+    * a chart that the writer has ``in_use`` is not dropped, or a reader could load it without what is being written.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class ChartBook:
         self._charts: OrderedDict[str, OpenChart] = OrderedDict()
         self._loading: dict[str, asyncio.Task[OpenChart]] = {}
         self.visible_batch = -1
+        self.in_use: set[str] = set()
 
     async def open(self, chart: str, key: bytes) -> OpenChart:
         """Return a chart's rows, read and decrypted if they are not held.
@@ -82,10 +84,13 @@ class ChartBook:
         self._held_rows += len(rows)
 
     def trim(self) -> None:
-        """Drop charts beyond the bound; called between commits, when none is in use by the writer."""
-        while self._held_rows > self._max_rows and len(self._charts) > 1:
-            _, dropped = self._charts.popitem(last=False)
-            self._held_rows -= len(dropped.rows)
+        """Drop charts beyond the bound, the least recently used first."""
+        if self._held_rows <= self._max_rows:
+            return
+        for chart in [each for each in self._charts if each not in self.in_use][:-1]:
+            if self._held_rows <= self._max_rows:
+                return
+            self.forget(chart)
 
     def forget(self, chart: str) -> None:
         """Drop one chart, as erasure demands."""
@@ -99,6 +104,7 @@ class ChartBook:
             opened.add(segment.batch, open_segment(key, segment))
         self._charts[chart] = opened
         self._held_rows += len(opened.rows)
+        self.trim()
         return opened
 
 

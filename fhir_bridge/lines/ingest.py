@@ -121,6 +121,7 @@ class IngestLine:
         self._randomness = randomness
         self._settings = settings
         self._standing = standing
+        self._has_stopped = False
         self._open: set[asyncio.Future[Anchored]] = set()
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._waiting_bytes = self._waiting_jobs = 0
@@ -155,6 +156,8 @@ class IngestLine:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._has_stopped = True
+            self._abandon()
 
     def _abandon(self) -> None:
         """Tell everybody who waits that the line stands still; what came by bus stays on the bus."""
@@ -166,6 +169,11 @@ class IngestLine:
     def is_full(self) -> bool:
         """True while the messages waiting exceed the queue's bytes; buses pause, HTTP answers 503."""
         return self._waiting_bytes >= self._settings.queue_max_bytes
+
+    @property
+    def is_standing(self) -> bool:
+        """False once the line has stopped for good; what it held is answered or still on its bus."""
+        return self._standing.is_sound and not self._has_stopped
 
     def submit(self, received: Received, again: Again | None = None) -> asyncio.Future[Anchored]:
         """Put a message on the line; the future holds what became of it.
@@ -183,7 +191,7 @@ class IngestLine:
     def _enqueue(
         self, received: Received, work: Callable[[], Coroutine[Any, Any, Processed]], again: Again | None = None
     ) -> asyncio.Future[Anchored]:
-        if not self._standing.is_sound:
+        if not self.is_standing:
             raise _stopped()
         self._weigh(1, len(received.body))
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
@@ -278,6 +286,7 @@ class IngestLine:
     async def _commit(self, jobs: list[_Job]) -> None:
         now = self._clock.now()
         charts: dict[str, OpenChart] = {}
+        self._book.in_use.clear()
         group = Layer(charts)
         for job in jobs:
             await self._stage(job, group, charts, now)
@@ -297,6 +306,7 @@ class IngestLine:
             for chart, added in rows.items():
                 self._book.added(chart, batch, added)
             self._last_batch = batch
+        self._book.in_use.clear()
         self._book.trim()
         self._count(jobs, sealed)
         await self._tell_consents(group)
@@ -356,8 +366,7 @@ class IngestLine:
             return Outcome(record.index, "204 No Content", record.type, record.id)
         if record.chart.chart not in ("", chart.chart) and _names_a_patient(record):
             raise Refused("409 Conflict", _MOVED)
-        if chart.chart not in charts:
-            charts[chart.chart] = await self._book.open(chart.chart, self._registry.chart_key(chart))
+        await self._hold(chart, charts)
         id_key = self._registry.id_key(chart.institution)
         if record.interaction.if_none_exist is not None:
             match = await self._existing(record, chart, layer, charts)
@@ -365,6 +374,12 @@ class IngestLine:
                 when = instant_of(match.last_updated_us)
                 return Outcome(record.index, "200 OK", match.type, match.id, match.version, when)
         return layer.take(record, chart, id_key, now)
+
+    async def _hold(self, chart: ChartRef, charts: dict[str, OpenChart]) -> None:
+        if chart.chart not in charts:
+            # Said before it is opened: a reader's load may trim the book in between.
+            self._book.in_use.add(chart.chart)
+            charts[chart.chart] = await self._book.open(chart.chart, self._registry.chart_key(chart))
 
     async def _existing(
         self, record: Normalized, chart: ChartRef, layer: Layer, charts: dict[str, OpenChart]
@@ -379,8 +394,7 @@ class IngestLine:
                 if home is not None:
                     homes[home.chart] = home
         for each in homes.values():
-            if each.chart not in charts:
-                charts[each.chart] = await self._book.open(each.chart, self._registry.chart_key(each))
+            await self._hold(each, charts)
         return match_among(record.type, identifier, layer, homes)
 
     async def _homes(self, records: Sequence[Normalized], layer: Layer) -> dict[str, ChartRef]:
@@ -489,7 +503,7 @@ class IngestLine:
 
 
 def _stopped() -> Unavailable:
-    return Unavailable("the service has stopped taking records; it must be restarted")
+    return Unavailable("the service has stopped taking records")
 
 
 def _restrictions(group: Layer) -> list[StagedRecord]:

@@ -104,3 +104,21 @@ async def test_a_consent_in_a_bundle_counts_like_one_sent_alone(tmp_path: Path) 
         summary = await world.send(sent)
         assert summary["outcomes"] == {"201": 2}
         assert await world.timeline(await world.token(), await world.patient_id("p1")) == []
+
+
+async def test_closing_answers_everybody_who_still_waits(tmp_path: Path) -> None:
+    """A message on its way when the service stops is answered or stays on its bus; closing waits for nothing else."""
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        agent, canonical = await world.enrol("p1"), await world.patient_id("p1")
+        wanted = consent(f"Patient/{canonical}", permit="Organization/x")
+        waiting = [
+            asyncio.create_task(world.http.post("/fhir/Consent", json=wanted, headers=agent)) for _ in range(4)
+        ]
+        feeding = [asyncio.create_task(world.control.post("/ingest?institution=northgate", json=wanted))]
+        await asyncio.sleep(0.05)
+        began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*waiting, *feeding, return_exceptions=True)
+    assert asyncio.get_running_loop().time() - began < 5
+    assert all(isinstance(each, BaseException) or each.status_code in (200, 201, 503) for each in answers)
