@@ -64,7 +64,7 @@ def _permit(service: Service, person: str, institution: str) -> str:
 
 def _criteria(service: Service, patient: str) -> dict[str, str]:
     """Return the code and the year of an Observation that this patient has."""
-    resources = service.entries(f"Observation?patient={patient}&_count=200", service.token(ASKER))
+    resources = service.entries("Observation", service.token(ASKER), patient=patient, _count="200")
     body = next(each for each in map(json.loads, resources) if "effectiveDateTime" in each)
     coding = body["code"]["coding"][0]
     return {"code": f"{coding['system']}|{coding['code']}", "year": body["effectiveDateTime"][:4]}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -32,21 +31,15 @@ def main() -> int:
     options = _options()
     parts = options.only.split(",") if options.only else _PARTS
     results: dict[str, Figures] = {}
-    before, started = machine(), time.time()
+    before = machine()
+    _print({"machine": before})
     for name, measure in _plan(options.quick, results).items():
         if name in parts:
-            print(f"measuring {name} ...", file=sys.stderr, flush=True)
-            results |= measure()
-    report = {
-        "machine": before,
-        "after": _state(),
-        "quick": options.quick,
-        "seconds": round(time.time() - started),
-        **results,
-    }
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
-    _print(report)
+            print(f"\nmeasuring {name} ...", file=sys.stderr, flush=True)
+            measured = measure()
+            _print(measured)
+            results |= measured
+            _save(Path(options.out), {"machine": before, "after": _state(), "quick": options.quick, **results})
     print(f"\nfigures as JSON: {options.out}")
     return 0
 
@@ -55,7 +48,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
     limit, runs, rounds = (200, 1, 15) if quick else (None, 3, 60)
     return {
         "ingest": lambda: {"ingest_spool": middle([feeding.by_spool(limit) for _ in range(runs)])},
-        "http": lambda: {"ingest_http": middle([feeding.by_http(limit) for _ in range(runs)])},
+        "http": lambda: {"ingest_http": feeding.by_http(limit)},
         "visible": lambda: {"arrival_to_visible": feeding.at_a_rate(_half(results), 200 if quick else 500)},
         "post": lambda: {"single_post": feeding.single_posts(rounds * 3)},
         "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
@@ -82,6 +75,12 @@ def _half(results: Mapping[str, Figures]) -> float:
     return float(measured) * _SHARE_OF_RATE if measured else 500.0
 
 
+def _save(path: Path, report: Mapping[str, object]) -> None:
+    """Write after every part, so that a part that fails takes nothing with it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
 def _print(report: Mapping[str, object]) -> None:
     for part, figures in report.items():
         if not isinstance(figures, dict):
@@ -89,7 +88,7 @@ def _print(report: Mapping[str, object]) -> None:
         print(f"\n{part}")
         for name, value in figures.items():
             aim = _AIMS.get(f"{part}.{name}")
-            print(f"  {name:36}{_shown(value):>14}" + (f"   aim: {aim}" if aim else ""))
+            print(f"  {name:36}{_shown(value):>14}" + (f"   aim: {aim}" if aim else ""), flush=True)
 
 
 def _shown(value: object) -> str:
