@@ -11,6 +11,7 @@ the requester may not see. Every question must get the same answer from both:
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,6 +146,9 @@ def _about_one(type_name: str, record_id: str, version: str) -> list[Question]:
 _FORM = (("Content-Type", "application/x-www-form-urlencoded"),)
 
 
+_OPAQUE = re.compile(rb"[a-z2-7]{32}|[a-z2-7]{20}")
+
+
 def _about_patient(patient: str) -> list[Question]:
     """Every interaction that names a patient."""
     observation = (
@@ -187,6 +191,19 @@ def test_conditional_writes_of_a_hidden_record_are_those_of_an_absent_one(worlds
             "/fhir/Patient", headers={**who, "Content-Type": "application/fhir+json", name: condition}, content=body
         )
         assert made.status_code == 201, value
+
+
+def test_a_record_about_a_hidden_patient_is_answered_as_one_about_an_absent_patient(worlds: Worlds) -> None:
+    """What is written goes to the writer's own chart either way; ids and versions differ because the local ids do."""
+    who = worlds.who(worlds.full)
+    hidden = next(record_id for type_name, record_id, _ in worlds.hidden if type_name == "Patient")
+    answers = []
+    for local_id, patient in (("about-one", hidden), ("about-two", ABSENT_ID)):
+        body = _about_patient(patient)[-1].body.replace(b'"about"', f'"{local_id}"'.encode())
+        got = ask(worlds.full, who, Question("PUT", f"Observation/{local_id}", body), patient, local_id)
+        answers.append((got.status, [name for name, _ in got.headers], _OPAQUE.sub(b"(opaque)", got.body)))
+    assert answers[0][0] == 201
+    assert answers[0] == answers[1]
 
 
 def test_an_identifier_of_another_hospital_finds_what_an_unknown_one_finds(worlds: Worlds) -> None:
