@@ -262,25 +262,30 @@ def check_lines(data: Path, *, deep: bool = False, checkpoint: str | None = None
 
 
 def serve(data: Path, port: int, kafka: str | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; return the exit code."""
-    telemetry.configure(ServiceSettings().log_level)
-    return asyncio.run(_serve(data, port, kafka))
+    """Serve until SIGTERM or SIGINT, then drain; return the exit code.
+
+    Raises:
+        SetupWrong: The address or the data directory cannot be used.
+    """
+    settings = ServiceSettings()
+    telemetry.configure(settings.log_level)
+    with _public_socket(settings.host, port) as listening:
+        return asyncio.run(_serve(data, listening, port, kafka))
 
 
-async def _serve(data: Path, port: int, kafka: str | None) -> int:
-    host = ServiceSettings().host
+async def _serve(data: Path, public_socket: socket.socket, port: int, kafka: str | None) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
     async with open_bridge(data, port=port, kafka=kafka) as bridge:
         _spare_the_collector()
-        public = _Server(uvicorn.Config(bridge.http, host=host, port=port, **_UVICORN))
+        public = _Server(uvicorn.Config(bridge.http, **_UVICORN))
         control = _Server(uvicorn.Config(bridge.control, **_UVICORN))
         listening = _owners_socket(data)
         tasks = [asyncio.create_task(control.serve(sockets=[listening]))]
         await _started(control, tasks[0])
-        tasks.append(asyncio.create_task(public.serve()))
+        tasks.append(asyncio.create_task(public.serve(sockets=[public_socket])))
         await _started(public, tasks[1])
         telemetry.logger("serve").info("serving", port=port, bus="kafka" if kafka else "spool")
         waiting = [asyncio.create_task(stopping.wait()), asyncio.create_task(bridge.standing.fallen())]
@@ -329,6 +334,19 @@ async def _started(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
             await task
             raise SystemExit(2)
         await asyncio.sleep(0.01)
+
+
+def _public_socket(host: str, port: int) -> socket.socket:
+    """Take the public address before anything is opened or made.
+
+    Raises:
+        SetupWrong: Another process listens there, or this one may not.
+    """
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except (OSError, OverflowError) as wrong:
+        reason = getattr(wrong, "strerror", None) or str(wrong)
+        raise SetupWrong(f"cannot listen on {host}:{port} ({reason}): choose another --port") from wrong
 
 
 def _owners_socket(data: Path) -> socket.socket:

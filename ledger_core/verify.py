@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = None if arguments.record is None else Path(arguments.record).read_bytes()
         policy_text = None if arguments.policy is None else Path(arguments.policy).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as cause:
-        print(f"cannot read input: {type(cause).__name__}", file=sys.stderr)
+        named = getattr(cause, "filename", None) or "a file"
+        print(f"cannot read {named}: {type(cause).__name__}", file=sys.stderr)
         return 3
     try:
         policy = None if policy_text is None else Policy.decode(policy_text)

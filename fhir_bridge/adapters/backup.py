@@ -33,7 +33,10 @@ async def make_backup(data: Path, target: Path) -> dict[str, str]:
         SetupWrong: The target holds something already.
         Unavailable: The server was never quiet for the millisecond that it takes; nothing was made.
     """
-    return await asyncio.to_thread(_make, data, target)
+    try:
+        return await asyncio.to_thread(_make, data, target)
+    except OSError as wrong:
+        raise SetupWrong(f"{target} cannot be written: {wrong.strerror or 'choose another folder'}") from wrong
 
 
 def restore(source: Path, keys: Path, data: Path) -> None:

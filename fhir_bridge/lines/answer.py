@@ -110,6 +110,8 @@ class AnswerLine:
         _require(who, type_name, "read")
         if type_name == "Provenance" and "-" in record_id:
             return await self._provenance_by_id(who, record_id)
+        if type_name == "AuditEvent" and who.patient is not None:
+            return await self._audit_event_by_id(who, who.patient, record_id)
         if type_name == "Organization":
             named = find_organizations(self._registry.institutions.values(), [("_id", record_id)])
             if named:
@@ -133,9 +135,7 @@ class AnswerLine:
             raise NotFound
         bodies = await self._bodies(found)
         link = f"{self._base}/{type_name}/{canonical}/_history"
-        body = render_history(
-            found, bodies, base_url=self._base, self_link=link, bundle_id=self._fresh_id(), timestamp=now
-        )
+        body = render_history(found, bodies, base_url=self._base, self_link=link)
         return Reply(200, body, _SECRET_CACHE)
 
     async def receipt(self, who: Requester, type_name: str, record_id: str, version: str | None) -> Reply:
@@ -211,7 +211,7 @@ class AnswerLine:
         if type_name == "Organization":
             named = find_organizations(self._registry.institutions.values(), params)
             if named:
-                return Reply(200, self._plain_searchset(type_name, params, named, now))
+                return Reply(200, self._plain_searchset(type_name, params, named))
         cursor = self._cursor(who, type_name, params)
         sight, criteria = await self._scope(who, type_name, params, now, cursor)
         result = search(
@@ -304,8 +304,6 @@ class AnswerLine:
             self_link=link,
             next_link=following,
             total=result.total,
-            bundle_id=self._fresh_id(),
-            timestamp=now,
         )
         return Reply(200, body, _SECRET_CACHE)
 
@@ -320,7 +318,19 @@ class AnswerLine:
         bodies = await self._audit.events(charts) if own else []
         empty = await self._people.view(who, [], instant=now)
         await self._audit.record(who, Interaction("search", "AuditEvent"), empty, (), now)
-        return Reply(200, self._plain_searchset("AuditEvent", params, bodies, now), _SECRET_CACHE)
+        return Reply(200, self._plain_searchset("AuditEvent", params, bodies), _SECRET_CACHE)
+
+    async def _audit_event_by_id(self, who: Requester, patient: str, event_id: str) -> Reply:
+        now = self._clock.now()
+        charts = self._people.person_of(who, patient)
+        named = b'"id":%b' % render(event_id)
+        # The id is the second member of what we wrote, so that no text further on can pass for it.
+        found = [event for event in await self._audit.events(charts) if named in event[:96]]
+        empty = await self._people.view(who, [], instant=now)
+        await self._audit.record(who, Interaction("read", "AuditEvent", event_id), empty, (), now)
+        if not found:
+            raise NotFound
+        return Reply(200, found[0], _SECRET_CACHE)
 
     async def _provenances(self, who: Requester, params: Params, now: datetime) -> Reply:
         targets = [value for name, value in params if name == "target"]
@@ -332,7 +342,7 @@ class AnswerLine:
         found = history(sight.view, type_name, canonical)
         await self._audit.record(who, Interaction("search", "Provenance"), sight, found[:1], now)
         bodies = [await self._evidence.provenance(each.chart, each.row) for each in found if not each.row.deleted]
-        return Reply(200, self._plain_searchset("Provenance", params, bodies, now), _SECRET_CACHE)
+        return Reply(200, self._plain_searchset("Provenance", params, bodies), _SECRET_CACHE)
 
     async def _provenance_by_id(self, who: Requester, provenance_id: str) -> Reply:
         """A Provenance id is ``<record id>-<version>``; it is seen by whoever may see that version."""
@@ -354,13 +364,13 @@ class AnswerLine:
             raise NotFound
         return Reply(200, await self._evidence.provenance(found.chart, found.row), _SECRET_CACHE)
 
-    def _plain_searchset(self, type_name: str, params: Params, bodies: Sequence[bytes], now: datetime) -> bytes:
+    def _plain_searchset(self, type_name: str, params: Params, bodies: Sequence[bytes]) -> bytes:
         link = f"{self._base}/{type_name}" + (f"?{urlencode(list(params))}" if params else "")
         entries = [
             b'{"fullUrl":%b,"resource":%b,"search":{"mode":"match"}}' % (self._full_url(body), body)
             for body in bodies
         ]
-        head = {"resourceType": "Bundle", "id": self._fresh_id(), "type": "searchset", "total": len(bodies)}
+        head = {"resourceType": "Bundle", "type": "searchset", "total": len(bodies)}
         start = render(head | {"link": [{"relation": "self", "url": link}]})
         return start if not entries else start[:-1] + b',"entry":[' + b",".join(entries) + b"]}"
 
@@ -402,9 +412,6 @@ class AnswerLine:
     def _cursor_key(self) -> bytes:
         name = KeyName(KeyKind.INSTITUTION, OPERATOR, "cursor")
         return self._keys.ensure([name])[name]
-
-    def _fresh_id(self) -> str:
-        return self._randomness.token(16).hex()
 
 
 def _require(who: Requester, type_name: str, interaction: str) -> None:

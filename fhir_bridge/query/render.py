@@ -2,6 +2,8 @@
 
 For the answer line. A record's bytes are what was committed, so they are copied
 and never decoded and encoded again: a receipt's digest must match what is served.
+A Bundle has neither id nor timestamp, both optional here: the same question on the
+same view has the same bytes as its answer, so nothing in them can tell worlds apart.
 """
 
 from __future__ import annotations
@@ -25,8 +27,6 @@ def render_searchset(
     self_link: str,
     next_link: str | None,
     total: int | None,
-    bundle_id: str,
-    timestamp: datetime,
     bundle_type: str = "searchset",
     outcome: bytes | None = None,
 ) -> bytes:
@@ -34,7 +34,6 @@ def render_searchset(
 
     Args:
         bodies: Exact bytes of each record, in the order of ``found``.
-        bundle_id: Random; an id that counted would tell how much is asked.
         outcome: OperationOutcome to add, such as what a lenient search ignored.
 
     Raises:
@@ -48,7 +47,7 @@ def render_searchset(
         entries += (b',{"fullUrl":', base, place, body, _MODES.get(each.mode) or _mode(each.mode))
     if outcome is not None:
         entries += (b',{"resource":', outcome, _mode("outcome"))
-    return _bundle(bundle_type, entries, self_link, next_link, total, bundle_id, timestamp)
+    return _bundle(bundle_type, entries, self_link, next_link, total)
 
 
 def render_history(
@@ -57,14 +56,12 @@ def render_history(
     *,
     base_url: str,
     self_link: str,
-    bundle_id: str,
-    timestamp: datetime,
     next_link: str | None = None,
 ) -> bytes:
     """Return a history Bundle, newest version first; the body of a tombstone is not used."""
     base = base_url.rstrip("/")
     entries = [b"," + _version(each, body, base) for each, body in zip(found, bodies, strict=True)]
-    return _bundle("history", entries, self_link, next_link, len(entries), bundle_id, timestamp)
+    return _bundle("history", entries, self_link, next_link, len(entries))
 
 
 def _version(found: Found, body: bytes, base: str) -> bytes:
@@ -90,24 +87,16 @@ def _bundle(
     self_link: str,
     next_link: str | None,
     total: int | None,
-    bundle_id: str,
-    timestamp: datetime,
 ) -> bytes:
     """Join a bundle once, so that megabytes are copied once.
 
     Args:
         entries: Pieces of the entries; each entry begins with a comma.
     """
-    now = _text(instant(timestamp))
     links = b'{"relation":"self","url":%b}' % _text(self_link)
     if next_link is not None:
         links += b',{"relation":"next","url":%b}' % _text(next_link)
-    head = b'{"resourceType":"Bundle","id":%b,"meta":{"lastUpdated":%b},"type":%b,"timestamp":%b' % (
-        _text(bundle_id),
-        now,
-        _text(kind),
-        now,
-    )
+    head = b'{"resourceType":"Bundle","type":%b' % _text(kind)
     if total is not None:
         head += b',"total":%d' % total
     head += b',"link":[%b]' % links
