@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from fhir_bridge.anchor import make_batch
-from fhir_bridge.errors import Busy, IntegrityBroken, Issue, RecordRefused, Unavailable
+from fhir_bridge.errors import Busy, Issue, RecordRefused, Unavailable
 from fhir_bridge.lines.charts import ChartBook, OpenChart
 from fhir_bridge.lines.conditional import criterion, identifier_documents, match_among, patients_with
+from fhir_bridge.lines.jobs import Again, Job, judged, names_a_patient, only, restrictions
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
@@ -46,7 +47,7 @@ from fhir_bridge.model.ingest import (
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.rooms import Rooms
-from fhir_bridge.ports.vault import Batch, Document, SealedLetter, Segment, Vault, Work
+from fhir_bridge.ports.vault import Batch, Document, Segment, Vault, Work
 from fhir_bridge.seal import seal_record, seal_segment
 from fhir_bridge.settings import IngestSettings
 from fhir_bridge.telemetry import logger
@@ -57,41 +58,8 @@ _MOVED = Issue(
     "error", "conflict", "this record belongs to another patient already: delete it and send it under a new id"
 )
 _UNPROCESSED = Issue("error", "exception", "this message could not be processed; the operator has been told")
-_BAD_REQUEST = "400 Bad Request"
 RESTRICTIONS = "restrictions"
 """Consents of institutions that are stored and not yet in their list: ``chart/record id`` → version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """A message is replayed for some of its entries: those of these numbers; None for all."""
-
-    entries: frozenset[int] | None
-
-
-@dataclass(slots=True)
-class _Job:
-    received: Received
-    work: Callable[[], Coroutine[Any, Any, Processed]]
-    processed: asyncio.Task[Processed]
-    done: asyncio.Future[Anchored]
-    again: Again | None = None
-    kind: str = "single"
-    status: str = _BAD_REQUEST
-    outcomes: list[Outcome] = field(default_factory=list)
-    refused: tuple[Issue, ...] = ()
-    letters: list[SealedLetter] = field(default_factory=list)
-    is_set_aside: bool = False
-
-    def reset(self) -> None:
-        """Forget what an attempt decided that was not committed."""
-        self.outcomes, self.letters, self.refused, self.status = [], [], (), _BAD_REQUEST
-
-    def set_aside(self) -> None:
-        """Give up on this message: HTTP is told, what came by bus becomes a dead letter."""
-        if self.is_set_aside:
-            raise IntegrityBroken("a message could be neither stored nor set aside")
-        self.is_set_aside = True
 
 
 class IngestLine:
@@ -123,12 +91,12 @@ class IngestLine:
         self._standing = standing
         self._has_stopped = False
         self._open: set[asyncio.Future[Anchored]] = set()
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
         self._waiting_bytes = self._waiting_jobs = 0
         self._idle, self._roomy = asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._roomy.set()
-        self._anchoring: asyncio.Queue[tuple[int, list[_Job]]] = asyncio.Queue()
+        self._anchoring: asyncio.Queue[tuple[int, list[Job]]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._last_batch = -1
         self._height: int | None = None
@@ -197,7 +165,7 @@ class IngestLine:
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
         self._open.add(done)
         done.add_done_callback(lambda _: self._close(done, len(received.body)))
-        self._jobs.put_nowait(_Job(received, work, asyncio.create_task(work()), done, again))
+        self._jobs.put_nowait(Job(received, work, asyncio.create_task(work()), done, again))
         return done
 
     def _close(self, done: asyncio.Future[Anchored], size: int) -> None:
@@ -233,7 +201,7 @@ class IngestLine:
         while True:
             await self._commit_whole(await self._next_group())
 
-    async def _commit_whole(self, jobs: list[_Job]) -> None:
+    async def _commit_whole(self, jobs: list[Job]) -> None:
         """Commit a group; what cannot be committed is told, tried again, or set aside as a dead letter.
 
         A store that does not answer is waited for. Any other failure is one message's: the group is taken
@@ -256,20 +224,20 @@ class IngestLine:
                     break
                 jobs[0].set_aside()
 
-    async def _next_group(self) -> list[_Job]:
+    async def _next_group(self) -> list[Job]:
         """Wait for the oldest message, then add those behind it whose rooms are done already."""
         jobs = [await self._jobs.get()]
         await asyncio.wait([jobs[0].processed])
         size = len(jobs[0].received.body)
         while not self._jobs.empty() and len(jobs) < self._settings.group_max_messages:
-            following: _Job = self._jobs._queue[0]  # type: ignore[attr-defined]  # peek: asyncio.Queue has no public one
+            following: Job = self._jobs._queue[0]  # type: ignore[attr-defined]  # peek: asyncio.Queue has no public one
             if not following.processed.done() or size >= self._settings.group_max_bytes:
                 break
             size += len(following.received.body)
             jobs.append(self._jobs.get_nowait())
         return jobs
 
-    async def _after_failure(self, jobs: list[_Job], error: Unavailable) -> list[_Job]:
+    async def _after_failure(self, jobs: list[Job], error: Unavailable) -> list[Job]:
         """Tell HTTP senders; keep what came by bus, for nothing of the group was written."""
         _log.error("store unavailable", code=error.code, messages=len(jobs))
         for job in jobs:
@@ -283,7 +251,7 @@ class IngestLine:
                 job.processed = asyncio.create_task(job.work())
         return kept
 
-    async def _commit(self, jobs: list[_Job]) -> None:
+    async def _commit(self, jobs: list[Job]) -> None:
         now = self._clock.now()
         charts: dict[str, OpenChart] = {}
         self._book.in_use.clear()
@@ -320,11 +288,11 @@ class IngestLine:
     def _batch(self, *, number: int, commitments: Sequence[bytes], journal_head: bytes) -> Batch:
         return make_batch(commitments, journal_head, sign=self._notary.sign_anchor, randomness=self._randomness)
 
-    async def _stage(self, job: _Job, group: Layer, charts: dict[str, OpenChart], now: datetime) -> None:
+    async def _stage(self, job: Job, group: Layer, charts: dict[str, OpenChart], now: datetime) -> None:
         """Decide what becomes of one message: it joins the group whole or, if refused as a whole, not at all."""
         processed = self._result(job)
         if job.again is not None and job.again.entries is not None:
-            processed = _only(processed, job.again.entries)
+            processed = only(processed, job.again.entries)
         if not processed.refused:
             layer = Layer(charts, below=group)
             if job.again is not None:
@@ -339,12 +307,12 @@ class IngestLine:
                     refusals.append(Refusal(record.index, (no.issue,)))
                     job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
                     job.status = no.status if len(refusals) == 1 else job.status
-            processed = _judged(processed, refusals)
+            processed = judged(processed, refusals)
             if not processed.refused:
                 group.merge(layer)
         self._conclude(job, processed)
 
-    def _result(self, job: _Job) -> Processed:
+    def _result(self, job: Job) -> Processed:
         """Return what the rooms made of a message; a failure of ours becomes a dead letter, never a lost message."""
         error = job.processed.exception()
         if error is None and not job.is_set_aside:
@@ -364,7 +332,7 @@ class IngestLine:
         if chart is None:
             check_if_match(record, ())
             return Outcome(record.index, "204 No Content", record.type, record.id)
-        if record.chart.chart not in ("", chart.chart) and _names_a_patient(record):
+        if record.chart.chart not in ("", chart.chart) and names_a_patient(record):
             raise Refused("409 Conflict", _MOVED)
         await self._hold(chart, charts)
         id_key = self._registry.id_key(chart.institution)
@@ -407,7 +375,7 @@ class IngestLine:
                 homes[record_id] = known
         return homes
 
-    def _conclude(self, job: _Job, processed: Processed) -> None:
+    def _conclude(self, job: Job, processed: Processed) -> None:
         job.kind, job.refused = processed.kind, processed.refused
         if processed.refused:
             job.outcomes = []
@@ -446,17 +414,17 @@ class IngestLine:
         for item in group.staged:
             if item.record.identifiers:
                 documents += identifier_documents(item.record, self._registry.id_key(item.chart.institution))
-        for item in _restrictions(group):
+        for item in restrictions(group):
             documents.append(Document(RESTRICTIONS, f"{item.chart.chart}/{item.row.id}", item.row.version.encode()))
         return documents
 
     async def _tell_consents(self, group: Layer) -> None:
         """Let consents that an institution sent narrow its own chart before anybody is answered."""
-        for item in _restrictions(group):
+        for item in restrictions(group):
             if self.on_consent is not None:
                 await self.on_consent(item.chart, item.row.id, item.row.version)
 
-    def _count(self, jobs: Sequence[_Job], sealed: Sequence[Sealed]) -> None:
+    def _count(self, jobs: Sequence[Job], sealed: Sequence[Sealed]) -> None:
         self.counters["messages"] += len(jobs)
         self.counters["stored"] += len(sealed)
         for job in jobs:
@@ -504,38 +472,3 @@ class IngestLine:
 
 def _stopped() -> Unavailable:
     return Unavailable("the service has stopped taking records")
-
-
-def _restrictions(group: Layer) -> list[StagedRecord]:
-    """Return the institutions' Consents of a group that are the current version of theirs."""
-    return [
-        item
-        for item in group.staged
-        if item.row.type == "Consent"
-        and item.row.author == "institution"
-        and group.histories[item.row.id][-1].version == item.row.version
-    ]
-
-
-def _only(processed: Processed, entries: frozenset[int]) -> Processed:
-    """Return what a message says about some of its entries."""
-    return replace(
-        processed,
-        records=tuple(each for each in processed.records if each.index in entries),
-        quarantined=tuple(each for each in processed.quarantined if each.index in entries),
-        refusals=tuple(each for each in processed.refusals if each.index in entries),
-    )
-
-
-def _names_a_patient(record: Normalized) -> bool:
-    """True if the record says itself whose it is, rather than belonging where a neighbour refers to it."""
-    return any(record.row.search.get(name) for name in ("patient", "subject")) or record.type == "Patient"
-
-
-def _judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:
-    """Return the message with refusals that the stored state brought; they refuse a transaction or a single whole."""
-    if len(refusals) == len(processed.refusals):
-        return processed
-    if processed.kind in ("transaction", "single"):
-        return Processed(processed.kind, refused=tuple(i for r in refusals for i in r.issues))
-    return Processed(processed.kind, processed.records, processed.quarantined, tuple(refusals))

@@ -18,7 +18,8 @@ from fhir_bridge.errors import SetupWrong
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.grant import GrantLine
-from fhir_bridge.lines.ingest import Again, IngestLine
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.jobs import Again
 from fhir_bridge.lines.letters import Letter, open_letter, settled
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Institution, Link, Registry

@@ -84,7 +84,8 @@ async def test_a_held_page_shows_nothing_that_has_been_closed_since(tmp_path: Pa
         left = {each["resource"]["identifier"][0]["value"] for each in page.json()["entry"]}
         closed = next(f"o{number}" for number in range(4) if f"o{number}" not in left)
         await world.send(observation(closed, "h1", meta={"security": [label]}), "harbor")
-        await world.send(observation("later", "h1"), "harbor")
+        for number in range(8):
+            await world.send(observation(f"later{number}", "h1"), "harbor")
         seen = set(left)
         while link := next((each["url"] for each in page.json()["link"] if each["relation"] == "next"), None):
             page = await world.http.get(link, headers=who)

@@ -1,0 +1,86 @@
+"""One message on the ingest line, from the moment it is taken until its sender is answered.
+
+The line alone changes a job; what an attempt decided is forgotten if it was not
+committed, so that the next attempt decides afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fhir_bridge.errors import IntegrityBroken, Issue
+from fhir_bridge.lines.staging import Layer, StagedRecord
+from fhir_bridge.model.ingest import Anchored, Normalized, Outcome, Processed, Received, Refusal
+from fhir_bridge.ports.vault import SealedLetter
+
+_BAD_REQUEST = "400 Bad Request"
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A message is replayed for some of its entries: those of these numbers; None for all."""
+
+    entries: frozenset[int] | None
+
+
+@dataclass(slots=True)
+class Job:
+    received: Received
+    work: Callable[[], Coroutine[Any, Any, Processed]]
+    processed: asyncio.Task[Processed]
+    done: asyncio.Future[Anchored]
+    again: Again | None = None
+    kind: str = "single"
+    status: str = _BAD_REQUEST
+    outcomes: list[Outcome] = field(default_factory=list)
+    refused: tuple[Issue, ...] = ()
+    letters: list[SealedLetter] = field(default_factory=list)
+    is_set_aside: bool = False
+
+    def reset(self) -> None:
+        """Forget what an attempt decided that was not committed."""
+        self.outcomes, self.letters, self.refused, self.status = [], [], (), _BAD_REQUEST
+
+    def set_aside(self) -> None:
+        """Give up on this message: HTTP is told, what came by bus becomes a dead letter."""
+        if self.is_set_aside:
+            raise IntegrityBroken("a message could be neither stored nor set aside")
+        self.is_set_aside = True
+
+
+def restrictions(group: Layer) -> list[StagedRecord]:
+    """Return the institutions' Consents of a group that are the current version of theirs."""
+    return [
+        item
+        for item in group.staged
+        if item.row.type == "Consent"
+        and item.row.author == "institution"
+        and group.histories[item.row.id][-1].version == item.row.version
+    ]
+
+
+def only(processed: Processed, entries: frozenset[int]) -> Processed:
+    """Return what a message says about some of its entries."""
+    return replace(
+        processed,
+        records=tuple(each for each in processed.records if each.index in entries),
+        quarantined=tuple(each for each in processed.quarantined if each.index in entries),
+        refusals=tuple(each for each in processed.refusals if each.index in entries),
+    )
+
+
+def names_a_patient(record: Normalized) -> bool:
+    """True if the record says itself whose it is, rather than belonging where a neighbour refers to it."""
+    return any(record.row.search.get(name) for name in ("patient", "subject")) or record.type == "Patient"
+
+
+def judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:
+    """Return the message with refusals that the stored state brought; they refuse a transaction or a single whole."""
+    if len(refusals) == len(processed.refusals):
+        return processed
+    if processed.kind in ("transaction", "single"):
+        return Processed(processed.kind, refused=tuple(i for r in refusals for i in r.issues))
+    return Processed(processed.kind, processed.records, processed.quarantined, tuple(refusals))
