@@ -28,6 +28,8 @@ class Again:
 
 @dataclass(slots=True)
 class Job:
+    """A message with what its rooms make of it and what has been decided so far; ``done`` answers its sender."""
+
     received: Received
     work: Callable[[], Coroutine[Any, Any, Processed]]
     processed: asyncio.Task[Processed]
