@@ -70,6 +70,18 @@ class MessageTooLong(RecordRefused):
     code = "message-too-long"
 
 
+class MediaUnsupported(RecordRefused):
+    """The body comes in a media type or encoding that is not taken."""
+
+    code = "media-unsupported"
+
+
+class TypeUnknown(RecordRefused):
+    """The address names no resource type of FHIR R4."""
+
+    code = "type-unknown"
+
+
 class AccessRefused(BridgeError):
     """The patient, the law or a missing credential says no."""
 

@@ -14,6 +14,7 @@ from fhir_bridge.errors import (
     Busy,
     IntegrityBroken,
     Issue,
+    MediaUnsupported,
     MessageTooLong,
     NotAuthenticated,
     NotFound,
@@ -21,6 +22,7 @@ from fhir_bridge.errors import (
     RecordRefused,
     RulesetBroken,
     SetupWrong,
+    TypeUnknown,
     Unavailable,
     VersionConflict,
 )
@@ -35,6 +37,10 @@ def reply_to(error: BridgeError) -> Reply:
     match error:
         case VersionConflict() | PreconditionFailed():
             return outcome_reply(412, error.issues)
+        case MediaUnsupported():
+            return outcome_reply(415, error.issues)
+        case TypeUnknown():
+            return outcome_reply(404, error.issues)
         case MessageTooLong():
             return outcome_reply(413, error.issues)
         case RecordRefused():

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 
-from fhir_bridge.errors import Issue, MessageTooLong
+from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong
 from fhir_bridge.http.caller import read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.model.ingest import Interaction
@@ -118,6 +118,8 @@ async def _write(request: Request, interaction: Interaction) -> Response:
 
 async def _body(request: Request) -> bytes:
     """Return the request's body, refused as soon as it exceeds the limit."""
+    if request.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        raise MediaUnsupported([Issue("error", "not-supported", "send the body without Content-Encoding")])
     limit = services_of(request).max_body_bytes
     body = await read_body(request, limit)
     if body is None:

@@ -17,9 +17,10 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from fhir_bridge.consent import OwnRecords
-from fhir_bridge.errors import Issue, KeyMissing, NotFound, NotPermitted
+from fhir_bridge.errors import Issue, KeyMissing, NotFound, NotPermitted, TypeUnknown
 from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.fhir.outcome import operation_outcome
+from fhir_bridge.fhir.tables import r4
 from fhir_bridge.lines.audit import AuditLine, Interaction
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.conditional import patients_with
@@ -202,6 +203,8 @@ class AnswerLine:
         Raises:
             QueryRefused: A parameter is unknown, has a bad value, or no patient is named where one is needed.
         """
+        if type_name not in r4().resource_types():
+            raise TypeUnknown([Issue("error", "not-supported", "the address names no resource type of FHIR R4")])
         _require(who, type_name, "search")
         now = self._clock.now()
         if type_name == "AuditEvent":

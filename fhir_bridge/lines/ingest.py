@@ -16,7 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -99,6 +99,7 @@ class IngestLine:
         self._anchoring: asyncio.Queue[tuple[int, list[Job]]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._last_batch = -1
+        self._rulesets: set[tuple[str, str]] = set()
         self._height: int | None = None
         self.is_anchoring = True
         self.on_consent: Callable[[ChartRef, str, str], Awaitable[None]] | None = None
@@ -268,6 +269,7 @@ class IngestLine:
             letters=[letter for j in jobs for letter in j.letters],
             documents=self._documents(group),
         )
+        await self._register_rulesets(group.staged)
         batch = await self._write(work)
         self._registry.know(refs.values())
         if batch is not None:
@@ -279,6 +281,13 @@ class IngestLine:
         self._count(jobs, sealed)
         await self._tell_consents(group)
         self._anchoring.put_nowait((self._last_batch, jobs))
+
+    async def _register_rulesets(self, staged: Iterable[StagedRecord]) -> None:
+        """Have the ledger know every ruleset before a record that it made: a pack may change between two starts."""
+        used = {(item.record.ruleset, item.chart.institution) for item in staged if item.record.ruleset}
+        for ruleset, institution in sorted(used - self._rulesets):
+            await self._notary.register_ruleset(bytes.fromhex(ruleset), institution)
+            self._rulesets.add((ruleset, institution))
 
     async def _write(self, work: Work) -> int | None:
         if not (work.records or work.positions or work.letters or work.documents):

@@ -6,7 +6,7 @@ nothing else, and only with the patient's own token.
 
 from __future__ import annotations
 
-from fhir_bridge.errors import Issue, NotPermitted, RecordRefused
+from fhir_bridge.errors import Issue, MediaUnsupported, NotPermitted, RecordRefused
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.lines.answer import AnswerLine
@@ -84,6 +84,8 @@ class WriteLine:
         self, institution: str, body: bytes, content_type: str, interaction: Interaction | None
     ) -> Received:
         known = self._registry.institution(institution)
+        if not _is_json_or_xml(content_type):
+            raise MediaUnsupported([Issue("error", "not-supported", "send Content-Type: application/fhir+json")])
         version = _declared_version(content_type) or known.fhir_version
         kind = content_type or "application/fhir+json"
         return Received(institution, version, body, self._clock.now(), kind, interaction)
@@ -120,6 +122,12 @@ def _institution(who: Requester) -> str:
     if who.institution is None:
         raise NotPermitted("a patient's token writes Consent resources only")
     return who.institution
+
+
+def _is_json_or_xml(content_type: str) -> bool:
+    """XML passes here, so that intake can say what is wrong with it; an empty type is read as FHIR JSON."""
+    plain = content_type.partition(";")[0].strip().lower()
+    return plain in ("", "text/json", "text/xml") or plain.endswith(("/json", "+json", "/xml", "+xml"))
 
 
 def _declared_version(content_type: str) -> FhirVersion | None:
