@@ -15,7 +15,7 @@ from fhir_bridge.lines.services import Services
 
 def create_app(services: Services) -> FastAPI:
     """Return the application that serves ``services``."""
-    app = FastAPI(title="fhir-bridge", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(title="fhir-bridge", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.services = services
     errors.install(app)
     app.include_router(open_routes.router)
