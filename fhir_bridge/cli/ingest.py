@@ -23,6 +23,7 @@ import typer
 from fhir_bridge.cli import messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
+from fhir_bridge.errors import BridgeError
 
 if TYPE_CHECKING:
     from fhir_bridge.cli.control import Control
@@ -44,6 +45,7 @@ class Tally:
     dead_letters: list[str] = field(default_factory=list)
     refused: int = 0
     height: int | None = None
+    failures: list[Exception] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     def count(self, answer: Mapping[str, Any]) -> None:
@@ -96,8 +98,12 @@ async def _ingest(data: Path, institution: str, files: Sequence[str], total: int
     with screen.metered(institution, total) as meter:
         async with open_control(data) as control, _lanes(control, institution, tally) as lanes:
             for message, advance in _read(files):
+                if tally.failures:
+                    break
                 await lanes[crc32(messages.order_key(message).encode()) % len(lanes)].put(message)
                 meter.advance(advance, f"{tally.messages} messages, {tally.entries} entries, {tally.rate:.0f}/s")
+    if tally.failures:
+        raise tally.failures[0]
     return tally
 
 
@@ -105,7 +111,10 @@ async def _ingest(data: Path, institution: str, files: Sequence[str], total: int
 async def _lanes(
     control: Control, institution: str, tally: Tally
 ) -> AsyncIterator[list[asyncio.Queue[bytes | None]]]:
-    """Give queues whose messages are sent in order within a queue; leaving waits until all are answered."""
+    """Give queues whose messages are sent in order within a queue; leaving waits until all are answered.
+
+    After a failure what still waits is passed over and what is under way is answered: nothing is cancelled midway.
+    """
     lanes: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(_WAITING_PER_LANE) for _ in range(_IN_FLIGHT)]
     try:
         async with asyncio.TaskGroup() as group:
@@ -120,7 +129,12 @@ async def _lanes(
 
 async def _drain(lane: asyncio.Queue[bytes | None], control: Control, institution: str, tally: Tally) -> None:
     while (message := await lane.get()) is not None:
-        tally.count(await _send(control, institution, message))
+        if tally.failures:
+            continue
+        try:
+            tally.count(await _send(control, institution, message))
+        except (Failure, BridgeError, OSError) as failure:
+            tally.failures.append(failure)
 
 
 async def _send(control: Control, institution: str, message: bytes) -> Mapping[str, Any]:
