@@ -19,7 +19,7 @@ class IngestSettings(BaseSettings):
 
     workers: int = Field(2, ge=0, le=64, description="Worker processes for decoding, validation and rules; 0: none.")
     queue_max_bytes: int = Field(
-        64 << 20, ge=1 << 20, description="Bytes of messages waiting before buses pause and HTTP answers 503."
+        64 << 20, ge=1 << 20, description="Bytes of messages waiting before buses pause and HTTP answers 429."
     )
     group_max_messages: int = Field(256, ge=1, le=10_000, description="Messages in one vault commit at the most.")
     group_max_bytes: int = Field(4 << 20, ge=1 << 16, description="Message bytes in one vault commit, about.")
