@@ -6,7 +6,7 @@ import base64
 from dataclasses import replace
 from typing import Any
 
-from fhir_bridge.errors import Issue, RecordRefused
+from fhir_bridge.errors import IntegrityBroken, Issue, RecordRefused
 from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.fhir.references import walk
 from fhir_bridge.fhir.search import codes, extract
@@ -14,7 +14,7 @@ from fhir_bridge.fhir.timeline import dated
 from fhir_bridge.intake import Limits, receive
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, canonical_id, content_digest
-from fhir_bridge.model.ingest import Body, ChartRef, IndexRow, Normalized, Received, Refusal
+from fhir_bridge.model.ingest import Body, ChartRef, IndexRow, Interaction, Normalized, Received, Refusal
 from fhir_bridge.ports.ambient import Randomness
 
 AGENT = "agent"
@@ -39,31 +39,53 @@ def agent_record(received: Received, home: ChartRef, registry: Registry, randomn
     key = registry.agent_key(home)
     local_id = entry.interaction.id or _fresh_id(randomness)
     record_id = canonical_id(key, entry.interaction.type, local_id)
-    content = _content(entry.resource, record_id, home, registry.id_key(home.institution))
-    row = _row(content, record_id, home, key)
-    rendered = render(content)
-    return Normalized(
-        index=0,
-        interaction=replace(entry.interaction, id=record_id),
-        chart=home,
-        type=entry.interaction.type,
-        id=record_id,
-        local_id=local_id,
-        original=entry.original,
-        content=rendered,
-        stamp_at=rendered.index(b'"meta":{') + len(b'"meta":{'),
-        row=row,
-        identifiers=(),
-        lineage=b"[]",
-        ruleset="",
-        flags=entry.flags,
-    )
+    asked = replace(entry.interaction, id=record_id)
+    return replace(_normalized(asked, local_id, entry.resource, entry.original, home, registry), flags=entry.flags)
+
+
+def restated_record(
+    received: Received, record_id: str, stored: bytes, status: str, home: ChartRef, registry: Registry
+) -> Normalized:
+    """Return a stored consent with another status, which is all that ``received`` has to say.
+
+    Args:
+        stored: The exact bytes of the version that is restated.
+        home: The chart that holds it.
+    """
+    if received.interaction is None or received.interaction.id is None:
+        raise IntegrityBroken("a withdrawal without an address")
+    asked = replace(received.interaction, method="PUT", id=record_id)
+    resource = parse(stored) | {"status": status}
+    return _normalized(asked, received.interaction.id, resource, received.body, home, registry)
 
 
 def patient_of(record: Normalized) -> str | None:
     """Return the literal reference in ``patient`` of an agent's record."""
     reference = parse(record.content).get("patient", {}).get("reference")
     return reference if isinstance(reference, str) else None
+
+
+def _normalized(
+    asked: Interaction, local_id: str, resource: Body, original: bytes, home: ChartRef, registry: Registry
+) -> Normalized:
+    record_id = str(asked.id)
+    content = _content(resource, record_id, home, registry.id_key(home.institution))
+    rendered = render(content)
+    return Normalized(
+        index=0,
+        interaction=asked,
+        chart=home,
+        type=asked.type,
+        id=record_id,
+        local_id=local_id,
+        original=original,
+        content=rendered,
+        stamp_at=rendered.index(b'"meta":{') + len(b'"meta":{'),
+        row=_row(content, record_id, home, registry.agent_key(home)),
+        identifiers=(),
+        lineage=b"[]",
+        ruleset="",
+    )
 
 
 def _content(resource: Body, record_id: str, home: ChartRef, key: bytes) -> Body:

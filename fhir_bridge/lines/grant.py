@@ -25,23 +25,34 @@ from fhir_bridge.consent import ConsentEntry, ConsentList, compile_consent
 from fhir_bridge.errors import (
     IntegrityBroken,
     Issue,
+    NotFound,
     NotPermitted,
     PreconditionFailed,
     RecordRefused,
     Unavailable,
 )
 from fhir_bridge.fhir.json import parse
-from fhir_bridge.lines.agents import agent_record, patient_of
+from fhir_bridge.lines.agents import agent_record, patient_of, restated_record
 from fhir_bridge.lines.ingest import RESTRICTIONS, IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.versions import microseconds
+from fhir_bridge.lines.withdrawal import find_withdrawn, stored_body
 from fhir_bridge.model.access import Requester
-from fhir_bridge.model.ingest import ChartRef, FhirVersion, Interaction, Outcome, Processed, Received, stamped
+from fhir_bridge.model.ingest import (
+    ChartRef,
+    FhirVersion,
+    Interaction,
+    Normalized,
+    Outcome,
+    Processed,
+    Received,
+    stamped,
+)
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.ports.vault import Document, Vault, Work
-from fhir_bridge.seal import RecordPlace, open_blob, open_normalised, seal_blob
+from fhir_bridge.seal import open_blob, seal_blob
 from fhir_bridge.telemetry import logger
 from ledger_core import ConsentState, Identity
 
@@ -162,22 +173,24 @@ class GrantLine:
     # --- consents
 
     async def write(self, who: Requester, interaction: Interaction, body: bytes) -> Outcome:
-        """Take a Consent from a patient's agent; it is in force when this returns.
+        """Take a Consent from a patient's agent, or its withdrawal; it is in force when this returns.
+
+        A deletion makes a new version with status ``inactive``.
 
         Raises:
-            NotPermitted: Another resource type, or a deletion (set its status to inactive instead).
-            RecordRefused: The body is no valid Consent about this patient.
+            NotPermitted: Another resource type.
+            NotFound: A deletion of what is no consent of this patient.
+            RecordRefused: The body is no valid Consent about this patient, and withdraws none.
             Unavailable: Not taken; safe to retry.
         """
-        if interaction.type != "Consent" or interaction.method == "DELETE":
-            raise NotPermitted("a patient's token creates and updates Consent resources only")
+        if interaction.type != "Consent":
+            raise NotPermitted("a patient's token writes Consent resources only")
         home = self._registry.chart_of_patient(who.patient or "")
         if home is None:
             raise NotPermitted("this patient is not enrolled here")
         received = Received(home.institution, _R4, body, self._clock.now(), interaction=interaction)
-        record = agent_record(received, home, self._registry, self._randomness)
-        self._check_patient(patient_of(record), home)
         async with self._writing:
+            record = await self._record(received, home)
             done = await self._ingest.push_processed(received, Processed("single", (record,)))
             if done.refused:
                 raise (PreconditionFailed if done.status.startswith("412") else RecordRefused)(done.refused)
@@ -188,7 +201,22 @@ class GrantLine:
             async with self._changing:
                 await self._open_paths(home)
                 await self._install(home, outcome, stored)
-        return outcome
+        return replace(outcome, status="204 No Content") if interaction.method == "DELETE" else outcome
+
+    async def _record(self, received: Received, home: ChartRef) -> Normalized:
+        """Return what an agent wants stored: its Consent or, where it says less, the stored one withdrawn."""
+        found = await find_withdrawn(received, home, self._registry, self._vault)
+        if found is None and received.interaction is not None and received.interaction.method == "DELETE":
+            raise NotFound
+        try:
+            record = agent_record(received, home, self._registry, self._randomness)
+            self._check_patient(patient_of(record), home)
+            if found is None or found.id == record.id:
+                return record
+        except RecordRefused:
+            if found is None:
+                raise
+        return restated_record(received, found.id, found.body, found.ends_as, found.chart, self._registry)
 
     async def restrict(self, chart: ChartRef, consent_id: str, version: str) -> None:
         """Enter a Consent that an institution sent, as stored, into that institution's own list of the chart.
@@ -211,7 +239,7 @@ class GrantLine:
         self._unsettled[chart.chart] -= 1
 
     async def _restrict(self, chart: ChartRef, consent_id: str, version: str) -> None:
-        body = await self._stored_body(chart, consent_id, version)
+        body = await stored_body(chart, consent_id, version, self._registry, self._vault)
         listed = self._list(chart, _INSTITUTION)
         before = listed.find(consent_id)
         done = [Document(RESTRICTIONS, f"{chart.chart}/{consent_id}", None)]
@@ -224,13 +252,6 @@ class GrantLine:
             await self._vault.commit(Work(documents=done), None)
             return
         await self._publish_restriction(chart, listed, done)
-
-    async def _stored_body(self, chart: ChartRef, consent_id: str, version: str) -> bytes:
-        record = await self._vault.record(chart.chart, consent_id, version)
-        if record is None:
-            raise IntegrityBroken("a consent that narrows a chart is not in the vault")
-        where = RecordPlace(chart.chart, consent_id, version, chart.institution)
-        return open_normalised(self._registry.chart_key(chart), where, record.normalised).content
 
     async def _install(self, home: ChartRef, outcome: Outcome, body: bytes) -> None:
         """Sign the consent into the list of every chart it covers, store all, then submit all."""

@@ -10,6 +10,7 @@ version 1 words ``read``, ``write`` and ``*``. Finer-grained scopes
 
 Invariants:
     * whatever the scopes say, a patient writes nothing but Consent;
+    * who may update a patient's Consent may delete it: that withdraws it, as a new status does;
     * an interaction without an entry in ``_NEEDS`` is allowed to nobody.
 """
 
@@ -95,6 +96,8 @@ def allows(requester: Requester, type_name: str, interaction: str) -> bool:
     needed = _NEEDS.get(interaction)
     if needed is None:
         return False
+    if requester.patient is not None and (type_name, interaction) == ("Consent", "delete"):
+        needed = _NEEDS["update"]
     if requester.patient is not None and not _patient_may(type_name, needed):
         return False
     return all(_gives(requester, type_name, letter) for letter in needed)

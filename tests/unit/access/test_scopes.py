@@ -65,9 +65,15 @@ def test_a_patient_writes_consent_and_nothing_else_whatever_the_scope(scope: str
     assert not allows(who, "Observation", "create")
     assert not allows(who, "Observation", "update")
     assert not allows(who, "Observation", "delete")
-    assert not allows(who, "Consent", "delete")
+    assert allows(who, "Consent", "delete") is scope.startswith("patient/")
     assert allows(who, "Consent", "create") is scope.startswith("patient/")
     assert allows(who, "Observation", "read") is scope.startswith("patient/")
+
+
+def test_a_patient_who_may_update_a_consent_may_delete_it_for_both_withdraw() -> None:
+    assert allows(patient("patient/Consent.cu"), "Consent", "delete")
+    assert not allows(patient("patient/Consent.c"), "Consent", "delete")
+    assert not allows(institution("system/Consent.cu"), "Consent", "delete")
 
 
 def test_types_outside_the_scopes_are_not_readable() -> None:

@@ -156,7 +156,6 @@ async def test_a_patients_token_writes_consents_and_nothing_else(tmp_path: Path)
         for method, path, body in (
             ("PUT", "/fhir/Patient/p1", patient("p1")),
             ("POST", "/fhir", bundle(("PUT", "Patient/p1", patient("p1")))),
-            ("DELETE", "/fhir/Consent/mine", None),
             ("DELETE", "/fhir/Patient/p1", None),
         ):
             answer = await world.http.request(method, path, json=body, headers=agent)
