@@ -98,13 +98,16 @@ async def create(request: Request, type_name: str) -> Response:
 
 @router.put("/{type_name}/{record_id}")
 async def update(request: Request, type_name: str, record_id: str) -> Response:
-    """Create or update the sender's own record under its local id."""
-    return await _write(request, Interaction("PUT", type_name, record_id, if_match=_if_match(request)))
+    """Create or update the sender's own record under its local id; ``If-None-Match: *`` only creates."""
+    # Any other value speaks of what a reader holds already and is no condition on a write.
+    create_only = "*" if request.headers.get("if-none-match", "").strip() == "*" else None
+    asked = Interaction("PUT", type_name, record_id, if_match=_if_match(request), if_none_match=create_only)
+    return await _write(request, asked)
 
 
 @router.delete("/{type_name}/{record_id}")
 async def delete(request: Request, type_name: str, record_id: str) -> Response:
-    """Mark the sender's own record deleted; its versions stay in the history."""
+    """Mark the sender's own record deleted, or withdraw a patient's consent; its versions stay in the history."""
     return await _write(request, Interaction("DELETE", type_name, record_id, if_match=_if_match(request)))
 
 

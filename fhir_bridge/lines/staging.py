@@ -84,10 +84,12 @@ class Layer:
         """Stage one record and return what its sender is told.
 
         Raises:
-            Refused: ``If-Match`` names another version than the current one, or a replay comes too late.
+            Refused: ``If-Match`` names another version than the current one, ``If-None-Match: *`` meets a current
+                one, or a replay comes too late.
         """
         history = self.history(chart.chart, record.id)
         check_if_match(record, history)
+        check_if_none_match(record, history)
         known = unchanged(history, record.row)
         if known is None and self.replayed_from_us is not None:
             known = held_before(history, record.row)
@@ -129,6 +131,20 @@ def check_if_match(record: Normalized, history: Sequence[IndexRow]) -> None:
     if wanted is None or (history and history[-1].version == wanted):
         return
     issue = Issue("error", "conflict", "If-Match does not name the current version; read it and try again")
+    raise Refused("412 Precondition Failed", issue)
+
+
+def check_if_none_match(record: Normalized, history: Sequence[IndexRow]) -> None:
+    """Check that a sender who only wants to create meets nothing; a deleted record may be made again.
+
+    Raises:
+        Refused: The record exists.
+    """
+    if record.interaction.if_none_match != "*" or not history or history[-1].deleted:
+        return
+    issue = Issue(
+        "error", "conflict", "If-None-Match: * asks to create, and the record exists; leave it out to update"
+    )
     raise Refused("412 Precondition Failed", issue)
 
 

@@ -47,6 +47,7 @@ class Interaction:
 
     ``id`` is the sender's local id. ``if_match`` is a bare version id,
     ``if_none_exist`` a query string, both as FHIR R4 http.html defines them.
+    ``if_none_match`` is ``*`` (RFC 9110 section 13.1.2: create only) or None.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Interaction:
     id: str | None = None
     if_match: str | None = None
     if_none_exist: str | None = None
+    if_none_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,36 @@ async def test_if_match_must_name_the_current_version(tmp_path: Path, method: st
             assert answer.status_code == expected, (name, answer.text)
 
 
+async def test_if_none_match_creates_only(tmp_path: Path) -> None:
+    """RFC 9110 section 13.1.2: ``*`` is false once there is a current representation; a deleted record has none."""
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        who, path = await world.token(), "/fhir/Observation/o1"
+        only_new = who | {"If-None-Match": "*"}
+        assert (await world.http.put(path, json=_noted("a"), headers=only_new)).status_code == 201
+        for text in ("a", "b"):
+            assert (await world.http.put(path, json=_noted(text), headers=only_new)).status_code == 412
+        assert await _history(world, who) == ["a"]
+        other = who | {"If-None-Match": 'W/"x"'}
+        assert (await world.http.put(path, json=_noted("b"), headers=other)).status_code == 200
+        assert (await world.http.delete(path, headers=who)).status_code == 204
+        assert (await world.http.put(path, json=_noted("c"), headers=only_new)).status_code in (200, 201)
+        assert await _history(world, who) == ["c", "-", "b", "a"]
+
+
+async def test_if_none_match_does_not_tell_of_what_another_institution_has(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        for name in ("northgate", "harbor"):
+            await world.send(patient("p1"), name)
+        await world.send(observation("o1", "p1"), "harbor")
+        hidden = (await world.http.get("/fhir/Observation/o1", headers=await world.token("harbor"))).json()["id"]
+        only_new = await world.token() | {"If-None-Match": "*"}
+        for name in ("o1", hidden, "a" * 32):
+            body = observation(name, "p1")
+            answer = await world.http.put(f"/fhir/Observation/{name}", json=body, headers=only_new)
+            assert answer.status_code == 201, name
+
+
 async def test_a_transaction_with_a_stale_condition_changes_nothing_at_all(tmp_path: Path) -> None:
     async with running(fresh(tmp_path)) as world:
         await world.send(patient("p1"))
