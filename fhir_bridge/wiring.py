@@ -31,7 +31,7 @@ from fhir_bridge.adapters.access import (
 from fhir_bridge.adapters.access.external_file import load_external
 from fhir_bridge.adapters.ambient import SystemClock, SystemRandomness
 from fhir_bridge.adapters.backup import make_backup, restore
-from fhir_bridge.adapters.checkup import check_everything
+from fhir_bridge.adapters.checkup import LOG_SIGNER, check_everything
 from fhir_bridge.adapters.datadir import DataDirectory
 from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
@@ -40,7 +40,7 @@ from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.spool import Spool
 from fhir_bridge.adapters.vault_sqlite import SqliteVault
 from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
-from fhir_bridge.errors import SetupWrong
+from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
 from fhir_bridge.http.app import create_app
 from fhir_bridge.http.control import create_control, lines_of
 from fhir_bridge.intake import Limits
@@ -62,7 +62,8 @@ from fhir_bridge.ports.bus import Bus
 from fhir_bridge.ports.keys import KeyKind, KeyName
 from fhir_bridge.ports.rooms import Rooms
 from fhir_bridge.settings import AccessSettings, AnswerSettings, AuditSettings, IngestSettings, ServiceSettings
-from ledger_core import Genesis, Identity, Ledger, export_ledger, open_ledger
+from ledger_core import Genesis, Identity, Ledger, LedgerError, OpeningRefused, export_ledger, open_ledger
+from ledger_core import IntegrityBroken as LedgerIntegrityBroken
 
 __all__ = ["Bridge", "check", "check_lines", "open_bridge", "restore", "serve"]
 
@@ -252,7 +253,7 @@ def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> I
     """
     if not (data / "VERSION").exists():
         raise SetupWrong(f"{data} is no data directory of fhir-bridge")
-    keyring = FileKeyring(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
+    keyring = FileKeyring.open_to_read(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
     return check_everything(data, keyring, deep, checkpoint)
 
 
@@ -387,11 +388,36 @@ def _umask(mask: int):  # type: ignore[no-untyped-def]
 
 
 def _open_ledger(data: Path, keyring: FileKeyring, network: str) -> Ledger:
-    operator = Identity.from_private_bytes(keyring.identity(OPERATOR_SIGNER))
-    log_identity = Identity.from_private_bytes(keyring.identity("log"))
+    """Open the ledger, begun if there is none; the keys of one that exists are never made anew.
+
+    Raises:
+        SetupWrong: The keyring lacks the ledger's keys or holds others, or the ledger is open elsewhere.
+        IntegrityBroken: Its rows disagree.
+    """
     path = data / "ledger" / "ledger.db"
-    genesis = None if path.exists() else Genesis(network, operator.public)
-    return open_ledger(path, log_identity=log_identity, genesis=genesis)
+    exists = path.exists()
+    holder = keyring.to_read() if exists else keyring
+    try:
+        operator = Identity.from_private_bytes(holder.identity(OPERATOR_SIGNER))
+        log_identity = Identity.from_private_bytes(holder.identity(LOG_SIGNER))
+        genesis = None if exists else Genesis(network, operator.public)
+        ledger = open_ledger(path, log_identity=log_identity, genesis=genesis)
+    except KeyMissing as lost:
+        raise SetupWrong(str(lost)) from lost
+    except LedgerIntegrityBroken as broken:
+        raise IntegrityBroken(f"the ledger does not open: {broken}") from broken
+    except OpeningRefused as refused:
+        raise SetupWrong(
+            f"{refused}: if fsck names keyring identity-log, put that file back from the keys' backup"
+        ) from refused
+    except LedgerError as refused:
+        raise SetupWrong(f"the ledger does not open: {refused}") from refused
+    if ledger.genesis.operator != operator.public:
+        ledger.close()
+        raise SetupWrong(
+            "the ledger began with another operator: put keyring/identity-operator back from the keys' backup"
+        )
+    return ledger
 
 
 def _rooms(settings: IngestSettings) -> Rooms:

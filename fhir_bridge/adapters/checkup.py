@@ -2,6 +2,8 @@
 
 Works on the files alone, whether a server runs or not and whether or not the
 service could still open them.
+
+Invariant: nothing is written; a key that is absent is told, never made.
 """
 
 from __future__ import annotations
@@ -11,31 +13,38 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
+from fhir_bridge.adapters import datadir, spool
+from fhir_bridge.adapters.keyring_file import FileKeyring, identity_file
 from fhir_bridge.adapters.keystore_fsck import check_keys, journal_heads, read_keys
+from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_checking
 from fhir_bridge.adapters.vault_fsck import check as check_vault
-from fhir_bridge.errors import BridgeError
+from fhir_bridge.errors import BridgeError, KeyMissing
 from fhir_bridge.lines.checking import Finding, Progress
-from fhir_bridge.lines.notary import ANCHOR_SIGNER, AUDIT_SIGNER
+from fhir_bridge.lines.notary import ANCHOR_SIGNER, AUDIT_SIGNER, OPERATOR_SIGNER
 from fhir_bridge.ports.keys import KeyKind, Keyring
 from ledger_core import AccessHead, Anchor, Identity, Join, LedgerError, Rotate, read_transactions, run_fsck
 
 Found = Iterator[Finding | Progress]
+LOG_SIGNER = "log"
 
 
-def check_everything(data: Path, keyring: Keyring, deep: bool, checkpoint: str | None = None) -> Found:
+def check_everything(data: Path, keyring: FileKeyring, deep: bool, checkpoint: str | None = None) -> Found:
     """Yield progress, and a finding for everything that is not as it was committed.
 
     Args:
+        keyring: Only read, from its files as they are now, even if it is a running server's.
         deep: Open every envelope too.
         checkpoint: A signed checkpoint kept elsewhere; finds a ledger that was rolled back with its vault.
     """
+    reading = keyring.to_read()
     for title, part in (
+        ("version", lambda: _stamp(data)),
         ("ledger", lambda: _ledger(data, checkpoint)),
-        ("keys", lambda: _keys(data, keyring)),
-        ("keyring", lambda: _identities(data, keyring)),
-        ("vault", lambda: _vault(data, keyring, deep)),
+        ("keys", lambda: _keys(data, reading)),
+        ("keyring", lambda: _identities(data, reading)),
+        ("vault", lambda: _vault(data, reading, deep)),
+        ("spool", lambda: _spool(data)),
     ):
         yield Progress(f"checking {title}")
         began = time.monotonic()
@@ -53,6 +62,15 @@ def _guarded(title: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Find
         yield Finding(title, "cannot be read: SQLite finds the file malformed")
 
 
+def _stamp(data: Path) -> Iterator[Finding]:
+    stamp = data / "VERSION"
+    found = stamp.read_text(errors="replace").strip() if stamp.exists() else ""
+    if found != datadir.VERSION:
+        yield Finding(
+            "VERSION", f"the stamp is {found[:20]!r}: this fhir-bridge writes and opens {datadir.VERSION!r}"
+        )
+
+
 def _ledger(data: Path, checkpoint: str | None) -> Iterator[Finding]:
     for found in run_fsck(data / "ledger" / "ledger.db", checkpoint=checkpoint):
         yield Finding(f"ledger {found.where}", found.what)
@@ -63,21 +81,58 @@ def _keys(data: Path, keyring: Keyring) -> Iterator[Finding]:
         yield Finding(found.place, found.what)
 
 
-def _identities(data: Path, keyring: Keyring) -> Iterator[Finding]:
-    """Check that the keys with which this node's members joined the ledger are still in its keyring."""
+def _identities(data: Path, keyring: FileKeyring) -> Iterator[Finding]:
+    """Check that the keys that the ledger knows this node by are still in its keyring."""
+    if not keyring.has_header():
+        yield Finding("keyring keyring.json", "missing: it says how the keys are encrypted")
+    log_key, operator, members = _known_to_ledger(data / "ledger" / "ledger.db")
+    yield from _check_identity(keyring, LOG_SIGNER, log_key, "the ledger's checkpoints are signed with it")
+    yield from _check_identity(keyring, OPERATOR_SIGNER, operator, "the ledger began with it")
+    for public, name in members.items():
+        yield from _check_identity(keyring, name, public, "a member joined the ledger with it")
+
+
+def _known_to_ledger(ledger: Path) -> tuple[bytes | None, bytes | None, dict[bytes, str]]:
+    """Return the log's key, the operator's and the members' with their names.
+
+    The operator of the genesis is the only member at first, so it is who signed the first admission.
+    """
     members: dict[bytes, str] = {}
-    for transaction in read_transactions(data / "ledger" / "ledger.db"):
+    operator: bytes | None = None
+    for transaction in read_transactions(ledger):
         payload = transaction.payload
         if isinstance(payload, Join):
+            operator = operator or transaction.signer
             members[payload.key] = payload.name
+        elif isinstance(payload, Rotate) and transaction.signer == operator:
+            operator = payload.key
         elif isinstance(payload, Rotate) and transaction.signer in members:
             members[payload.key] = members.pop(transaction.signer)
-    for public, name in members.items():
-        file = f"identity-{quote(name, safe='')}"
-        if not (data / "keys" / "keyring" / file).exists():
-            yield Finding(f"keyring {file}", "missing: a member joined the ledger with it")
-        elif Identity.from_private_bytes(keyring.identity(name)).public != public:
-            yield Finding(f"keyring {file}", "another key than the one the member joined the ledger with")
+    with closing(_reader(ledger)) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE name = 'log_key'").fetchone()
+    return (None if row is None else _from_hex(str(row[0]))), operator, members
+
+
+def _from_hex(text: str) -> bytes:
+    """Return the bytes; none for what is no hex, so that no key equals it."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
+
+
+def _check_identity(keyring: Keyring, name: str, public: bytes | None, use: str) -> Iterator[Finding]:
+    """Compare a private key with the public one; when that is unknown, see only that the file is there and opens."""
+    place = f"keyring {identity_file(name)}"
+    try:
+        held = Identity.from_private_bytes(keyring.identity(name)).public
+    except KeyMissing:
+        yield Finding(place, f"missing: {use}")
+    except BridgeError as error:
+        yield Finding(place, str(error))
+    else:
+        if public is not None and held != public:
+            yield Finding(place, f"another key than it was: {use}")
 
 
 def _vault(data: Path, keyring: Keyring, deep: bool) -> Iterator[Finding]:
@@ -118,6 +173,35 @@ def _on_ledger(data: Path, keyring: Keyring) -> tuple[set[bytes], set[int]]:
 
 
 def _audit_epochs(vault: Path) -> set[int]:
-    with closing(sqlite3.connect(f"file:{vault}?mode=ro", uri=True)) as connection:
+    with closing(_reader(vault)) as connection:
         rows = connection.execute("SELECT key FROM documents WHERE collection = 'audit-epochs'")
         return {int(key) for (key,) in rows}
+
+
+def _spool(data: Path) -> Iterator[Finding]:
+    """Check that no stream ends before what the vault has read of it.
+
+    The vault is read first: a server that runs meanwhile only moves the spool further ahead.
+    """
+    with closing(_reader(data / "vault.db")) as connection:
+        read = connection.execute(
+            "SELECT stream, max(next_offset) FROM positions WHERE bus = 'spool' GROUP BY stream"
+        )
+        positions = dict(read.fetchall())
+    ends = _spool_ends(data / "spool.db")
+    for stream, position in sorted(positions.items()):
+        end = ends.get(stream, 0)
+        if end < position:
+            yield Finding("spool", f"older than the vault: {stream} ends at {end}, the vault has read to {position}")
+
+
+def _spool_ends(path: Path) -> dict[str, int]:
+    if not path.exists():
+        return {}
+    with closing(connect_for_checking(path, spool.WHAT)) as connection:
+        check_stamp(connection, path, what=spool.WHAT, version=spool.VERSION)
+        return dict(connection.execute("SELECT stream, next_number FROM streams"))
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)

@@ -8,11 +8,14 @@ must be guarded as the keys themselves.
 Invariants:
     * the folder is readable by its owner only, or it is refused;
     * a key is on disk, with its folder entry, before it is first returned;
-    * an existing file is never overwritten.
+    * an existing file is never overwritten;
+    * a key is made only where :meth:`FileKeyring.make_kek` or a first identity asks for it, and a keyring opened
+      to read writes nothing at all.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from pathlib import Path
@@ -56,49 +59,85 @@ class FileKeyring:
         *,
         randomness: Randomness | None = None,
         scrypt_n: int = SCRYPT_N,
+        may_make: bool = True,
     ) -> None:
         """Open the folder, made if there is none.
 
         Args:
             scrypt_n: Cost of guessing the passphrase of a folder that is made now; kept in the folder.
+            may_make: False to read what there is and write nothing, be it the folder.
 
         Raises:
             SetupWrong: Others may read the folder, or the passphrase is wrong, missing or not needed.
+            KeyMissing: The folder holds keys, but not the header that says how they are encrypted.
         """
         self._directory = directory
         self._randomness = randomness or SystemRandomness()
         self._lock = threading.Lock()
         self._held: dict[str, bytes] = {}
-        _make_private(directory)
+        self._may_make = may_make
+        if may_make:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_private(directory)
         self._cipher = self._unlock(passphrase, scrypt_n)
 
+    @classmethod
+    def open_to_read(cls, directory: Path, passphrase: str | None = None) -> FileKeyring:
+        """Open what there is, for a check: nothing is ever written, and a key that is absent is KeyMissing.
+
+        Raises:
+            SetupWrong: Others may read the folder, or the passphrase is wrong, missing or not needed.
+        """
+        return cls(directory, passphrase, may_make=False)
+
+    def to_read(self) -> FileKeyring:
+        """Return a keyring onto the same folder that writes nothing and sees the files as they are now."""
+        reading = copy.copy(self)
+        reading._lock, reading._held, reading._may_make = threading.Lock(), {}, False
+        return reading
+
+    def has_header(self) -> bool:
+        """Tell whether the file that says how the keys are encrypted is there."""
+        return (self._directory / _HEADER).exists()
+
     def kek(self, institution: str, epoch: int) -> bytes:
-        """Return the KEK of an institution's epoch; the one after the newest (at first: 1) is made when asked for."""
+        """Return the KEK of an institution's epoch; never makes one."""
         with self._lock:
-            name = _kek_name(institution, epoch)
+            name = kek_file(institution, epoch)
+            found = self._find(name)
+            if found is None:
+                raise _lacks(name)
+            return found
+
+    def make_kek(self, institution: str, epoch: int) -> bytes:
+        """Return the KEK of an epoch, made when it is the one after the newest (at first: 1) and absent."""
+        with self._lock:
+            name = kek_file(institution, epoch)
             found = self._find(name)
             if found is not None:
                 return found
             if epoch != self._newest_epoch(institution) + 1:
-                raise KeyMissing(f"the keyring holds no key of epoch {epoch} of this institution")
+                raise _lacks(name)
             return self._make(name)
 
     def identity(self, name: str) -> bytes:
-        """Return the Ed25519 private key of ``name``, made on first use."""
+        """Return the Ed25519 private key of ``name``, made on first use unless the keyring may only be read."""
         with self._lock:
-            file = f"identity-{quote(name, safe='')}"
+            file = identity_file(name)
             return self._find(file) or self._make(file)
 
     def destroy_kek(self, institution: str, epoch: int) -> None:
         """Delete the KEK of an epoch that was rotated away, once no backup of the key store needs it.
 
         Raises:
-            SetupWrong: It is the newest, which still wraps keys.
+            SetupWrong: It is the newest, which still wraps keys, or the keyring may only be read.
         """
         with self._lock:
+            if not self._may_make:
+                raise SetupWrong("the keyring was opened to be read")
             if epoch >= self._newest_epoch(institution):
                 raise SetupWrong("the newest key of an institution is in use; rotate first")
-            name = _kek_name(institution, epoch)
+            name = kek_file(institution, epoch)
             self._held.pop(name, None)
             (self._directory / name).unlink(missing_ok=True)
             _sync(self._directory)
@@ -110,14 +149,16 @@ class FileKeyring:
         return held
 
     def _make(self, name: str) -> bytes:
+        if not self._may_make:
+            raise _lacks(name)
         key = self._randomness.token(KEY_BYTES)
         _write_new(self._directory / name, self._encode(name, key))
         self._held[name] = key
         return key
 
     def _newest_epoch(self, institution: str) -> int:
-        prefix = _kek_name(institution, 0)[:-1]
-        names = (file.name for file in self._directory.iterdir() if file.name.startswith(prefix))
+        prefix = kek_file(institution, 0)[:-1]
+        names = (file.name for file in self._directory.glob("kek-*") if file.name.startswith(prefix))
         return max((int(name[len(prefix) :]) for name in names if name[len(prefix) :].isdecimal()), default=0)
 
     def _encode(self, name: str, key: bytes) -> bytes:
@@ -143,7 +184,7 @@ class FileKeyring:
     def _unlock(self, passphrase: str | None, scrypt_n: int) -> AESGCM | None:
         path = self._directory / _HEADER
         if not path.exists():
-            return self._found(path, passphrase, scrypt_n)
+            return self._found(path, passphrase, scrypt_n) if self._may_make else None
         try:
             header = msgspec.json.decode(path.read_bytes(), type=_Header)
         except msgspec.MsgspecError as error:
@@ -164,6 +205,8 @@ class FileKeyring:
         return cipher
 
     def _found(self, path: Path, passphrase: str | None, scrypt_n: int) -> AESGCM | None:
+        if any(file.name.startswith(("kek-", "identity-")) for file in self._directory.iterdir()):
+            raise _lacks(_HEADER)
         if not passphrase:
             _write_new(path, msgspec.json.encode(_Header(1)))
             return None
@@ -175,8 +218,18 @@ class FileKeyring:
         return cipher
 
 
-def _kek_name(institution: str, epoch: int) -> str:
+def kek_file(institution: str, epoch: int) -> str:
+    """Return the name of the file that holds the KEK of an institution's epoch."""
     return f"kek-{quote(institution, safe='')}-{epoch}"
+
+
+def identity_file(name: str) -> str:
+    """Return the name of the file that holds an identity."""
+    return f"identity-{quote(name, safe='')}"
+
+
+def _lacks(file: str) -> KeyMissing:
+    return KeyMissing(f"the keyring lacks {file}: lost, or destroyed; put the file back from the keys' backup")
 
 
 def _derive(passphrase: str, header: _Header) -> AESGCM:
@@ -184,9 +237,8 @@ def _derive(passphrase: str, header: _Header) -> AESGCM:
     return AESGCM(Scrypt(salt, KEY_BYTES, header.n, header.r, header.p).derive(passphrase.encode()))
 
 
-def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_mode & 0o077:
+def _check_private(directory: Path) -> None:
+    if directory.exists() and directory.stat().st_mode & 0o077:
         raise SetupWrong(f"others may read {directory}; run: chmod 700 {directory}")
 
 

@@ -6,6 +6,8 @@ wrapped key cannot be moved to another name, epoch or counter.
 
 Invariants:
     * a key that was returned survives loss of power;
+    * a KEK is made for an institution that has nothing here yet and by a rotation; one that a row names and the
+      keyring lacks is KeyMissing, never replaced;
     * deleted content is overwritten in the file, and the write-ahead log is emptied after an erasure;
     * the file's own journal notes every row, and the vault notes that journal's head, so a key store that was
       edited or rolled back is found.
@@ -73,7 +75,9 @@ class SqliteKeyStore:
         self._held: dict[KeyName, bytes] = {}
         self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True)
         with translated(WHAT):
-            self._journal = journal.Journal(self._connection, journal_key(keyring))
+            is_new = self._connection.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is None
+            key = keyring.make_kek(JOURNAL_KEK, _FIRST_EPOCH) if is_new else journal_key(keyring)
+            self._journal = journal.Journal(self._connection, key)
 
     def ensure(self, names: Sequence[KeyName]) -> Mapping[KeyName, bytes]:
         """Return the key of each name; those that exist nowhere are made in one commit."""
@@ -130,7 +134,7 @@ class SqliteKeyStore:
         """
         with self._lock, translated(WHAT):
             old = self._epoch(institution)
-            self._keyring.kek(institution, old + 1)
+            self._keyring.make_kek(institution, old + 1)
             with self._one_transaction():
                 for row in self._rows_of(institution):
                     kind, _, subject, _, counter, _ = row
@@ -169,6 +173,9 @@ class SqliteKeyStore:
     def _make(self, names: Sequence[KeyName]) -> dict[KeyName, bytes]:
         if not names:
             return {}
+        for institution in {name.institution for name in names}:
+            if self._is_new(institution):
+                self._keyring.make_kek(institution, _FIRST_EPOCH)
         made = {name: self._randomness.token(_KEY_BYTES) for name in names}
         with self._one_transaction():
             for name, key in made.items():
@@ -204,6 +211,13 @@ class SqliteKeyStore:
         if gone:
             self._journal.note_gone("keys", key)
 
+    def _is_new(self, institution: str) -> bool:
+        found = self._connection.execute(
+            "SELECT 1 FROM keys WHERE institution = ?1 UNION SELECT 1 FROM epochs WHERE institution = ?1",
+            (institution,),
+        ).fetchone()
+        return found is None
+
     def _epoch(self, institution: str) -> int:
         row = self._connection.execute("SELECT epoch FROM epochs WHERE institution = ?", (institution,)).fetchone()
         return _FIRST_EPOCH if row is None else int(row[0])
@@ -227,7 +241,7 @@ class SqliteKeyStore:
 
 def journal_key(keyring: Keyring) -> bytes:
     """Return the key that authenticates a key store's journal."""
-    return keyring.kek(JOURNAL_KEK, 1)
+    return keyring.kek(JOURNAL_KEK, _FIRST_EPOCH)
 
 
 def wrap_place(kind: str, institution: str, subject: str, epoch: int, counter: int) -> bytes:

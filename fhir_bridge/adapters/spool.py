@@ -7,7 +7,9 @@ Invariants:
     * a message that :meth:`Spool.put` returned for survives loss of power;
     * each is sealed under a message key of its own, which dies with it;
     * a hole in a stream stops reading instead of being passed over: offsets are given inside the transaction
-      that stores the message, so an honest spool has none.
+      that stores the message, so an honest spool has none;
+    * no offset below the vault's stored position is given, even by a file that was lost or put back: such a
+      message would count as done. So nothing is put before :meth:`Spool.start` has said the positions.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ CREATE TABLE streams (stream TEXT PRIMARY KEY, next_number INTEGER NOT NULL) STR
 """
 
 _DOMAIN = "spool"
+_START_S = 30
 T = TypeVar("T")
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -81,15 +84,18 @@ class Spool:
         self._waiting: list[_Put] = []
         self._writer: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
+        self._started = asyncio.Event()
         self._closed = False
 
     async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
-        """Begin reading each stream at its stored position, or at its oldest message."""
+        """Begin reading each stream at its stored position, or at its oldest message; number on from there."""
         held = [p for p in positions if p.bus == self.name and p.offset > 0]
         await self.acknowledge([Position(p.bus, p.stream, p.partition, p.offset - 1) for p in held])
+        await self._run(self._number_on, held)
         for institution in institutions:
             await self.subscribe(institution)
         self._next |= {p.stream: p.offset for p in held if p.stream in self._next}
+        self._started.set()
 
     async def subscribe(self, institution: str) -> None:
         """Read one more stream from its oldest message."""
@@ -124,9 +130,12 @@ class Spool:
             await self._run(self._forget, mine)
 
     async def put(self, institution: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Position:
-        """Append a message; returns once it is durable. Messages put meanwhile share one commit."""
-        if self._closed:
-            raise Unavailable("the spool is closed")
+        """Append a message; returns once it is durable. Messages put meanwhile share one commit.
+
+        Raises:
+            Unavailable: Closed, or not started within 30 s; nothing was put.
+        """
+        await self._wait_for_start()
         done: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Put(institution, _Content(value, tuple(headers)), done))
         if self._writer is None or self._writer.done():
@@ -141,12 +150,22 @@ class Spool:
         if self._closed:
             return
         self._closed = True
+        self._started.set()
         if self._writer is not None:
             await self._writer
         await asyncio.to_thread(self._thread.shutdown)
         self._connection.close()
 
     # --- on the event loop
+
+    async def _wait_for_start(self) -> None:
+        try:
+            async with asyncio.timeout(_START_S):
+                await self._started.wait()
+        except TimeoutError:
+            raise Unavailable("the spool is not being read yet: try again") from None
+        if self._closed:
+            raise Unavailable("the spool is closed")
 
     async def _write_waiting(self) -> None:
         while self._waiting:
@@ -192,6 +211,15 @@ class Spool:
         value = seal_blob(key, _DOMAIN, _place(put.stream, number), content, self._randomness)
         self._connection.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (put.stream, number, subject, value))
         return Position(self.name, put.stream, 0, number)
+
+    def _number_on(self, positions: Sequence[Position]) -> None:
+        with transaction(self._connection):
+            for position in positions:
+                self._connection.execute(
+                    "INSERT INTO streams VALUES (?, ?) ON CONFLICT DO UPDATE SET next_number = excluded.next_number"
+                    " WHERE excluded.next_number > next_number",
+                    (position.stream, position.offset),
+                )
 
     def _oldest(self, stream: str) -> int:
         oldest = self._connection.execute("SELECT min(number) FROM messages WHERE stream = ?", (stream,)).fetchone()

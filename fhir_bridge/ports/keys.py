@@ -74,10 +74,18 @@ class Keyring(Protocol):
     """Key-encryption keys and ledger identities; kept by a file, OpenBao or PKCS#11."""
 
     def kek(self, institution: str, epoch: int) -> bytes:
-        """Return the 32-byte KEK of an institution's epoch, made when epoch is the newest and absent.
+        """Return the 32-byte KEK of an institution's epoch; never makes one.
 
         Raises:
             KeyMissing: No such epoch.
+        """
+        ...
+
+    def make_kek(self, institution: str, epoch: int) -> bytes:
+        """Return the KEK of an epoch, made when it is the one after the newest (at first: 1) and absent.
+
+        Raises:
+            KeyMissing: An epoch would be skipped, or this keyring may only be read.
         """
         ...
 

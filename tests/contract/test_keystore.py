@@ -103,8 +103,8 @@ def test_files_are_for_the_owner_only(keys_world: FileKeysWorld, tmp_path: Path)
 )
 def test_a_wrapped_key_opens_only_under_its_own_columns(keys_world: FileKeysWorld, change: str) -> None:
     keys_world.open().ensure([CHART])
-    keys_world.keyring.kek("northgate", 2)
-    keys_world.keyring.kek("harbor", 1)
+    keys_world.keyring.make_kek("northgate", 2)
+    keys_world.keyring.make_kek("harbor", 1)
     keys_world.sql(f"UPDATE keys SET {change}")
     kind, institution, subject = keys_world.sql("SELECT kind, institution, subject FROM keys")[0]
     with pytest.raises(IntegrityBroken):
@@ -133,6 +133,29 @@ def test_a_copy_from_before_a_rotation_is_useless_once_the_old_kek_is_destroyed(
     keys_world.sql("UPDATE keys SET wrapped = ?, epoch = 1, counter = 0", old)
     with pytest.raises(KeyMissing):
         keys_world.open().get(CHART)
+
+
+@pytest.mark.parametrize("lost", ["kek-northgate-1", "kek-_key-store-1"])
+def test_a_lost_kek_is_said_to_be_missing_and_never_made_again(keys_world: FileKeysWorld, lost: str) -> None:
+    keys_world.open().ensure([CHART, SAME_SUBJECT])
+    keys_world.close()
+    folder = keys_world.path.parents[1] / "keyring"
+    (folder / lost).unlink()
+    keys_world.keyring = FileKeyring(folder)
+    with pytest.raises(KeyMissing, match=lost):
+        keys_world.open().ensure([CHART, KeyName(KeyKind.CHART, "northgate", "new")])
+    assert [finding.split(": ")[:2] for finding in keys_world.findings()] == [[f"keyring {lost}", "missing"]]
+    assert not (folder / lost).exists()
+
+
+def test_a_rotation_whose_current_kek_is_lost_makes_no_other(keys_world: FileKeysWorld, tmp_path: Path) -> None:
+    store = keys_world.open()
+    store.ensure([CHART])
+    (tmp_path / "keyring" / "kek-northgate-1").unlink()
+    keys_world.keyring = FileKeyring(tmp_path / "keyring")
+    with pytest.raises(KeyMissing):
+        keys_world.open().rotate("northgate")
+    assert not list((tmp_path / "keyring").glob("kek-northgate-*"))
 
 
 def test_an_untouched_key_store_has_no_finding(keys_world: FileKeysWorld) -> None:

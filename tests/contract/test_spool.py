@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -33,6 +34,7 @@ from fhir_bridge.adapters.spool import Spool
 async def main(folder):
     keys = SqliteKeyStore(folder / "keys" / "keys.db", FileKeyring(folder / "keyring"))
     spool = Spool(folder / "spool.db", keys)
+    await spool.start(["northgate"], [])
     while True:
         for position in await asyncio.gather(*(spool.put("northgate", b"message") for _ in range(3))):
             print(position.offset, flush=True)
@@ -77,6 +79,7 @@ class TestSpoolKeepsTheContract(BusContract):
 
 async def test_nothing_of_a_message_is_readable_on_disk(bus_world: SpoolWorld, tmp_path: Path) -> None:
     bus = await bus_world.open()
+    await bus.start([INSTITUTION], [])
     await bus.put(INSTITUTION, b"Zuckerkandl-canary" * 50, [("header-canary", b"Zuckerkandl-canary")])
     for file in tmp_path.rglob("*"):
         if file.is_file():
@@ -100,9 +103,11 @@ async def test_acknowledged_messages_and_their_keys_are_gone(bus_world: SpoolWor
 
 async def test_a_hole_in_a_stream_stops_reading(bus_world: SpoolWorld) -> None:
     bus = await bus_world.open()
+    await bus.start([INSTITUTION], [])
     for i in range(3):
         await bus.put(INSTITUTION, b"%d" % i)
     bus_world.sql("DELETE FROM messages WHERE number = 1")
+    bus = await bus_world.open()
     await bus.start([INSTITUTION], [])
     with pytest.raises(IntegrityBroken):
         await bus.take(max_messages=10, max_bytes=1 << 20, wait_ms=10)
@@ -122,10 +127,12 @@ async def test_a_stored_position_behind_what_was_deleted_stops_reading(bus_world
 
 async def test_two_messages_cannot_change_places(bus_world: SpoolWorld) -> None:
     bus = await bus_world.open()
+    await bus.start([INSTITUTION], [])
     for i in range(2):
         await bus.put(INSTITUTION, b"%d" % i)
     bus_world.sql("UPDATE messages SET number = number + 10")
     bus_world.sql("UPDATE messages SET number = 11 - number")
+    bus = await bus_world.open()
     await bus.start([INSTITUTION], [])
     with pytest.raises(IntegrityBroken):
         await bus.take(max_messages=10, max_bytes=1 << 20, wait_ms=10)
@@ -133,10 +140,12 @@ async def test_two_messages_cannot_change_places(bus_world: SpoolWorld) -> None:
 
 async def test_a_message_whose_key_was_erased_is_passed_over(bus_world: SpoolWorld) -> None:
     bus = await bus_world.open()
+    await bus.start([INSTITUTION], [])
     for i in range(3):
         await bus.put(INSTITUTION, b"%d" % i)
     ((subject,),) = bus_world.sql("SELECT subject FROM messages WHERE number = 1")
     bus_world.keys.erase(KeyName(KeyKind.MESSAGE, INSTITUTION, str(subject)))
+    bus = await bus_world.open()
     await bus.start([INSTITUTION], [])
     assert [m.value for m in await take_all(bus, 2)] == [b"0", b"2"]
 
@@ -147,6 +156,34 @@ async def test_messages_of_another_bus_are_not_acknowledged_here(bus_world: Spoo
     await bus.put(INSTITUTION, b"0")
     await bus.acknowledge([Position("kafka", INSTITUTION, 0, 99)])
     assert bus_world.sql("SELECT number FROM messages") == [(0,)]
+
+
+@pytest.mark.parametrize("kept", [0, 2], ids=["lost", "older copy"])
+async def test_a_spool_that_was_lost_or_put_back_numbers_on_from_the_vault(bus_world: SpoolWorld, kept: int) -> None:
+    bus = await bus_world.open()
+    await bus.start([INSTITUTION], [])
+    for i in range(kept):
+        await bus.put(INSTITUTION, b"old %d" % i)
+    stored = [Position("spool", INSTITUTION, 0, 7)]
+    again = await bus_world.open()
+    early = asyncio.create_task(again.put(INSTITUTION, b"early"))
+    await asyncio.sleep(0.05)
+    await again.start([INSTITUTION], stored)
+    assert await early == Position("spool", INSTITUTION, 0, 7)
+    assert [m.value for m in await take_all(again, 1)] == [b"early"]
+    later = await bus_world.open()
+    await later.start([INSTITUTION], stored)
+    assert (await later.put(INSTITUTION, b"late")).offset == 8
+    assert [m.value for m in await take_all(later, 2)] == [b"early", b"late"]
+
+
+async def test_a_message_that_waits_for_the_start_is_told_of_the_end(bus_world: SpoolWorld) -> None:
+    bus = await bus_world.open()
+    waiting = asyncio.create_task(bus.put(INSTITUTION, b"0"))
+    await asyncio.sleep(0)
+    await bus.close()
+    with pytest.raises(Unavailable):
+        await waiting
 
 
 async def test_a_closed_spool_says_so(bus_world: SpoolWorld) -> None:
