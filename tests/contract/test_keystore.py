@@ -143,7 +143,7 @@ def test_a_lost_kek_is_said_to_be_missing_and_never_made_again(keys_world: FileK
     (folder / lost).unlink()
     keys_world.keyring = FileKeyring(folder)
     with pytest.raises(KeyMissing, match=lost):
-        keys_world.open().ensure([CHART, KeyName(KeyKind.CHART, "northgate", "new")])
+        keys_world.open().ensure([KeyName(KeyKind.CHART, "northgate", "new")])
     assert [finding.split(": ")[:2] for finding in keys_world.findings()] == [[f"keyring {lost}", "missing"]]
     assert not (folder / lost).exists()
 
