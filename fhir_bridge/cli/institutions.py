@@ -32,7 +32,10 @@ def add(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register an institution: its ledger identity, its keys, its rules and its first credentials."""
+    """Register an institution: its ledger identity, its keys, its rules and its first credentials.
+
+    Prints its id on standard output and everything else on standard error.
+    """
     directory = data_directory(data, may_be_new=True)
     if not ruleset.is_dir():
         raise Failure(f"{ruleset} is not a folder (give the folder that holds source.yaml)", exit_code=SETUP)
@@ -41,9 +44,10 @@ def add(
     if as_json:
         screen.print_json(made)
         return
-    print(f"{made['name']} has joined the ledger as Organization/{made['id']}")
-    print(f"topic: {made['topic']}")
-    print(f"credentials (owner-only file; hand them to its system): {directory / made['credentials']}")
+    print(made["id"], flush=True)
+    screen.remark(f"{made['name']} has joined the ledger; consents name it Organization/{made['id']}")
+    screen.remark(f"topic: {made['topic']}")
+    screen.remark(f"credentials (owner-only file; hand them to its system): {directory / made['credentials']}")
 
 
 @app.command("list")

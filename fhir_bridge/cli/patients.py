@@ -36,15 +36,20 @@ def enrol(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a patient an agent of their own: keys that open and close consent, and credentials to sign in with."""
+    """Give a patient an agent of their own: keys that open and close consent, and credentials to sign in with.
+
+    Prints the patient's canonical id on standard output and everything else on standard error.
+    """
     body = {"institution": institution, "patient": patient_id}
     directory = data_directory(data)
     enrolled = service.post(directory, "/patients", body)
     if as_json:
         screen.print_json(enrolled)
         return
-    print(f"enrolled as Patient/{enrolled['patient']}, charts linked: {enrolled['charts']}")
-    print(f"credentials (owner-only file; hand them to the patient's agent): {directory / enrolled['credentials']}")
+    print(enrolled["patient"], flush=True)
+    screen.remark(f"enrolled as Patient/{enrolled['patient']}, charts linked: {enrolled['charts']}")
+    place = directory / enrolled["credentials"]
+    screen.remark(f"credentials (owner-only file; hand them to the patient's agent): {place}")
 
 
 @person.callback()

@@ -34,6 +34,11 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
             print("\t".join(_cell(row.get(column)) for column in columns))
 
 
+def remark(text: str) -> None:
+    """Tell a person something that a script does not read."""
+    print(text, file=sys.stderr)
+
+
 def issue_words(issue: Mapping[str, Any]) -> str:
     """Return an issue of an OperationOutcome, or of ours, in one line; neither holds a value of a record."""
     expression = issue.get("expression") or ""

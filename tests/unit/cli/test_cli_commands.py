@@ -142,6 +142,29 @@ def test_adding_an_institution_sends_an_absolute_rule_pack(
 
 
 @pytest.mark.parametrize(
+    ("call", "answer", "printed"),
+    [
+        (
+            ["institution", "add", "x", "--fhir-version", "R4", "--ruleset", "{data}"],
+            {"id": "network-a", "name": "x", "topic": "t", "credentials": "c.json"},
+            "network-a\n",
+        ),
+        (
+            ["patient", "enrol", "--institution", "x", "--patient", "p"],
+            {"patient": "canonical", "charts": 1, "credentials": "c.json"},
+            "canonical\n",
+        ),
+    ],
+)
+def test_a_script_reads_the_id_and_nothing_else(
+    service: Service, capsys: pytest.CaptureFixture[str], call: list[str], answer: dict[str, object], printed: str
+) -> None:
+    service.answer = lambda _: (200, answer)
+    assert main([*(word.format(data=service.data) for word in call), "--data", str(service.data)]) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
     "header", ["person,institution,patient", "person,hospital,patient_id", "Person, Hospital ,local patient id,extra"]
 )
 def test_a_feed_is_read_under_the_names_hospitals_use(service: Service, tmp_path: Path, header: str) -> None:
