@@ -59,9 +59,9 @@ LEDGER = {
 FILES = {"vault.db": VAULT, "keys/keys.db": KEYS, "ledger/ledger.db": LEDGER}
 UNLOCATED = {("vault.db", "journal"), ("keys/keys.db", "journal"), ("ledger/ledger.db", "meta")}
 """Tables that vouch for others: a change shows at whatever they vouch for."""
-UNCHECKED = {"kek-northgate-1", "keyring.json", "identity-issuer", "identity-log", "identity-operator"}
-"""Nothing is wrapped under a KEK that was rotated away; without a passphrase there are no parameters to lose; a new
-issuer only ends sessions; and with another log or operator key the service does not start."""
+UNCHECKED = {"kek-northgate-1", "keyring.json", "identity-issuer"}
+"""Nothing is wrapped under a KEK that was rotated away; without a passphrase there are no parameters to lose; and a
+new issuer only ends sessions."""
 MUTABLE = (
     ("vault.db", "positions"),
     ("vault.db", "documents"),
