@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -317,7 +317,7 @@ class _Server(uvicorn.Server):
     """A server whose signals are handled by ``serve``, once for both sockets."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
+    def capture_signals(self) -> Generator[None, None, None]:
         yield
 
 
@@ -379,7 +379,7 @@ def _owners_socket(data: Path) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _umask(mask: int):  # type: ignore[no-untyped-def]
+def _umask(mask: int) -> Iterator[None]:
     before = os.umask(mask)
     try:
         yield

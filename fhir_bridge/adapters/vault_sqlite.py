@@ -17,7 +17,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fhir_bridge.adapters.sqlite_support import connect_for_reading, translated
 from fhir_bridge.adapters.vault_sqlite_schema import WHAT
@@ -197,7 +197,7 @@ class SqliteVault:
             connection.close()
         self._writer.close()
 
-    async def _select(self, sql: str, *values: str | int | None) -> list[tuple]:  # type: ignore[type-arg]
+    async def _select(self, sql: str, *values: str | int | None) -> list[tuple[Any, ...]]:
         return await self._read(lambda connection: connection.execute(sql, values).fetchall())
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -244,7 +244,7 @@ def _missing() -> IntegrityBroken:
     return IntegrityBroken("the index names a record that the vault does not hold; run fsck")
 
 
-def _batch(row: tuple) -> StoredBatch:  # type: ignore[type-arg]
+def _batch(row: tuple[Any, ...]) -> StoredBatch:
     number, root, leaves, envelope, head_salt, head_index, height, log_index = row
     split = tuple(leaves[at : at + 32] for at in range(0, len(leaves), 32))
     return StoredBatch(number, root, split, envelope, head_salt, head_index, height, log_index)

@@ -234,20 +234,26 @@ class AnswerLine:
     ) -> tuple[Sight, Params]:
         """Return the view a search is about, and the criteria that remain for it."""
         batch = _pinned(cursor)
+        criteria = [(name, self._any_id(who, type_name, value) if name == "_id" else value) for name, value in params]
         if type_name in DIRECTORY_TYPES:
-            return await self._people.view(who, self._people.directories(), instant=now, batch=batch), params
+            return await self._people.view(who, self._people.directories(), instant=now, batch=batch), criteria
         named = [value for name, value in params if name in _PERSON_PARAMETERS]
-        rest = [(name, value) for name, value in params if name not in _PERSON_PARAMETERS]
+        rest = [(name, value) for name, value in criteria if name not in _PERSON_PARAMETERS]
         if type_name == "Patient" and not named:
-            return await self._patients(who, rest, now, batch), rest
+            return await self._patients(who, params, now, batch), rest
         if not named and who.patient is not None:
             named = [who.patient]
         if not named:
-            return await self._by_id(who, type_name, rest, now, batch), rest
+            return await self._by_id(who, type_name, params, now, batch), rest
         if len(named) > 1 or "," in named[0]:
             raise QueryRefused([Issue("error", "not-supported", "name one patient at a time", "patient")])
         sight, _ = await self._person(who, named[0], now, cursor)
         return sight, rest
+
+    def _any_id(self, who: Requester, type_name: str, value: str) -> str:
+        """Return alternatives for ids of ``_id``: each as it is, and as the requester's own local id."""
+        wanted = (each for text in value.split(",") for each in self._people.ids(who, type_name, text))
+        return ",".join(dict.fromkeys(wanted))
 
     async def _person(
         self, who: Requester, patient: str, now: datetime, cursor: Cursor | None

@@ -136,7 +136,7 @@ class IngestLine:
 
     @property
     def is_full(self) -> bool:
-        """True while the messages waiting exceed the queue's bytes; buses pause, HTTP answers 503."""
+        """True while the messages waiting exceed the queue's bytes; buses pause, HTTP answers 429."""
         return self._waiting_bytes >= self._settings.queue_max_bytes
 
     @property
