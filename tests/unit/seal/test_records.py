@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
 from dataclasses import replace
 
 import cbor2
@@ -152,15 +151,6 @@ def test_no_value_shows_in_what_is_stored() -> None:
     for stored in (envelopes.normalised, envelopes.original, envelopes.lineage, segment.ciphertext):
         for value in (b"loinc", b"8480-6", b"text text", b"original", b"element"):
             assert value not in stored
-
-
-def test_three_thousand_rows_open_well_within_an_answer() -> None:
-    """Guards the order of magnitude: measured 9 ms, bound 300 ms for a busy machine."""
-    rows = [row(f"r{i}") for i in range(3_000)]
-    segment = seal_segment(KEY, CHART, 0, rows, RANDOM)
-    began = time.perf_counter()
-    assert len(open_segment(KEY, segment)) == 3_000
-    assert time.perf_counter() - began < 0.3
 
 
 def test_opened_secrets_do_not_show_in_a_log() -> None:
