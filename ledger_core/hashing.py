@@ -3,7 +3,9 @@
 History trees use SHA-256 as RFC 9162 section 2.1.1 has it (0x00 before a leaf,
 0x01 before a node), so that other people's verifiers agree. State trees use
 0x10 and 0x11, so that no node of one tree can pass for a node of the other.
-Content is digested with BLAKE3-256.
+State trees come in two suites (SHA-256, BLAKE3-256); within one tree values,
+leaves and nodes are hashed with the same function. Content is digested with
+BLAKE3-256 or SHA-256. Suite numbers are counted apart for each use.
 
 ``frame`` joins a domain string and parts with their lengths, so that two
 different lists of parts never give the same bytes.
@@ -20,6 +22,10 @@ from ledger_core.errors import NotCanonical
 HASH_BYTES: Final = 32
 SUITE_SHA256: Final = 1
 SUITE_BLAKE3: Final = 1
+TREE_SHA256: Final = 1
+TREE_BLAKE3: Final = 2
+DIGEST_BLAKE3: Final = 1
+DIGEST_SHA256: Final = 2
 EMPTY_STATE: Final = bytes(HASH_BYTES)
 EMPTY_LOG: Final = hashlib.sha256(b"").digest()
 
@@ -45,7 +51,25 @@ def _new_blake3(data: bytes = b"") -> Hasher:
     return blake3(data)
 
 
-CONTENT_SUITES: Final[Mapping[int, Callable[[bytes], Hasher]]] = {SUITE_BLAKE3: _new_blake3}
+def _new_sha256(data: bytes = b"") -> Hasher:
+    return _sha256(data)
+
+
+def sha256(data: bytes) -> bytes:
+    """Return plain SHA-256."""
+    return _sha256(data).digest()
+
+
+def blake3_256(data: bytes) -> bytes:
+    """Return plain BLAKE3 with 32 bytes of output."""
+    return blake3(data).digest()
+
+
+CONTENT_SUITES: Final[Mapping[int, Callable[[bytes], Hasher]]] = {
+    DIGEST_BLAKE3: _new_blake3,
+    DIGEST_SHA256: _new_sha256,
+}
+TREE_SUITES: Final[Mapping[int, Callable[[bytes], bytes]]] = {TREE_SHA256: sha256, TREE_BLAKE3: blake3_256}
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -58,14 +82,25 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return _sha256(b"\x01" + left + right).digest()
 
 
-def state_leaf_hash(path: bytes, value_hash: bytes) -> bytes:
+def tree_suite(suite: int) -> Callable[[bytes], bytes]:
+    """Return the hash function of a state tree's suite.
+
+    Raises:
+        NotCanonical: The suite is unknown.
+    """
+    if suite not in TREE_SUITES:
+        raise NotCanonical(f"unknown tree suite {suite}")
+    return TREE_SUITES[suite]
+
+
+def state_leaf_hash(path: bytes, value_hash: bytes, suite: int = TREE_SHA256) -> bytes:
     """Hash a leaf of the state tree; ``path`` and ``value_hash`` are 32 bytes each."""
-    return _sha256(b"\x10" + path + value_hash).digest()
+    return tree_suite(suite)(b"\x10" + path + value_hash)
 
 
-def state_node_hash(left: bytes, right: bytes) -> bytes:
+def state_node_hash(left: bytes, right: bytes, suite: int = TREE_SHA256) -> bytes:
     """Hash two children of the state tree; an empty child is 32 zero bytes."""
-    return _sha256(b"\x11" + left + right).digest()
+    return tree_suite(suite)(b"\x11" + left + right)
 
 
 def frame(domain: str, *parts: bytes) -> bytes:
@@ -85,7 +120,7 @@ def tagged_hash(domain: str, *parts: bytes) -> bytes:
 
 
 def content_digest(content: bytes, suite: int = SUITE_BLAKE3) -> bytes:
-    """Digest content of any length under a numbered suite (1 is BLAKE3-256).
+    """Digest content of any length under a numbered suite (1 is BLAKE3-256, 2 is SHA-256).
 
     Raises:
         NotCanonical: The suite is unknown.
@@ -93,8 +128,3 @@ def content_digest(content: bytes, suite: int = SUITE_BLAKE3) -> bytes:
     if suite not in CONTENT_SUITES:
         raise NotCanonical(f"unknown content digest suite {suite}")
     return CONTENT_SUITES[suite](content).digest()
-
-
-def sha256(data: bytes) -> bytes:
-    """Return plain SHA-256; for digests that only name bytes."""
-    return _sha256(data).digest()

@@ -22,10 +22,11 @@ from ledger_core.hashing import (
     EMPTY_LOG,
     EMPTY_STATE,
     HASH_BYTES,
+    TREE_SHA256,
     node_hash,
-    sha256,
     state_leaf_hash,
     state_node_hash,
+    tree_suite,
 )
 
 STATE_BITS = 8 * HASH_BYTES
@@ -128,25 +129,28 @@ def _climb_consistency(old_size: int, old_root: bytes, new_size: int, new_root: 
         raise ProofInvalid("path leads to other roots")
 
 
-def verify_presence(*, path: bytes, value: bytes, proof: StateProof, root: bytes) -> None:
+def verify_presence(*, path: bytes, value: bytes, proof: StateProof, root: bytes, suite: int = TREE_SHA256) -> None:
     """Check that the state under ``root`` holds exactly ``value`` at ``path`` (32 bytes).
 
     Raises:
         ProofInvalid: It does not, or the proof does not show it.
+        NotCanonical: The suite is unknown.
     """
     if proof.neighbour is not None:
         raise ProofInvalid("a proof of presence names no neighbour")
-    _climb_state(path, state_leaf_hash(path, sha256(value)), proof, root)
+    leaf = state_leaf_hash(path, tree_suite(suite)(value), suite)
+    _climb_state(path, leaf, proof, root, suite)
 
 
-def verify_absence(*, path: bytes, proof: StateProof, root: bytes) -> None:
+def verify_absence(*, path: bytes, proof: StateProof, root: bytes, suite: int = TREE_SHA256) -> None:
     """Check that the state under ``root`` holds nothing at ``path`` (32 bytes).
 
     Raises:
         ProofInvalid: It holds something, or the proof does not show that it does not.
+        NotCanonical: The suite is unknown.
     """
     if proof.neighbour is None:
-        _climb_state(path, EMPTY_STATE, proof, root)
+        _climb_state(path, EMPTY_STATE, proof, root, suite)
         return
     other, value_hash = proof.neighbour
     _check_hashes((other, value_hash))
@@ -155,10 +159,10 @@ def verify_absence(*, path: bytes, proof: StateProof, root: bytes) -> None:
         raise ProofInvalid("the neighbour is the path itself")
     if depth > STATE_BITS or _prefix(other, depth) != _prefix(path, depth):
         raise ProofInvalid("the neighbour does not stand on the way to the path")
-    _climb_state(path, state_leaf_hash(other, value_hash), proof, root)
+    _climb_state(path, state_leaf_hash(other, value_hash, suite), proof, root, suite)
 
 
-def _climb_state(path: bytes, current: bytes, proof: StateProof, root: bytes) -> None:
+def _climb_state(path: bytes, current: bytes, proof: StateProof, root: bytes, suite: int) -> None:
     _check_hashes((path, *proof.siblings))
     depth = len(proof.siblings)
     if depth > STATE_BITS:
@@ -167,9 +171,9 @@ def _climb_state(path: bytes, current: bytes, proof: StateProof, root: bytes) ->
     for level in range(depth - 1, -1, -1):
         sibling = proof.siblings[level]
         if bits >> (STATE_BITS - 1 - level) & 1:
-            current = state_node_hash(sibling, current)
+            current = state_node_hash(sibling, current, suite)
         else:
-            current = state_node_hash(current, sibling)
+            current = state_node_hash(current, sibling, suite)
     if current != root:
         raise ProofInvalid("path leads to another root")
 

@@ -1,6 +1,7 @@
 """The state-root entry: the last log entry of every block that accepted a transaction.
 
-It is ``[2, suite, height, time in Unix ms, state root]`` in deterministic CBOR.
+It is ``[2, suite, height, time in Unix ms, state root]`` in deterministic CBOR;
+``suite`` says which hash the state tree uses.
 Apart from the machine because verifiers read it too.
 """
 
@@ -9,22 +10,23 @@ from typing import Final
 
 from ledger_core.codec import decode, encode
 from ledger_core.errors import NotCanonical
-from ledger_core.hashing import HASH_BYTES, SUITE_SHA256
+from ledger_core.hashing import HASH_BYTES, TREE_SHA256, TREE_SUITES
 
 ENTRY_STATE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class StateEntry:
-    """State root, height and time of a block."""
+    """State root, height and time of a block; ``suite`` is that of the state tree after it."""
 
     height: int
     time_ms: int
     state_root: bytes
+    suite: int = TREE_SHA256
 
     def entry(self) -> bytes:
         """Return the bytes of the log entry."""
-        return encode((ENTRY_STATE, SUITE_SHA256, self.height, self.time_ms, self.state_root))
+        return encode((ENTRY_STATE, self.suite, self.height, self.time_ms, self.state_root))
 
 
 def read_state_entry(entry: bytes) -> StateEntry | None:
@@ -33,9 +35,11 @@ def read_state_entry(entry: bytes) -> StateEntry | None:
         items = decode(entry)
     except NotCanonical:
         return None
-    if not isinstance(items, tuple) or len(items) != 5 or items[:2] != (ENTRY_STATE, SUITE_SHA256):
+    if not isinstance(items, tuple) or len(items) != 5 or items[0] != ENTRY_STATE:
         return None
-    height, time_ms, root = items[2:]
-    if type(height) is not int or type(time_ms) is not int or not isinstance(root, bytes):
+    suite, height, time_ms, root = items[1:]
+    if type(suite) is not int or type(height) is not int or type(time_ms) is not int:
         return None
-    return StateEntry(height, time_ms, root) if len(root) == HASH_BYTES else None
+    if suite not in TREE_SUITES or not isinstance(root, bytes) or len(root) != HASH_BYTES:
+        return None
+    return StateEntry(height, time_ms, root, suite)
