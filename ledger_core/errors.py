@@ -116,3 +116,21 @@ class IntegrityBroken(LedgerError):
     """Stored rows disagree with each other; stop and run fsck."""
 
     code = "integrity-broken"
+
+
+class EvidenceInvalid(LedgerError):
+    """A witness's evidence is malformed, or not signed by the keys it is checked under."""
+
+    code = "evidence-invalid"
+
+
+class ReplayRefused(LedgerError):
+    """A log signed what the rules do not lead to; a replaying witness does not vouch for it."""
+
+    code = "replay-refused"
+
+
+class LogMismatch(LedgerUnavailable):
+    """A log serves entries or hashes other than those it signed; nothing was taken from it."""
+
+    code = "log-mismatch"
