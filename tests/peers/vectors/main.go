@@ -1,5 +1,6 @@
-// Command vectors writes the Merkle tree vectors of transparency-dev/merkle as JSON: the constants of the Certificate
-// Transparency reference tests, and the proofs of its in-memory tree for every entry and size up to a limit.
+// Command vectors writes other people's results as JSON: from transparency-dev/merkle the constants of the Certificate
+// Transparency reference tests, and the proofs of its in-memory tree for every entry and size up to a limit; and from
+// a BLAKE3 written in Go the digests of every short input.
 //
 // The other modules pinned here (see pins.go) carry vectors as JSON files, which are read where the modules lie.
 package main
@@ -11,9 +12,13 @@ import (
 
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/merkle/testonly"
+	"lukechampine.com/blake3"
 )
 
-const largest = 40
+const (
+	largest      = 40
+	longestInput = 2200 // past two chunks
+)
 
 type inclusion struct {
 	Index uint64   `json:"index"`
@@ -27,6 +32,11 @@ type consistency struct {
 	Path [][]byte `json:"path"`
 }
 
+type results struct {
+	Merkle merkle   `json:"merkle"`
+	Blake3 [][]byte `json:"blake3"` // by length of the input, whose byte i is i mod 251
+}
+
 type merkle struct {
 	Inputs      [][]byte      `json:"inputs"`
 	InputRoots  [][]byte      `json:"input_roots"`
@@ -38,7 +48,20 @@ type merkle struct {
 }
 
 func main() {
-	check(json.NewEncoder(os.Stdout).Encode(trees()))
+	check(json.NewEncoder(os.Stdout).Encode(results{trees(), digests()}))
+}
+
+func digests() [][]byte {
+	input := make([]byte, longestInput)
+	for number := range input {
+		input[number] = byte(number % 251)
+	}
+	out := make([][]byte, 0, longestInput+1)
+	for length := range longestInput + 1 {
+		digest := blake3.Sum256(input[:length])
+		out = append(out, digest[:])
+	}
+	return out
 }
 
 func trees() merkle {

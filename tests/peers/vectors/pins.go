@@ -1,9 +1,6 @@
 //go:build pins
 
-// Modules whose files are read and whose code is not: Project Wycheproof, and the BLAKE3 vectors.
+// The module whose files are read and whose code is not.
 package main
 
-import (
-	_ "github.com/c2sp/wycheproof"
-	_ "lukechampine.com/blake3"
-)
+import _ "github.com/c2sp/wycheproof"
