@@ -82,6 +82,11 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return _sha256(b"\x01" + left + right).digest()
 
 
+def pair_hash(pair: bytes) -> bytes:
+    """Hash two children of a history tree that already lie joined (64 bytes)."""
+    return _sha256(b"\x01" + pair).digest()
+
+
 def tree_suite(suite: int) -> Callable[[bytes], bytes]:
     """Return the hash function of a state tree's suite.
 

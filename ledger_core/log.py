@@ -1,18 +1,51 @@
-"""The RFC 6962 history tree: a frontier to grow it, levels to prove from it, batches.
+"""The RFC 6962 history tree: a frontier to grow it, tiles to keep and prove it, batches.
 
 ``Frontier`` is the immutable right edge that the pure machine carries.
-``History`` keeps every complete node in memory (64 bytes per entry) and proves
-any entry under any earlier size in logarithmic time. ``MerkleBatch`` is a tree
-of fixed leaves, for roots that a single transaction anchors.
+``TiledLog`` proves any entry under any earlier size from tiles of 256 hashes
+(C2SP tlog-tiles: tile level L holds hashes of tree level 8L) that somebody else
+keeps. ``MerkleBatch`` is a tree of fixed leaves, for roots that a single
+transaction anchors.
 
-Invariant: all three give the root that RFC 9162 section 2.1.1 defines.
+Invariants:
+    * all of them give the root that RFC 9162 section 2.1.1 defines;
+    * a hash read from a full tile is served only if the tile's own root is the
+      hash that the tile above holds, so every hash served is one that the
+      right edge vouches for.
 """
 
-from collections.abc import Iterable, Sequence
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import Final, TypeAlias
 
-from ledger_core.errors import ProofInvalid
-from ledger_core.hashing import EMPTY_LOG, HASH_BYTES, leaf_hash, node_hash
+from ledger_core.errors import IntegrityBroken, ProofInvalid
+from ledger_core.hashing import EMPTY_LOG, HASH_BYTES, leaf_hash, node_hash, pair_hash
+
+TILE_LEVELS: Final = 8
+TILE_WIDTH: Final = 1 << TILE_LEVELS
+TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
+
+# An expanded tile: 256 hashes, the 128 above them, and so on up to the tile's root; places not yet known are zero.
+_ROWS: Final = tuple(2 * TILE_WIDTH - (2 * TILE_WIDTH >> row) for row in range(TILE_LEVELS + 1))
+_ROOT: Final = slice(_ROWS[-1] * HASH_BYTES, (_ROWS[-1] + 1) * HASH_BYTES)
+_BLANK: Final = bytes((2 * TILE_WIDTH - 1) * HASH_BYTES)
+
+
+def _siblings(place: int) -> Callable[[bytes], tuple[bytes, ...]]:
+    places = [_ROWS[row] + (place >> row ^ 1) for row in range(TILE_LEVELS)]
+    slices = [slice(at * HASH_BYTES, (at + 1) * HASH_BYTES) for at in places]
+    first, *others = slices
+    return itemgetter(first, *others)
+
+
+# All eight siblings of a place in one call: the difference between 40k and 150k proofs/s (2026-11).
+_SIBLINGS: Final = tuple(_siblings(place) for place in range(TILE_WIDTH))
+
+ReadTile: TypeAlias = Callable[[int, int], bytes | None]
+_Place: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +74,264 @@ class Frontier:
         for peak in reversed(self.peaks[:-1]):
             current = node_hash(peak, current)
         return current
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The complete content so far of one tile: 1 to 256 hashes, joined."""
+
+    level: int
+    index: int
+    hashes: bytes
+
+    @property
+    def width(self) -> int:
+        """Number of hashes."""
+        return len(self.hashes) // HASH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A published size and, for each tile level, the expanded tile at the right edge."""
+
+    size: int
+    edges: tuple[bytes, ...]
+
+
+class TiledLog:
+    """Proofs from stored tiles; one writer, any number of readers in other threads.
+
+    A reader may ask for any size that was published when it began. The writer
+    grows, makes the tiles durable, then publishes. The caller compares
+    ``root(size)`` with a root it trusts after opening; every other stored tile
+    is then checked when it is read.
+    """
+
+    def __init__(self, read: ReadTile, size: int, *, cache_tiles: int = 1024) -> None:
+        """Open a log of ``size`` entries.
+
+        Args:
+            read: Gives the stored tile at (level, index), whole or partial, or None.
+            size: Number of entries; tiles may reach further.
+            cache_tiles: Expanded tiles kept in memory, 16 KiB each.
+
+        Raises:
+            IntegrityBroken: A tile of the right edge is missing or short.
+        """
+        self._read, self._room = read, cache_tiles
+        self._cache: OrderedDict[_Place, bytes] = OrderedDict()
+        self._mutex = threading.Lock()
+        self._grown: dict[_Place, bytes] = {}
+        self._folded: tuple[int, tuple[bytes, ...]] = (0, ())
+        self._head = _Head(size, tuple(self._load_edge(size, level) for level in range(_levels(size))))
+
+    @property
+    def size(self) -> int:
+        """Number of published entries."""
+        return self._head.size
+
+    def grow(self, leaves: Sequence[bytes]) -> tuple[Tile, ...]:
+        """Return every tile that changes if these leaf hashes are added; publishes nothing.
+
+        Costs one hash for each leaf and a copy of the tiles at the right edge.
+        """
+        head = self._head
+        self._grown = {}
+        tiles: list[Tile] = []
+        rising, start, level = list(leaves), head.size, 0
+        while rising:
+            above: list[bytes] = []
+            index, width = divmod(start, TILE_WIDTH)
+            nodes = bytearray(head.edges[level] if level < len(head.edges) else _BLANK)
+            taken = 0
+            while taken < len(rising):
+                part = rising[taken : taken + TILE_WIDTH - width]
+                nodes[width * HASH_BYTES : (width + len(part)) * HASH_BYTES] = b"".join(part)
+                _fill(nodes, width, width + len(part))
+                taken, width = taken + len(part), width + len(part)
+                tiles.append(Tile(level, index, bytes(nodes[: width * HASH_BYTES])))
+                self._grown[level, index] = bytes(nodes)
+                if width == TILE_WIDTH:
+                    above.append(bytes(nodes[_ROOT]))
+                    nodes, index, width = bytearray(_BLANK), index + 1, 0
+            rising, start, level = above, start >> TILE_LEVELS, level + 1
+        return tuple(tiles)
+
+    def publish(self, tiles: Sequence[Tile], size: int) -> None:
+        """Let readers see ``size`` entries; the tiles are durable by now.
+
+        Raises:
+            ValueError: The tiles do not lead from the published size to ``size``.
+        """
+        head, changed = self._head, {(tile.level, tile.index): tile for tile in tiles}
+        widths = {place: tile.width for place, tile in changed.items()}
+        if size < head.size or widths != _changes(head.size, size):
+            raise ValueError(f"the tiles do not lead from {head.size} to {size} entries")
+        edges: list[bytes] = []
+        for level in range(_levels(size)):
+            index, width = divmod(size >> TILE_LEVELS * level, TILE_WIDTH)
+            if width == 0:
+                edges.append(_BLANK)
+            elif (level, index) in changed:
+                edges.append(self._expanded(changed[level, index]))
+            else:
+                edges.append(head.edges[level])
+        for tile in tiles[-self._room :]:
+            if tile.width == TILE_WIDTH:
+                self._keep((tile.level, tile.index), self._expanded(tile))
+        self._head, self._grown = _Head(size, tuple(edges)), {}
+
+    def root(self, size: int) -> bytes:
+        """Return the root of the first ``size`` entries.
+
+        Raises:
+            ProofInvalid: The log has fewer entries; so for every method that takes a size.
+            IntegrityBroken: A tile is missing, short or false; so for every method below.
+        """
+        head = self._checked(size)
+        return self._fold(head, size)[-1] if size else EMPTY_LOG
+
+    def leaf(self, index: int) -> bytes:
+        """Return leaf hash ``index``."""
+        head = self._head
+        if not 0 <= index < head.size:
+            raise ProofInvalid(f"index {index} lies outside a tree of {head.size}")
+        return self._node(head, 0, index)
+
+    def frontier(self, size: int) -> Frontier:
+        """Return the right edge of the tree of ``size``, to grow it elsewhere."""
+        head = self._checked(size)
+        levels = [level for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1]
+        return Frontier(size, tuple(self._node(head, level, (size >> level) - 1) for level in levels))
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Return the path of entry ``index`` in the tree of ``size``, lowest level first."""
+        head = self._checked(size)
+        if not 0 <= index < size:
+            raise ProofInvalid(f"index {index} lies outside a tree of {size}")
+        path: list[bytes] = []
+        for level in range(_levels(size)):
+            count, at = size >> TILE_LEVELS * level, index >> TILE_LEVELS * level
+            tile, place = at >> TILE_LEVELS, at & (TILE_WIDTH - 1)
+            if tile < count >> TILE_LEVELS:
+                path += _SIBLINGS[place](self._tile(head, level, tile))
+            else:
+                path += self._edge_siblings(head, level, at, size)
+        return tuple(path)
+
+    def consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
+        """Return the proof that the tree of ``new_size`` continues that of ``old_size``."""
+        head = self._checked(new_size)
+        if not 0 <= old_size <= new_size:
+            raise ProofInvalid(f"a tree of {new_size} cannot continue one of {old_size}")
+        if old_size in (0, new_size):
+            return ()
+        path: list[bytes] = []
+        begin, end, whole = 0, new_size, True
+        # RFC 9162 section 2.1.4.1, SUBPROOF, walked from the root down.
+        while old_size != end:
+            middle = begin + _split(end - begin)
+            if old_size <= middle:
+                path.append(self._subtree(head, middle, end))
+                end = middle
+            else:
+                path.append(self._subtree(head, begin, middle))
+                begin, whole = middle, False
+        if not whole:
+            path.append(self._subtree(head, begin, end))
+        return tuple(reversed(path))
+
+    def multiproof(self, indices: Iterable[int], size: int) -> tuple[bytes, ...]:
+        """Return the hashes that, with the leaves asked for, rebuild the root of ``size``, from left to right."""
+        head = self._checked(size)
+        return _multiproof(indices, size, lambda begin, end: self._subtree(head, begin, end))
+
+    def _edge_siblings(self, head: _Head, level: int, at: int, size: int) -> Iterable[bytes]:
+        """Siblings of hash ``at`` within the last tile of ``level``, which is not full."""
+        folded = self._fold(head, size)
+        for row in range(TILE_LEVELS):
+            tree_level = TILE_LEVELS * level + row
+            if 1 << tree_level >= size:
+                return
+            sibling, count = at >> row ^ 1, size >> tree_level
+            if sibling < count:
+                yield self._node(head, tree_level, sibling)
+            elif sibling == count and folded[tree_level]:
+                yield folded[tree_level]
+
+    def _fold(self, head: _Head, size: int) -> tuple[bytes, ...]:
+        """For each tree level, the root of what lies behind its last complete node; the last is the tree's root."""
+        known, folded = self._folded
+        if known == size and folded:
+            return folded
+        found = [b""]
+        for level in range(size.bit_length()):
+            below = found[-1]
+            if size >> level & 1:
+                peak = self._node(head, level, (size >> level) - 1)
+                below = node_hash(peak, below) if below else peak
+            found.append(below)
+        self._folded = size, tuple(found)
+        return tuple(found)
+
+    def _subtree(self, head: _Head, begin: int, end: int) -> bytes:
+        """Root of entries begin..end, where begin is a multiple of a power of two ≥ end − begin."""
+        width = end - begin
+        if width & (width - 1) == 0:
+            return self._node(head, width.bit_length() - 1, begin // width)
+        middle = begin + _split(width)
+        return node_hash(self._subtree(head, begin, middle), self._subtree(head, middle, end))
+
+    def _node(self, head: _Head, tree_level: int, index: int) -> bytes:
+        level, row = divmod(tree_level, TILE_LEVELS)
+        bits = TILE_LEVELS - row
+        nodes = self._tile(head, level, index >> bits)
+        at = (_ROWS[row] + (index & (1 << bits) - 1)) * HASH_BYTES
+        return nodes[at : at + HASH_BYTES]
+
+    def _tile(self, head: _Head, level: int, index: int) -> bytes:
+        """Return an expanded tile: one of the right edge, one at hand, or a full one from the store."""
+        if index == head.size >> TILE_LEVELS * (level + 1):
+            return head.edges[level]
+        place = level, index
+        with self._mutex:
+            nodes = self._cache.get(place)
+            if nodes is not None:
+                self._cache.move_to_end(place)
+                return nodes
+        nodes = _expand(self._load(level, index, TILE_WIDTH))
+        if nodes[_ROOT] != self._node(head, TILE_LEVELS * (level + 1), index):
+            raise IntegrityBroken(f"tile {level}/{index} is not what the tile above it says")
+        self._keep(place, nodes)
+        return nodes
+
+    def _keep(self, place: _Place, nodes: bytes) -> None:
+        with self._mutex:
+            self._cache[place] = nodes
+            while len(self._cache) > self._room:
+                self._cache.popitem(last=False)
+
+    def _expanded(self, tile: Tile) -> bytes:
+        grown = self._grown.get((tile.level, tile.index))
+        return grown if grown is not None and grown.startswith(tile.hashes) else _expand(tile.hashes)
+
+    def _load_edge(self, size: int, level: int) -> bytes:
+        index, width = divmod(size >> TILE_LEVELS * level, TILE_WIDTH)
+        return _expand(self._load(level, index, width)) if width else _BLANK
+
+    def _load(self, level: int, index: int, width: int) -> bytes:
+        hashes = self._read(level, index)
+        if hashes is None:
+            raise IntegrityBroken(f"tile {level}/{index} is missing")
+        if len(hashes) % HASH_BYTES or not width * HASH_BYTES <= len(hashes) <= TILE_BYTES:
+            raise IntegrityBroken(f"tile {level}/{index} has {len(hashes)} bytes, not {width * HASH_BYTES}")
+        return hashes[: width * HASH_BYTES]
+
+    def _checked(self, size: int) -> _Head:
+        head = self._head
+        if not 0 <= size <= head.size:
+            raise ProofInvalid(f"the log has {head.size} entries, not {size}")
+        return head
 
 
 class History:
@@ -188,6 +479,71 @@ class MerkleBatch:
                 siblings.append(row[other])
             index >>= 1
         return tuple(siblings)
+
+    def multiproof(self, indices: Iterable[int]) -> tuple[bytes, ...]:
+        """Return the hashes that, with the leaves asked for, rebuild the root, from left to right."""
+        return _multiproof(indices, self.count, self._subtree)
+
+    def _subtree(self, begin: int, end: int) -> bytes:
+        level = (end - begin - 1).bit_length()
+        return self._levels[level][begin >> level]
+
+
+def _multiproof(indices: Iterable[int], size: int, subtree: Callable[[int, int], bytes]) -> tuple[bytes, ...]:
+    asked = sorted(set(indices))
+    if not asked or not 0 <= asked[0] <= asked[-1] < size:
+        raise ProofInvalid(f"a multiproof needs indices, all inside the tree of {size}")
+    path: list[bytes] = []
+
+    def walk(begin: int, end: int, first: int, last: int) -> None:
+        if first == last:
+            path.append(subtree(begin, end))
+        elif end - begin > 1:
+            middle = begin + _split(end - begin)
+            cut = bisect_left(asked, middle, first, last)
+            walk(begin, middle, first, cut)
+            walk(middle, end, cut, last)
+
+    walk(0, size, 0, len(asked))
+    return tuple(path)
+
+
+def _levels(size: int) -> int:
+    """Number of tile levels of a log of ``size`` entries."""
+    return (size.bit_length() + TILE_LEVELS - 1) // TILE_LEVELS
+
+
+def _changes(old_size: int, new_size: int) -> dict[_Place, int]:
+    """Place and new width of every tile that grows when the log does."""
+    changes: dict[_Place, int] = {}
+    for level in range(_levels(new_size)):
+        old, new = old_size >> TILE_LEVELS * level, new_size >> TILE_LEVELS * level
+        if old == new:
+            break
+        for index in range(old // TILE_WIDTH, (new - 1) // TILE_WIDTH + 1):
+            changes[level, index] = min(TILE_WIDTH, new - index * TILE_WIDTH)
+    return changes
+
+
+def _expand(hashes: bytes) -> bytes:
+    nodes = bytearray(_BLANK)
+    nodes[: len(hashes)] = hashes
+    _fill(nodes, 0, len(hashes) // HASH_BYTES)
+    return bytes(nodes)
+
+
+def _fill(nodes: bytearray, old: int, new: int) -> None:
+    """Compute what becomes known above a tile's hashes when it grows from ``old`` to ``new`` of them."""
+    for row in range(TILE_LEVELS):
+        below = _ROWS[row] * HASH_BYTES
+        old, new = old >> 1, new >> 1
+        if old == new:
+            return
+        pairs = bytes(nodes[below + old * 2 * HASH_BYTES : below + new * 2 * HASH_BYTES])
+        step = 2 * HASH_BYTES
+        above = b"".join([pair_hash(pairs[at : at + step]) for at in range(0, len(pairs), step)])
+        at = (_ROWS[row + 1] + old) * HASH_BYTES
+        nodes[at : at + len(above)] = above
 
 
 def _split(width: int) -> int:
