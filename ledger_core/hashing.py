@@ -26,6 +26,8 @@ TREE_SHA256: Final = 1
 TREE_BLAKE3: Final = 2
 DIGEST_BLAKE3: Final = 1
 DIGEST_SHA256: Final = 2
+STATE_LEAF: Final = b"\x10"
+STATE_NODE: Final = b"\x11"
 EMPTY_STATE: Final = bytes(HASH_BYTES)
 EMPTY_LOG: Final = hashlib.sha256(b"").digest()
 
@@ -100,12 +102,12 @@ def tree_suite(suite: int) -> Callable[[bytes], bytes]:
 
 def state_leaf_hash(path: bytes, value_hash: bytes, suite: int = TREE_SHA256) -> bytes:
     """Hash a leaf of the state tree; ``path`` and ``value_hash`` are 32 bytes each."""
-    return tree_suite(suite)(b"\x10" + path + value_hash)
+    return tree_suite(suite)(STATE_LEAF + path + value_hash)
 
 
 def state_node_hash(left: bytes, right: bytes, suite: int = TREE_SHA256) -> bytes:
     """Hash two children of the state tree; an empty child is 32 zero bytes."""
-    return tree_suite(suite)(b"\x11" + left + right)
+    return tree_suite(suite)(STATE_NODE + left + right)
 
 
 def frame(domain: str, *parts: bytes) -> bytes:
