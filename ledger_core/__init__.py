@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ledger_core.errors import RecordMismatch as RecordMismatch
     from ledger_core.errors import SignatureInvalid as SignatureInvalid
     from ledger_core.errors import TransactionRefused as TransactionRefused
-    from ledger_core.export import export_ledger as export_ledger
-    from ledger_core.export import replay_export as replay_export
     from ledger_core.fsck import Finding as Finding
     from ledger_core.hashing import content_digest as content_digest
     from ledger_core.keys import Identity as Identity
@@ -49,7 +47,11 @@ if TYPE_CHECKING:
     from ledger_core.machine import Genesis as Genesis
     from ledger_core.opening import open_ledger as open_ledger
     from ledger_core.opening import read_transactions as read_transactions
+    from ledger_core.opening import run_export as run_export
     from ledger_core.opening import run_fsck as run_fsck
+    from ledger_core.opening import run_import as run_import
+    from ledger_core.opening import run_restore as run_restore
+    from ledger_core.opening import run_snapshot as run_snapshot
     from ledger_core.policy import Policy as Policy
     from ledger_core.receipt import Receipt as Receipt
     from ledger_core.transactions import AccessHead as AccessHead
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from ledger_core.transactions import seal_envelope as seal_envelope
     from ledger_core.transactions import sign as sign
     from ledger_core.transactions import signing_message as signing_message
+    from ledger_core.transfer import export_ledger as export_ledger
+    from ledger_core.transfer import replay_export as replay_export
     from ledger_core.values import NO_LIST as NO_LIST
     from ledger_core.values import ConsentState as ConsentState
     from ledger_core.values import Member as Member
@@ -90,17 +94,17 @@ _PLACES = {
     "checkpoint": "Checkpoint",
     "commitment": "OpenPart Opening SealedPart commit new_salt part_digest",
     "errors": _ERRORS,
-    "export": "export_ledger replay_export",
     "fsck": "Finding",
     "hashing": "content_digest",
     "keys": "Identity verify_signature",
     "ledger": "Ledger ProvenState",
     "log": "MerkleBatch",
     "machine": "Accepted Genesis",
-    "opening": "open_ledger read_transactions run_fsck",
+    "opening": "open_ledger read_transactions run_export run_fsck run_import run_restore run_snapshot",
     "policy": "Policy",
     "receipt": "Receipt",
     "transactions": _TRANSACTIONS,
+    "transfer": "export_ledger replay_export",
     "values": "NO_LIST ConsentState Member",
     "verify": "Outcome verify_main verify_receipt",
 }

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ledger_core.errors import LedgerError
-from ledger_core.export import replay_export
 from ledger_core.opening import run_export, run_fsck
+from ledger_core.transfer import replay_export
 from ledger_core.verify import main as verify
 
 

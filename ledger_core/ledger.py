@@ -6,24 +6,39 @@ belongs together; a proof never mixes two sizes.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from ledger_core.checkpoint import Checkpoint, sign_checkpoint
+from ledger_core.checkpoint import Checkpoint, log_key, parse_checkpoint, sign_checkpoint, verify_note
 from ledger_core.commitment import Opening
-from ledger_core.errors import IntegrityBroken, NotFound
+from ledger_core.errors import IntegrityBroken, NoteInvalid, NotFound, TransactionRefused
 from ledger_core.keys import Identity
-from ledger_core.log import History
+from ledger_core.log import MerkleBatch, TiledLog
 from ledger_core.machine import Accepted, BlockRow, Genesis, State, StateView
 from ledger_core.policy import Policy
+from ledger_core.ports import COSIGNED, PRUNED, EntryRow, Store, find_accepted
 from ledger_core.proofs import StateProof
-from ledger_core.receipt import Claim, LogPath, Receipt, RecordClaim, StateClaim, TransactionClaim
+from ledger_core.receipt import (
+    AnchoredRecords,
+    Claim,
+    LogPath,
+    PastStateClaim,
+    Receipt,
+    RecordClaim,
+    RecordsClaim,
+    RevocationClaim,
+    StateClaim,
+    TransactionClaim,
+)
 from ledger_core.rules.view import find_consent, find_member
+from ledger_core.sparse import StateTree
+from ledger_core.stateroot import StateEntry, read_state_entry
 from ledger_core.transactions import ChangeOwner, Payload, SetConsent, Transaction, sign
 from ledger_core.values import ConsentState, Member, state_path
+from ledger_core.versions import Versions
 
 
 class Engine(Protocol):
@@ -38,6 +53,12 @@ class Engine(Protocol):
         """Queue an envelope; the future resolves when it is durable or refused."""
         ...
 
+    def submit_many(
+        self, envelopes: Sequence[bytes], *, timeout_ms: int = ...
+    ) -> "Future[list[Accepted | TransactionRefused]]":
+        """Queue envelopes in order; the future resolves when each is durable or refused."""
+        ...
+
     async def asubmit(self, envelope: bytes, *, timeout_ms: int = ...) -> Accepted:
         """Submit without blocking the event loop."""
         ...
@@ -47,32 +68,13 @@ class Engine(Protocol):
         ...
 
 
-class Store(Protocol):
-    """Where blocks are kept, as far as reading goes."""
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The checkpoint that a receipt stands under, and the block it was taken after."""
 
-    def entry(self, index: int) -> bytes | None:
-        """Return log entry ``index``, or None."""
-        ...
-
-    def find(self, digest: bytes) -> tuple[int, int] | None:
-        """Return entry index and block height of an accepted envelope, or None."""
-        ...
-
-    def entries(self) -> Iterator[tuple[int, int, bytes, bytes]]:
-        """Yield (index, height, entry, leaf hash) in order of index."""
-        ...
-
-    def blocks(self) -> Iterator[BlockRow]:
-        """Yield every block row by height."""
-        ...
-
-    def checkpoints(self) -> Iterator[tuple[int, str]]:
-        """Yield (size, note) by size."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the files."""
-        ...
+    size: int
+    height: int
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +99,17 @@ class Ledger:
         origin: str,
         engine: Engine,
         store: Store,
-        history: History,
+        log: TiledLog,
         log_identity: Identity,
         clock_ms: Callable[[], int],
     ) -> None:
         self.genesis, self.origin = genesis, origin
-        self._engine, self._store, self._history = engine, store, history
+        self._engine, self._store, self._log = engine, store, log
         self._log_identity, self._clock_ms = log_identity, clock_ms
         self._nonces: dict[bytes, int] = {}
         self._nonce_lock = threading.Lock()
         self._send_lock = threading.Lock()
+        self._versions = Versions(self._changed_after)
 
     def __enter__(self) -> "Ledger":
         return self
@@ -153,6 +156,16 @@ class Ledger:
             LedgerClosed: The ledger is closed or stopped.
         """
         return self._engine.submit(envelope, timeout_ms=timeout_ms)
+
+    def submit_many(
+        self, envelopes: Sequence[bytes], *, timeout_ms: int = 10_000
+    ) -> "Future[list[Accepted | TransactionRefused]]":
+        """Queue signed envelopes in order; the future resolves once each is durable or refused.
+
+        One outcome an envelope, in order; a refusal of one does not touch the others.
+        Otherwise as ``submit``, and quicker than many calls of it.
+        """
+        return self._engine.submit_many(envelopes, timeout_ms=timeout_ms)
 
     async def asubmit(self, envelope: bytes, *, timeout_ms: int = 10_000) -> Accepted:
         """Submit from an event loop; otherwise as ``submit``."""
@@ -209,14 +222,38 @@ class Ledger:
             raise NotFound(f"the log has no entry {index}")
         return found
 
-    def position_of(self, digest: bytes) -> Accepted | None:
-        """Return where the envelope with this digest was accepted, or None."""
-        found = self._store.find(digest)
-        return None if found is None else Accepted(*found, digest, True)
+    def position_of(self, envelope: bytes) -> Accepted | None:
+        """Return where this envelope, byte for byte, was accepted, or None."""
+        return find_accepted(self._store, envelope)
 
     def checkpoint(self) -> str:
         """Return a signed checkpoint of the newest state, dated now."""
         return self._sign(self._engine.state)
+
+    def keep_checkpoint(self, note: str) -> int:
+        """Keep a checkpoint of this log that witnesses have cosigned; return its size.
+
+        Receipts asked for with ``is_cosigned`` then stand under the largest one kept.
+
+        Raises:
+            NoteInvalid: This log did not sign it.
+            NotFound: No block ended at its size, or its root is another.
+        """
+        text, vouchings = verify_note(note, (log_key(self.origin, self.log_public),))
+        found = parse_checkpoint(text)
+        if found.origin != self.origin or not vouchings:
+            raise NoteInvalid("the checkpoint is of another log")
+        block = self._store.block_of_size(found.size)
+        if block is None or block.log_root != found.root:
+            raise NotFound(f"no block of this log ended at size {found.size} with that root")
+        self._store.replace_checkpoint(found.size, note)
+        return found.size
+
+    @property
+    def cosigned_size(self) -> int | None:
+        """Size of the largest cosigned checkpoint kept, or None."""
+        kept = self._store.meta(COSIGNED)
+        return None if kept is None else int(kept)
 
     def prove_transaction(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the log path of entry ``index`` in the tree of ``size`` (the newest by default).
@@ -224,44 +261,125 @@ class Ledger:
         Raises:
             ProofInvalid: The index lies outside that tree, or the tree outside the log.
         """
-        return self._history.inclusion(index, self.size if size is None else size)
+        return self._log.inclusion(index, self.size if size is None else size)
+
+    def prove_transactions(self, indices: Sequence[int], size: int | None = None) -> tuple[bytes, ...]:
+        """Return one multiproof of these entries; otherwise as ``prove_transaction``."""
+        return self._log.multiproof(indices, self.size if size is None else size)
 
     def prove_consistency(self, old_size: int, new_size: int | None = None) -> tuple[bytes, ...]:
         """Return the proof that the newer log continues the older one."""
-        return self._history.consistency(old_size, self.size if new_size is None else new_size)
+        return self._log.consistency(old_size, self.size if new_size is None else new_size)
 
     def prove_state(self, path: bytes) -> ProvenState:
         """Return the consent state at a blinded path, present or absent, with its proof."""
-        return self._prove_state(self._engine.state, ConsentState.kind, path)
+        state = self._engine.state
+        value, proof = state.tree.prove(state_path(ConsentState.kind, path))
+        entry, index = self.entry(state.log.size - 1), state.log.size - 1
+        return ProvenState(value, proof, entry, index, state.header.height, self._sign(state))
 
-    def transaction_receipt(self, index: int) -> str:
+    def transaction_receipt(self, index: int, *, is_cosigned: bool = False) -> str:
         """Return the receipt that entry ``index`` is in the log.
 
-        Raises:
-            NotFound: The log has no such entry.
-        """
-        return self._receipt(self._engine.state, TransactionClaim(self.entry(index)), index)
+        Args:
+            index: Number of a log entry.
+            is_cosigned: Stand under the largest cosigned checkpoint kept, instead of a
+                new one that only the log signs.
 
-    def record_receipt(self, opening: Opening, *, batch_index: int, batch_path: Sequence[bytes], index: int) -> str:
+        Raises:
+            NotFound: The log, or that checkpoint, has no such entry.
+        """
+        return self._receipt(TransactionClaim(self.entry(index)), index, self._head(is_cosigned))
+
+    def record_receipt(
+        self,
+        opening: Opening,
+        *,
+        batch_index: int,
+        batch_path: Sequence[bytes],
+        index: int,
+        is_cosigned: bool = False,
+    ) -> str:
         """Return the receipt of a record in the batch anchored by entry ``index``.
 
         The opening decides which parts the holder of the receipt can check.
 
         Raises:
-            NotFound: The log has no such entry.
+            NotFound: The log, or the cosigned checkpoint, has no such entry.
         """
         claim = RecordClaim(opening, batch_index, tuple(batch_path), self.entry(index))
-        return self._receipt(self._engine.state, claim, index)
+        return self._receipt(claim, index, self._head(is_cosigned))
 
-    def state_receipt(self, kind: str, key: bytes) -> str:
+    def anchored_records(self, index: int, batch: MerkleBatch, openings: Mapping[int, Opening]) -> AnchoredRecords:
+        """Return what a receipt says of records, by place, in the batch anchored by entry ``index``.
+
+        Raises:
+            NotFound: The log has no such entry.
+        """
+        places = sorted(openings)
+        pairs = tuple((place, openings[place]) for place in places)
+        return AnchoredRecords(index, self.entry(index), batch.multiproof(places), pairs)
+
+    def records_receipt(self, batches: Sequence[AnchoredRecords], *, is_cosigned: bool = False) -> str:
+        """Return one receipt of many records, of one batch or several, with shared proofs.
+
+        Raises:
+            NotFound: The cosigned checkpoint does not reach one of the anchors.
+            ReceiptInvalid: No batch, or one twice.
+        """
+        head = self._head(is_cosigned)
+        ordered = tuple(sorted(batches, key=lambda batch: batch.index))
+        others = [batch.index for batch in ordered[1:]]
+        self._check_reach(max((batch.index for batch in ordered), default=0), head)
+        path = self._log.multiproof(others, head.size) if others else ()
+        return self._receipt(RecordsClaim(ordered, path), ordered[0].index if ordered else 0, head)
+
+    def state_receipt(self, kind: str, key: bytes, *, is_cosigned: bool = False) -> str:
         """Return the receipt of what state now holds, or does not hold, for ``kind`` and ``key``.
 
-        For a consent path: ``state_receipt("consent", path)``.
+        For a consent path: ``state_receipt("consent", path)``. Under a cosigned
+        checkpoint "now" is the block it was taken after.
+
+        Raises:
+            NotFound: No cosigned checkpoint is kept, or state at its height was pruned.
         """
-        state = self._engine.state
-        proven = self._prove_state(state, kind, key)
-        claim = StateClaim(kind, key, proven.value, proven.proof, proven.entry)
-        return self._receipt(state, claim, proven.index)
+        head = self._head(is_cosigned)
+        claim = self._state_claim(kind, key, head)
+        return self._receipt(claim, head.size - 1, head)
+
+    def past_state_receipt(self, kind: str, key: bytes, height: int, *, is_cosigned: bool = False) -> str:
+        """Return the receipt of what state held, or did not hold, after block ``height``.
+
+        Raises:
+            NotFound: There is no such block yet, or the state at that height was pruned.
+        """
+        head = self._head(is_cosigned)
+        claim, log = self._past_claim(kind, key, height, head)
+        return self._receipt(claim, log.index, head)
+
+    def revocation_receipt(self, kind: str, key: bytes, since: int, *, is_cosigned: bool = False) -> str:
+        """Return the receipt that what state held after block ``since`` holds no longer.
+
+        Raises:
+            NotFound: As ``past_state_receipt``.
+            ReceiptInvalid: Nothing was held then, or now.
+        """
+        head = self._head(is_cosigned)
+        past, log = self._past_claim(kind, key, since, head)
+        return self._receipt(RevocationClaim(past, log, self._state_claim(kind, key, head)), head.size - 1, head)
+
+    def prune(self, height: int) -> int:
+        """Drop state that was superseded at or below ``height``; return how many values.
+
+        What held at ``height`` and later stays provable; roots and entries stay whole.
+        """
+        dropped = self._store.prune(min(height, self.height))
+        self._versions.drop_below(min(height, self.height))
+        return dropped
+
+    def tile(self, level: int, index: int) -> bytes | None:
+        """Return the hashes kept of a tile of the log (C2SP tlog-tiles), or None."""
+        return self._store.tile(level, index)
 
     def policy(self, *, max_age_ms: int | None = None) -> Policy:
         """Return the policy of a verifier who trusts this log's key."""
@@ -272,9 +390,9 @@ class Ledger:
         """Yield every block row by height."""
         return self._store.blocks()
 
-    def entries(self) -> Iterator[tuple[int, int, bytes, bytes]]:
-        """Yield (index, height, entry, leaf hash) in order of index."""
-        return self._store.entries()
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[EntryRow]:
+        """Yield the entries from ``start`` up to, not including, ``stop``, by number."""
+        return self._store.entries(start, stop)
 
     def checkpoints(self) -> Iterator[tuple[int, str]]:
         """Yield (size, note) of every block's checkpoint, by size."""
@@ -285,17 +403,60 @@ class Ledger:
         self._engine.close()
         self._store.close()
 
-    def _prove_state(self, state: State, kind: str, key: bytes) -> ProvenState:
-        value, proof = state.tree.prove(state_path(kind, key))
-        index = state.log.size - 1
-        entry = self._store.entry(index)
-        if entry is None:
-            raise IntegrityBroken(f"entry {index} is missing from the store")
-        return ProvenState(value, proof, entry, index, state.header.height, self._sign(state))
+    def _head(self, is_cosigned: bool) -> _Head:
+        state = self._engine.state
+        if not is_cosigned:
+            return _Head(state.log.size, state.header.height, self._sign(state))
+        size = self.cosigned_size
+        block = None if size is None else self._store.block_of_size(size)
+        note = None if size is None else self._store.checkpoint(size)
+        if block is None or note is None:
+            raise NotFound("no cosigned checkpoint is kept")
+        return _Head(block.size, block.height, note)
 
-    def _receipt(self, state: State, claim: Claim, index: int) -> str:
-        path = self._history.inclusion(index, state.log.size)
-        return Receipt(claim, LogPath(index, path), self._sign(state)).encode()
+    def _check_reach(self, index: int, head: _Head) -> None:
+        if index >= head.size:
+            raise NotFound(f"the checkpoint of size {head.size} does not reach entry {index}")
+
+    def _state_claim(self, kind: str, key: bytes, head: _Head) -> StateClaim:
+        value, proof = self._tree_at(head.height).prove(state_path(kind, key))
+        return StateClaim(kind, key, value, proof, self.entry(head.size - 1))
+
+    def _past_claim(self, kind: str, key: bytes, height: int, head: _Head) -> tuple[PastStateClaim, LogPath]:
+        block = self._store.block_at(height)
+        if block is None or height > head.height:
+            raise NotFound(f"there is no block {height} under this checkpoint")
+        value, proof = self._tree_at(block.height).prove(state_path(kind, key))
+        index = block.size - 1
+        claim = PastStateClaim(kind, key, value, proof, self.entry(index))
+        return claim, LogPath(index, self._log.inclusion(index, head.size))
+
+    def _tree_at(self, height: int) -> StateTree:
+        """Return the state after block ``height``, which exists."""
+        state = self._engine.state
+        if height == state.header.height:
+            return state.tree
+        if height < int(self._store.meta(PRUNED) or 0):
+            raise NotFound(f"the state at height {height} was pruned")
+        block = self._store.block_at(height)
+        closing = self._closing(block)
+        tree = self._versions.at(height, newest=state.tree, newest_height=state.header.height, suite=closing.suite)
+        if tree.root != closing.state_root:
+            raise IntegrityBroken(f"the state kept for height {height} has another root; run fsck")
+        return tree
+
+    def _closing(self, block: BlockRow | None) -> StateEntry:
+        found = None if block is None else read_state_entry(self.entry(block.size - 1))
+        if found is None:
+            raise IntegrityBroken("a block does not end with a state root; run fsck")
+        return found
+
+    def _changed_after(self, height: int) -> dict[bytes, bytes | None]:
+        return dict(self._store.changed_after(height))
+
+    def _receipt(self, claim: Claim, index: int, head: _Head) -> str:
+        self._check_reach(index, head)
+        return Receipt(claim, LogPath(index, self._log.inclusion(index, head.size)), head.note).encode()
 
     def _sign(self, state: State) -> str:
         checkpoint = Checkpoint(self.origin, state.log.size, state.log.root())

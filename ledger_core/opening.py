@@ -1,26 +1,32 @@
 """Open a ledger: the only place that picks a store and an engine.
 
-An address is a path, or ``sqlite:PATH``. Opening reads every leaf and the state
-and compares their roots with the newest block, so a ledger whose rows disagree
-does not open; ``fsck`` then says where.
+An address is a path, or ``sqlite:PATH``. Opening reads the newest state and the
+right edge of the log and compares their roots with the newest block, so a
+ledger whose rows disagree does not open; ``fsck`` then says where. Tiles further
+left are checked against that root when a proof reads them.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ledger_core.checkpoint import Checkpoint, check_origin, sign_checkpoint
 from ledger_core.engines.embedded import EmbeddedEngine
 from ledger_core.errors import IntegrityBroken, LedgerError, OpeningRefused
-from ledger_core.export import export_ledger
 from ledger_core.fsck import Finding, check
 from ledger_core.keys import Identity
 from ledger_core.ledger import Ledger
-from ledger_core.log import History
+from ledger_core.log import TiledLog
 from ledger_core.machine import Genesis, Header, State, begin, read_genesis
+from ledger_core.ports import Reader, Store, commit_of
 from ledger_core.sparse import StateTree
-from ledger_core.stores.sqlite import SqliteStore
+from ledger_core.stateroot import read_state_entry
+from ledger_core.stores.sqlite import Connect, SqliteStore, connect_file
 from ledger_core.transactions import Transaction, read_envelope
+from ledger_core.transfer import export_ledger, import_ledger
+
+Progress = Callable[[int], None]
 
 
 def open_ledger(
@@ -31,6 +37,8 @@ def open_ledger(
     origin: str | None = None,
     max_block: int = 512,
     max_waiting: int = 4096,
+    cache_tiles: int = 1024,
+    connect: Connect = connect_file,
 ) -> Ledger:
     """Open the ledger at ``address``; with ``genesis`` begin it if there is none.
 
@@ -41,37 +49,60 @@ def open_ledger(
         origin: Name of the log in checkpoints; the genesis name by default.
         max_block: Transactions committed together at most.
         max_waiting: Transactions that may wait before ``submit`` does.
+        cache_tiles: Expanded tiles of the log kept in memory, about 16 KiB each.
+        connect: How the SQLite store opens its file, for those who bring a driver of their own.
 
     Raises:
         LedgerLocked: It is open elsewhere.
         OpeningRefused: Nothing there and no genesis, or other genesis, origin or log key.
         IntegrityBroken: Stored rows disagree; run ``fsck``.
     """
-    store = SqliteStore.open(_path(address))
+    store = SqliteStore.open(_path(address), connect=connect)
     try:
         if store.last_block() is None:
             _begin(store, genesis, origin, log_identity)
-        return _load(store, genesis, origin, log_identity, max_block, max_waiting)
+        stored = _check_identity(store, genesis, origin, log_identity)
+        state, log = load(store, stored, cache_tiles=cache_tiles)
     except BaseException:
         store.close()
         raise
+    name = store.meta("origin") or ""
+    engine = EmbeddedEngine(
+        store=store,
+        state=state,
+        log=log,
+        origin=name,
+        log_identity=log_identity,
+        clock_ms=_now_ms,
+        max_block=max_block,
+        max_waiting=max_waiting,
+    )
+    return Ledger(
+        genesis=stored,
+        origin=name,
+        engine=engine,
+        store=store,
+        log=log,
+        log_identity=log_identity,
+        clock_ms=_now_ms,
+    )
 
 
-def run_fsck(address: str | Path, *, checkpoint: str | None = None) -> Iterator[Finding]:
+def run_fsck(
+    address: str | Path, *, checkpoint: str | None = None, progress: Progress | None = None
+) -> Iterator[Finding]:
     """Rebuild every root from the transactions and yield what disagrees, and where.
 
     Args:
         address: A path, or ``sqlite:PATH``; may be open elsewhere.
         checkpoint: A signed checkpoint kept outside, to notice a ledger rolled back as a whole.
+        progress: Called with the number of entries replayed so far.
 
     Raises:
         OpeningRefused: There is no ledger at the address.
     """
-    store = SqliteStore.open_to_read(_path(address))
-    try:
-        yield from check(store, checkpoint=checkpoint)
-    finally:
-        store.close()
+    with _reading(address) as store:
+        yield from check(store, checkpoint=checkpoint, progress=progress)
 
 
 def run_export(address: str | Path) -> Iterator[str]:
@@ -80,11 +111,63 @@ def run_export(address: str | Path) -> Iterator[str]:
     Raises:
         OpeningRefused: There is no ledger at the address.
     """
-    store = SqliteStore.open_to_read(_path(address))
-    try:
+    with _reading(address) as store:
         yield from export_ledger(store)
+
+
+def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress | None = None) -> State:
+    """Write an exported ledger to ``address``, replaying it whole; return its newest state.
+
+    Raises:
+        OpeningRefused: There is a ledger at the address already.
+        IntegrityBroken, NoteInvalid: The export is not sound; what was written before
+            that place is a sound, shorter ledger.
+    """
+    store = SqliteStore.open(_path(address))
+    try:
+        if store.last_block() is not None:
+            raise OpeningRefused("there is a ledger here already: name a new place")
+        return import_ledger(lines, store, progress=progress)
     finally:
         store.close()
+
+
+def run_snapshot(address: str | Path, target: Path) -> None:
+    """Write a copy of the ledger, as of one block, to the new file ``target``; it may be open elsewhere.
+
+    Raises:
+        OpeningRefused: There is no ledger at the address, or ``target`` exists.
+    """
+    if target.exists():
+        raise OpeningRefused(f"{target} exists: name a new file")
+    with _reading(address) as store:
+        store.snapshot(target)
+
+
+def run_restore(
+    snapshot: Path, address: str | Path, *, checkpoint: str | None = None, progress: Progress | None = None
+) -> Iterator[Finding]:
+    """Check a snapshot as ``fsck`` does and, if it is sound, put it at ``address``; yield what is wrong with it.
+
+    Args:
+        snapshot: A file that ``run_snapshot`` wrote.
+        address: Where there is no ledger yet.
+        checkpoint: A signed checkpoint kept outside; a snapshot older than it is refused.
+        progress: Called with the number of entries replayed so far.
+
+    Raises:
+        OpeningRefused: The snapshot is none, or there is a ledger at the address.
+    """
+    target = _path(address)
+    if target.exists():
+        raise OpeningRefused("there is a ledger here already: name a new place")
+    is_sound = True
+    for finding in run_fsck(snapshot, checkpoint=checkpoint, progress=progress):
+        is_sound = False
+        yield finding
+    if is_sound:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_snapshot(snapshot, target)
 
 
 def read_transactions(address: str | Path) -> Iterator[Transaction]:
@@ -93,12 +176,41 @@ def read_transactions(address: str | Path) -> Iterator[Transaction]:
     Raises:
         OpeningRefused: There is no ledger at the address.
     """
-    store = SqliteStore.open_to_read(_path(address))
-    try:
-        for _, _, entry, _ in store.entries():
-            found = read_envelope(entry)
+    with _reading(address) as store:
+        for row in store.entries():
+            found = read_envelope(row.entry)
             if not isinstance(found, str):
                 yield found.transaction
+
+
+def load(store: Reader, genesis: Genesis, *, cache_tiles: int = 1024) -> tuple[State, TiledLog]:
+    """Return the newest state and the log kept in ``store``, checked against its newest block.
+
+    Raises:
+        IntegrityBroken: They disagree, or cannot be read.
+    """
+    row = store.last_block()
+    if row is None:
+        raise IntegrityBroken("the ledger has no blocks")
+    try:
+        log = TiledLog(store.tile, row.size, cache_tiles=cache_tiles)
+        closing = read_state_entry(store.entry(row.size - 1) or b"")
+        if closing is None:
+            raise IntegrityBroken("the log does not end with a state root; run fsck")
+        tree = StateTree(dict(store.state()), suite=closing.suite)
+        state = State(genesis.network, Header(row.height, row.time_ms), tree, log.frontier(row.size))
+    except (LedgerError, ValueError) as cause:
+        raise IntegrityBroken("stored rows cannot be read; run fsck") from cause
+    if state.row() != row:
+        raise IntegrityBroken("stored rows disagree with the newest block; run fsck")
+    return state, log
+
+
+@contextmanager
+def _reading(address: str | Path) -> Iterator[SqliteStore]:
+    store = SqliteStore.open_to_read(_path(address))
+    try:
+        yield store
     finally:
         store.close()
 
@@ -113,7 +225,7 @@ def _path(address: str | Path) -> Path:
     return Path(address)
 
 
-def _begin(store: SqliteStore, genesis: Genesis | None, origin: str | None, log_identity: Identity) -> None:
+def _begin(store: Store, genesis: Genesis | None, origin: str | None, log_identity: Identity) -> None:
     if genesis is None:
         raise OpeningRefused("there is no ledger here, and no genesis to begin one with")
     name = genesis.name if origin is None else origin
@@ -123,59 +235,17 @@ def _begin(store: SqliteStore, genesis: Genesis | None, origin: str | None, log_
     note = sign_checkpoint(
         Checkpoint(name, row.size, row.log_root), log_identity, time_s=max(genesis.time_ms, _now_ms()) // 1000
     )
-    store.begin({"origin": name, "log_key": log_identity.public.hex()}, block, note)
+    meta = {"origin": name, "log_key": log_identity.public.hex()}
+    store.begin(meta, commit_of(block, TiledLog(store.tile, 0), note))
 
 
-def _load(
-    store: SqliteStore,
-    genesis: Genesis | None,
-    origin: str | None,
-    log_identity: Identity,
-    max_block: int,
-    max_waiting: int,
-) -> Ledger:
+def _check_identity(store: Reader, genesis: Genesis | None, origin: str | None, log_identity: Identity) -> Genesis:
     stored = read_genesis(store.entry(0) or b"")
     if genesis is not None and genesis != stored:
         raise OpeningRefused("the ledger began with another genesis")
-    name = store.meta("origin") or ""
-    if origin not in (None, name) or store.meta("log_key") != log_identity.public.hex():
+    if origin not in (None, store.meta("origin")) or store.meta("log_key") != log_identity.public.hex():
         raise OpeningRefused("the ledger has another origin or log key")
-    state, history = _rebuild(store, stored)
-    engine = EmbeddedEngine(
-        store=store,
-        state=state,
-        history=history,
-        origin=name,
-        log_identity=log_identity,
-        clock_ms=_now_ms,
-        max_block=max_block,
-        max_waiting=max_waiting,
-    )
-    return Ledger(
-        genesis=stored,
-        origin=name,
-        engine=engine,
-        store=store,
-        history=history,
-        log_identity=log_identity,
-        clock_ms=_now_ms,
-    )
-
-
-def _rebuild(store: SqliteStore, genesis: Genesis) -> tuple[State, History]:
-    row = store.last_block()
-    if row is None:
-        raise IntegrityBroken("the ledger has no blocks")
-    try:
-        history = History()
-        history.extend(store.leaves())
-        tree = StateTree(dict(store.state()))
-    except (LedgerError, ValueError) as cause:
-        raise IntegrityBroken("stored rows cannot be read; run fsck") from cause
-    state = State(genesis.network, Header(row.height, row.time_ms), tree, history.frontier())
-    if state.row() != row:
-        raise IntegrityBroken("stored rows disagree with the newest block; run fsck")
-    return state, history
+    return stored
 
 
 def _now_ms() -> int:

@@ -2,7 +2,9 @@
 
 A block takes whatever is waiting when the one before it is durable, so a single
 submission is quick and a busy ledger commits in large groups without any timer.
-Futures resolve after the commit: an accepted transaction survives loss of power.
+While one block is judged and written, the signatures of the next are checked in
+other threads; checking is pure, so who does it changes no outcome. Futures
+resolve after the commit: an accepted transaction survives loss of power.
 
 Invariants:
     * the published head is durable before anybody can see it;
@@ -13,35 +15,79 @@ Invariants:
 
 import asyncio
 import contextlib
-import queue
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Final, Protocol, TypeAlias
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
 
 from ledger_core.checkpoint import Checkpoint, sign_checkpoint
 from ledger_core.errors import LedgerBusy, LedgerClosed, LedgerUnavailable, TransactionRefused
 from ledger_core.keys import Identity
-from ledger_core.log import History
+from ledger_core.log import TiledLog
 from ledger_core.machine import Accepted, BlockResult, Header, Result, State, apply_block
+from ledger_core.ports import Store, commit_of, find_accepted
+
+Prepared: TypeAlias = bytes
+
+
+def prepare(envelope: bytes) -> Prepared:
+    return envelope
+
 
 _POLL_S: Final = 0.001
+# Fewer than this are checked at once by the writer: handing them over costs more than it saves.
+_WORTH_SHARING: Final = 8
+# With fewer waiting, the next block had better be gathered after this one: it is larger then.
+_WORTH_AHEAD: Final = 128
+_CHECKERS: Final = 2
+
+Outcome: TypeAlias = Accepted | TransactionRefused
 
 
-class BlockStore(Protocol):
-    """What the engine needs of a store."""
+@dataclass(slots=True)
+class _Job:
+    """Envelopes submitted together, the outcomes so far, and who waits for them."""
 
-    def commit(self, block: BlockResult, note: str) -> None:
-        """Keep a block; return once it survives loss of power."""
-        ...
+    envelopes: Sequence[bytes]
+    is_single: bool
+    # Accepted for a single envelope, else list[Outcome].
+    future: "Future[Any]" = field(default_factory=Future)
+    outcomes: list[Outcome] = field(default_factory=list)
+    taken: int = 0
 
-    def find(self, digest: bytes) -> tuple[int, int] | None:
-        """Return entry index and block height of an accepted envelope, or None."""
-        ...
+    def settle(self) -> None:
+        """Resolve the future if every envelope has its outcome."""
+        # A caller may have cancelled; the transactions are in the log all the same.
+        if len(self.outcomes) < len(self.envelopes) or not self.future.set_running_or_notify_cancel():
+            return
+        if not self.is_single:
+            self.future.set_result(self.outcomes)
+        elif isinstance(self.outcomes[0], Accepted):
+            self.future.set_result(self.outcomes[0])
+        else:
+            self.future.set_exception(self.outcomes[0])
 
 
-_Waiting: TypeAlias = tuple[bytes, "Future[Accepted]"]
+_Slice: TypeAlias = tuple[_Job, int, int]
+
+
+@dataclass(slots=True)
+class _Group:
+    """What one block takes: slices of jobs, and their envelopes once checked."""
+
+    slices: list[_Slice]
+    checked: "Sequence[Future[list[Prepared]]] | None" = None
+
+    def envelopes(self) -> list[bytes]:
+        return [each for job, begin, end in self.slices for each in job.envelopes[begin:end]]
+
+    def prepared(self) -> list[Prepared]:
+        if self.checked is None:
+            return [prepare(each) for each in self.envelopes()]
+        return [each for part in self.checked for each in part.result()]
 
 
 class EmbeddedEngine:
@@ -50,22 +96,24 @@ class EmbeddedEngine:
     def __init__(
         self,
         *,
-        store: BlockStore,
+        store: Store,
         state: State,
-        history: History,
+        log: TiledLog,
         origin: str,
         log_identity: Identity,
         clock_ms: Callable[[], int],
         max_block: int = 512,
         max_waiting: int = 4096,
     ) -> None:
-        self._store, self._state, self._history = store, state, history
+        self._store, self._state, self._log = store, state, log
         self._origin, self._log_identity, self._clock_ms = origin, log_identity, clock_ms
-        self._max_block = max_block
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(max_waiting)
-        self._gate = threading.Lock()
+        self._max_block, self._max_waiting = max_block, max_waiting
+        self._room: deque[_Job] = deque()
+        self._waiting = 0
+        self._changed = threading.Condition()
         self._is_closed = False
         self._failure: LedgerUnavailable | None = None
+        self._checkers = ThreadPoolExecutor(_CHECKERS, "ledger-checker")
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -77,20 +125,18 @@ class EmbeddedEngine:
     def submit(self, envelope: bytes, *, timeout_ms: int = 10_000) -> "Future[Accepted]":
         """Queue an envelope; the future resolves when it is durable or refused.
 
-        Waits for a place in the queue for at most ``timeout_ms``.
+        Waits for a place at most ``timeout_ms``. There is one while fewer than
+        ``max_waiting`` transactions wait.
 
         Raises:
             LedgerBusy: No place became free in time; nothing was taken.
             LedgerClosed: The ledger is closed or has stopped.
         """
-        deadline = time.monotonic() + timeout_ms / 1000
-        while True:
-            future = self._offer(envelope)
-            if future is not None:
-                return future
-            if time.monotonic() >= deadline:
-                raise LedgerBusy("the queue of the ledger stayed full")
-            time.sleep(_POLL_S)
+        return self._enqueue(_Job((envelope,), True), timeout_ms)
+
+    def submit_many(self, envelopes: Sequence[bytes], *, timeout_ms: int = 10_000) -> "Future[list[Outcome]]":
+        """Queue envelopes in order; the future resolves when each is durable or refused; otherwise as ``submit``."""
+        return self._enqueue(_Job(tuple(envelopes), False), timeout_ms)
 
     async def asubmit(self, envelope: bytes, *, timeout_ms: int = 10_000) -> Accepted:
         """Submit from an event loop without blocking it; otherwise as ``submit``.
@@ -100,96 +146,132 @@ class EmbeddedEngine:
             LedgerBusy: No place became free in time; nothing was taken.
             LedgerClosed: The ledger is closed or has stopped.
         """
+        job = _Job((envelope,), True)
         deadline = time.monotonic() + timeout_ms / 1000
-        while True:
-            future = self._offer(envelope)
-            if future is not None:
-                # Shielded: a caller who gives up must not cancel what is already being committed.
-                return await asyncio.shield(asyncio.wrap_future(future))
+        while not self._offer(job):
             if time.monotonic() >= deadline:
                 raise LedgerBusy("the queue of the ledger stayed full")
             await asyncio.sleep(_POLL_S)
+        # Shielded: a caller who gives up must not cancel what is already being committed.
+        accepted: Accepted = await asyncio.shield(asyncio.wrap_future(job.future))
+        return accepted
 
     def close(self) -> None:
         """Commit what is queued and stop; calling again does nothing."""
-        with self._gate:
-            already, self._is_closed = self._is_closed, True
-        if not already:
-            self._queue.put(None)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
         self._thread.join()
+        self._checkers.shutdown()
 
-    def _offer(self, envelope: bytes) -> "Future[Accepted] | None":
-        future: Future[Accepted] = Future()
-        # Under the gate, so that nothing is queued behind the mark that close() leaves.
-        with self._gate:
+    def _enqueue(self, job: _Job, timeout_ms: int) -> "Future[Any]":
+        deadline = time.monotonic() + timeout_ms / 1000
+        if not job.envelopes:
+            job.settle()
+            return job.future
+        while not self._offer(job):
+            with self._changed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise LedgerBusy("the queue of the ledger stayed full")
+                if self._waiting >= self._max_waiting:
+                    self._changed.wait(left)
+        return job.future
+
+    def _offer(self, job: _Job) -> bool:
+        with self._changed:
             if self._is_closed or self._failure is not None:
                 raise LedgerClosed("the ledger is closed") from self._failure
-            try:
-                self._queue.put_nowait((envelope, future))
-            except queue.Full:
-                return None
-        return future
+            if self._waiting >= self._max_waiting:
+                return False
+            self._room.append(job)
+            self._waiting += len(job.envelopes)
+            self._changed.notify_all()
+        return True
 
     def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            group, is_last = self._gather()
-            if not group:
-                continue
+        ahead: _Group | None = None
+        while True:
+            group = ahead or self._gather(is_patient=True)
+            if group is None:
+                return
+            ahead = None
             try:
                 if self._failure is not None:
                     raise LedgerClosed("the ledger stopped after a storage failure")
-                self._commit(group)
+                prepared = group.prepared()
+                if self._waiting >= _WORTH_AHEAD:
+                    ahead = self._gather(is_patient=False)
+                self._commit(group, prepared)
             except LedgerUnavailable as failure:
                 self._fail(group, failure)
             except Exception as failure:  # noqa: BLE001 - the thread must answer every waiting caller
                 self._fail(group, LedgerUnavailable(f"the ledger's writer stopped: {type(failure).__name__}"))
 
-    def _gather(self) -> tuple[list[_Waiting], bool]:
-        first = self._queue.get()
-        if first is None:
-            return [], True
-        group = [first]
-        while len(group) < self._max_block:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                return group, True
-            group.append(item)
-        return group, False
+    def _gather(self, *, is_patient: bool) -> _Group | None:
+        """Take what is waiting, up to a block; begin to check it if it is much."""
+        slices: list[_Slice] = []
+        count = 0
+        with self._changed:
+            while is_patient and not self._room and not self._is_closed:
+                self._changed.wait()
+            while self._room and count < self._max_block:
+                job = self._room[0]
+                end = min(len(job.envelopes), job.taken + self._max_block - count)
+                slices.append((job, job.taken, end))
+                count += end - job.taken
+                job.taken = end
+                if end == len(job.envelopes):
+                    self._room.popleft()
+            self._waiting -= count
+            if count:
+                self._changed.notify_all()
+        if not slices:
+            return None
+        group = _Group(slices)
+        if count >= _WORTH_SHARING:
+            envelopes = group.envelopes()
+            width = -(-count // _CHECKERS)
+            parts = [envelopes[begin : begin + width] for begin in range(0, count, width)]
+            group.checked = [self._checkers.submit(_prepare_all, part) for part in parts]
+        return group
 
-    def _commit(self, group: list[_Waiting]) -> None:
+    def _commit(self, group: _Group, prepared: list[Prepared]) -> None:
         state = self._state
         header = Header(state.header.height + 1, max(state.header.time_ms, self._clock_ms()))
-        block = apply_block(state, header, [envelope for envelope, _ in group])
+        block = apply_block(state, header, prepared)
         if block.entries:
             row = block.state.row()
             checkpoint = Checkpoint(self._origin, row.size, row.log_root)
             note = sign_checkpoint(checkpoint, self._log_identity, time_s=header.time_ms // 1000)
-            self._store.commit(block, note)
-            self._history.extend(block.leaves)
+            commit = commit_of(block, self._log, note)
+            self._store.commit(commit)
+            self._log.publish(commit.tiles, row.size)
             self._state = block.state
-        for (_, future), result in zip(group, block.results, strict=True):
-            self._answer(future, result, header.height)
+        self._answer(group, prepared, block, header.height)
 
-    def _answer(self, future: "Future[Accepted]", result: Result, height: int) -> None:
-        # A caller may have cancelled; the transaction is in the log all the same.
-        if not future.set_running_or_notify_cancel():
-            return
+    def _answer(self, group: _Group, prepared: list[Prepared], block: BlockResult, height: int) -> None:
+        judged = zip(prepared, block.results, strict=True)
+        outcomes = iter([self._outcome(item, result, height) for item, result in judged])
+        for job, begin, end in group.slices:
+            job.outcomes += [next(outcomes) for _ in range(begin, end)]
+            job.settle()
+
+    def _outcome(self, item: Prepared, result: Result, height: int) -> Outcome:
         if result.index is not None:
-            future.set_result(Accepted(result.index, height, result.digest, False))
-            return
-        earlier = self._store.find(result.digest)
-        if earlier is not None:
-            future.set_result(Accepted(*earlier, result.digest, True))
-        else:
-            future.set_exception(TransactionRefused(result.code))
+            return Accepted(result.index, height, result.digest, False)
+        earlier = find_accepted(self._store, item)
+        return earlier or TransactionRefused(result.code)
 
-    def _fail(self, group: list[_Waiting], failure: LedgerUnavailable) -> None:
-        self._failure = self._failure or failure
-        for _, future in group:
+    def _fail(self, group: _Group, failure: LedgerUnavailable) -> None:
+        with self._changed:
+            self._failure = self._failure or failure
+            self._changed.notify_all()
+        for job, _, _ in group.slices:
             with contextlib.suppress(Exception):
-                if not future.done() and future.set_running_or_notify_cancel():
-                    future.set_exception(failure)
+                if not job.future.done() and job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(failure)
+
+
+def _prepare_all(envelopes: Sequence[bytes]) -> list[Prepared]:
+    return [prepare(each) for each in envelopes]

@@ -3,55 +3,92 @@
 WAL with synchronous=FULL: ``commit`` returns once the block survives loss of
 power (NORMAL lost every acknowledged write in a simulated one). One process at
 a time may write; a lock file beside the database says so, and the system frees
-it however the process ends.
+it however the process ends. Reads go over a connection of their own, so a
+proof does not wait for a disk that is writing.
 
-Invariants:
-    * entries, index, state, block row and checkpoint of a block commit together;
-    * rows are only added, except state rows, which hold the latest value.
+Keys are chosen so that a commit touches few pages however large the ledger is:
+entries, blocks, tiles and the state's height index grow at their right edge, and
+submissions are found by signer and nonce, which rise, not by a random digest.
 """
 
 import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ledger_core.errors import LedgerClosed, LedgerLocked, LedgerUnavailable, OpeningRefused
-from ledger_core.machine import BlockResult, BlockRow
+from ledger_core.log import Tile
+from ledger_core.machine import BlockRow
+from ledger_core.ports import COSIGNED, PRUNED, Commit, EntryRow, StateRow, Submission
 
-FORMAT: Final = "ledger-core/sqlite/v1"
+FORMAT: Final = "ledger-core/sqlite/v2"
 
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
-CREATE TABLE entries (
-    idx INTEGER PRIMARY KEY, height INTEGER NOT NULL, entry BLOB NOT NULL, leaf BLOB NOT NULL) STRICT;
-CREATE TABLE envelopes (digest BLOB PRIMARY KEY, idx INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+CREATE TABLE entries (idx INTEGER PRIMARY KEY, height INTEGER NOT NULL, entry BLOB NOT NULL) STRICT;
+CREATE TABLE submissions (
+    signer BLOB NOT NULL, nonce INTEGER NOT NULL, idx INTEGER NOT NULL,
+    PRIMARY KEY (signer, nonce, idx)) WITHOUT ROWID, STRICT;
+CREATE TABLE tiles (id INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT;
 CREATE TABLE blocks (
     height INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, size INTEGER NOT NULL, log_root BLOB NOT NULL,
     state_root BLOB NOT NULL, app_hash BLOB NOT NULL) STRICT;
-CREATE TABLE state (path BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID, STRICT;
+CREATE INDEX blocks_by_size ON blocks (size);
+CREATE TABLE state (
+    path BLOB NOT NULL, height INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (path, height)) WITHOUT ROWID, STRICT;
+CREATE INDEX state_by_height ON state (height);
 CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
 """
+_BLOCK: Final = "SELECT height, time_ms, size, log_root, state_root, app_hash FROM blocks"
+# A value is dropped when a later one of the same path already held at the height that stays provable.
+_PRUNE: Final = """
+DELETE FROM state WHERE height < :height AND EXISTS (
+    SELECT 1 FROM state AS later
+    WHERE later.path = state.path AND later.height > state.height AND later.height <= :height)
+"""
+_CHANGED: Final = """
+SELECT changed.path,
+    (SELECT value FROM state WHERE path = changed.path AND height <= :height ORDER BY height DESC LIMIT 1)
+FROM (SELECT DISTINCT path FROM state INDEXED BY state_by_height WHERE height > :height) AS changed
+"""
+# Level in the high bits: SQLite's integers have 63, and a level-0 tile has at most 55 bits of index.
+_LEVEL_SHIFT: Final = 56
 
-EntryRow: TypeAlias = tuple[int, int, bytes, bytes]
 # The driver cannot type a row; STRICT tables fix what each column holds.
 _Row: TypeAlias = tuple[Any, ...]
+Connect: TypeAlias = Callable[[Path, bool], sqlite3.Connection]
+
+
+def connect_file(path: Path, read_only: bool) -> sqlite3.Connection:
+    """Open an existing database file, with transactions begun by hand and used from any thread."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
 
 
 class SqliteStore:
     """The rows of one ledger; ``commit`` from one thread, reads from any."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock_fd: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connect: Connect,
+        reading: sqlite3.Connection,
+        writing: sqlite3.Connection | None,
+        lock_fd: int | None,
+    ) -> None:
         self.path = path
-        self._connection = connection
+        self._connect = connect
+        self._reading, self._writing = reading, writing
         self._lock_fd = lock_fd
-        self._mutex = threading.Lock()
+        self._read_mutex, self._write_mutex = threading.Lock(), threading.Lock()
 
     @classmethod
-    def open(cls, path: Path) -> "SqliteStore":
+    def open(cls, path: Path, *, connect: Connect = connect_file) -> "SqliteStore":
         """Open ``path`` for writing, creating it if it is missing, and keep others out.
 
         Raises:
@@ -60,15 +97,19 @@ class SqliteStore:
             LedgerUnavailable: The file cannot be opened.
         """
         lock_fd = _lock(path)
+        opened: list[sqlite3.Connection] = []
         try:
             # Made here, not by SQLite, so that only the owner can read it; -wal and -shm follow its mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            store = cls(path, connection, lock_fd)
+            opened.append(connect(path, False))
+            opened[0].execute("PRAGMA journal_mode=WAL")
+            opened[0].execute("PRAGMA synchronous=FULL")
+            opened.append(connect(path, True))
+            store = cls(path, connect, opened[1], opened[0], lock_fd)
             store._prepare()
         except BaseException as cause:
+            for connection in opened:
+                connection.close()
             os.close(lock_fd)
             if isinstance(cause, sqlite3.Error | OSError):
                 raise LedgerUnavailable("the ledger's database cannot be opened") from cause
@@ -76,7 +117,7 @@ class SqliteStore:
         return store
 
     @classmethod
-    def open_to_read(cls, path: Path) -> "SqliteStore":
+    def open_to_read(cls, path: Path, *, connect: Connect = connect_file) -> "SqliteStore":
         """Open an existing ledger for reading only, beside a writer if there is one.
 
         All reads see one snapshot, taken at the first.
@@ -85,9 +126,9 @@ class SqliteStore:
             OpeningRefused: The file is missing or of another format.
         """
         try:
-            connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
+            connection = connect(path, True)
             connection.execute("BEGIN")
-            store = cls(path, connection, None)
+            store = cls(path, connect, connection, None, None)
             if store.meta("format") != FORMAT:
                 raise OpeningRefused("the file is not a ledger of this format")
         except (sqlite3.Error, LedgerUnavailable) as cause:
@@ -96,11 +137,51 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file and let others open it."""
-        with self._mutex:
-            self._connection.close()
+        with self._write_mutex, self._read_mutex:
+            # Readers first: the last connection to close folds the write-ahead log into the file.
+            self._reading.close()
+            if self._writing is not None:
+                self._writing.close()
             if self._lock_fd is not None:
                 os.close(self._lock_fd)
                 self._lock_fd = None
+
+    def begin(self, meta: Mapping[str, str], commit: Commit) -> None:
+        """Write the settings and block 0 of a new ledger."""
+        with self._transaction() as connection:
+            rows = {**meta, "format": FORMAT}.items()
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", list(rows))
+            _write(connection, commit)
+
+    def commit(self, commit: Commit) -> None:
+        """Keep a block; returns once it survives loss of power.
+
+        Raises:
+            LedgerUnavailable: Nothing of the block was kept, or the disk failed while
+                it was written; the ledger must be opened again to know.
+        """
+        with self._transaction() as connection:
+            _write(connection, commit)
+
+    def replace_checkpoint(self, size: int, note: str) -> None:
+        """Keep ``note`` for ``size`` in place of the one there."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (size, note))
+            _raise_meta(connection, COSIGNED, size)
+
+    def prune(self, height: int) -> int:
+        """Drop the values that were superseded at or below ``height``; return how many."""
+        with self._transaction() as connection:
+            dropped = connection.execute(_PRUNE, {"height": height}).rowcount
+            _raise_meta(connection, PRUNED, height)
+            return int(dropped)
+
+    def snapshot(self, target: Path) -> None:
+        """Write a copy, as of one block, to the new file ``target``."""
+        with self._read_mutex, _translated("the copy could not be written"):
+            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._reading.execute("VACUUM INTO ?", (str(target),))
+            _sync(target)
 
     def meta(self, name: str) -> str | None:
         """Return a setting kept with the ledger, or None."""
@@ -117,150 +198,177 @@ class SqliteStore:
         """The key that checkpoints verify under."""
         return bytes.fromhex(self.meta("log_key") or "")
 
-    def begin(self, meta: dict[str, str], block: BlockResult, note: str) -> None:
-        """Write the settings and block 0 of a new ledger."""
-        with self._mutex, self._transaction():
-            rows = {**meta, "format": FORMAT}.items()
-            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", list(rows))
-            self._write(block, note)
-
-    def commit(self, block: BlockResult, note: str) -> None:
-        """Keep a block; returns once it survives loss of power.
-
-        Raises:
-            LedgerUnavailable: Nothing of the block was kept, or the disk failed while
-                it was written; the ledger must be opened again to know.
-        """
-        with self._mutex, self._transaction():
-            self._write(block, note)
-
-    def size(self) -> int:
-        """Return the number of log entries."""
-        return int(self._read("SELECT coalesce(max(idx) + 1, 0) FROM entries")[0][0])
-
     def entry(self, index: int) -> bytes | None:
         """Return log entry ``index``, or None."""
         rows = self._read("SELECT entry FROM entries WHERE idx = ?", (index,))
         return bytes(rows[0][0]) if rows else None
 
-    def find(self, digest: bytes) -> tuple[int, int] | None:
-        """Return entry index and block height of an accepted envelope, or None."""
-        rows = self._read(
-            "SELECT v.idx, e.height FROM envelopes v JOIN entries e ON e.idx = v.idx WHERE v.digest = ?",
-            (digest,),
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[EntryRow]:
+        """Yield the entries from ``start`` up to, not including, ``stop``, by number."""
+        end = 2**62 if stop is None else stop
+        query = "SELECT idx, height, entry FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
+        return (EntryRow(*row) for row in self._scan(query, (start, end)))
+
+    def find(self, signer: bytes, nonce: int) -> tuple[EntryRow, ...]:
+        """Return the entries accepted from ``signer`` under ``nonce``."""
+        query = (
+            "SELECT e.idx, e.height, e.entry FROM submissions s JOIN entries e ON e.idx = s.idx "
+            "WHERE s.signer = ? AND s.nonce = ? ORDER BY e.idx"
         )
-        return (int(rows[0][0]), int(rows[0][1])) if rows else None
+        return tuple(EntryRow(*row) for row in self._read(query, (signer, nonce)))
+
+    def submissions(self) -> Iterator[Submission]:
+        """Yield what names each accepted envelope."""
+        return (Submission(*row) for row in self._scan("SELECT signer, nonce, idx FROM submissions"))
+
+    def tile(self, level: int, index: int) -> bytes | None:
+        """Return the hashes kept of a tile, or None."""
+        rows = self._read("SELECT hashes FROM tiles WHERE id = ?", (_tile_id(level, index),))
+        return bytes(rows[0][0]) if rows else None
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield every tile by level and index."""
+        mask = (1 << _LEVEL_SHIFT) - 1
+        for number, hashes in self._scan("SELECT id, hashes FROM tiles ORDER BY id"):
+            yield Tile(number >> _LEVEL_SHIFT, number & mask, hashes)
 
     def last_block(self) -> BlockRow | None:
         """Return the row of the highest block, or None in an empty store."""
-        rows = self._read("SELECT * FROM blocks ORDER BY height DESC LIMIT 1")
-        return BlockRow(*rows[0]) if rows else None
+        return self._block(f"{_BLOCK} ORDER BY height DESC LIMIT 1")
+
+    def block_at(self, height: int) -> BlockRow | None:
+        """Return the highest block that is not above ``height``, or None."""
+        return self._block(f"{_BLOCK} WHERE height <= ? ORDER BY height DESC LIMIT 1", height)
+
+    def block_of_size(self, size: int) -> BlockRow | None:
+        """Return the block after which the log had exactly ``size`` entries, or None."""
+        return self._block(f"{_BLOCK} WHERE size = ?", size)
 
     def blocks(self) -> Iterator[BlockRow]:
         """Yield every block row by height."""
-        for row in self._scan("SELECT * FROM blocks ORDER BY height"):
-            yield BlockRow(*row)
-
-    def entries(self) -> Iterator[EntryRow]:
-        """Yield (index, height, entry, leaf hash) in order of index."""
-        yield from self._scan("SELECT idx, height, entry, leaf FROM entries ORDER BY idx")
-
-    def leaves(self) -> Iterator[bytes]:
-        """Yield the leaf hashes in order."""
-        for (leaf,) in self._scan("SELECT leaf FROM entries ORDER BY idx"):
-            yield leaf
-
-    def envelopes(self) -> Iterator[tuple[bytes, int]]:
-        """Yield (envelope digest, entry index)."""
-        yield from self._scan("SELECT digest, idx FROM envelopes ORDER BY digest")
+        return (BlockRow(*row) for row in self._scan(f"{_BLOCK} ORDER BY height"))
 
     def state(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (path, value) of the latest state, by path."""
-        yield from self._scan("SELECT path, value FROM state ORDER BY path")
+        """Yield (path, newest value), by path."""
+        # SQLite gives the other columns of the row that holds the maximum (documented for a lone max()).
+        return ((row[0], row[1]) for row in self._scan("SELECT path, value, max(height) FROM state GROUP BY path"))
+
+    def state_rows(self) -> Iterator[StateRow]:
+        """Yield every value kept, superseded ones included, by path and height."""
+        return (StateRow(*row) for row in self._scan("SELECT path, height, value FROM state ORDER BY path, height"))
+
+    def changed_after(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield, for every path written above ``height``, the value it had at ``height``."""
+        return ((row[0], row[1]) for row in self._scan(_CHANGED, {"height": height}))
 
     def checkpoints(self) -> Iterator[tuple[int, str]]:
         """Yield (size, note) by size."""
-        yield from self._scan("SELECT size, note FROM checkpoints ORDER BY size")
+        return ((row[0], row[1]) for row in self._scan("SELECT size, note FROM checkpoints ORDER BY size"))
+
+    def checkpoint(self, size: int) -> str | None:
+        """Return the note kept for ``size``, or None."""
+        rows = self._read("SELECT note FROM checkpoints WHERE size = ?", (size,))
+        return str(rows[0][0]) if rows else None
 
     def _prepare(self) -> None:
-        tables = self._read("SELECT count(*) FROM sqlite_schema")
-        if tables[0][0] == 0:
-            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        elif self.last_block() is not None and self.meta("format") != FORMAT:
+        assert self._writing is not None
+        if self._read("SELECT count(*) FROM sqlite_schema")[0][0] == 0:
+            for statement in ("BEGIN IMMEDIATE", *_SCHEMA.split(";")[:-1], "COMMIT"):
+                self._writing.execute(statement)
+        elif self.meta("format") != FORMAT and self.last_block() is not None:
             raise OpeningRefused("the file is not a ledger of this format")
 
-    def _write(self, block: BlockResult, note: str) -> None:
-        run, row = self._connection.executemany, block.state.row()
-        first = row.size - len(block.entries)
-        numbered = enumerate(zip(block.entries, block.leaves, strict=True), first)
-        run(
-            "INSERT INTO entries VALUES (?, ?, ?, ?)",
-            [(index, row.height, entry, leaf) for index, (entry, leaf) in numbered],
-        )
-        accepted = [(item.digest, item.index) for item in block.results if item.index is not None]
-        run("INSERT INTO envelopes VALUES (?, ?)", accepted)
-        run(
-            "INSERT INTO state VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET value = excluded.value",
-            list(block.updates.items()),
-        )
-        roots = (row.log_root, row.state_root, row.app_hash)
-        run("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", [(row.height, row.time_ms, row.size, *roots)])
-        run("INSERT INTO checkpoints VALUES (?, ?)", [(row.size, note)])
+    def _block(self, query: str, *values: int) -> BlockRow | None:
+        rows = self._read(query, values)
+        return BlockRow(*rows[0]) if rows else None
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection)
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give the writing connection; commit at the end, roll back and translate on failure."""
+        with self._write_mutex, _translated("the store did not keep a block"):
+            if self._writing is None:
+                raise LedgerUnavailable("the ledger is open for reading only")
+            self._writing.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writing
+                self._writing.execute("COMMIT")
+            except BaseException:
+                if self._writing.in_transaction:
+                    self._writing.execute("ROLLBACK")
+                raise
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[_Row]:
-        with self._mutex, _translated():
-            return self._connection.execute(query, tuple(values)).fetchall()
+        with self._read_mutex, _translated("the store cannot be read"):
+            return self._reading.execute(query, tuple(values)).fetchall()
 
-    def _scan(self, query: str) -> Iterator[_Row]:
-        with self._mutex, _translated():
-            cursor = self._connection.execute(query)
-        while True:
-            with self._mutex, _translated():
-                rows = cursor.fetchmany(1000)
-            if not rows:
-                return
-            yield from rows
+    def _scan(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> Iterator[_Row]:
+        # A connection with an unfinished SELECT goes on seeing the moment it began: a scan that pauses
+        # would hide new blocks from every other read. So a scan beside a writer has one of its own.
+        with self._scanner() as connection:
+            with self._read_mutex, _translated("the store cannot be read"):
+                cursor = connection.execute(query, values)
+            while True:
+                with self._read_mutex, _translated("the store cannot be read"):
+                    rows = cursor.fetchmany(1000)
+                if not rows:
+                    return
+                yield from rows
+
+    @contextmanager
+    def _scanner(self) -> Iterator[sqlite3.Connection]:
+        if self._writing is None:
+            yield self._reading
+            return
+        with self._read_mutex, _translated("the store cannot be read"):
+            self._reading.execute("SELECT 1").fetchone()
+            connection = self._connect(self.path, True)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _write(connection: sqlite3.Connection, commit: Commit) -> None:
+    run, row = connection.executemany, commit.row
+    numbered = enumerate(commit.entries, commit.first)
+    run("INSERT INTO entries VALUES (?, ?, ?)", [(index, row.height, entry) for index, entry in numbered])
+    named = [(each.signer, each.nonce, each.index) for each in commit.submissions]
+    run("INSERT INTO submissions VALUES (?, ?, ?)", named)
+    run("INSERT INTO state VALUES (?, ?, ?)", [(path, row.height, value) for path, value in commit.state.items()])
+    tiles = [(_tile_id(tile.level, tile.index), tile.hashes) for tile in commit.tiles]
+    run("INSERT OR REPLACE INTO tiles VALUES (?, ?)", tiles)
+    roots = (row.log_root, row.state_root, row.app_hash)
+    connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", (row.height, row.time_ms, row.size, *roots))
+    connection.execute("INSERT INTO checkpoints VALUES (?, ?)", (row.size, commit.note))
+
+
+def _raise_meta(connection: sqlite3.Connection, name: str, number: int) -> None:
+    kept = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchall()
+    highest = max(number, int(kept[0][0]) if kept else 0)
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(highest)))
+
+
+def _tile_id(level: int, index: int) -> int:
+    return level << _LEVEL_SHIFT | index
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(failure: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.ProgrammingError as cause:
         raise LedgerClosed("the ledger is closed") from cause
-    except sqlite3.Error as cause:
-        raise LedgerUnavailable("the store cannot be read") from cause
+    except (sqlite3.Error, OSError) as cause:
+        raise LedgerUnavailable(failure) from cause
 
 
-class _Transaction:
-    """One SQLite transaction: commits at the end, rolls back and translates on failure."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
+def _sync(path: Path) -> None:
+    for target, flags in ((path, os.O_RDWR), (path.absolute().parent, os.O_RDONLY)):
+        descriptor = os.open(target, flags)
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as cause:
-            raise LedgerUnavailable("the store did not begin a transaction") from cause
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is None:
-                self._connection.execute("COMMIT")
-            elif self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-        except sqlite3.Error as cause:
-            raise LedgerUnavailable("the store did not commit a block") from cause
-        if isinstance(error, sqlite3.Error):
-            raise LedgerUnavailable("the store did not keep a block") from error
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger_core import Anchor, IntegrityBroken, OpeningRefused, OpenPath, SetConsent, envelope_digest, run_fsck
+from ledger_core import Anchor, IntegrityBroken, OpeningRefused, OpenPath, SetConsent, run_fsck
 from ledger_core.__main__ import main
 from ledger_core.hashing import leaf_hash
 from ledger_core.log import Frontier
@@ -55,6 +55,15 @@ def change(folder: Path, *statements: str, **values: bytes | str | int) -> None:
     connection.close()
 
 
+def change_leaf(folder: Path, index: int, leaf: bytes) -> None:
+    (hashes,) = next(fetch(folder, "SELECT hashes FROM tiles WHERE id = 0"))
+    change(
+        folder,
+        "UPDATE tiles SET hashes = :new WHERE id = 0",
+        new=hashes[: index * 32] + leaf + hashes[index * 32 + 32 :],
+    )
+
+
 def fetch(folder: Path, query: str) -> Iterator[tuple[Any, ...]]:
     connection = sqlite3.connect(folder / "ledger.db")
     rows = connection.execute(query).fetchall()
@@ -76,23 +85,27 @@ def test_an_edited_entry_is_located(copy: Path) -> None:
     (entry,) = next(fetch(copy, "SELECT entry FROM entries WHERE idx = 6"))
     change(copy, "UPDATE entries SET entry = :entry WHERE idx = 6", entry=entry[:-9] + bytes(9))
     assert "entries/6" in places(copy)
-    assert all(place.split("/")[0] in ("entries", "envelopes") for place in places(copy))
+    assert all(place.split("/")[0] in ("entries", "submissions") for place in places(copy))
 
 
 def test_an_entry_edited_together_with_its_leaf_hash_is_located(copy: Path) -> None:
     (entry,) = next(fetch(copy, "SELECT entry FROM entries WHERE idx = 6"))
     forged = entry[:-9] + bytes(9)
-    change(
-        copy, "UPDATE entries SET entry = :entry, leaf = :leaf WHERE idx = 6", entry=forged, leaf=leaf_hash(forged)
-    )
+    change(copy, "UPDATE entries SET entry = :entry WHERE idx = 6", entry=forged)
+    change_leaf(copy, 6, leaf_hash(forged))
     found = {finding.where: finding.what for finding in run_fsck(copy / "ledger.db")}
     assert "refuse" in found["entries/6"]
     assert "log root" in found["blocks/3"]
 
 
 def test_an_edited_leaf_hash_is_located_and_nothing_else_is_blamed(copy: Path) -> None:
-    change(copy, "UPDATE entries SET leaf = zeroblob(32) WHERE idx = 7")
-    assert places(copy) == ["entries/7"]
+    change_leaf(copy, 7, bytes(32))
+    assert places(copy) == ["tiles/0/0"]
+
+
+def test_missing_and_added_tiles_are_located(copy: Path) -> None:
+    change(copy, "UPDATE tiles SET id = 1")
+    assert places(copy) == ["tiles/0/1", "tiles/0/0"]
 
 
 def test_an_edited_state_root_entry_is_located(copy: Path) -> None:
@@ -133,14 +146,14 @@ def test_a_deleted_and_an_added_block_row_are_located(copy: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE state SET value = x'00' WHERE path = :path",
-        "DELETE FROM state WHERE path = :path",
+        "UPDATE state SET value = x'00' WHERE path = :path AND height = 4",
+        "DELETE FROM state WHERE path = :path AND height = 4",
     ],
 )
 def test_an_edited_or_deleted_state_row_is_located(copy: Path, statement: str) -> None:
     path = state_path("consent", PATH)
     change(copy, statement, path=path)
-    assert places(copy) == [f"state/{path.hex()}"]
+    assert places(copy) == [f"state/{path.hex()}/4"]
 
 
 def test_a_state_row_rolled_back_to_an_earlier_value_is_located(copy: Path, tmp_path: Path) -> None:
@@ -150,24 +163,49 @@ def test_a_state_row_rolled_back_to_an_earlier_value_is_located(copy: Path, tmp_
         older_value = younger.value("consent", PATH)
     assert older_value is not None
     path = state_path("consent", PATH)
-    change(copy, "UPDATE state SET value = :value WHERE path = :path", path=path, value=older_value)
-    assert places(copy) == [f"state/{path.hex()}"]
+    change(copy, "UPDATE state SET value = :value WHERE path = :path AND height = 5", path=path, value=older_value)
+    assert places(copy) == [f"state/{path.hex()}/5"]
+
+
+def test_values_cut_off_the_newest_end_are_located(copy: Path) -> None:
+    path = state_path("consent", PATH)
+    change(copy, "DELETE FROM state WHERE path = :path AND height > 3", path=path)
+    assert places(copy) == [f"state/{path.hex()}/4", f"state/{path.hex()}/5"]
+
+
+def test_pruning_excuses_what_was_superseded_and_nothing_else(copy: Path) -> None:
+    path = state_path("consent", PATH)
+    with open_test_ledger(copy, genesis=None) as ledger:
+        # The path at 2 and 3, and what the join and its member wrote over: operator, configuration, north.
+        assert ledger.prune(4) == 2 + 3
+    assert places(copy) == []
+    change(copy, "DELETE FROM state WHERE path = :path AND height = 4", path=path)
+    assert places(copy) == [f"state/{path.hex()}/4"]
 
 
 def test_an_added_state_row_is_located(copy: Path) -> None:
-    change(copy, "INSERT INTO state VALUES (:path, x'00')", path=filler(3))
-    assert places(copy) == [f"state/{filler(3).hex()}"]
+    change(copy, "INSERT INTO state VALUES (:path, 3, x'00')", path=filler(3))
+    assert places(copy) == [f"state/{filler(3).hex()}/3"]
 
 
 def test_index_rows_are_located(copy: Path) -> None:
-    (entry,) = next(fetch(copy, "SELECT entry FROM entries WHERE idx = 6"))
-    where = f"envelopes/{envelope_digest(entry).hex()}"
-    change(copy, "UPDATE envelopes SET idx = 4 WHERE idx = 6")
+    where = f"submissions/{PATIENT.public.hex()}/1"
+    change(copy, "UPDATE submissions SET idx = 4 WHERE idx = 6")
+    assert places(copy) == [where, where]
+    change(copy, "DELETE FROM submissions WHERE signer = :signer AND nonce = 1", signer=PATIENT.public)
     assert places(copy) == [where]
-    change(copy, "DELETE FROM envelopes WHERE digest = :digest", digest=envelope_digest(entry))
-    assert places(copy) == [where]
-    change(copy, "INSERT INTO envelopes VALUES (:digest, 6)", digest=filler(1))
-    assert set(places(copy)) == {where, f"envelopes/{filler(1).hex()}"}
+    change(copy, "INSERT INTO submissions VALUES (:signer, 1, 6)", signer=filler(1))
+    assert set(places(copy)) == {where, f"submissions/{filler(1).hex()}/1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("origin", "other.example/ledger"), ("log_key", "00" * 32), ("log_key", "no key")]
+)
+def test_an_edited_setting_is_named(copy: Path, name: str, value: str) -> None:
+    change(copy, "UPDATE meta SET value = :value WHERE name = :name", name=name, value=value)
+    found = places(copy)
+    assert found[0] == f"meta/{name}"
+    assert all(place.startswith("checkpoints/") for place in found[1:])
 
 
 @pytest.mark.parametrize(
@@ -259,27 +297,30 @@ def _cut_a_block_out(folder: Path) -> None:
     """Take block 3 out of every table and close the gap, as somebody who knows the format would."""
     change(
         folder,
-        "DELETE FROM envelopes WHERE idx = 6",
+        "DELETE FROM submissions WHERE idx = 6",
         "DELETE FROM entries WHERE idx IN (6, 7)",
         "DELETE FROM blocks WHERE height = 3",
         "DELETE FROM checkpoints WHERE size = 8",
+        "DELETE FROM state WHERE height = 3",
         "UPDATE entries SET idx = idx - 100 WHERE idx > 7",
         "UPDATE entries SET idx = idx + 98 WHERE idx < 0",
-        "UPDATE envelopes SET idx = idx - 2 WHERE idx > 7",
+        "UPDATE submissions SET idx = idx - 2 WHERE idx > 7",
         "UPDATE blocks SET size = size - 2 WHERE height > 3",
     )
+    (hashes,) = next(fetch(folder, "SELECT hashes FROM tiles WHERE id = 0"))
+    change(folder, "UPDATE tiles SET hashes = :new WHERE id = 0", new=hashes[: 6 * 32] + hashes[8 * 32 :])
 
 
 def test_a_block_cut_out_without_a_gap_is_located(copy: Path) -> None:
     _cut_a_block_out(copy)
-    found = {finding.where: finding.what for finding in run_fsck(copy / "ledger.db")}
-    assert "log root" in found["blocks/4"]
-    assert not [place for place in found if place.startswith(("entries/", "state/"))]
+    found = list(run_fsck(copy / "ledger.db"))
+    assert any(finding.where == "blocks/4" and "log root" in finding.what for finding in found)
+    assert not [finding for finding in found if finding.where.startswith(("entries/", "state/"))]
 
 
 def test_a_block_cut_out_with_every_root_recomputed_shows_in_the_checkpoints(copy: Path) -> None:
     _cut_a_block_out(copy)
-    leaves = [leaf for (leaf,) in fetch(copy, "SELECT leaf FROM entries ORDER BY idx")]
+    leaves = [leaf_hash(entry) for (entry,) in fetch(copy, "SELECT entry FROM entries ORDER BY idx")]
     for height, size, root in list(fetch(copy, "SELECT height, size, state_root FROM blocks WHERE height > 3")):
         assert isinstance(size, int)
         frontier = Frontier().append(leaves[:size])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -42,8 +43,9 @@ from ledger_core import (
 from ledger_core.checkpoint import parse_checkpoint, split_note
 from ledger_core.engines.embedded import EmbeddedEngine
 from ledger_core.hashing import leaf_hash
-from ledger_core.log import History
-from ledger_core.machine import BlockResult, begin
+from ledger_core.log import TiledLog
+from ledger_core.machine import begin
+from ledger_core.ports import Commit, EntryRow, Store
 from ledger_core.proofs import verify_consistency, verify_inclusion
 from tests.unit.ledger_core.ledger_samples import (
     GENESIS,
@@ -113,9 +115,10 @@ def test_an_accepted_envelope_comes_back_to_its_first_position(ledger: Ledger) -
     again = ledger.submit(envelope).result(10)
     assert again == replace(first, is_repeat=True)
     assert (ledger.size, ledger.app_hash) == (size, app_hash)
-    assert ledger.position_of(envelope_digest(envelope)) == again
+    assert ledger.position_of(envelope) == again
     assert ledger.entry(first.index) == envelope
     assert ledger.position_of(filler(1)) is None
+    assert ledger.position_of(ledger.sign(Anchor(filler(1), 1), NORTH)) is None
 
 
 def test_twins_in_flight_get_one_position(ledger: Ledger) -> None:
@@ -204,25 +207,25 @@ class BrokenStore:
         self.commits = 0
         self.gate = gate
 
-    def commit(self, block: BlockResult, note: str) -> None:
+    def commit(self, commit: Commit) -> None:
         self.commits += 1
         if self.gate is not None:
             self.gate.wait(10)
         elif self.commits > 1:
             raise LedgerUnavailable("the disk is full")
 
-    def find(self, digest: bytes) -> tuple[int, int] | None:
-        return None
+    def find(self, signer: bytes, nonce: int) -> tuple[EntryRow, ...]:
+        return ()
 
 
 def engine_on(store: BrokenStore, *, max_waiting: int = 10) -> tuple[EmbeddedEngine, list[bytes]]:
     block = begin(GENESIS)
-    history = History()
-    history.extend(block.leaves)
+    log = TiledLog(lambda level, index: None, 0)
+    log.publish(log.grow(block.leaves), len(block.leaves))
     engine = EmbeddedEngine(
-        store=store,
+        store=cast(Store, store),
         state=block.state,
-        history=history,
+        log=log,
         origin="test.example/ledger",
         log_identity=LOG_KEY,
         clock_ms=lambda: 1_000,
@@ -288,9 +291,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         assert list(run_fsck(tmp_path / "ledger.db")) == []
         with open_test_ledger(tmp_path, genesis=None) as ledger:
             for index, digest in (line.split() for line in said):
-                found = ledger.position_of(bytes.fromhex(digest))
-                assert found is not None
-                assert found.index == int(index)
+                assert envelope_digest(ledger.entry(int(index))).hex() == digest
 
 
 def test_identities_show_no_secret() -> None:
