@@ -8,8 +8,9 @@ this was the largest tree I knew". Witnesses add their own. Signed-note allows o
 key for two types; the message of a cosignature starts with ``cosignature/v1``,
 which no origin may be, so neither signature can pass for the other.
 
-Signature type 0x06 (ML-DSA-44 cosignature) is recognised in keys and verified
-when a policy names such a witness.
+Signature type 0x06 (ML-DSA-44 cosignature) may stand beside or instead of type
+0x04 wherever a cosigner signs, the log itself included. Its message holds the
+cosigner's name, the time, and origin, size and root, but no extension lines.
 
 Invariants:
     * a signature by a known key that does not verify refuses the whole note;
@@ -23,29 +24,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
-
 from ledger_core.codec import decode_base64
 from ledger_core.errors import NoteInvalid
 from ledger_core.hashing import HASH_BYTES
-from ledger_core.keys import KEY_BYTES, Identity, is_signed
+from ledger_core.keys import SIGNATURE_SUITES, SUITE_ED25519, SUITE_ML_DSA_44, Identity, is_signed
 
 NOTE_ED25519: Final = 0x01
 COSIGNATURE_ED25519: Final = 0x04
 COSIGNATURE_ML_DSA_44: Final = 0x06
 MAX_NOTE_BYTES: Final = 262_144
 
-_ML_DSA_44_KEY_BYTES: Final = 1312
-_KEY_BYTES: Final = {
-    NOTE_ED25519: KEY_BYTES,
-    COSIGNATURE_ED25519: KEY_BYTES,
-    COSIGNATURE_ML_DSA_44: _ML_DSA_44_KEY_BYTES,
+_SUITES: Final = {
+    NOTE_ED25519: SUITE_ED25519,
+    COSIGNATURE_ED25519: SUITE_ED25519,
+    COSIGNATURE_ML_DSA_44: SUITE_ML_DSA_44,
 }
+_COSIGNATURES: Final = {SUITE_ED25519: COSIGNATURE_ED25519, SUITE_ML_DSA_44: COSIGNATURE_ML_DSA_44}
 _NAME = re.compile(r"[^\s+]+")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+# Lone surrogates too: they cannot be written as UTF-8, which a note must be.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _COSIGNATURE_HEADER: Final = "cosignature/v1"
+_MAX_COUNTED_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ def parse_vkey(text: str) -> NoteKey:
     name, _, rest = text.partition("+")
     key_id, _, encoded = rest.partition("+")
     material = decode_base64(encoded)
-    if not _NAME.fullmatch(name) or not material or len(material) - 1 != _KEY_BYTES.get(material[0]):
+    suite = SIGNATURE_SUITES.get(len(material) - 1)
+    if not _NAME.fullmatch(name) or suite is None or suite != _SUITES.get(material[0]):
         raise NoteInvalid("a verifier key is malformed or of an unknown type")
     key = NoteKey(name, material[0], material[1:])
     if key.id.hex() != key_id:
@@ -119,8 +120,14 @@ def log_key(origin: str, public: bytes) -> NoteKey:
 
 
 def cosigner_key(name: str, public: bytes) -> NoteKey:
-    """Return the key under which an Ed25519 cosigner signs a checkpoint and a time."""
-    return NoteKey(name, COSIGNATURE_ED25519, public)
+    """Return the key under which a cosigner signs a checkpoint and a time; its length tells the type.
+
+    Raises:
+        NoteInvalid: The key is of no known suite.
+    """
+    if len(public) not in SIGNATURE_SUITES:
+        raise NoteInvalid("a cosigner's key is of an unknown suite")
+    return NoteKey(name, _COSIGNATURES[SIGNATURE_SUITES[len(public)]], public)
 
 
 def check_origin(origin: str) -> None:
@@ -142,12 +149,18 @@ def sign_checkpoint(checkpoint: Checkpoint, identity: Identity, *, time_s: int) 
 
 
 def cosign(note: str, key: NoteKey, identity: Identity, *, time_s: int) -> str:
-    """Return ``note`` with an Ed25519 cosignature under ``key`` added.
+    """Return ``note`` with a cosignature under ``key`` (type 0x04 or 0x06) added.
 
     The caller has checked that the checkpoint continues the one it signed before.
+
+    Raises:
+        NoteInvalid: The note is malformed, a name in it is too long for ML-DSA-44,
+            or the key makes no cosignatures.
     """
+    if key.type == NOTE_ED25519:
+        raise NoteInvalid("a cosignature needs a key of type 4 or 6")
     text, _ = split_note(note)
-    signature = identity.sign(_cosigned_text(text, time_s))
+    signature = identity.sign(_cosigned_message(key, text, time_s))
     return note + _line(key, time_s.to_bytes(8, "big") + signature)
 
 
@@ -206,33 +219,29 @@ def _check_line(key: NoteKey, signature: bytes, text: str) -> int | None:
             raise NoteInvalid(f"a signature by {key.name} is false")
         return None
     time_s = int.from_bytes(signature[:8], "big")
-    if len(signature) < 8 or time_s >= 2**63 or not _is_cosigned(key, text, time_s, signature[8:]):
+    if len(signature) < 8 or time_s >= 2**63:
+        raise NoteInvalid(f"a cosignature by {key.name} has no possible time")
+    if not is_signed(key.public, _cosigned_message(key, text, time_s), signature[8:]):
         raise NoteInvalid(f"a cosignature by {key.name} is false")
     # Zero in an ML-DSA cosignature means that no time is claimed.
     return time_s or None
 
 
-def _is_cosigned(key: NoteKey, text: str, time_s: int, signature: bytes) -> bool:
+def _cosigned_message(key: NoteKey, text: str, time_s: int) -> bytes:
+    """What a cosigner signs for the whole tree under ``text`` (C2SP tlog-cosignature)."""
     if key.type == COSIGNATURE_ED25519:
-        return is_signed(key.public, _cosigned_text(text, time_s), signature)
-    try:
-        message = _cosigned_message(key.name, parse_checkpoint(text), time_s)
-        MLDSA44PublicKey.from_public_bytes(key.public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def _cosigned_text(text: str, time_s: int) -> bytes:
-    return f"{_COSIGNATURE_HEADER}\ntime {time_s}\n{text}".encode()
-
-
-def _cosigned_message(name: str, checkpoint: Checkpoint, time_s: int) -> bytes:
-    """The ``cosigned_message`` of C2SP tlog-cosignature, for a whole tree."""
-    cosigner, origin = name.encode(), checkpoint.origin.encode()
+        return f"{_COSIGNATURE_HEADER}\ntime {time_s}\n{text}".encode()
+    checkpoint = parse_checkpoint(text)
+    cosigner, origin = _counted(key.name), _counted(checkpoint.origin)
     numbers = (0).to_bytes(8, "big") + checkpoint.size.to_bytes(8, "big")
-    head = b"subtree/v1\n\0" + bytes((len(cosigner),)) + cosigner + time_s.to_bytes(8, "big")
-    return head + bytes((len(origin),)) + origin + numbers + checkpoint.root
+    return b"subtree/v1\n\0" + cosigner + time_s.to_bytes(8, "big") + origin + numbers + checkpoint.root
+
+
+def _counted(name: str) -> bytes:
+    data = name.encode()
+    if len(data) > _MAX_COUNTED_BYTES:
+        raise NoteInvalid("a name is too long for an ML-DSA-44 cosignature")
+    return bytes((len(data),)) + data
 
 
 def _line(key: NoteKey, signature: bytes) -> str:

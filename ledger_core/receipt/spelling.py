@@ -48,6 +48,7 @@ _NAMES: Final[Mapping[type[Claim], str]] = {
     RevocationClaim: "revocation",
 }
 _INDEX = re.compile(r"0|[1-9][0-9]{0,18}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 _JSON: Final = JsonForm()
 _CBOR: Final = CborForm()
@@ -88,6 +89,8 @@ class Receipt:
         """
         if len(text) > MAX_RECEIPT_BYTES:
             raise ReceiptInvalid("a receipt is at most 1 MiB and 8 levels deep")
+        if _SURROGATE.search(text):
+            raise ReceiptInvalid("the receipt holds what is no character")
         is_text = text.startswith(f"{TLOG_PROOF}\n")
         receipt = _read_text(text) if is_text else _read_json(text)
         try:
