@@ -6,7 +6,7 @@ pure. Paths are 256 bits, most significant bit first. An empty subtree is 32
 zero bytes, a subtree with one leaf is that leaf, any other is the hash of its
 two halves; a suite says which hash (hashing.TREE_SUITES).
 
-In memory a subtree of at most 16 leaves is one bucket: paths and leaf hashes
+In memory a subtree of at most 12 leaves is one bucket: paths and leaf hashes
 packed in order, values by reference, inner hashes computed when a proof asks.
 A million keys are 220,000 objects instead of three million.
 
@@ -15,13 +15,13 @@ present as withdrawn. Removal is here to look back, at paths not yet born.
 
 Invariants:
     * root and proofs depend on contents and suite only, not on what led there;
-    * a subtree is a bucket exactly when it has 1 to 16 leaves.
+    * a subtree is a bucket exactly when it has 1 to 12 leaves.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias
 
 from ledger_core.hashing import (
     EMPTY_STATE,
@@ -33,7 +33,7 @@ from ledger_core.hashing import (
 )
 from ledger_core.proofs import StateProof
 
-BUCKET_LEAVES: Final = 16
+BUCKET_LEAVES: Final = 12
 
 _Hash: TypeAlias = Callable[[bytes], bytes]
 _Change: TypeAlias = tuple[bytes, bytes | None]
@@ -74,10 +74,10 @@ class StateTree:
 
     @property
     def root(self) -> bytes:
-        return EMPTY_STATE if self._top is None else self._top.hash
+        return self._top[0]
 
     def __len__(self) -> int:
-        return 0 if self._top is None else self._top.count
+        return self._top[3]
 
     def get(self, path: bytes) -> bytes | None:
         """Return the value at ``path``, or None.
@@ -87,13 +87,11 @@ class StateTree:
         """
         _check_path(path)
         node, depth = self._top, 0
-        while type(node) is _Node:
-            node = node.right if path[depth >> 3] >> (7 - (depth & 7)) & 1 else node.left
+        while len(node) == 4:
+            node = node[2] if path[depth >> 3] >> (7 - (depth & 7)) & 1 else node[1]
             depth += 1
-        if node is None:
-            return None
-        at = _find(node.paths, path)
-        return None if at < 0 else node.values[at]
+        at = _find(node[1], path)
+        return None if at < 0 else node[4][at]
 
     def updated(self, updates: Mapping[bytes, bytes]) -> "StateTree":
         """Return the tree with these values written, in one pass; nothing is hashed for equal values."""
@@ -135,19 +133,19 @@ class StateTree:
         _check_path(path)
         siblings: list[bytes] = []
         node, depth = self._top, 0
-        while type(node) is _Node:
+        while len(node) == 4:
+            _, left, right, _ = node
             if path[depth >> 3] >> (7 - (depth & 7)) & 1:
-                other, node = node.left, node.right
+                siblings.append(left[0])
+                node = right
             else:
-                other, node = node.right, node.left
-            siblings.append(EMPTY_STATE if other is None else other.hash)
+                siblings.append(right[0])
+                node = left
             depth += 1
-        if node is None:
-            return None, StateProof(tuple(siblings))
         at = _walk(node, path, siblings, self._hash)
         if at < 0:
             return None, StateProof(tuple(siblings))
-        met, value = node.paths[at * HASH_BYTES : (at + 1) * HASH_BYTES], node.values[at]
+        met, value = node[1][at * HASH_BYTES : (at + 1) * HASH_BYTES], node[4][at]
         if met == path:
             return value, StateProof(tuple(siblings))
         return None, StateProof(tuple(siblings), (met, self._hash(value)))
@@ -157,10 +155,10 @@ class StateTree:
         stack: list[_Tree] = [self._top]
         while stack:
             node = stack.pop()
-            if type(node) is _Node:
-                stack += (node.right, node.left)
-            elif node is not None:
-                yield from zip(_unpacked(node.paths), node.values, strict=True)
+            if len(node) == 4:
+                stack += (node[2], node[1])
+            else:
+                yield from zip(_unpacked(node[1]), node[4], strict=True)
 
     def _with(self, top: "_Tree") -> "StateTree":
         tree = StateTree.__new__(StateTree)
@@ -168,37 +166,22 @@ class StateTree:
         return tree
 
 
-@final
-class _Bucket:
-    """1 to 16 leaves in order of path; ``hash`` is that of their subtree at the depth where it stands."""
+# Plain tuples, because the garbage collector stops tracking those that hold only bytes, integers and
+# such tuples. As objects with slots a million keys were walked again and again: updates ran at half the rate
+# (2026-11). Both kinds begin with the subtree's hash and have the number of leaves at index 3.
 
-    __slots__ = ("hash", "leaves", "paths", "values")
+# (hash at the depth where it stands, paths, leaf hashes, count, values): 0 to 12 leaves in order of path.
+_Bucket: TypeAlias = tuple[bytes, bytes, bytes, int, tuple[bytes, ...]]
+# (hash, left half, right half, count): more than 12 leaves, in any shares.
+_Node: TypeAlias = "tuple[bytes, _Tree, _Tree, int]"
+_Tree: TypeAlias = "_Bucket | _Node"
 
-    def __init__(self, paths: bytes, values: tuple[bytes, ...], leaves: bytes, digest: bytes) -> None:
-        self.paths, self.values, self.leaves, self.hash = paths, values, leaves, digest
-
-    @property
-    def count(self) -> int:
-        return len(self.values)
-
-
-@final
-class _Node:
-    """More than 16 leaves; one half may be empty."""
-
-    __slots__ = ("count", "hash", "left", "right")
-
-    def __init__(self, left: "_Tree", right: "_Tree", count: int, digest: bytes) -> None:
-        self.left, self.right, self.count, self.hash = left, right, count, digest
-
-
-_Tree: TypeAlias = _Bucket | _Node | None
-_NO_LEAVES: Final = _Bucket(b"", (), b"", EMPTY_STATE)
+_EMPTY: Final[_Bucket] = (EMPTY_STATE, b"", b"", 0, ())
 
 
 def _load(rows: Iterable[tuple[bytes, bytes]], digest: _Hash) -> _Tree:
     """Build one subtree for each first byte, then join these 256."""
-    row: list[_Tree] = [None] * 256
+    row: list[_Tree] = [_EMPTY] * 256
     last = b""
     for first, group in groupby(rows, key=lambda item: item[0][:1]):
         paths, values = zip(*group, strict=True)
@@ -224,7 +207,7 @@ def _build(paths: bytes, values: tuple[bytes, ...], leaves: bytes, depth: int, d
     """Return the subtree at ``depth`` of leaves in order, which share that many bits."""
     count = len(values)
     if count <= BUCKET_LEAVES:
-        return _Bucket(paths, values, leaves, _fold(paths, leaves, 0, count, depth, digest)) if count else None
+        return _fold(paths, leaves, 0, count, depth, digest), paths, leaves, count, values
     middle = _split(paths, 0, count, depth)
     cut = middle * HASH_BYTES
     left = _build(paths[:cut], values[:middle], leaves[:cut], depth + 1, digest)
@@ -234,61 +217,51 @@ def _build(paths: bytes, values: tuple[bytes, ...], leaves: bytes, depth: int, d
 
 def _joined(left: _Tree, right: _Tree, digest: _Hash) -> _Tree:
     """Return the subtree with these halves."""
-    if left is None or right is None:
-        return _lifted(left, right, digest)
-    count = left.count + right.count
-    above = digest(STATE_NODE + left.hash + right.hash)
-    if type(left) is _Bucket and type(right) is _Bucket and count <= BUCKET_LEAVES:
-        return _Bucket(left.paths + right.paths, left.values + right.values, left.leaves + right.leaves, above)
-    return _Node(left, right, count, above)
-
-
-def _lifted(left: _Tree, right: _Tree, digest: _Hash) -> _Tree:
-    """Return the subtree of which at least one half is empty."""
-    only = right if left is None else left
-    if only is None or only.count == 1:
-        return only
-    above = digest(STATE_NODE + (EMPTY_STATE + only.hash if left is None else only.hash + EMPTY_STATE))
-    if type(only) is _Bucket:
-        return _Bucket(only.paths, only.values, only.leaves, above)
-    return _Node(left, right, only.count, above)
+    count = left[3] + right[3]
+    if count < 2:
+        return left if left[3] else right
+    above = digest(STATE_NODE + left[0] + right[0])
+    if count > BUCKET_LEAVES or len(left) == 4 or len(right) == 4:
+        return above, left, right, count
+    return above, left[1] + right[1], left[2] + right[2], count, left[4] + right[4]
 
 
 def _changed(node: _Tree, changes: Sequence[_Change], depth: int, digest: _Hash) -> _Tree:
     """Return the subtree at ``depth`` after ``changes``, in order of path; the same object if nothing differs."""
     if len(changes) == 1:
         return _changed_at(node, *changes[0], depth, digest)
-    if type(node) is not _Node:
+    if len(node) != 4:
         return _changed_bucket(node, changes, depth, digest)
+    _, old_left, old_right, _ = node
     at, mask = depth >> 3, 0x80 >> (depth & 7)
     middle = bisect_left(changes, mask, key=lambda change: change[0][at] & mask)
-    left = _changed(node.left, changes[:middle], depth + 1, digest) if middle else node.left
-    right = _changed(node.right, changes[middle:], depth + 1, digest) if middle < len(changes) else node.right
-    if left is node.left and right is node.right:
+    left = _changed(old_left, changes[:middle], depth + 1, digest) if middle else old_left
+    right = _changed(old_right, changes[middle:], depth + 1, digest) if middle < len(changes) else old_right
+    if left is old_left and right is old_right:
         return node
     return _joined(left, right, digest)
 
 
 def _changed_at(top: _Tree, path: bytes, value: bytes | None, depth: int, digest: _Hash) -> _Tree:
     """Do as ``_changed`` for a single path, without recursion."""
-    trail: list[tuple[_Node, int]] = []
+    trail: list[tuple[int, _Node]] = []
     node = top
-    while type(node) is _Node:
+    while len(node) == 4:
         bit = path[depth >> 3] >> (7 - (depth & 7)) & 1
-        trail.append((node, bit))
-        node = node.right if bit else node.left
+        trail.append((bit, node))
+        node = node[2] if bit else node[1]
         depth += 1
-    below = _spliced(node or _NO_LEAVES, path, value, depth, digest)
-    if below is node or below is _NO_LEAVES:
+    below = _spliced(node, path, value, depth, digest)
+    if below is node:
         return top
-    for parent, bit in reversed(trail):
-        below = _joined(parent.left, below, digest) if bit else _joined(below, parent.right, digest)
+    for bit, (_, left, right, _) in reversed(trail):
+        below = _joined(left, below, digest) if bit else _joined(below, right, digest)
     return below
 
 
 def _spliced(bucket: _Bucket, path: bytes, value: bytes | None, depth: int, digest: _Hash) -> _Tree:
     """Return the bucket with one leaf written, put in or taken out; the same object if nothing differs."""
-    paths, values, leaves = bucket.paths, bucket.values, bucket.leaves
+    _, paths, leaves, _, values = bucket
     at = _find(paths, path)
     if value == (None if at < 0 else values[at]):
         return bucket
@@ -306,11 +279,9 @@ def _spliced(bucket: _Bucket, path: bytes, value: bytes | None, depth: int, dige
     return _build(paths, values, leaves, depth, digest)
 
 
-def _changed_bucket(bucket: _Bucket | None, changes: Sequence[_Change], depth: int, digest: _Hash) -> _Tree:
-    held: dict[bytes, tuple[bytes, bytes]] = {}
-    if bucket is not None:
-        pairs = zip(bucket.values, _unpacked(bucket.leaves), strict=True)
-        held = dict(zip(_unpacked(bucket.paths), pairs, strict=True))
+def _changed_bucket(bucket: _Bucket, changes: Sequence[_Change], depth: int, digest: _Hash) -> _Tree:
+    pairs = zip(bucket[4], _unpacked(bucket[2]), strict=True)
+    held = dict(zip(_unpacked(bucket[1]), pairs, strict=True))
     differs = False
     for path, value in changes:
         old = held.get(path)
@@ -329,18 +300,17 @@ def _changed_bucket(bucket: _Bucket | None, changes: Sequence[_Change], depth: i
 
 
 def _rehashed(node: _Tree, depth: int, digest: _Hash) -> _Tree:
-    if node is None:
-        return None
-    if type(node) is _Node:
-        return _joined(_rehashed(node.left, depth + 1, digest), _rehashed(node.right, depth + 1, digest), digest)
-    leaves = _leaf_hashes(_unpacked(node.paths), node.values, digest)
-    return _Bucket(node.paths, node.values, leaves, _fold(node.paths, leaves, 0, node.count, depth, digest))
+    if len(node) == 4:
+        return _joined(_rehashed(node[1], depth + 1, digest), _rehashed(node[2], depth + 1, digest), digest)
+    _, paths, _, count, values = node
+    leaves = _leaf_hashes(_unpacked(paths), values, digest)
+    return _fold(paths, leaves, 0, count, depth, digest), paths, leaves, count, values
 
 
 def _walk(bucket: _Bucket, path: bytes, siblings: list[bytes], digest: _Hash) -> int:
     """Append the siblings met inside the bucket; return which leaf the walk ends at, or -1 for an empty place."""
-    paths, leaves = bucket.paths, bucket.leaves
-    begin, end = 0, bucket.count
+    _, paths, leaves, end, _ = bucket
+    begin = 0
     while end - begin > 1:
         depth = len(siblings)
         middle = _split(paths, begin, end, depth)
@@ -356,9 +326,15 @@ def _walk(bucket: _Bucket, path: bytes, siblings: list[bytes], digest: _Hash) ->
 def _fold(paths: bytes, leaves: bytes, begin: int, end: int, depth: int, digest: _Hash) -> bytes:
     """Return the hash of the subtree at ``depth`` that holds leaves begin..end."""
     if end - begin < 2:
-        return leaves[begin * HASH_BYTES : end * HASH_BYTES] if begin < end else EMPTY_STATE
+        return leaves[begin * HASH_BYTES : end * HASH_BYTES] or EMPTY_STATE
     middle = _split(paths, begin, end, depth)
-    left = _fold(paths, leaves, begin, middle, depth + 1, digest)
+    cut = middle * HASH_BYTES
+    if middle - begin < 2:
+        left = leaves[begin * HASH_BYTES : cut] or EMPTY_STATE
+    else:
+        left = _fold(paths, leaves, begin, middle, depth + 1, digest)
+    if end - middle < 2:
+        return digest(STATE_NODE + left + (leaves[cut : end * HASH_BYTES] or EMPTY_STATE))
     return digest(STATE_NODE + left + _fold(paths, leaves, middle, end, depth + 1, digest))
 
 
