@@ -21,38 +21,37 @@ from typing import Final
 
 from ledger_core.codec import decode, encode
 from ledger_core.errors import NotCanonical, OpeningRefused
-from ledger_core.hashing import SUITE_SHA256, leaf_hash, tagged_hash
-from ledger_core.keys import KEY_BYTES
+from ledger_core.hashing import DIGEST_BLAKE3, SUITE_SHA256, TREE_SHA256, leaf_hash, tagged_hash
+from ledger_core.keys import SIGNATURE_SUITES
 from ledger_core.log import Frontier
-from ledger_core.rules import access, anchor, consent, member, policy, ruleset
-from ledger_core.rules.view import Verdict, find_member
+from ledger_core.payloads import (
+    MAX_THRESHOLD,
+    AllowSuite,
+    ChangeOwner,
+    SetConsent,
+    is_count,
+    is_key,
+    is_name,
+    is_threshold,
+    named_suite,
+    new_keys,
+)
+from ledger_core.rules import RULES
+from ledger_core.rules.suite import allowed_suites
+from ledger_core.rules.view import Request, find_config, find_member, key_suite
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import StateEntry
-from ledger_core.transactions import (
-    AccessHead,
-    Anchor,
-    Attest,
-    ChangeOwner,
-    Envelope,
-    Join,
-    Leave,
-    OpenPath,
-    RegisterPolicy,
-    RegisterRuleset,
-    Rejection,
-    Restrict,
-    Rotate,
-    SetConsent,
-    envelope_digest,
-    read_envelope,
-)
-from ledger_core.values import ACTIVE, CONFIG_KEY, Config, Held, Member, decode_any, encode_held, state_path
+from ledger_core.transactions import Envelope, Rejection
+from ledger_core.transactions import Prepared as Prepared
+from ledger_core.transactions import prepare as prepare
+from ledger_core.values import ACTIVE, CONFIG_PATH, Config, Held, Member, decode_any, encode_held, state_path
 
 ENTRY_GENESIS: Final = 0
 
 _NETWORK_DOMAIN: Final = "ledger-core/network/v1"
 _APP_DOMAIN: Final = "ledger-core/app-hash/v1"
 _VERSION: Final = 1
+_SUITE_KIND: Final = AllowSuite.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +116,13 @@ class State:
 
     @property
     def app_hash(self) -> bytes:
-        return app_hash(self.log.size, self.log.root(), self.tree.root)
+        return app_hash(self.log.size, self.log.root(), self.tree.root, self.tree.suite)
 
     def row(self) -> BlockRow:
         """Return what is kept of the block that led here."""
-        root, state_root = self.log.root(), self.tree.root
-        size, header = self.log.size, self.header
-        return BlockRow(header.height, header.time_ms, size, root, state_root, app_hash(size, root, state_root))
+        root, header, size = self.log.root(), self.header, self.log.size
+        hashed = app_hash(size, root, self.tree.root, self.tree.suite)
+        return BlockRow(header.height, header.time_ms, size, root, self.tree.root, hashed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,21 +177,23 @@ def begin(genesis: Genesis) -> BlockResult:
     """Return the block at height 0: genesis entry, first state, its state-root entry."""
     _check_genesis(genesis)
     written: dict[bytes, Held] = {
-        state_path(Config.kind, CONFIG_KEY): Config(genesis.threshold, 1, genesis.may_attest),
+        CONFIG_PATH: _first_config(genesis),
         state_path(Member.kind, genesis.operator): Member(genesis.operator, genesis.operator_name, ACTIVE, 0),
     }
-    updates = {path: encode_held(value) for path, value in written.items()}
     empty = State(genesis.network, Header(0, genesis.time_ms), StateTree(), Frontier())
-    return _close(empty, empty.header, (), [genesis.entry()], updates)
+    view = StateView(empty.tree)
+    view.write(written)
+    return _close(empty, empty.header, (), [genesis.entry()], view)
 
 
-def apply_block(state: State, header: Header, envelopes: Sequence[bytes]) -> BlockResult:
+def apply_block(state: State, header: Header, envelopes: Sequence[bytes | Prepared]) -> BlockResult:
     """Judge ``envelopes`` in order on top of ``state`` and close the block.
 
     Args:
         state: The state after the previous block.
         header: Height above the state's, and a time not before it.
-        envelopes: Signed envelopes as received; anything at all may be in them.
+        envelopes: Signed envelopes as received, anything at all may be in them;
+            or what ``prepare`` made of them. Results do not depend on which.
 
     Raises:
         ValueError: The header does not follow the state's (the engine is wrong).
@@ -202,37 +203,40 @@ def apply_block(state: State, header: Header, envelopes: Sequence[bytes]) -> Blo
     view = StateView(state.tree)
     results: list[Result] = []
     entries: list[bytes] = []
-    for envelope in envelopes:
-        code = _judge(state.network, view, envelope)
+    for each in envelopes:
+        prepared = each if isinstance(each, Prepared) else prepare(each, signatures=False)
+        code = _judge(state.network, view, prepared)
         index = state.log.size + len(entries) if not code else None
-        results.append(Result(envelope_digest(envelope), code, index))
+        results.append(Result(prepared.digest, code, index))
         if not code:
-            entries.append(envelope)
-    return _close(state, header, tuple(results), entries, view.updates())
+            entries.append(prepared.data)
+    return _close(state, header, tuple(results), entries, view)
 
 
-def app_hash(log_size: int, log_root: bytes, state_root: bytes) -> bytes:
-    """Return the hash that every replica must agree on after a block."""
-    suite = SUITE_SHA256.to_bytes(2, "big")
-    return tagged_hash(_APP_DOMAIN, log_size.to_bytes(8, "big"), log_root, state_root, suite)
+def app_hash(log_size: int, log_root: bytes, state_root: bytes, suite: int = TREE_SHA256) -> bytes:
+    """Return the hash that every replica must agree on after a block; ``suite`` is the state tree's."""
+    return tagged_hash(_APP_DOMAIN, log_size.to_bytes(8, "big"), log_root, state_root, suite.to_bytes(2, "big"))
 
 
 class StateView:
     """State with the accepted transactions of a block so far on top."""
 
-    __slots__ = ("_tree", "_written")
+    __slots__ = ("_read", "_tree", "_written")
 
     def __init__(self, tree: StateTree) -> None:
         self._tree = tree
         self._written: dict[bytes, Held] = {}
+        self._read: dict[bytes, Held | None] = {}
 
     def get(self, path: bytes) -> Held | None:
         """Return the value at a state path, or None."""
         found = self._written.get(path)
         if found is not None:
             return found
-        data = self._tree.get(path)
-        return None if data is None else decode_any(data)
+        if path not in self._read:
+            data = self._tree.get(path)
+            self._read[path] = None if data is None else decode_any(data)
+        return self._read[path]
 
     def write(self, values: Mapping[bytes, Held]) -> None:
         self._written.update(values)
@@ -243,87 +247,82 @@ class StateView:
 
 
 def _close(
-    state: State,
-    header: Header,
-    results: tuple[Result, ...],
-    entries: list[bytes],
-    updates: Mapping[bytes, bytes],
+    state: State, header: Header, results: tuple[Result, ...], entries: list[bytes], view: StateView
 ) -> BlockResult:
     if not entries:
         return BlockResult(replace(state, header=header), results, (), (), {})
-    tree = state.tree.updated(updates)
-    entries = [*entries, StateEntry(header.height, header.time_ms, tree.root).entry()]
+    updates = view.updates()
+    suite = find_config(view).state_tree
+    tree = state.tree if suite == state.tree.suite else state.tree.rehashed(suite)
+    tree = tree.updated(updates)
+    entries = [*entries, StateEntry(header.height, header.time_ms, tree.root, suite).entry()]
     leaves = tuple(leaf_hash(entry) for entry in entries)
     closed = State(state.network, header, tree, state.log.append(leaves))
     return BlockResult(closed, results, tuple(entries), leaves, updates)
 
 
-def _judge(network: bytes, view: StateView, data: bytes) -> str:
+def _judge(network: bytes, view: StateView, prepared: Prepared) -> str:
     """Apply one envelope to the view and return "", or return the code and change nothing."""
-    envelope = read_envelope(data)
+    envelope = prepared.found
     if isinstance(envelope, str):
         return envelope
-    if envelope.transaction.network != network:
+    transaction = envelope.transaction
+    if transaction.network != network:
         return Rejection.WRONG_NETWORK
-    if isinstance(envelope.transaction.payload, SetConsent | ChangeOwner):
-        verdict = _judge_owner(view, envelope)
-    else:
-        verdict = _judge_member(view, envelope)
+    if not _uses_allowed(find_config(view), envelope):
+        return Rejection.SUITE_NOT_ALLOWED
+    if isinstance(transaction.payload, SetConsent | ChangeOwner):
+        return _apply(view, prepared, envelope, None)
+    # Membership and nonce come before the signature: a stranger's flood then costs look-ups only.
+    signer = find_member(view, transaction.signer)
+    if signer is None or signer.status != ACTIVE:
+        return Rejection.NOT_A_MEMBER
+    if transaction.nonce <= signer.nonce:
+        return Rejection.NONCE_STALE
+    return _apply(view, prepared, envelope, Member(signer.member, signer.name, ACTIVE, transaction.nonce))
+
+
+def _uses_allowed(config: Config, envelope: Envelope) -> bool:
+    """Tell whether the network allows every suite that the envelope makes use of."""
+    payload = envelope.transaction.payload
+    keys = (*envelope.keys(), *new_keys(payload))
+    if any(key_suite(key) not in config.signatures for key in keys):
+        return False
+    named = named_suite(payload)
+    return named is None or payload.kind == _SUITE_KIND or named[1] in allowed_suites(config, named[0])
+
+
+def _apply(view: StateView, prepared: Prepared, envelope: Envelope, member: Member | None) -> str:
+    """Ask the rule of the kind, once the signatures hold; ``member`` has this nonce counted."""
+    if not (envelope.is_signed() if prepared.is_signed is None else prepared.is_signed):
+        return Rejection.BAD_SIGNATURE
+    transaction = envelope.transaction
+    key, payload = transaction.signer, transaction.payload
+    signers = frozenset(envelope.keys())
+    verdict = RULES[payload.kind](view, Request(key, transaction.nonce, payload, signers, member))
     if isinstance(verdict, str):
         return verdict
+    if member is not None:
+        view.write({state_path(Member.kind, key): member})
     view.write(verdict)
     return ""
 
 
-def _judge_owner(view: StateView, envelope: Envelope) -> Verdict:
-    signers = envelope.signers()
-    if signers is None:
-        return Rejection.BAD_SIGNATURE
-    transaction = envelope.transaction
-    assert isinstance(transaction.payload, SetConsent | ChangeOwner)
-    return consent.judge_owner(view, transaction.signer, transaction.nonce, transaction.payload, signers)
-
-
-def _judge_member(view: StateView, envelope: Envelope) -> Verdict:
-    key, nonce = envelope.transaction.signer, envelope.transaction.nonce
-    # Membership and nonce come before the signature: a stranger's flood then costs look-ups only.
-    signer = find_member(view, key)
-    if signer is None or signer.status != ACTIVE:
-        return Rejection.NOT_A_MEMBER
-    if nonce <= signer.nonce:
-        return Rejection.NONCE_STALE
-    signers = envelope.signers()
-    if signers is None:
-        return Rejection.BAD_SIGNATURE
-    advanced = replace(signer, nonce=nonce)
-    verdict = _apply_rule(view, advanced, envelope, signers)
-    if isinstance(verdict, str):
-        return verdict
-    place = state_path(Member.kind, key)
-    written = verdict.get(place, advanced)
-    assert isinstance(written, Member)
-    return {**verdict, place: replace(written, nonce=nonce)}
-
-
-def _apply_rule(view: StateView, signer: Member, envelope: Envelope, signers: frozenset[bytes]) -> Verdict:
-    match envelope.transaction.payload:
-        case Anchor() as payload:
-            return anchor.judge(payload)
-        case Join() | Rotate() | Leave() as payload:
-            return member.judge(view, signer, envelope.transaction.signer, payload, signers)
-        case OpenPath() | Restrict() | Attest() as payload:
-            return consent.judge(view, signer, payload)
-        case RegisterRuleset() as payload:
-            return ruleset.judge(view, signer, payload)
-        case RegisterPolicy() as payload:
-            return policy.judge(view, signer, payload)
-        case AccessHead() as payload:
-            return access.judge(view, signer, payload)
-        case _:
-            return Rejection.UNKNOWN_KIND
+def _first_config(genesis: Genesis) -> Config:
+    suite = SIGNATURE_SUITES[len(genesis.operator)]
+    members = tuple(int(each == suite) for each in sorted(SIGNATURE_SUITES.values()))
+    return Config(
+        threshold=genesis.threshold,
+        may_attest=genesis.may_attest,
+        members=members,
+        state_tree=TREE_SHA256,
+        signatures=(suite,),
+        digests=(DIGEST_BLAKE3,),
+        batch_trees=(SUITE_SHA256,),
+    )
 
 
 def _check_genesis(genesis: Genesis) -> None:
-    sound = len(genesis.operator) == KEY_BYTES and genesis.threshold >= 1 and genesis.time_ms >= 0
-    if not sound or not genesis.name.isprintable() or not genesis.name:
-        raise OpeningRefused("a genesis needs a name, an operator key and a threshold of at least 1")
+    sound = is_key(genesis.operator) and is_threshold(genesis.threshold) and is_count(genesis.time_ms)
+    if not sound or not is_name(genesis.name) or not is_name(genesis.operator_name):
+        raise OpeningRefused(f"a genesis needs two names, an operator key and a threshold of 1 to {MAX_THRESHOLD}")

@@ -1,4 +1,4 @@
-"""Kinds of transaction as frozen, versioned values, and the signed envelopes that carry them.
+"""Signed envelopes: transactions as they travel, and what can be said of one without any state.
 
 For members who sign and for the machine that judges. An envelope is the log
 entry: ``[1, body, signature, approvals]`` in deterministic CBOR, where body is
@@ -11,224 +11,50 @@ Invariants:
     * reading never raises: it yields an ``Envelope`` or a fixed rejection code.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from ledger_core.codec import MAX_INTEGER, Value, decode, encode
+from ledger_core.codec import Value, decode, encode
 from ledger_core.errors import NotCanonical
-from ledger_core.hashing import HASH_BYTES, SUITE_BLAKE3, SUITE_SHA256, frame, tagged_hash
-from ledger_core.keys import KEY_BYTES, SIGNATURE_BYTES, Identity, is_signed
+from ledger_core.hashing import frame, sha256
+from ledger_core.keys import SIGNATURE_LENGTHS, Identity, is_signed
+from ledger_core.payloads import (
+    KINDS,
+    Payload,
+    is_hash,
+    is_key,
+    is_positive,
+    payload_map,
+    read_payload,
+)
+from ledger_core.payloads import AccessHead as AccessHead
+from ledger_core.payloads import AllowSuite as AllowSuite
+from ledger_core.payloads import Anchor as Anchor
+from ledger_core.payloads import Attest as Attest
+from ledger_core.payloads import ChangeOwner as ChangeOwner
+from ledger_core.payloads import Join as Join
+from ledger_core.payloads import Leave as Leave
+from ledger_core.payloads import OpenPath as OpenPath
+from ledger_core.payloads import RegisterPolicy as RegisterPolicy
+from ledger_core.payloads import RegisterRuleset as RegisterRuleset
+from ledger_core.payloads import Rejection as Rejection
+from ledger_core.payloads import Restrict as Restrict
+from ledger_core.payloads import RetireSuite as RetireSuite
+from ledger_core.payloads import Rotate as Rotate
+from ledger_core.payloads import SetConsent as SetConsent
+from ledger_core.payloads import SetThreshold as SetThreshold
 
 ENTRY_TRANSACTION: Final = 1
 MAX_ENVELOPE_BYTES: Final = 65_535
 MAX_APPROVALS: Final = 64
-MAX_NAME_BYTES: Final = 200
 VERSION: Final = 1
 
 _SIGN_DOMAIN: Final = "ledger-core/transaction/v1"
 _DIGEST_DOMAIN: Final = "ledger-core/envelope/v1"
-
-
-class Rejection:
-    """The fixed codes of refusal; public, so they never change."""
-
-    TOO_LARGE: Final = "too-large"
-    MALFORMED: Final = "malformed"
-    UNKNOWN_KIND: Final = "unknown-kind"
-    UNKNOWN_VERSION: Final = "unknown-version"
-    PAYLOAD_INVALID: Final = "payload-invalid"
-    WRONG_NETWORK: Final = "wrong-network"
-    BAD_SIGNATURE: Final = "bad-signature"
-    NOT_A_MEMBER: Final = "not-a-member"
-    NONCE_STALE: Final = "nonce-stale"
-    NOT_PERMITTED: Final = "not-permitted"
-    APPROVALS_MISSING: Final = "approvals-missing"
-    ALREADY_EXISTS: Final = "already-exists"
-    NOT_FOUND: Final = "not-found"
-    COUNTER_STALE: Final = "counter-stale"
-    ATTEST_NOT_ALLOWED: Final = "attest-not-allowed"
-    LAST_MEMBER: Final = "last-member"
-
-
-Check: TypeAlias = Callable[[object], bool]
-
-
-def _is_hash(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) == HASH_BYTES
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) == KEY_BYTES
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_INTEGER
-
-
-def _is_positive(value: object) -> bool:
-    return _is_count(value) and value != 0
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value.encode()) <= MAX_NAME_BYTES and value.isprintable()
-
-
-def _must(check: Check) -> dict[str, Check]:
-    return {"check": check}
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Admit a member; approved by enough members and by the new key itself."""
-
-    kind: ClassVar[str] = "member"
-    op: ClassVar[str] = "join"
-    key: bytes = field(metadata=_must(_is_key))
-    name: str = field(metadata=_must(_is_name))
-
-
-@dataclass(frozen=True, slots=True)
-class Rotate:
-    """Replace the signer's key; approved by the new key itself."""
-
-    kind: ClassVar[str] = "member"
-    op: ClassVar[str] = "rotate"
-    key: bytes = field(metadata=_must(_is_key))
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """End a membership: one's own, or another's with enough approvals."""
-
-    kind: ClassVar[str] = "member"
-    op: ClassVar[str] = "leave"
-    key: bytes = field(metadata=_must(_is_key))
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """The root of a batch tree over ``count`` commitments; ``suite`` 1 is SHA-256, RFC 9162."""
-
-    kind: ClassVar[str] = "anchor"
-    op: ClassVar[str] = ""
-    root: bytes = field(metadata=_must(_is_hash))
-    count: int = field(metadata=_must(_is_positive))
-    suite: int = field(default=SUITE_SHA256, metadata=_must(lambda value: value == SUITE_SHA256))
-
-
-@dataclass(frozen=True, slots=True)
-class OpenPath:
-    """Open a blinded consent path for the signing institution's chart.
-
-    ``owner`` is the patient's key for this path, ``secret`` the commitment to
-    the secret that the path was derived from.
-    """
-
-    kind: ClassVar[str] = "consent"
-    op: ClassVar[str] = "open"
-    path: bytes = field(metadata=_must(_is_hash))
-    owner: bytes = field(metadata=_must(_is_key))
-    secret: bytes = field(metadata=_must(_is_hash))
-
-
-@dataclass(frozen=True, slots=True)
-class SetConsent:
-    """The owner's list changes; signed by the owner, ``counter`` is the nonce too."""
-
-    kind: ClassVar[str] = "consent"
-    op: ClassVar[str] = "set"
-    path: bytes = field(metadata=_must(_is_hash))
-    counter: int = field(metadata=_must(_is_positive))
-    list_hash: bytes = field(metadata=_must(_is_hash))
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeOwner:
-    """The owner hands the path to a new key; signed by the old one, approved by the new one."""
-
-    kind: ClassVar[str] = "consent"
-    op: ClassVar[str] = "owner"
-    path: bytes = field(metadata=_must(_is_hash))
-    counter: int = field(metadata=_must(_is_positive))
-    owner: bytes = field(metadata=_must(_is_key))
-
-
-@dataclass(frozen=True, slots=True)
-class Restrict:
-    """The institution's list changes; readers let it narrow only."""
-
-    kind: ClassVar[str] = "consent"
-    op: ClassVar[str] = "restrict"
-    path: bytes = field(metadata=_must(_is_hash))
-    counter: int = field(metadata=_must(_is_positive))
-    list_hash: bytes = field(metadata=_must(_is_hash))
-
-
-@dataclass(frozen=True, slots=True)
-class Attest:
-    """The institution's list changes and holds signed paper it vouches for."""
-
-    kind: ClassVar[str] = "consent"
-    op: ClassVar[str] = "attest"
-    path: bytes = field(metadata=_must(_is_hash))
-    counter: int = field(metadata=_must(_is_positive))
-    list_hash: bytes = field(metadata=_must(_is_hash))
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterRuleset:
-    """A set of mapping rules, named by the digest of its content."""
-
-    kind: ClassVar[str] = "ruleset"
-    op: ClassVar[str] = ""
-    digest: bytes = field(metadata=_must(_is_hash))
-    suite: int = field(default=SUITE_BLAKE3, metadata=_must(lambda value: value == SUITE_BLAKE3))
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterPolicy:
-    """A default policy, named by the digest of its content."""
-
-    kind: ClassVar[str] = "policy"
-    op: ClassVar[str] = ""
-    digest: bytes = field(metadata=_must(_is_hash))
-    suite: int = field(default=SUITE_BLAKE3, metadata=_must(lambda value: value == SUITE_BLAKE3))
-
-
-@dataclass(frozen=True, slots=True)
-class AccessHead:
-    """The heads of an institution's audit chains at the end of an epoch."""
-
-    kind: ClassVar[str] = "access"
-    op: ClassVar[str] = ""
-    epoch: int = field(metadata=_must(_is_count))
-    root: bytes = field(metadata=_must(_is_hash))
-    count: int = field(metadata=_must(_is_count))
-
-
-Payload: TypeAlias = (
-    Join
-    | Rotate
-    | Leave
-    | Anchor
-    | OpenPath
-    | SetConsent
-    | ChangeOwner
-    | Restrict
-    | Attest
-    | RegisterRuleset
-    | RegisterPolicy
-    | AccessHead
-)
-
-_MEMBER = (Join, Rotate, Leave)
-_CONSENT = (OpenPath, SetConsent, ChangeOwner, Restrict, Attest)
-_OTHERS = (Anchor, RegisterRuleset, RegisterPolicy, AccessHead)
-_TYPES: Final[Mapping[tuple[str, str], type[Payload]]] = {
-    (item.kind, item.op): item for item in (*_MEMBER, *_CONSENT, *_OTHERS)
-}
-KINDS: Final = frozenset(kind for kind, _ in _TYPES)
+# What frame() puts before the length of a single part.
+_SIGN_PREFIX: Final = frame(_SIGN_DOMAIN)
+_DIGEST_PREFIX: Final = frame(_DIGEST_DOMAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +68,7 @@ class Transaction:
 
     def body(self) -> bytes:
         """Return the deterministic encoding that signatures cover (framed)."""
-        content = _payload_map(self.payload)
+        content = payload_map(self.payload)
         return encode((self.network, self.payload.kind, VERSION, self.signer, self.nonce, content))
 
 
@@ -255,13 +81,49 @@ class Envelope:
     signature: bytes
     approvals: tuple[tuple[bytes, bytes], ...]
 
+    def keys(self) -> tuple[bytes, ...]:
+        """Return the keys under whose names it is signed: the signer's, then the approvers'."""
+        return (self.transaction.signer, *(key for key, _ in self.approvals))
+
+    def is_signed(self) -> bool:
+        """Tell whether every one of its signatures is true; the machine takes all or none."""
+        message = signing_message(self.body)
+        if not is_signed(self.transaction.signer, message, self.signature):
+            return False
+        return all(is_signed(key, message, signature) for key, signature in self.approvals)
+
     def signers(self) -> frozenset[bytes] | None:
         """Return every key that signed, or None if any signature is false."""
-        message = signing_message(self.body)
-        pairs = ((self.transaction.signer, self.signature), *self.approvals)
-        if not all(is_signed(key, message, signature) for key, signature in pairs):
-            return None
-        return frozenset(key for key, _ in pairs)
+        return frozenset(self.keys()) if self.is_signed() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What can be said of an envelope without any state; only ``prepare`` makes one.
+
+    ``found`` is the envelope as read, or the rejection code of its form.
+    ``is_signed`` is None where the signatures have not been looked at.
+    """
+
+    data: bytes
+    digest: bytes
+    found: Envelope | str
+    is_signed: bool | None
+
+    @property
+    def transaction(self) -> Transaction | None:
+        return None if isinstance(self.found, str) else self.found.transaction
+
+
+def prepare(data: bytes, *, signatures: bool = True) -> Prepared:
+    """Read an envelope, name it and check its signatures: the costly part of judging one.
+
+    Pure, and fit for any thread: most of the time the interpreter's lock is free.
+    Without ``signatures`` they are checked when the machine needs to know.
+    """
+    found = read_envelope(data)
+    checked = found.is_signed() if signatures and not isinstance(found, str) else None
+    return Prepared(data, envelope_digest(data), found, checked)
 
 
 def sign(transaction: Transaction, identity: Identity, approvers: Sequence[Identity] = ()) -> bytes:
@@ -294,12 +156,12 @@ def seal_envelope(body: bytes, signature: bytes, approvals: Sequence[tuple[bytes
 
 def signing_message(body: bytes) -> bytes:
     """Return the bytes that a signer of ``body`` signs."""
-    return frame(_SIGN_DOMAIN, body)
+    return _SIGN_PREFIX + len(body).to_bytes(8, "big") + body
 
 
 def envelope_digest(envelope: bytes) -> bytes:
     """Name an envelope: equal digests mean byte-identical envelopes."""
-    return tagged_hash(_DIGEST_DOMAIN, envelope)
+    return sha256(_DIGEST_PREFIX + len(envelope).to_bytes(8, "big") + envelope)
 
 
 def read_envelope(data: bytes) -> Envelope | str:
@@ -311,62 +173,40 @@ def read_envelope(data: bytes) -> Envelope | str:
         if not isinstance(outer, tuple) or len(outer) != 4 or type(outer[0]) is not int:
             return Rejection.MALFORMED
         tag, body, signature, approvals = outer
-        if tag != ENTRY_TRANSACTION or not isinstance(body, bytes) or not _is_signature(signature):
+        if tag != ENTRY_TRANSACTION or not isinstance(body, bytes) or not isinstance(signature, bytes):
             return Rejection.MALFORMED
         inner = decode(body)
     except NotCanonical:
         return Rejection.MALFORMED
-    transaction = _read_body(inner)
+    if not isinstance(inner, tuple) or len(inner) != 6:
+        return Rejection.MALFORMED
+    transaction = _read_transaction(inner)
     if isinstance(transaction, str):
         return transaction
-    if not _are_approvals(approvals, transaction.signer):
+    signer = transaction.signer
+    if len(signature) != SIGNATURE_LENGTHS[len(signer)] or not _are_approvals(approvals, signer):
         return Rejection.MALFORMED
     return Envelope(transaction, body, signature, approvals)  # type: ignore[arg-type]  # checked above
 
 
-def _read_body(inner: Value) -> Transaction | str:
-    if not isinstance(inner, tuple) or len(inner) != 6:
-        return Rejection.MALFORMED
+def _read_transaction(inner: Sequence[Value]) -> Transaction | str:
     network, kind, version, signer, nonce, payload = inner
-    well_formed = _is_hash(network) and isinstance(kind, str) and _is_key(signer) and _is_positive(nonce)
+    well_formed = is_hash(network) and isinstance(kind, str) and is_key(signer) and is_positive(nonce)
     if not well_formed or type(version) is not int or not isinstance(payload, Mapping):
         return Rejection.MALFORMED
     if kind not in KINDS:
         return Rejection.UNKNOWN_KIND
     if version != VERSION:
         return Rejection.UNKNOWN_VERSION
-    parsed = _read_payload(kind, payload)
-    if parsed is None:
-        return Rejection.PAYLOAD_INVALID
+    parsed = read_payload(kind, payload)
+    if isinstance(parsed, str):
+        return parsed
     return Transaction(network, signer, nonce, parsed)  # type: ignore[arg-type]  # checked above
 
 
-def _read_payload(kind: str, payload: Mapping[str, Value]) -> Payload | None:
-    content = dict(payload)
-    op = content.pop("op", "")
-    if not isinstance(op, str) or (op == "" and "op" in payload) or (kind, op) not in _TYPES:
-        return None
-    shape = _TYPES[kind, op]
-    names = {item.name for item in fields(shape)}
-    if content.keys() != names:
-        return None
-    if not all(item.metadata["check"](content[item.name]) for item in fields(shape)):
-        return None
-    return shape(**content)  # type: ignore[arg-type]  # every field has passed its check
-
-
-def _payload_map(payload: Payload) -> dict[str, Value]:
-    content: dict[str, Value] = {item.name: getattr(payload, item.name) for item in fields(payload)}
-    if payload.op:
-        content["op"] = payload.op
-    return content
-
-
-def _is_signature(value: Value) -> bool:
-    return isinstance(value, bytes) and len(value) == SIGNATURE_BYTES
-
-
 def _are_approvals(value: Value, signer: bytes) -> bool:
+    if value == ():
+        return True
     if not isinstance(value, tuple) or len(value) > MAX_APPROVALS:
         return False
     keys: list[bytes] = []
@@ -374,7 +214,9 @@ def _are_approvals(value: Value, signer: bytes) -> bool:
         if not isinstance(pair, tuple) or len(pair) != 2:
             return False
         key, signature = pair
-        if not isinstance(key, bytes) or len(key) != KEY_BYTES or not _is_signature(signature):
+        if not isinstance(key, bytes) or not isinstance(signature, bytes):
+            return False
+        if SIGNATURE_LENGTHS.get(len(key)) != len(signature):
             return False
         keys.append(key)
     return keys == sorted(set(keys)) and signer not in keys

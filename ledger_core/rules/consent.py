@@ -6,13 +6,29 @@ Each side has its own list and counter and cannot touch the other's.
 
 from dataclasses import replace
 
-from ledger_core.rules.view import Verdict, View, find_config, find_consent
-from ledger_core.transactions import Attest, ChangeOwner, OpenPath, Rejection, Restrict, SetConsent
+from ledger_core.payloads import (
+    Attest,
+    ChangeOwner,
+    InstitutionPayload,
+    OpenPath,
+    OwnerPayload,
+    Rejection,
+    SetConsent,
+)
+from ledger_core.rules.view import Request, Verdict, View, find_config, find_consent
 from ledger_core.values import NO_LIST, ConsentState, Member, state_path
 
 
-def judge(view: View, signer: Member, payload: OpenPath | Restrict | Attest) -> Verdict:
-    """Judge what an institution may do: open a path, restrict, attest for its own."""
+def judge(view: View, request: Request) -> Verdict:
+    """Judge a change of a consent path, by its owner or by the institution that opened it."""
+    payload = request.payload
+    if isinstance(payload, SetConsent | ChangeOwner):
+        return _judge_owner(view, request, payload)
+    assert isinstance(payload, InstitutionPayload)
+    return _judge_institution(view, request.signer, payload)
+
+
+def _judge_institution(view: View, signer: Member, payload: InstitutionPayload) -> Verdict:
     state = find_consent(view, payload.path)
     place = state_path(ConsentState.kind, payload.path)
     if isinstance(payload, OpenPath):
@@ -33,20 +49,18 @@ def judge(view: View, signer: Member, payload: OpenPath | Restrict | Attest) -> 
     return {place: changed}
 
 
-def judge_owner(
-    view: View, key: bytes, nonce: int, payload: SetConsent | ChangeOwner, signers: frozenset[bytes]
-) -> Verdict:
-    """Judge what the owner of a path may do; owners are not members, their counter is their nonce."""
+def _judge_owner(view: View, request: Request, payload: OwnerPayload) -> Verdict:
+    # Owners are not members: their counter is their nonce.
     state = find_consent(view, payload.path)
     if state is None:
         return Rejection.NOT_FOUND
-    if state.owner != key:
+    if state.owner != request.key:
         return Rejection.NOT_PERMITTED
-    if payload.counter <= state.owner_counter or nonce != payload.counter:
+    if payload.counter <= state.owner_counter or request.nonce != payload.counter:
         return Rejection.COUNTER_STALE
     changed = replace(state, owner_counter=payload.counter)
     if isinstance(payload, ChangeOwner):
-        if payload.owner not in signers:
+        if payload.owner not in request.signers:
             return Rejection.APPROVALS_MISSING
         changed = replace(changed, owner=payload.owner)
     else:

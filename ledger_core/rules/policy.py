@@ -1,11 +1,15 @@
 """Default policies: any active member may register one; the first registration stands."""
 
-from ledger_core.rules.view import Verdict, View
-from ledger_core.transactions import RegisterPolicy, Rejection
-from ledger_core.values import DefaultPolicy, Member, state_path
+from ledger_core.payloads import RegisterPolicy, Rejection
+from ledger_core.rules.view import Request, Verdict, View
+from ledger_core.values import DefaultPolicy, state_path
 
 
-def judge(view: View, signer: Member, payload: RegisterPolicy) -> Verdict:
+def judge(view: View, request: Request) -> Verdict:
     """Judge the registration of a default policy by its digest."""
+    payload = request.payload
+    assert isinstance(payload, RegisterPolicy)
     place = state_path(DefaultPolicy.kind, payload.digest)
-    return {place: DefaultPolicy(signer.member)} if view.get(place) is None else Rejection.ALREADY_EXISTS
+    if view.get(place) is not None:
+        return Rejection.ALREADY_EXISTS
+    return {place: DefaultPolicy(request.signer.member, payload.suite)}

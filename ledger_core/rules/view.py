@@ -1,9 +1,12 @@
-"""The state that a rule may look at while it judges, and the shape of its verdict."""
+"""What a rule is given, what it may look at while it judges, and the shape of its verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from ledger_core.errors import IntegrityBroken
+from ledger_core.keys import SIGNATURE_SUITES
+from ledger_core.payloads import Payload
 from ledger_core.values import (
     ACTIVE,
     CONFIG_KEY,
@@ -26,6 +29,31 @@ class View(Protocol):
     def get(self, path: bytes) -> Held | None:
         """Return the value at a state path, or None."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A transaction whose form, suites and signatures are in order.
+
+    ``member`` is the signer, active and with this nonce already counted, or
+    None where an owner signed. ``signers`` are the signer and the approvers.
+    """
+
+    key: bytes
+    nonce: int
+    payload: Payload
+    signers: frozenset[bytes]
+    member: Member | None
+
+    @property
+    def signer(self) -> Member:
+        """The member who signed; the machine asks only owners' rules without one."""
+        if self.member is None:
+            raise IntegrityBroken("a rule for members was asked about an owner's transaction")
+        return self.member
+
+
+Rule: TypeAlias = Callable[[View, Request], Verdict]
 
 
 def find_config(view: View) -> Config:
@@ -51,10 +79,20 @@ def find_access(view: View, member: bytes) -> AccessState | None:
     return _find(view, AccessState, member)
 
 
-def count_active(view: View, keys: frozenset[bytes]) -> int:
-    """Count the keys that belong to active members."""
-    found = [find_member(view, key) for key in sorted(keys)]
-    return sum(1 for member in found if member is not None and member.status == ACTIVE)
+def find_active(view: View, keys: frozenset[bytes]) -> list[bytes]:
+    """Return those of the keys that belong to active members, sorted."""
+    found = [(key, find_member(view, key)) for key in sorted(keys)]
+    return [key for key, member in found if member is not None and member.status == ACTIVE]
+
+
+def has_enough(view: View, signers: frozenset[bytes]) -> bool:
+    """Tell whether enough active members signed to change the network."""
+    return len(find_active(view, signers)) >= find_config(view).needed
+
+
+def key_suite(key: bytes) -> int:
+    """Return the signature suite of a key that has passed the check of its form."""
+    return SIGNATURE_SUITES[len(key)]
 
 
 def _find(view: View, shape: type[_T], key: bytes) -> _T | None:
