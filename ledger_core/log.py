@@ -90,6 +90,25 @@ class Tile:
         return len(self.hashes) // HASH_BYTES
 
 
+def changed_tiles(old_size: int, new_size: int) -> dict[tuple[int, int], int]:
+    """Return (level, index) and new width of every tile that grows with the log, by level and index."""
+    changes: dict[tuple[int, int], int] = {}
+    for level in range(_levels(new_size)):
+        old, new = old_size >> TILE_LEVELS * level, new_size >> TILE_LEVELS * level
+        if old == new:
+            break
+        for index in range(old // TILE_WIDTH, (new - 1) // TILE_WIDTH + 1):
+            changes[level, index] = min(TILE_WIDTH, new - index * TILE_WIDTH)
+    return changes
+
+
+def tile_root(hashes: bytes) -> bytes:
+    """Return the root over a full tile (256 hashes, joined): what the tile above holds of it."""
+    if len(hashes) != TILE_BYTES:
+        raise ValueError("only a full tile has a root")
+    return _expand(hashes)[_ROOT]
+
+
 @dataclass(frozen=True, slots=True)
 class _Head:
     """A published size and, for each tile level, the expanded tile at the right edge."""
@@ -165,7 +184,7 @@ class TiledLog:
         """
         head, changed = self._head, {(tile.level, tile.index): tile for tile in tiles}
         widths = {place: tile.width for place, tile in changed.items()}
-        if size < head.size or widths != _changes(head.size, size):
+        if size < head.size or widths != changed_tiles(head.size, size):
             raise ValueError(f"the tiles do not lead from {head.size} to {size} entries")
         edges: list[bytes] = []
         for level in range(_levels(size)):
@@ -511,18 +530,6 @@ def _multiproof(indices: Iterable[int], size: int, subtree: Callable[[int, int],
 def _levels(size: int) -> int:
     """Number of tile levels of a log of ``size`` entries."""
     return (size.bit_length() + TILE_LEVELS - 1) // TILE_LEVELS
-
-
-def _changes(old_size: int, new_size: int) -> dict[_Place, int]:
-    """Place and new width of every tile that grows when the log does."""
-    changes: dict[_Place, int] = {}
-    for level in range(_levels(new_size)):
-        old, new = old_size >> TILE_LEVELS * level, new_size >> TILE_LEVELS * level
-        if old == new:
-            break
-        for index in range(old // TILE_WIDTH, (new - 1) // TILE_WIDTH + 1):
-            changes[level, index] = min(TILE_WIDTH, new - index * TILE_WIDTH)
-    return changes
 
 
 def _expand(hashes: bytes) -> bytes:
