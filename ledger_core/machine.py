@@ -285,9 +285,10 @@ def _judge(network: bytes, view: StateView, prepared: Prepared) -> str:
 def _uses_allowed(config: Config, envelope: Envelope) -> bool:
     """Tell whether the network allows every suite that the envelope makes use of."""
     payload = envelope.transaction.payload
-    keys = (*envelope.keys(), *new_keys(payload))
-    if any(key_suite(key) not in config.signatures for key in keys):
-        return False
+    allowed = config.signatures
+    for key in (*envelope.keys(), *new_keys(payload)):
+        if key_suite(key) not in allowed:
+            return False
     named = named_suite(payload)
     return named is None or payload.kind == _SUITE_KIND or named[1] in allowed_suites(config, named[0])
 

@@ -21,7 +21,6 @@ from ledger_core.hashing import frame, sha256
 from ledger_core.keys import SIGNATURE_LENGTHS, Identity, is_signed
 from ledger_core.payloads import (
     KINDS,
-    Payload,
     is_hash,
     is_key,
     is_positive,
@@ -36,6 +35,7 @@ from ledger_core.payloads import ChangeOwner as ChangeOwner
 from ledger_core.payloads import Join as Join
 from ledger_core.payloads import Leave as Leave
 from ledger_core.payloads import OpenPath as OpenPath
+from ledger_core.payloads import Payload as Payload
 from ledger_core.payloads import RegisterPolicy as RegisterPolicy
 from ledger_core.payloads import RegisterRuleset as RegisterRuleset
 from ledger_core.payloads import Rejection as Rejection
