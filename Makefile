@@ -20,7 +20,8 @@ $(VENV)/.run: requirements/run.txt pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q --require-hashes -r requirements/run.txt
 	@echo "$(CURDIR)" > $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')/fhir_bridge_checkout.pth
 	@printf '#!/bin/sh\nexec "%s/$(BIN)/python" -m fhir_bridge.cli.main "$$@"\n' "$(CURDIR)" > $(BIN)/fhir-bridge
-	@chmod +x $(BIN)/fhir-bridge
+	@printf '#!/bin/sh\nexec "%s/$(BIN)/python" -m ledger_core "$$@"\n' "$(CURDIR)" > $(BIN)/ledger-core
+	@chmod +x $(BIN)/fhir-bridge $(BIN)/ledger-core
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run

@@ -184,7 +184,7 @@ class _Checker:
         said = (kept.time_ms, kept.size, kept.state_root)
         if said != (closing.time_ms, size, closing.state_root):
             yield Finding(f"blocks/{kept.height}", "time, size or state root is not what the log says")
-        if kept.app_hash != app_hash(kept.size, kept.log_root, kept.state_root):
+        if kept.app_hash != app_hash(kept.size, kept.log_root, kept.state_root, closing.suite):
             yield Finding(f"blocks/{kept.height}", "the app hash does not follow from the roots beside it")
         if self._progress is not None:
             self._progress(size)

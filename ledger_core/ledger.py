@@ -18,6 +18,7 @@ from ledger_core.errors import IntegrityBroken, NoteInvalid, NotFound, Transacti
 from ledger_core.keys import Identity
 from ledger_core.log import MerkleBatch, TiledLog
 from ledger_core.machine import Accepted, BlockRow, Genesis, State, StateView
+from ledger_core.payloads import ChangeOwner, Payload, SetConsent
 from ledger_core.policy import Policy
 from ledger_core.ports import COSIGNED, PRUNED, EntryRow, Store, find_accepted
 from ledger_core.proofs import StateProof
@@ -36,7 +37,7 @@ from ledger_core.receipt import (
 from ledger_core.rules.view import find_consent, find_member
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import StateEntry, read_state_entry
-from ledger_core.transactions import ChangeOwner, Payload, SetConsent, Transaction, sign
+from ledger_core.transactions import Transaction, prepare, sign
 from ledger_core.values import ConsentState, Member, state_path
 from ledger_core.versions import Versions
 
@@ -224,7 +225,7 @@ class Ledger:
 
     def position_of(self, envelope: bytes) -> Accepted | None:
         """Return where this envelope, byte for byte, was accepted, or None."""
-        return find_accepted(self._store, envelope)
+        return find_accepted(self._store, prepare(envelope, signatures=False))
 
     def checkpoint(self) -> str:
         """Return a signed checkpoint of the newest state, dated now."""

@@ -9,19 +9,22 @@ left are checked against that root when a proof reads them.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ledger_core.checkpoint import Checkpoint, check_origin, sign_checkpoint
 from ledger_core.engines.embedded import EmbeddedEngine
 from ledger_core.errors import IntegrityBroken, LedgerError, OpeningRefused
 from ledger_core.fsck import Finding, check
+from ledger_core.hashing import HASH_BYTES
 from ledger_core.keys import Identity
 from ledger_core.ledger import Ledger
 from ledger_core.log import TiledLog
 from ledger_core.machine import Genesis, Header, State, begin, read_genesis
-from ledger_core.ports import Reader, Store, commit_of
+from ledger_core.ports import COSIGNED, Reader, Store, commit_of
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import read_state_entry
+from ledger_core.static import write_static
 from ledger_core.stores.sqlite import Connect, SqliteStore, connect_file
 from ledger_core.transactions import Transaction, read_envelope
 from ledger_core.transfer import export_ledger, import_ledger
@@ -168,6 +171,57 @@ def run_restore(
     if is_sound:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_snapshot(snapshot, target)
+
+
+def run_static(
+    address: str | Path,
+    directory: Path,
+    *,
+    is_cosigned: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Bring the static form (C2SP tlog-tiles) in ``directory`` up to the ledger, which may be open elsewhere.
+
+    Args:
+        address: A path, or ``sqlite:PATH``.
+        directory: What a web server serves; made if it is missing.
+        is_cosigned: Publish the largest cosigned checkpoint, not the newest.
+        progress: Called with the entries written and to be written.
+
+    Returns:
+        The size of the log that is now published.
+
+    Raises:
+        OpeningRefused: There is no ledger at the address, or no cosigned checkpoint in it.
+        IntegrityBroken: The directory holds a longer log or another one.
+    """
+    with _reading(address) as store:
+        block = store.last_block()
+        size = store.meta(COSIGNED) if is_cosigned else None if block is None else str(block.size)
+        note = None if size is None else store.checkpoint(int(size))
+        if note is None:
+            raise OpeningRefused("there is no checkpoint to publish")
+        return write_static(_StaticSource(store, note), directory, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _StaticSource:
+    """A store seen as what ``write_static`` reads."""
+
+    store: Reader
+    note: str
+
+    def checkpoint(self) -> str:
+        return self.note
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        hashes = self.store.tile(level, index) or b""
+        if len(hashes) < width * HASH_BYTES:
+            raise IntegrityBroken(f"tile {level}/{index} is missing or short; run fsck")
+        return hashes[: width * HASH_BYTES]
+
+    def entries(self, start: int, stop: int) -> Iterator[bytes]:
+        return (row.entry for row in self.store.entries(start, stop))
 
 
 def read_transactions(address: str | Path) -> Iterator[Transaction]:

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from ledger_core.log import Tile, TiledLog
 from ledger_core.machine import Accepted, BlockResult, BlockRow
-from ledger_core.transactions import envelope_digest, read_envelope
+from ledger_core.transactions import Prepared, prepare
 
 PRUNED: Final = "pruned_below"
 """Setting: the height below which superseded state may be gone."""
@@ -76,33 +76,32 @@ class Commit:
         return self.row.size - len(self.entries)
 
 
-def commit_of(block: BlockResult, log: TiledLog, note: str) -> Commit:
-    """Return what a store keeps of ``block``, on top of ``log``."""
+def commit_of(
+    block: BlockResult, log: TiledLog, note: str, submissions: tuple[Submission, ...] | None = None
+) -> Commit:
+    """Return what a store keeps of ``block``, on top of ``log``; ``submissions`` not given are read from the entries."""
     row = block.state.row()
-    submissions: list[Submission] = []
-    for index, entry in enumerate(block.entries, row.size - len(block.entries)):
-        submission = submission_of(entry, index)
-        if submission is not None:
-            submissions.append(submission)
-    return Commit(row, block.entries, tuple(submissions), block.updates, log.grow(block.leaves), note)
+    if submissions is None:
+        numbered = enumerate(block.entries, row.size - len(block.entries))
+        named = (submission_of(entry, index) for index, entry in numbered)
+        submissions = tuple(each for each in named if each is not None)
+    return Commit(row, block.entries, submissions, block.updates, log.grow(block.leaves), note)
 
 
 def submission_of(entry: bytes, index: int) -> Submission | None:
     """Return what names the envelope in log entry ``index``; None if the entry is none."""
-    found = read_envelope(entry)
-    if isinstance(found, str):
-        return None
-    return Submission(found.transaction.signer, found.transaction.nonce, index)
+    transaction = prepare(entry, signatures=False).transaction
+    return None if transaction is None else Submission(transaction.signer, transaction.nonce, index)
 
 
-def find_accepted(store: "Reader", envelope: bytes) -> Accepted | None:
+def find_accepted(store: "Reader", envelope: Prepared) -> Accepted | None:
     """Return where this envelope, byte for byte, was accepted, or None."""
-    named = submission_of(envelope, 0)
-    if named is None:
+    transaction = envelope.transaction
+    if transaction is None:
         return None
-    for row in store.find(named.signer, named.nonce):
-        if row.entry == envelope:
-            return Accepted(row.index, row.height, envelope_digest(envelope), True)
+    for row in store.find(transaction.signer, transaction.nonce):
+        if row.entry == envelope.data:
+            return Accepted(row.index, row.height, envelope.digest, True)
     return None
 
 

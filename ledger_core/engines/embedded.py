@@ -28,14 +28,8 @@ from ledger_core.errors import LedgerBusy, LedgerClosed, LedgerUnavailable, Tran
 from ledger_core.keys import Identity
 from ledger_core.log import TiledLog
 from ledger_core.machine import Accepted, BlockResult, Header, Result, State, apply_block
-from ledger_core.ports import Store, commit_of, find_accepted
-
-Prepared: TypeAlias = bytes
-
-
-def prepare(envelope: bytes) -> Prepared:
-    return envelope
-
+from ledger_core.ports import Store, Submission, commit_of, find_accepted
+from ledger_core.transactions import Prepared, prepare
 
 _POLL_S: Final = 0.001
 # Fewer than this are checked at once by the writer: handing them over costs more than it saves.
@@ -244,7 +238,7 @@ class EmbeddedEngine:
             row = block.state.row()
             checkpoint = Checkpoint(self._origin, row.size, row.log_root)
             note = sign_checkpoint(checkpoint, self._log_identity, time_s=header.time_ms // 1000)
-            commit = commit_of(block, self._log, note)
+            commit = commit_of(block, self._log, note, _submissions(prepared, block.results))
             self._store.commit(commit)
             self._log.publish(commit.tiles, row.size)
             self._state = block.state
@@ -275,3 +269,12 @@ class EmbeddedEngine:
 
 def _prepare_all(envelopes: Sequence[bytes]) -> list[Prepared]:
     return [prepare(each) for each in envelopes]
+
+
+def _submissions(prepared: Sequence[Prepared], results: Sequence[Result]) -> tuple[Submission, ...]:
+    made: list[Submission] = []
+    for item, result in zip(prepared, results, strict=True):
+        transaction = item.transaction
+        if result.index is not None and transaction is not None:
+            made.append(Submission(transaction.signer, transaction.nonce, result.index))
+    return tuple(made)

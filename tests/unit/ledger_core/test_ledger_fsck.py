@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger_core import Anchor, IntegrityBroken, OpeningRefused, OpenPath, SetConsent, run_fsck
-from ledger_core.__main__ import main
+from ledger_core.cli.main import main
 from ledger_core.hashing import leaf_hash
 from ledger_core.log import Frontier
 from ledger_core.machine import app_hash

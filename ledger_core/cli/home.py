@@ -1,0 +1,80 @@
+"""Where a ledger of the command line lives: one folder with the database, the keys and the policy.
+
+    DIR/ledger.db            blocks, state, tiles, checkpoints
+    DIR/keys/log.key         signs checkpoints        (hex seed, readable by its owner only)
+    DIR/keys/operator.key    signs transactions       (likewise)
+    DIR/policy.json          what to give to people who verify; holds no secret
+
+A file may stand for a folder wherever only the database is needed.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from ledger_core.errors import OpeningRefused
+from ledger_core.keys import Identity
+from ledger_core.ledger import Ledger
+from ledger_core.machine import Genesis
+from ledger_core.opening import open_ledger
+
+DATABASE: Final = "ledger.db"
+LOG_KEY: Final = "log"
+OPERATOR_KEY: Final = "operator"
+
+
+def database(place: str) -> Path:
+    """Return the database file that ``place``, a folder or a file, means."""
+    path = Path(place)
+    return path / DATABASE if path.is_dir() else path
+
+
+def create(folder: Path, name: str, *, time_ms: int) -> Ledger:
+    """Make keys and a new ledger in ``folder`` and open it.
+
+    Raises:
+        OpeningRefused: The folder holds a ledger or keys already.
+    """
+    keys = folder / "keys"
+    if (folder / DATABASE).exists() or keys.exists():
+        raise OpeningRefused(f"{folder} holds a ledger already")
+    keys.mkdir(mode=0o700, parents=True)
+    log, operator = Identity.generate(), Identity.generate()
+    for label, identity in ((LOG_KEY, log), (OPERATOR_KEY, operator)):
+        _write_secret(keys / f"{label}.key", identity)
+    genesis = Genesis(name, operator.public, time_ms=time_ms)
+    ledger = open_ledger(folder / DATABASE, log_identity=log, genesis=genesis)
+    (folder / "policy.json").write_text(ledger.policy().encode(), "utf-8")
+    return ledger
+
+
+def reopen(folder: Path) -> Ledger:
+    """Open the ledger in ``folder`` with its keys.
+
+    Raises:
+        OpeningRefused: There is none, or its keys are not there.
+    """
+    if not (folder / DATABASE).exists():
+        raise OpeningRefused(f"there is no ledger in {folder}: make one with `ledger-core init`")
+    return open_ledger(folder / DATABASE, log_identity=read_key(folder, LOG_KEY))
+
+
+def read_key(folder: Path, label: str) -> Identity:
+    """Return a key pair kept in ``folder``.
+
+    Raises:
+        OpeningRefused: The key is missing or not a seed.
+    """
+    path = folder / "keys" / f"{label}.key"
+    try:
+        return Identity.from_private_bytes(bytes.fromhex(path.read_text("ascii").strip()))
+    except (OSError, ValueError):
+        raise OpeningRefused(f"{path} is missing or holds no key") from None
+
+
+def _write_secret(path: Path, identity: Identity) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(identity.private_bytes().hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())

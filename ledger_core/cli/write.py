@@ -1,0 +1,108 @@
+"""Commands that change a ledger: init, append, checkpoint, prune, import, restore.
+
+Each takes parsed arguments, prints what a person wants to know, and returns the
+exit code. Errors of the ledger's tree are left to ``main``.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ledger_core.cli import home
+from ledger_core.cli.progress import counting
+from ledger_core.commitment import Opening, OpenPart, new_salt
+from ledger_core.errors import OpeningRefused
+from ledger_core.log import MerkleBatch
+from ledger_core.opening import run_import, run_restore
+from ledger_core.receipt import Receipt
+from ledger_core.transactions import Anchor
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Make keys, a ledger and a policy file."""
+    folder = Path(arguments.folder)
+    with home.create(folder, arguments.name, time_ms=time.time_ns() // 1_000_000) as ledger:
+        print(f"ledger {ledger.origin} begun in {folder}")
+        print(f"  network {ledger.network.hex()}")
+        print(f"  keep {folder / 'keys'} secret and backed up; give {folder / 'policy.json'} to whoever verifies")
+    return 0
+
+
+def append(arguments: argparse.Namespace) -> int:
+    """Anchor files in one transaction and write a receipt beside each."""
+    files = [Path(name) for name in arguments.files]
+    contents = [file.read_bytes() for file in files]
+    targets = [_target(file, arguments.receipts, arguments.form) for file in files]
+    if len(set(targets)) < len(targets):
+        raise OpeningRefused("two of the files would share one receipt: append them apart, or without --receipts")
+    openings = [
+        Opening(new_salt(), {"name": file.name}, {"content": OpenPart.of(new_salt(), content)})
+        for file, content in zip(files, contents, strict=True)
+    ]
+    batch = MerkleBatch([opening.commitment() for opening in openings])
+    folder = Path(arguments.folder)
+    with home.reopen(folder) as ledger:
+        operator = home.read_key(folder, home.OPERATOR_KEY)
+        accepted = ledger.send(Anchor(batch.root, batch.count), operator).result()
+        print(f"anchored {len(files)} files as entry {accepted.index}, height {accepted.height}")
+        for place, (opening, target) in enumerate(zip(openings, targets, strict=True)):
+            path = batch.path(place)
+            text = ledger.record_receipt(opening, batch_index=place, batch_path=path, index=accepted.index)
+            target.write_text(spelled(text, arguments.form), "utf-8")
+            print(f"  {files[place]}: receipt in {target}")
+    return 0
+
+
+def prune(arguments: argparse.Namespace) -> int:
+    """Drop superseded state below a height."""
+    with home.reopen(Path(arguments.folder)) as ledger:
+        dropped = ledger.prune(arguments.height)
+    print(f"dropped {dropped} superseded values; state from height {arguments.height} on stays provable")
+    return 0
+
+
+def import_(arguments: argparse.Namespace) -> int:
+    """Write an exported ledger to a new place, replaying it whole."""
+    with counting("entries") as progress:
+        state = run_import(_lines(arguments.file), _new_database(arguments.ledger), progress=progress)
+    print(f"imported: height {state.header.height}, size {state.log.size}, app hash {state.app_hash.hex()}")
+    return 0
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Check a snapshot and put it in place."""
+    note = None if arguments.checkpoint is None else Path(arguments.checkpoint).read_bytes().decode()
+    count = 0
+    with counting("entries") as progress:
+        target = _new_database(arguments.ledger)
+        for finding in run_restore(Path(arguments.snapshot), target, checkpoint=note, progress=progress):
+            count += 1
+            print(f"{finding.where}: {finding.what}")
+    print(f"not restored: {count} findings" if count else f"restored to {target}")
+    return 1 if count else 0
+
+
+def spelled(text: str, form: str) -> str:
+    """Return a receipt in the form asked for, ``json`` or ``tlog-proof``."""
+    return text if form == "json" else Receipt.decode(text).encode_text()
+
+
+def _lines(file: str) -> Iterator[str]:
+    if file == "-":
+        yield from sys.stdin
+        return
+    with Path(file).open(encoding="ascii") as lines:
+        yield from lines
+
+
+def _target(file: Path, receipts: str | None, form: str) -> Path:
+    suffix = ".receipt.json" if form == "json" else ".tlog-proof"
+    return (file.parent if receipts is None else Path(receipts)) / (file.name + suffix)
+
+
+def _new_database(place: str) -> Path:
+    """Return the file to make: in a folder if ``place`` is one or has no suffix."""
+    path = Path(place)
+    return path / home.DATABASE if path.is_dir() or not path.suffix else path
