@@ -1,4 +1,4 @@
-"""``make bench``: measure the main paths of a real service on this machine; print a table, keep the figures as JSON.
+"""``make bench``: measure the main paths of a real service, then the ledger alone; print a table, keep it as JSON.
 
 ``python -m tests.bench.run [--quick] [--only ingest,http,...] [--out FILE]``. Nothing here judges: the
 aims stand beside the figures, and docs/performance.md says what they were on which machine.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench import asking, feeding
+from tests.bench import asking, feeding, ledger
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
 
@@ -22,8 +22,9 @@ _AIMS = {
     "ingest_spool.resources_per_s": "1,500 or more on two cores",
     "everything_1000.p50_ms": "50",
     "everything_3000.p50_ms": "150",
+    **ledger.AIMS,
 }
-_PARTS = ("ingest", "http", "visible", "post", "sync", "answers")
+_PARTS = ("ingest", "http", "visible", "post", "sync", "answers", *(f"ledger-{name}" for name in ledger.PARTS))
 
 
 def main() -> int:
@@ -53,7 +54,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "post": lambda: {"single_post": feeding.single_posts(rounds * 3)},
         "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
         "answers": lambda: asking.answers(rounds),
-    }
+    } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
 
 
 def middle(runs: Sequence[Figures]) -> Figures:
@@ -97,7 +98,7 @@ def _shown(value: object) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure the main paths of a real service.")
-    parser.add_argument("--quick", action="store_true", help="one small run of each, about a minute")
+    parser.add_argument("--quick", action="store_true", help="one small run of each, about two minutes")
     parser.add_argument("--only", default="", help="comma-separated: " + ", ".join(_PARTS))
     parser.add_argument("--out", default=".build/bench.json", help="where the JSON goes")
     return parser.parse_args()
