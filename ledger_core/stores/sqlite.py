@@ -178,9 +178,14 @@ class SqliteStore:
 
     def snapshot(self, target: Path) -> None:
         """Write a copy, as of one block, to the new file ``target``."""
-        with self._read_mutex, _translated("the copy could not be written"):
+        with _translated("the copy could not be written"):
             os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            self._reading.execute("VACUUM INTO ?", (str(target),))
+            # A connection of its own: VACUUM runs in no transaction, and must not hold up other reads.
+            connection = self._connect(self.path, True)
+            try:
+                connection.execute("VACUUM INTO ?", (str(target),))
+            finally:
+                connection.close()
             _sync(target)
 
     def meta(self, name: str) -> str | None:
