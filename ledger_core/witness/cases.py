@@ -90,9 +90,9 @@ def encode_hashes(hashes: Sequence[bytes]) -> bytes:
     return b"".join(base64.b64encode(item) + b"\n" for item in hashes)
 
 
-def read_hashes(path: Path) -> tuple[bytes, ...]:
-    """Return the hashes in a file; malformed lines come back as bytes of another length."""
-    return tuple(decode_base64(line) for line in read_text(path).split("\n") if line)
+def read_hashes(path: Path, *, skip: int = 0) -> tuple[bytes, ...]:
+    """Return the hashes in a file, without its first ``skip`` lines; malformed lines come back as no bytes."""
+    return tuple(decode_base64(line) for line in read_text(path).split("\n")[skip:] if line)
 
 
 def read_text(path: Path, *, max_bytes: int = _MAX_FILE_BYTES) -> str:

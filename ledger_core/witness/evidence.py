@@ -10,9 +10,12 @@ Two notes that a log's key signed can convict the log by themselves:
                its largest (its own timed cosignatures); a log restored from an old backup
                does this too, and breaks its word all the same
 
+Two more kinds come from replaying (``blocks``): ``false-entry`` and ``wrong-state``.
+
 Everything else is suspicion: ``unproven`` (growth without a valid proof; anybody may
-send a note with a wrong proof) and ``stale`` (a smaller checkpoint that this witness
-never saw; a late message looks the same).
+send a note with a wrong proof), ``stale`` (a smaller checkpoint that this witness
+never saw; a late message looks the same), and ``wrong-block`` (a signed block that
+is proof once the log before it has been replayed).
 
 Invariant: the kind is computed from notes and hashes at each check, never believed.
 """
@@ -31,9 +34,12 @@ REWRITE: Final = "rewrite"
 ROLLBACK: Final = "rollback"
 UNPROVEN: Final = "unproven"
 STALE: Final = "stale"
+FALSE_ENTRY: Final = "false-entry"
+WRONG_STATE: Final = "wrong-state"
+WRONG_BLOCK: Final = "wrong-block"
 # A log that signs from several threads may cross its own words by moments; that convicts nobody.
 ROLLBACK_MARGIN_S: Final = 60
-PROOFS: Final = frozenset({FORK, REWRITE, ROLLBACK})
+PROOFS: Final = frozenset({FORK, REWRITE, ROLLBACK, FALSE_ENTRY, WRONG_STATE})
 
 
 @dataclass(frozen=True, slots=True)
