@@ -22,7 +22,7 @@ from operator import itemgetter
 from typing import Final, TypeAlias
 
 from ledger_core.errors import IntegrityBroken, ProofInvalid
-from ledger_core.hashing import EMPTY_LOG, HASH_BYTES, leaf_hash, node_hash, pair_hash
+from ledger_core.hashing import EMPTY_LOG, HASH_BYTES, leaf_hash, node_hash, row_above
 
 TILE_LEVELS: Final = 8
 TILE_WIDTH: Final = 1 << TILE_LEVELS
@@ -235,7 +235,7 @@ class TiledLog:
             if tile < count >> TILE_LEVELS:
                 path += _SIBLINGS[place](self._tile(head, level, tile))
             else:
-                path += self._edge_siblings(head, level, at, size)
+                path += _edge_siblings(self._tile(head, level, tile), level, place, size, self._fold(head, size))
         return tuple(path)
 
     def consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
@@ -264,19 +264,6 @@ class TiledLog:
         """Return the hashes that, with the leaves asked for, rebuild the root of ``size``, from left to right."""
         head = self._checked(size)
         return _multiproof(indices, size, lambda begin, end: self._subtree(head, begin, end))
-
-    def _edge_siblings(self, head: _Head, level: int, at: int, size: int) -> Iterable[bytes]:
-        """Siblings of hash ``at`` within the last tile of ``level``, which is not full."""
-        folded = self._fold(head, size)
-        for row in range(TILE_LEVELS):
-            tree_level = TILE_LEVELS * level + row
-            if 1 << tree_level >= size:
-                return
-            sibling, count = at >> row ^ 1, size >> tree_level
-            if sibling < count:
-                yield self._node(head, tree_level, sibling)
-            elif sibling == count and folded[tree_level]:
-                yield folded[tree_level]
 
     def _fold(self, head: _Head, size: int) -> tuple[bytes, ...]:
         """For each tree level, the root of what lies behind its last complete node; the last is the tree's root."""
@@ -313,11 +300,14 @@ class TiledLog:
         if index == head.size >> TILE_LEVELS * (level + 1):
             return head.edges[level]
         place = level, index
-        with self._mutex:
-            nodes = self._cache.get(place)
-            if nodes is not None:
+        # Without the lock: each call is atomic, and what another thread evicts in between stays readable.
+        nodes = self._cache.get(place)
+        if nodes is not None:
+            try:  # noqa: SIM105 - suppress() costs more than the lookup
                 self._cache.move_to_end(place)
-                return nodes
+            except KeyError:
+                pass
+            return nodes
         nodes = _expand(self._load(level, index, TILE_WIDTH))
         if nodes[_ROOT] != self._node(head, TILE_LEVELS * (level + 1), index):
             raise IntegrityBroken(f"tile {level}/{index} is not what the tile above it says")
@@ -508,6 +498,18 @@ class MerkleBatch:
         return self._levels[level][begin >> level]
 
 
+def _edge_siblings(nodes: bytes, level: int, place: int, size: int, folded: tuple[bytes, ...]) -> Iterable[bytes]:
+    """Siblings of a place within the last tile of ``level`` under ``size``, which is not full."""
+    width = size >> TILE_LEVELS * level & (TILE_WIDTH - 1)
+    for row in range(min(TILE_LEVELS, (size - 1).bit_length() - TILE_LEVELS * level)):
+        sibling, count = place >> row ^ 1, width >> row
+        if sibling < count:
+            at = (_ROWS[row] + sibling) * HASH_BYTES
+            yield nodes[at : at + HASH_BYTES]
+        elif sibling == count and folded[TILE_LEVELS * level + row]:
+            yield folded[TILE_LEVELS * level + row]
+
+
 def _multiproof(indices: Iterable[int], size: int, subtree: Callable[[int, int], bytes]) -> tuple[bytes, ...]:
     asked = sorted(set(indices))
     if not asked or not 0 <= asked[0] <= asked[-1] < size:
@@ -546,9 +548,7 @@ def _fill(nodes: bytearray, old: int, new: int) -> None:
         old, new = old >> 1, new >> 1
         if old == new:
             return
-        pairs = bytes(nodes[below + old * 2 * HASH_BYTES : below + new * 2 * HASH_BYTES])
-        step = 2 * HASH_BYTES
-        above = b"".join([pair_hash(pairs[at : at + step]) for at in range(0, len(pairs), step)])
+        above = row_above(bytes(nodes[below + old * 2 * HASH_BYTES : below + new * 2 * HASH_BYTES]))
         at = (_ROWS[row + 1] + old) * HASH_BYTES
         nodes[at : at + len(above)] = above
 
