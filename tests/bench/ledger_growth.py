@@ -28,7 +28,7 @@ from tests.peers.gotools import ROOT
 _LIMIT_S: Final = 1200
 _LAST: Final = 10_000
 _STEP: Final = 50_000
-_COMMENT: Final = re.compile(r"<!--.*?-->")
+_EXTRAS: Final = re.compile(r"<!--.*?-->|<script.*?</script>", re.DOTALL)
 _STYLE: Final = Style(background="white", plot_background="white", opacity=".9", font_family="sans-serif")
 
 RATES: Final = {
@@ -115,7 +115,7 @@ def draw(found: Mapping[str, Figures], folder: Path) -> list[Path]:
         for figure, label in wanted.items():
             chart.add(label, [sizes[size].get(figure) for size in sorted(sizes)])
         target = folder / f"{name}.svg"
-        target.write_text(_COMMENT.sub("", chart.render(is_unicode=True)) + "\n", encoding="utf-8")
+        target.write_text(_EXTRAS.sub("", chart.render(is_unicode=True)) + "\n", encoding="utf-8")
         drawn.append(target)
     return drawn
 

@@ -36,12 +36,14 @@ type report struct {
 	Single    figures `json:"single"`
 	Published figures `json:"single_published"`
 	Batched   figures `json:"batched"`
+	LogKey    string  `json:"log_key"` // of the log in the folder "batched"
 }
 
 type opened struct {
 	appender *tessera.Appender
 	awaiter  *tessera.PublicationAwaiter
 	close    func(context.Context) error
+	key      string
 }
 
 const (
@@ -62,12 +64,14 @@ func main() {
 	out := report{Peer: "Tessera POSIX", Version: "v1.0.4", Durable: true}
 	out.Single = single(ctx, open(ctx, filepath.Join(*folder, "single"), 1), *singles, *size, false)
 	out.Published = single(ctx, open(ctx, filepath.Join(*folder, "published"), 1), max(5, *singles/10), *size, true)
-	out.Batched = batched(ctx, open(ctx, filepath.Join(*folder, "batched"), batchSize), *entries, *size)
+	filled := open(ctx, filepath.Join(*folder, "batched"), batchSize)
+	out.LogKey = filled.key
+	out.Batched = batched(ctx, filled, *entries, *size)
 	check(json.NewEncoder(os.Stdout).Encode(out))
 }
 
 func open(ctx context.Context, folder string, batch uint) opened {
-	secret, _, err := note.GenerateKey(rand.Reader, "bench.example/log")
+	secret, public, err := note.GenerateKey(rand.Reader, "bench.example/log")
 	check(err)
 	signer, err := note.NewSigner(secret)
 	check(err)
@@ -81,7 +85,7 @@ func open(ctx context.Context, folder string, batch uint) opened {
 	appender, shutdown, reader, err := tessera.NewAppender(ctx, driver, options)
 	check(err)
 	awaiter := tessera.NewPublicationAwaiter(ctx, reader.ReadCheckpoint, 10*time.Millisecond)
-	return opened{appender, awaiter, shutdown}
+	return opened{appender, awaiter, shutdown, public}
 }
 
 func single(ctx context.Context, target opened, count, size int, published bool) figures {
