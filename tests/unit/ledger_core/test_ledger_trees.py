@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ledger_core.errors import ProofInvalid
 from ledger_core.hashing import content_digest, leaf_hash, node_hash
-from ledger_core.log import Frontier, History, MerkleBatch
+from ledger_core.log import Frontier, MerkleBatch, TiledLog
 from ledger_core.proofs import StateProof, verify_absence, verify_consistency, verify_inclusion, verify_presence
 from ledger_core.sparse import StateTree
 from tests.unit.ledger_core.ledger_samples import VECTORS, filler
@@ -54,10 +54,10 @@ def entries_of(size: int) -> list[bytes]:
     return [bytes([number]) for number in range(size)]
 
 
-def history_of(entries: Sequence[bytes]) -> History:
-    history = History()
-    history.extend(leaf_hash(entry) for entry in entries)
-    return history
+def log_of(entries: Sequence[bytes]) -> TiledLog:
+    log = TiledLog(lambda level, index: None, 0)
+    log.publish(log.grow([leaf_hash(entry) for entry in entries]), len(entries))
+    return log
 
 
 @pytest.mark.parametrize("size", range(9))
@@ -65,9 +65,9 @@ def test_roots_of_the_certificate_transparency_vectors(size: int) -> None:
     vectors = VECTORS["rfc6962"]
     leaves = [leaf_hash(bytes.fromhex(item)) for item in vectors["leaves"]]
     expected = bytes.fromhex(vectors["roots"][size - 1] if size else vectors["empty"])
-    history = History()
-    history.extend(leaves)
-    assert history.root(size) == expected
+    log = TiledLog(lambda level, index: None, 0)
+    log.publish(log.grow(leaves), len(leaves))
+    assert log.root(size) == expected
     assert Frontier().append(leaves[:size]).root() == expected
 
 
@@ -79,12 +79,12 @@ def test_official_blake3_vectors(length: int, digest: str) -> None:
 @given(SIZES, st.data())
 def test_every_entry_proves_under_every_size(size: int, data: st.DataObject) -> None:
     entries = entries_of(size)
-    history = history_of(entries)
+    log = log_of(entries)
     at = data.draw(st.integers(1, size))
     index = data.draw(st.integers(0, at - 1))
     root = naive_root(entries[:at])
-    assert history.root(at) == root
-    path = history.inclusion(index, at)
+    assert log.root(at) == root
+    path = log.inclusion(index, at)
     verify_inclusion(leaf_hash(entries[index]), index=index, tree_size=at, path=path, root=root)
     for wrong in {*range(at)} - {index}:
         with pytest.raises(ProofInvalid):
@@ -95,7 +95,7 @@ def test_every_entry_proves_under_every_size(size: int, data: st.DataObject) -> 
 def test_consistency_of_every_pair_of_sizes(size: int, data: st.DataObject) -> None:
     entries = entries_of(size)
     old = data.draw(st.integers(0, size))
-    path = history_of(entries).consistency(old, size)
+    path = log_of(entries).consistency(old, size)
     roots = {"old_root": naive_root(entries[:old]), "new_root": naive_root(entries)}
     verify_consistency(old_size=old, new_size=size, path=path, **roots)
     if 0 < old < size:
@@ -111,7 +111,7 @@ def test_a_longer_path_fails_even_under_a_matching_root(size: int, index: int) -
     index %= size
     entries = entries_of(size)
     stray = filler(7)
-    root, path = naive_root(entries), history_of(entries).inclusion(index, size)
+    root, path = naive_root(entries), log_of(entries).inclusion(index, size)
     with pytest.raises(ProofInvalid):
         verify_inclusion(
             leaf_hash(entries[index]),
@@ -133,13 +133,13 @@ def test_a_batch_is_the_same_tree(size: int) -> None:
 
 
 @given(SIZES, st.integers(0, 69))
-def test_a_root_can_be_tried_before_it_is_grown(size: int, cut: int) -> None:
+def test_a_frontier_grows_as_the_log_does(size: int, cut: int) -> None:
     entries = entries_of(size)
     cut %= size
-    history = history_of(entries[:cut])
-    assert history.extended_root([leaf_hash(entry) for entry in entries[cut:]]) == naive_root(entries)
-    assert history.size == cut
-    assert history.frontier() == Frontier().append(leaf_hash(entry) for entry in entries[:cut])
+    leaves = [leaf_hash(entry) for entry in entries]
+    frontier = log_of(entries).frontier(cut)
+    assert frontier == Frontier().append(leaves[:cut])
+    assert frontier.append(leaves[cut:]).root() == naive_root(entries)
 
 
 @given(PATHS, PATHS)
@@ -238,7 +238,7 @@ def test_forged_consistency_is_refused(
 def test_a_consistency_path_longer_than_the_tree_fails_under_matching_roots() -> None:
     # Sizes 3 and 4: the sound path is leaf 2, leaf 3, the pair before them.
     old, new = naive_root(entries_of(3)), naive_root(entries_of(4))
-    path = list(history_of(entries_of(4)).consistency(3, 4))
+    path = list(log_of(entries_of(4)).consistency(3, 4))
     verify_consistency(old_size=3, old_root=old, new_size=4, new_root=new, path=path)
     stray = filler(9)
     with pytest.raises(ProofInvalid, match="longer"):
@@ -274,12 +274,12 @@ def test_a_batch_takes_hashes_only(leaves: list[bytes]) -> None:
 
 
 def test_proofs_are_not_given_for_what_is_not_there() -> None:
-    history = history_of(entries_of(3))
+    log = log_of(entries_of(3))
     for index, size in ((3, 3), (-1, 3), (0, 4)):
         with pytest.raises(ProofInvalid):
-            history.inclusion(index, size)
+            log.inclusion(index, size)
     for old, new in ((2, 1), (0, 4), (-1, 2)):
         with pytest.raises(ProofInvalid):
-            history.consistency(old, new)
+            log.consistency(old, new)
     with pytest.raises(ProofInvalid):
         MerkleBatch([bytes(32)]).path(1)
