@@ -15,7 +15,20 @@ from dataclasses import replace
 
 import pytest
 
-from ledger_core import Anchor, Genesis, Identity, Join, Ledger, Receipt, open_ledger
+from ledger_core import (
+    Anchor,
+    Genesis,
+    Identity,
+    Join,
+    Leave,
+    Ledger,
+    MerkleBatch,
+    Opening,
+    OpenPart,
+    Receipt,
+    open_ledger,
+    verify_receipt,
+)
 from ledger_core.checkpoint import (
     cosign,
     cosigner_key,
@@ -28,7 +41,6 @@ from ledger_core.checkpoint import (
 from ledger_core.errors import LedgerError, NoteInvalid, ProofInvalid
 from ledger_core.hashing import leaf_hash
 from ledger_core.proofs import verify_consistency, verify_inclusion
-from ledger_core.verify import verify_receipt
 from tests.peers.judge import Case, Judge
 
 _TIME_S = 1_790_000_000
@@ -168,6 +180,36 @@ def test_we_read_what_go_signs_cosigns_and_proves(judge: Judge) -> None:
 def test_go_verifies_receipts_as_tlog_proofs(judge: Judge, ledger: Ledger, signed: Case) -> None:
     cases = [_proof_text(ledger, index, signed) for index in range(0, ledger.size, 7)]
     assert judge.refused(cases) == {}
+
+
+def test_go_verifies_every_kind_of_receipt_as_a_tlog_proof(judge: Judge, ledger: Ledger, signed: Case) -> None:
+    opening = Opening(bytes(32), {"id": "x"}, {"original": OpenPart.of(bytes(32), b"{}")})
+    batch = MerkleBatch([bytes([number]) * 32 for number in range(4)] + [opening.commitment()])
+    first = ledger.send(Anchor(batch.root, batch.count), _MEMBER).result(10)
+    second = ledger.send(Anchor(batch.root, batch.count), _MEMBER).result(10)
+    changing = _identity(6)
+    ledger.send(Join(changing.public, "changing"), _OPERATOR, [changing]).result(10)
+    before = ledger.height
+    ledger.send(Leave(changing.public), changing).result(10)
+    many = [ledger.anchored_records(place, batch, {4: opening}) for place in (first.index, second.index)]
+    texts = {
+        "record": ledger.record_receipt(opening, batch_index=4, batch_path=batch.path(4), index=first.index),
+        "records": ledger.records_receipt(many),
+        "state": ledger.state_receipt("member", _MEMBER.public),
+        "absence": ledger.state_receipt("member", bytes(32)),
+        "past-state": ledger.past_state_receipt("member", changing.public, before),
+        "past-absence": ledger.past_state_receipt("member", changing.public, 1),
+        "revocation": ledger.revocation_receipt("member", changing.public, before),
+    }
+    cases = []
+    for name, text in texts.items():
+        receipt = Receipt.decode(text)
+        sound = replace(signed, kind="tlog-proof", name=name, keys=signed.keys[:1], root=None)
+        cases.append(replace(sound, text=receipt.encode_text(), entry=ledger.entry(receipt.log.index)))
+        assert verify_receipt(cases[-1].text, policy=ledger.policy()).vouched == "operator-attested"
+    assert judge.refused(cases) == {}
+    other = [replace(case, entry=ledger.entry(1)) for case in cases]
+    assert judge.accepted(other) == set()
 
 
 def test_a_tlog_proof_changed_anywhere_is_refused_by_go_and_by_us(judge: Judge, ledger: Ledger, signed: Case) -> None:
