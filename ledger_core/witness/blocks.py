@@ -39,17 +39,17 @@ class EntrySource(Protocol):
         ...
 
 
-def read_blocks(entries: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+def read_blocks(entries: Iterable[bytes], *, max_bytes: int = MAX_BLOCK_BYTES) -> Iterator[tuple[bytes, ...]]:
     """Yield entries by block; what follows the last state root comes last, as it is.
 
-    A group of more than ``MAX_BLOCK_BYTES`` is cut there, and so is no block either.
+    A group of more than ``max_bytes`` is cut there, and so is no block either.
     """
     group: list[bytes] = []
     size = 0
     for entry in entries:
         group.append(entry)
         size += len(entry)
-        if read_state_entry(entry) is not None or size > MAX_BLOCK_BYTES:
+        if read_state_entry(entry) is not None or size > max_bytes:
             yield tuple(group)
             group, size = [], 0
     if group:

@@ -24,7 +24,7 @@ from ledger_core.errors import EvidenceInvalid, LedgerUnavailable, LogMismatch, 
 from ledger_core.hashing import leaf_hash
 from ledger_core.stateroot import read_state_entry
 from ledger_core.witness import cases
-from ledger_core.witness.blocks import judge_block, keep_block, read_blocks
+from ledger_core.witness.blocks import MAX_BLOCK_BYTES, judge_block, keep_block, read_blocks
 from ledger_core.witness.evidence import weigh
 from ledger_core.witness.home import Home
 from ledger_core.witness.records import Records
@@ -48,14 +48,27 @@ class Follower:
         clock_s: Callable[[], int],
         report: Callable[[str], None] = lambda line: None,
         budget_s: float = VOUCH_BUDGET_S,
+        confirm_entries: int = CONFIRM_ENTRIES,
+        max_block_bytes: int = MAX_BLOCK_BYTES,
     ) -> None:
         """Load what was replayed before.
+
+        Args:
+            home: The witness's directory, for the trusted keys and the evidence.
+            records: Where confirmed state is kept.
+            source: The log as it is served.
+            clock_s: Dates evidence.
+            report: Told what happens, in words.
+            budget_s: How long ``vouch`` may replay.
+            confirm_entries: How many entries may be replayed before they are confirmed and kept.
+            max_block_bytes: Larger blocks are not taken.
 
         Raises:
             IntegrityBroken: The records do not lead to the roots kept beside them.
         """
         self._home, self._source = home, source
         self._clock_s, self._report, self._budget_s = clock_s, report, budget_s
+        self._confirm_entries, self._max_block_bytes = confirm_entries, max_block_bytes
         self._mutex = threading.Lock()
         self._replica = Replica(records)
 
@@ -126,7 +139,7 @@ class Follower:
     def _replay(self, checkpoint: Checkpoint, note: str, tiles: SourceTiles, deadline: float | None) -> None:
         replica = self._replica
         entries = read_entries(self._source, replica.size, checkpoint.size)
-        for group in read_blocks(entries):
+        for group in read_blocks(entries, max_bytes=self._max_block_bytes):
             reached = replica.frontier.size + len(group)
             if read_state_entry(group[-1]) is None and reached < checkpoint.size:
                 # Cut short by the source, or longer than this witness takes: no word about the log.
@@ -138,7 +151,7 @@ class Follower:
                 replica.apply(block)
             is_late = deadline is not None and time.monotonic() > deadline
             size = replica.frontier.size
-            if is_late or size - replica.size >= CONFIRM_ENTRIES or size == checkpoint.size:
+            if is_late or size - replica.size >= self._confirm_entries or size == checkpoint.size:
                 self._confirm(checkpoint, note, tiles)
             if is_late and size < checkpoint.size:
                 raise LedgerUnavailable(f"replayed {size} of {checkpoint.size} entries so far")
