@@ -1,0 +1,204 @@
+"""What a disk holds after loss of power, worked out from the operations that reached the operating system.
+
+For tests that must know whether an acknowledgement outlives the machine. A run
+over the VFS in ``powerloss_vfs`` records a history; ``Platter`` takes any prefix
+of it and says what may be found afterwards:
+
+* DROPPED: what was synced, nothing else; names not synced vanish, deleted ones return;
+* KEPT: everything, as after kill -9, where the operating system lives on;
+* TORN_512, TORN_4096: each sector holds any one of the contents it had since its
+  file was synced, each file any one of its lengths, each name may be there or
+  not. Room that was never written reads as zeros or as rubbish.
+
+A sector is either old or new, never a mixture, and its neighbours are safe: what
+SQLite calls powersafe overwrite and takes for granted by default.
+
+Invariants:
+    * a file's sync makes its content durable, not its name: names need their directory synced;
+    * a failed sync makes nothing durable and forgets what it was asked to keep, as
+      Linux does, so a later success proves nothing about it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A name for a new, empty file."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes handed to the operating system."""
+
+    name: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """A new length."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """An fsync that returned, successfully or not; ``names_too`` when the directory was synced after it."""
+
+    name: str
+    names_too: bool
+    succeeded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A name removed; ``names_too`` when the directory was synced after it."""
+
+    name: str
+    names_too: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something the world outside had learnt by then; an acknowledgement, for instance."""
+
+    what: object
+
+
+Event = Create | Write | Truncate | Sync | Delete | Mark
+
+
+class Loss(Enum):
+    """How unkind the disk is."""
+
+    DROPPED = "everything unsynced is gone"
+    KEPT = "nothing is gone"
+    TORN_512 = "sectors of 512 bytes, old or new"
+    TORN_4096 = "sectors of 4096 bytes, old or new"
+
+
+@dataclass(slots=True)
+class _Inode:
+    durable: bytearray = field(default_factory=bytearray)
+    pending: list[Write | Truncate] = field(default_factory=list)
+
+    def sync(self) -> None:
+        for change in self.pending:
+            _apply(self.durable, change)
+        self.pending.clear()
+
+
+class Platter:
+    """The durable and the volatile content of one directory, as its history goes on."""
+
+    def __init__(self, image: Mapping[str, bytes] | None = None) -> None:
+        self._durable = {name: _Inode(bytearray(data)) for name, data in (image or {}).items()}
+        self._live = dict(self._durable)
+
+    def apply(self, event: Event) -> None:
+        """Go one event further."""
+        match event:
+            case Create(name):
+                self._live[name] = _Inode()
+            case Write(name) | Truncate(name):
+                self._live[name].pending.append(event)
+            case Sync(name, names_too, succeeded):
+                if succeeded:
+                    self._live[name].sync()
+                    if names_too:
+                        self._durable = dict(self._live)
+                else:
+                    self._live[name].pending.clear()
+            case Delete(name, names_too):
+                del self._live[name]
+                if names_too:
+                    self._durable = dict(self._live)
+            case Mark():
+                pass
+
+    def after(self, loss: Loss, rng: random.Random) -> dict[str, bytes]:
+        """Return one content of the directory that this loss may leave behind."""
+        if loss is Loss.DROPPED:
+            return {name: bytes(inode.durable) for name, inode in self._durable.items()}
+        if loss is Loss.KEPT:
+            return {name: _kept(inode) for name, inode in self._live.items()}
+        sector = 512 if loss is Loss.TORN_512 else 4096
+        found: dict[str, bytes] = {}
+        for name in sorted({*self._durable, *self._live}):
+            inode = rng.choice((self._durable.get(name), self._live.get(name)))
+            if inode is not None:
+                found[name] = _torn(inode, sector, rng)
+        return found
+
+
+def materialise(image: Mapping[str, bytes], folder: Path) -> None:
+    """Write an image into a new folder."""
+    folder.mkdir(parents=True)
+    for name, data in image.items():
+        (folder / name).write_bytes(data)
+
+
+def _kept(inode: _Inode) -> bytes:
+    content = bytearray(inode.durable)
+    for change in inode.pending:
+        _apply(content, change)
+    return bytes(content)
+
+
+def _torn(inode: _Inode, sector: int, rng: random.Random) -> bytes:
+    lengths, longest = [len(inode.durable)], len(inode.durable)
+    for change in inode.pending:
+        lengths.append(change.size if isinstance(change, Truncate) else max(lengths[-1], _end(change)))
+        longest = max(longest, lengths[-1])
+    content = bytearray(inode.durable)
+    unwritten = longest - len(content)
+    content += rng.randbytes(unwritten) if rng.random() < 0.5 else bytes(unwritten)
+    # Each sector stops at a moment of its own; at one of the two ends in half of the losses.
+    moments = range(len(inode.pending) + 1)
+    if rng.random() < 0.5:
+        moments = range(0, len(inode.pending) + 1, max(1, len(inode.pending)))
+    stops = [rng.choice(moments) for _ in range(-(-longest // sector))]
+    for number, change in enumerate(inode.pending):
+        for place, data in _pieces(change, sector, longest):
+            if number < stops[place // sector]:
+                content[place : place + len(data)] = data
+    del content[rng.choice(lengths) :]
+    return bytes(content)
+
+
+def _pieces(change: Write | Truncate, sector: int, longest: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, bytes) of a change, cut at the sectors' borders; a truncation leaves zeros behind."""
+    if isinstance(change, Truncate):
+        start, data = change.size, bytes(max(0, longest - change.size))
+    else:
+        start, data = change.offset, change.data
+    done = 0
+    while done < len(data):
+        place = start + done
+        step = min(sector - place % sector, len(data) - done)
+        yield place, data[done : done + step]
+        done += step
+
+
+def _end(change: Write) -> int:
+    return change.offset + len(change.data)
+
+
+def _apply(content: bytearray, change: Write | Truncate) -> None:
+    if isinstance(change, Truncate):
+        del content[change.size :]
+        content += bytes(change.size - len(content))
+        return
+    content += bytes(max(0, _end(change) - len(content)))
+    content[change.offset : _end(change)] = change.data
