@@ -53,9 +53,12 @@ DELETE FROM state WHERE height < :height AND EXISTS (
 """
 _CHANGED: Final = """
 SELECT changed.path,
-    (SELECT value FROM state WHERE path = changed.path AND height <= :height ORDER BY height DESC LIMIT 1)
-FROM (SELECT DISTINCT path FROM state INDEXED BY state_by_height WHERE height > :height) AS changed
+    (SELECT value FROM state WHERE path = changed.path AND height <= ?1 ORDER BY height DESC LIMIT 1)
+FROM (SELECT DISTINCT path FROM state INDEXED BY state_by_height WHERE height > ?1) AS changed
 """
+# A nonce has 64 bits and no sign, SQLite's integers have a sign: kept lowered by this, they rise alike.
+_NONCE_SHIFT: Final = 2**63
+_LARGEST: Final = 2**63 - 1
 # Level in the high bits: SQLite's integers have 63, and a level-0 tile has at most 55 bits of index.
 _LEVEL_SHIFT: Final = 56
 
@@ -210,7 +213,7 @@ class SqliteStore:
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[EntryRow]:
         """Yield the entries from ``start`` up to, not including, ``stop``, by number."""
-        end = 2**62 if stop is None else stop
+        end = _LARGEST if stop is None else stop
         query = "SELECT idx, height, entry FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
         return (EntryRow(*row) for row in self._scan(query, (start, end)))
 
@@ -220,14 +223,17 @@ class SqliteStore:
             "SELECT e.idx, e.height, e.entry FROM submissions s JOIN entries e ON e.idx = s.idx "
             "WHERE s.signer = ? AND s.nonce = ? ORDER BY e.idx"
         )
-        return tuple(EntryRow(*row) for row in self._read(query, (signer, nonce)))
+        return tuple(EntryRow(*row) for row in self._read(query, (signer, nonce - _NONCE_SHIFT)))
 
     def submissions(self) -> Iterator[Submission]:
         """Yield what names each accepted envelope."""
-        return (Submission(*row) for row in self._scan("SELECT signer, nonce, idx FROM submissions"))
+        rows = self._scan("SELECT signer, nonce, idx FROM submissions")
+        return (Submission(signer, nonce + _NONCE_SHIFT, index) for signer, nonce, index in rows)
 
     def tile(self, level: int, index: int) -> bytes | None:
         """Return the hashes kept of a tile, or None."""
+        if index >> _LEVEL_SHIFT or level >> 7:
+            return None
         rows = self._read("SELECT hashes FROM tiles WHERE id = ?", (_tile_id(level, index),))
         return bytes(rows[0][0]) if rows else None
 
@@ -264,7 +270,7 @@ class SqliteStore:
 
     def changed_after(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield, for every path written above ``height``, the value it had at ``height``."""
-        return ((row[0], row[1]) for row in self._scan(_CHANGED, {"height": height}))
+        return ((row[0], row[1]) for row in self._scan(_CHANGED, (height,)))
 
     def checkpoints(self) -> Iterator[tuple[int, str]]:
         """Yield (size, note) by size."""
@@ -304,14 +310,14 @@ class SqliteStore:
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[_Row]:
         with self._read_mutex, _translated("the store cannot be read"):
-            return self._reading.execute(query, tuple(values)).fetchall()
+            return self._reading.execute(query, [_bounded(value) for value in values]).fetchall()
 
-    def _scan(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> Iterator[_Row]:
+    def _scan(self, query: str, values: Sequence[object] = ()) -> Iterator[_Row]:
         # A connection with an unfinished SELECT goes on seeing the moment it began: a scan that pauses
         # would hide new blocks from every other read. So a scan beside a writer has one of its own.
         with self._scanner() as connection:
             with self._read_mutex, _translated("the store cannot be read"):
-                cursor = connection.execute(query, values)
+                cursor = connection.execute(query, [_bounded(value) for value in values])
             while True:
                 with self._read_mutex, _translated("the store cannot be read"):
                     rows = cursor.fetchmany(1000)
@@ -337,7 +343,7 @@ def _write(connection: sqlite3.Connection, commit: Commit) -> None:
     run, row = connection.executemany, commit.row
     numbered = enumerate(commit.entries, commit.first)
     run("INSERT INTO entries VALUES (?, ?, ?)", [(index, row.height, entry) for index, entry in numbered])
-    named = [(each.signer, each.nonce, each.index) for each in commit.submissions]
+    named = [(each.signer, each.nonce - _NONCE_SHIFT, each.index) for each in commit.submissions]
     run("INSERT INTO submissions VALUES (?, ?, ?)", named)
     run("INSERT INTO state VALUES (?, ?, ?)", [(path, row.height, value) for path, value in commit.state.items()])
     tiles = [(_tile_id(tile.level, tile.index), tile.hashes) for tile in commit.tiles]
@@ -353,6 +359,11 @@ def _raise_meta(connection: sqlite3.Connection, name: str, number: int) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(highest)))
 
 
+def _bounded(value: object) -> object:
+    """Return ``value``; a number that no row can hold as the nearest that SQLite takes."""
+    return max(-_LARGEST, min(value, _LARGEST)) if isinstance(value, int) else value
+
+
 def _tile_id(level: int, index: int) -> int:
     return level << _LEVEL_SHIFT | index
 
@@ -363,7 +374,7 @@ def _translated(failure: str) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError as cause:
         raise LedgerClosed("the ledger is closed") from cause
-    except (sqlite3.Error, OSError) as cause:
+    except (sqlite3.Error, OSError, OverflowError) as cause:
         raise LedgerUnavailable(failure) from cause
 
 
