@@ -39,7 +39,7 @@ from ledger_core.checkpoint import (
     verify_note,
 )
 from ledger_core.errors import LedgerError, NoteInvalid, ProofInvalid
-from ledger_core.hashing import leaf_hash
+from ledger_core.hashing import leaf_hash, node_hash
 from ledger_core.proofs import verify_consistency, verify_inclusion
 from tests.peers.judge import Case, Judge
 
@@ -138,6 +138,7 @@ def test_inclusion_in_older_trees_changed_or_not_is_judged_alike(judge: Judge, l
     ]
     sound += [_inclusion(ledger, index, ledger.size) for index in chance.sample(range(ledger.size), 60)]
     spoilt = [_spoil_inclusion(case, chance, number) for number, case in enumerate(sound * 6)]
+    spoilt += [_cut_below_root(_inclusion(ledger, 0, block.size)) for block in ledger.blocks()]
     verdicts = judge.verdicts(sound + spoilt)
     for case, verdict in zip(sound + spoilt, verdicts, strict=True):
         assert verdict.is_ok == _accepts_inclusion(case), (case, verdict)
@@ -294,6 +295,14 @@ def _spoil_inclusion(case: Case, chance: random.Random, number: int) -> Case:
             return replace(case, name=name, path=(case.path[1], case.path[0], *case.path[2:]))
         case _:
             return replace(case, name=name, leaf=chance.randbytes(32))
+
+
+def _cut_below_root(case: Case) -> Case:
+    """Leave out the last sibling of entry 0, and name as root what the rest of the path leads to."""
+    current = case.leaf
+    for sibling in case.path[:-1]:
+        current = node_hash(current, sibling)
+    return replace(case, name=f"cut: {case.name}", path=case.path[:-1], root=current)
 
 
 def _spoil_consistency(case: Case, chance: random.Random, number: int) -> Case:

@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ from ledger_core.errors import LedgerError
 from ledger_core.hashing import leaf_hash
 from ledger_core.log import TiledLog
 from ledger_core.proofs import verify_consistency, verify_inclusion
-from ledger_core.static import StaticLog, write_static
+from ledger_core.static import StaticLog, tile_path, write_static
 from tests.peers.gotools import TESSERA, build
 from tests.peers.judge import Case, Judge
 
@@ -136,6 +137,24 @@ def test_go_clients_read_files_that_were_added_to(judge: Judge, tmp_path: Path) 
     for size in (3, 200, 256, 300, 600, 601):
         write_static(memory.grow(size), tmp_path)
         assert judge.refused([_case(tmp_path, str(size), cosigners=_WITNESSES)]) == {}
+
+
+def test_tiles_lie_where_go_looks_for_them(judge: Judge) -> None:
+    places = [
+        (level, index, width)
+        for level in (0, 1, 2, 6)
+        for index in (0, 1, 9, 10, 999, 1000, 1234, 999_999, 1_000_000, 1_234_067, 5_000_000_001)
+        for width in (1, 9, 255, 256)
+    ]
+    cases = [
+        Case(f"{kind} {level}/{index} {width}", "tile-path", level=level, index=index, width=width, text=path)
+        for level, index, width in places
+        for kind in (str(level), "entries")
+        for path in (tile_path(kind, index, width),)
+    ]
+    assert judge.refused(cases) == {}
+    moved = [replace(case, index=case.index + 1000) for case in cases]
+    assert judge.accepted(moved) == set()
 
 
 def test_go_clients_read_the_files_of_a_ledger(judge: Judge, tmp_path: Path) -> None:

@@ -164,6 +164,22 @@ def test_consistency_proofs_of_another_tree_verify_and_no_other_size_does(trees:
             verify_consistency(old_size=old, old_root=roots[old - 1], new_size=new, new_root=roots[new], path=path)
 
 
+def test_a_path_that_stops_below_the_root_is_refused_under_what_it_leads_to(trees: Any) -> None:
+    leaves, roots = [leaf_hash(entry) for entry in _all(trees["entries"])], _all(trees["roots"])
+    for case in trees["inclusion"]:
+        if case["index"] == 0 and case["size"] > 1:
+            path = _all(case["path"])[:-1]
+            with pytest.raises(ProofInvalid):
+                verify_inclusion(leaves[0], index=0, tree_size=case["size"], path=path, root=_fold(leaves[0], path))
+    for case in trees["consistency"]:
+        old, new = case["old"], case["new"]
+        if old & (old - 1) == 0 and old < new:
+            path = _all(case["path"])[:-1]
+            reached = _fold(roots[old], path)
+            with pytest.raises(ProofInvalid):
+                verify_consistency(old_size=old, old_root=roots[old], new_size=new, new_root=reached, path=path)
+
+
 def test_batches_of_commitments_hash_them_as_entries(trees: Any) -> None:
     commitments = [leaf_hash(entry) for entry in _all(trees["entries"])]
     for size in range(1, len(commitments) + 1):
@@ -172,6 +188,13 @@ def test_batches_of_commitments_hash_them_as_entries(trees: Any) -> None:
             verify_inclusion(
                 leaf_hash(commitments[index]), index=index, tree_size=size, path=batch.path(index), root=batch.root
             )
+
+
+def _fold(current: bytes, path: list[bytes]) -> bytes:
+    """Climb from the left edge of a tree, where every sibling stands to the right."""
+    for sibling in path:
+        current = node_hash(current, sibling)
+    return current
 
 
 def _read(file: Path) -> Iterator[Signed]:

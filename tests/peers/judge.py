@@ -32,6 +32,8 @@ class Case:
     old_root: bytes = b""
     path: tuple[bytes, ...] = ()
     folder: str = ""
+    level: int = 0
+    width: int = 0
     text: str = ""
     entry: bytes = b""
 

@@ -34,6 +34,8 @@ type oneCase struct {
 	Path    [][]byte `json:"path,omitempty"`
 
 	Folder string `json:"folder,omitempty"`
+	Level  uint64 `json:"level,omitempty"`
+	Width  uint64 `json:"width,omitempty"`
 	Text   string `json:"text,omitempty"`
 	Entry  []byte `json:"entry,omitempty"`
 }
@@ -49,6 +51,7 @@ var judges = map[string]func(oneCase) error{
 	"inclusion":   judgeInclusion,
 	"consistency": judgeConsistency,
 	"tiles":       judgeTiles,
+	"tile-path":   judgeTilePath,
 	"tlog-proof":  judgeProofText,
 }
 

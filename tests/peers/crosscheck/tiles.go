@@ -41,6 +41,20 @@ func judgeTiles(item oneCase) error {
 	return proven(ctx, files, head.Size, head.Hash, leaves)
 }
 
+// judgeTilePath wants a tile, or its bundle of entries at level 0, to lie where Tessera would look for it.
+func judgeTilePath(item oneCase) error {
+	width := uint8(item.Width) // 256 wraps to Tessera's 0, a full tile
+	for _, wanted := range []string{
+		layout.TilePath(item.Level, item.Index, width),
+		layout.EntriesPath(item.Index, width),
+	} {
+		if item.Text == wanted {
+			return nil
+		}
+	}
+	return fmt.Errorf("Tessera has it at %s", layout.TilePath(item.Level, item.Index, width))
+}
+
 func entryHashes(ctx context.Context, files client.FileFetcher, size uint64) ([][]byte, error) {
 	leaves := make([][]byte, 0, size)
 	for number := uint64(0); number*layout.EntryBundleWidth < size; number++ {
