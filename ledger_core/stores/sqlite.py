@@ -56,8 +56,6 @@ SELECT changed.path,
     (SELECT value FROM state WHERE path = changed.path AND height <= ?1 ORDER BY height DESC LIMIT 1)
 FROM (SELECT DISTINCT path FROM state INDEXED BY state_by_height WHERE height > ?1) AS changed
 """
-# A nonce has 64 bits and no sign, SQLite's integers have a sign: kept lowered by this, they rise alike.
-_NONCE_SHIFT: Final = 2**63
 _LARGEST: Final = 2**63 - 1
 # Level in the high bits: SQLite's integers have 63, and a level-0 tile has at most 55 bits of index.
 _LEVEL_SHIFT: Final = 56
@@ -223,12 +221,12 @@ class SqliteStore:
             "SELECT e.idx, e.height, e.entry FROM submissions s JOIN entries e ON e.idx = s.idx "
             "WHERE s.signer = ? AND s.nonce = ? ORDER BY e.idx"
         )
-        return tuple(EntryRow(*row) for row in self._read(query, (signer, nonce - _NONCE_SHIFT)))
+        return tuple(EntryRow(*row) for row in self._read(query, (signer, _signed(nonce))))
 
     def submissions(self) -> Iterator[Submission]:
         """Yield what names each accepted envelope."""
         rows = self._scan("SELECT signer, nonce, idx FROM submissions")
-        return (Submission(signer, nonce + _NONCE_SHIFT, index) for signer, nonce, index in rows)
+        return (Submission(signer, nonce % 2**64, index) for signer, nonce, index in rows)
 
     def tile(self, level: int, index: int) -> bytes | None:
         """Return the hashes kept of a tile, or None."""
@@ -343,7 +341,7 @@ def _write(connection: sqlite3.Connection, commit: Commit) -> None:
     run, row = connection.executemany, commit.row
     numbered = enumerate(commit.entries, commit.first)
     run("INSERT INTO entries VALUES (?, ?, ?)", [(index, row.height, entry) for index, entry in numbered])
-    named = [(each.signer, each.nonce - _NONCE_SHIFT, each.index) for each in commit.submissions]
+    named = [(each.signer, _signed(each.nonce), each.index) for each in commit.submissions]
     run("INSERT INTO submissions VALUES (?, ?, ?)", named)
     run("INSERT INTO state VALUES (?, ?, ?)", [(path, row.height, value) for path, value in commit.state.items()])
     tiles = [(_tile_id(tile.level, tile.index), tile.hashes) for tile in commit.tiles]
@@ -357,6 +355,11 @@ def _raise_meta(connection: sqlite3.Connection, name: str, number: int) -> None:
     kept = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchall()
     highest = max(number, int(kept[0][0]) if kept else 0)
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(highest)))
+
+
+def _signed(nonce: int) -> int:
+    """Return the SQLite integer that stands for a nonce: its 64 bits, read with a sign."""
+    return nonce if nonce <= _LARGEST else nonce - 2**64
 
 
 def _bounded(value: object) -> object:
