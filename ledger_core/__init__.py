@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ledger_core.policy import Policy as Policy
     from ledger_core.receipt import Receipt as Receipt
     from ledger_core.transactions import AccessHead as AccessHead
+    from ledger_core.transactions import AllowSuite as AllowSuite
     from ledger_core.transactions import Anchor as Anchor
     from ledger_core.transactions import Attest as Attest
     from ledger_core.transactions import ChangeOwner as ChangeOwner
@@ -65,8 +66,10 @@ if TYPE_CHECKING:
     from ledger_core.transactions import RegisterRuleset as RegisterRuleset
     from ledger_core.transactions import Rejection as Rejection
     from ledger_core.transactions import Restrict as Restrict
+    from ledger_core.transactions import RetireSuite as RetireSuite
     from ledger_core.transactions import Rotate as Rotate
     from ledger_core.transactions import SetConsent as SetConsent
+    from ledger_core.transactions import SetThreshold as SetThreshold
     from ledger_core.transactions import Transaction as Transaction
     from ledger_core.transactions import envelope_digest as envelope_digest
     from ledger_core.transactions import seal_envelope as seal_envelope
@@ -87,8 +90,8 @@ _ERRORS = (
     "SignatureInvalid TransactionRefused"
 )
 _TRANSACTIONS = (
-    "AccessHead Anchor Attest ChangeOwner Join Leave OpenPath RegisterPolicy RegisterRuleset Rejection "
-    "Restrict Rotate SetConsent Transaction envelope_digest seal_envelope sign signing_message"
+    "AccessHead AllowSuite Anchor Attest ChangeOwner Join Leave OpenPath RegisterPolicy RegisterRuleset Rejection "
+    "Restrict RetireSuite Rotate SetConsent SetThreshold Transaction envelope_digest seal_envelope sign signing_message"
 )
 _PLACES = {
     "checkpoint": "Checkpoint",
