@@ -111,7 +111,7 @@ class StateTree:
         """
         for path in changes:
             _check_path(path)
-        top = _changed(self._top, sorted(changes.items()), 0, self._hash) if changes else self._top
+        top = _changed(self._top, sorted(changes.items()), 0, self._hash)
         return self if top is self._top else self._with(top)
 
     def rehashed(self, suite: int) -> "StateTree":

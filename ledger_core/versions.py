@@ -35,7 +35,7 @@ class Versions:
         self._changes = changes
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._cached: OrderedDict[int, StateTree] = OrderedDict()
+        self._cached: OrderedDict[tuple[int, int], StateTree] = OrderedDict()
 
     def at(self, height: int, *, newest: StateTree, newest_height: int, suite: int | None = None) -> StateTree:
         """Return the tree after block ``height``.
@@ -54,19 +54,20 @@ class Versions:
         if height > newest_height:
             raise ValueError(f"height {height} lies above the newest, {newest_height}")
         suite = newest.suite if suite is None else suite
+        if height == newest_height and suite == newest.suite:
+            return newest
         with self._lock:
-            near = {at: tree for at, tree in self._cached.items() if tree.suite == suite}
-            if height in near:
-                self._cached.move_to_end(height)
-                return near[height]
-        if newest.suite == suite:
+            if (height, suite) in self._cached:
+                self._cached.move_to_end((height, suite))
+                return self._cached[height, suite]
+            near = {at: tree for (at, own), tree in self._cached.items() if own == suite}
+        if suite == newest.suite:
             near[newest_height] = newest
         tree = self._made(height, near, newest)
         if tree.suite != suite:
             tree = tree.rehashed(suite)
         with self._lock:
-            self._cached[height] = tree
-            self._cached.move_to_end(height)
+            self._cached[height, suite] = tree
             while len(self._cached) > self._capacity:
                 self._cached.popitem(last=False)
         return tree
@@ -74,12 +75,12 @@ class Versions:
     def drop_below(self, height: int) -> None:
         """Forget trees below ``height``; to be called once the store has pruned them."""
         with self._lock:
-            for stale in [at for at in self._cached if at < height]:
+            for stale in [at for at in self._cached if at[0] < height]:
                 del self._cached[stale]
 
     def _made(self, height: int, near: Mapping[int, StateTree], newest: StateTree) -> StateTree:
         wanted = self._changes(height)
-        above = min((at for at in near if at >= height), default=None)
+        above = min((at for at in near if at > height), default=None)
         below = max((at for at in near if at < height), default=None)
         if below is not None and (above is None or _BELOW_COST * (height - below) < above - height):
             # Not written after `height`, so still what the newest tree holds.

@@ -70,12 +70,14 @@ def same(tree: StateTree, contents: Mapping[bytes, bytes]) -> None:
     assert len(tree) == len(contents)
 
 
+@settings(deadline=None)
 @given(CONTENTS, SUITES)
 def test_a_root_is_as_defined(contents: Contents, suite: int) -> None:
     same(StateTree(contents, suite=suite), contents)
     same(StateTree.from_sorted(iter(sorted(contents.items())), suite=suite), contents)
 
 
+@settings(deadline=None)
 @given(CONTENTS, st.lists(CHANGES, max_size=4), SUITES)
 def test_changes_in_any_grouping_give_the_tree_of_their_result(
     contents: Contents, groups: list[Changes], suite: int
@@ -104,6 +106,7 @@ def test_trees_of_many_buckets_grow_and_shrink_as_defined(suite: int) -> None:
     assert tree.root == bytes(32)
 
 
+@settings(deadline=None)
 @given(CONTENTS, CHANGES, SUITES)
 def test_a_change_leaves_the_older_tree_as_it_was(contents: Contents, changes: Changes, suite: int) -> None:
     older = StateTree(contents, suite=suite)
@@ -111,6 +114,7 @@ def test_a_change_leaves_the_older_tree_as_it_was(contents: Contents, changes: C
     same(older, contents)
 
 
+@settings(deadline=None)
 @given(CONTENTS, st.lists(PATHS, max_size=8))
 def test_a_change_that_changes_nothing_gives_the_same_tree(contents: Contents, others: list[bytes]) -> None:
     tree = StateTree(contents)
@@ -121,6 +125,7 @@ def test_a_change_that_changes_nothing_gives_the_same_tree(contents: Contents, o
     assert tree.without(absent[:1]) is tree
 
 
+@settings(deadline=None)
 @given(CONTENTS, SUITES, SUITES)
 def test_a_rehashed_tree_is_the_tree_of_the_other_suite(contents: Contents, suite: int, other: int) -> None:
     tree = StateTree(contents, suite=suite).rehashed(other)
@@ -138,6 +143,7 @@ def test_a_large_tree_rehashes_and_proves_like_one_built_so(suite: int) -> None:
         assert built.get(path) == contents.get(path)
 
 
+@settings(deadline=None)
 @given(CONTENTS, st.lists(PATHS, min_size=1, max_size=8), SUITES)
 def test_proofs_show_presence_and_absence_and_nothing_else(
     contents: Contents, asked: list[bytes], suite: int
@@ -200,6 +206,17 @@ def test_no_mutated_proof_is_accepted(contents: Contents, path: bytes, at: int, 
                 check = partial(verify_presence, path=asked, value=value, proof=mutant, root=tree.root, suite=suite)
             with pytest.raises(ProofInvalid):
                 check()
+
+
+def test_a_leaf_cut_at_another_place_is_no_neighbour() -> None:
+    # The parts join to the leaf of the path itself, and its zeros pass for any prefix of zeros.
+    path, value = bytes(31) + b"\1", b"v"
+    tree = StateTree({path: value, b"\xff" * 32: b""})
+    _, proof = tree.prove(path)
+    leaf = path + hashlib.sha256(value).digest()
+    for cut in (0, 1, 31, 33, 63, 64):
+        with pytest.raises(ProofInvalid, match="32 bytes"):
+            verify_absence(path=path, proof=StateProof(proof.siblings, (leaf[:cut], leaf[cut:])), root=tree.root)
 
 
 def test_a_path_is_not_found_across_two_others() -> None:
@@ -309,6 +326,7 @@ class Written:
 BLOCKS = st.lists(st.dictionaries(PATHS, VALUES, max_size=12), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(BLOCKS, st.lists(st.tuples(st.integers(0, 12), SUITES), max_size=12), st.integers(1, 3), SUITES)
 def test_any_height_in_any_order_gives_the_tree_of_that_height(
     blocks: list[Contents], asked: list[tuple[int, int]], capacity: int, suite: int
@@ -322,6 +340,7 @@ def test_any_height_in_any_order_gives_the_tree_of_that_height(
         same(tree, written.states[height])
 
 
+@settings(deadline=None)
 @given(BLOCKS, BLOCKS, st.lists(st.integers(0, 24), max_size=12))
 def test_trees_cached_before_the_ledger_grew_stay_right(
     blocks: list[Contents], more: list[Contents], asked: list[int]
@@ -346,25 +365,86 @@ def test_a_store_that_is_a_block_ahead_of_the_tree_does_no_harm() -> None:
     same(versions.at(3, newest=behind, newest_height=3), written.states[3])
 
 
-def test_a_height_is_read_once_until_it_is_dropped_or_pushed_out() -> None:
-    written = Written([{bytes([number]) * 32: b"v"} for number in range(6)])
-    newest = StateTree(written.states[-1])
+def twelve_blocks() -> tuple[Written, StateTree]:
+    written = Written([{bytes([number]) * 32: b"v", bytes(31) + b"\1": b"%d" % number} for number in range(12)])
+    return written, StateTree(written.states[-1])
+
+
+def test_a_height_is_made_once_until_others_push_it_out() -> None:
+    written, newest = twelve_blocks()
     versions = Versions(written.changes, capacity=2)
-    first = versions.at(2, newest=newest, newest_height=6)
-    assert versions.at(2, newest=newest, newest_height=6) is first
-    assert written.asked == [2]
-    versions.at(4, newest=newest, newest_height=6)
-    assert versions.at(2, newest=newest, newest_height=6) is first
-    versions.at(5, newest=newest, newest_height=6)
-    assert versions.at(2, newest=newest, newest_height=6) is first
+    at = partial(versions.at, newest=newest, newest_height=12)
+    first = at(3)
+    assert at(3) is first
+    assert written.asked == [3]
+    at(6)
+    assert at(3) is first
+    other = at(7)
+    assert at(3) is first
+    assert at(7) is other
+    assert at(6) is not at(3)
+    assert written.asked.count(6) > 1
+
+
+def test_each_suite_has_its_own_tree_of_a_height() -> None:
+    written, newest = twelve_blocks()
+    at = partial(Versions(written.changes).at, newest=newest, newest_height=12)
+    first, other = at(3), at(3, suite=2)
+    assert other.root == naive_root(written.states[3], 2)
+    assert (at(3), at(3, suite=2)) == (first, other)
+    assert at(12, suite=2).root == naive_root(written.states[12], 2)
+    assert at(12) is newest
+
+
+def test_a_tree_shares_what_a_cached_one_above_has() -> None:
+    path = bytes(32)
+    written = Written([{path: b"1"}, {path: b"2"}, {}, {path: b"3"}])
+    at = partial(Versions(written.changes).at, newest=StateTree(written.states[-1]), newest_height=4)
+    assert at(3) is at(2)
+
+
+def test_trees_of_pruned_heights_are_forgotten() -> None:
+    written, newest = twelve_blocks()
+    versions = Versions(written.changes)
+    at = partial(versions.at, newest=newest, newest_height=12)
+    trees = {height: at(height) for height in (2, 3, 4)}
     versions.drop_below(3)
-    assert versions.at(2, newest=newest, newest_height=6) is not first
-    assert versions.at(2, newest=newest, newest_height=6, suite=2).root == naive_root(written.states[2], 2)
+    assert (at(3), at(4)) == (trees[3], trees[4])
+    written.asked.clear()
+    assert at(2) is not trees[2]
+    assert written.asked == [2]
+
+
+def test_a_tree_is_made_from_the_nearest_one() -> None:
+    written, newest = twelve_blocks()
+    at = partial(Versions(written.changes, capacity=9).at, newest=newest, newest_height=12)
+    at(2)
+    # Height 3 lies next to 2 and far below 12, so what 2 lacks is read as well; 11 lies next to 12.
+    same(at(3), written.states[3])
+    same(at(11), written.states[11])
+    assert written.asked == [2, 3, 2, 11]
+    written.asked.clear()
+    # No tree of the other suite lies above, and hashing all of one again costs most.
+    at(5, suite=2)
+    at(11, suite=2)
+    assert written.asked == [5, 11, 5]
 
 
 def test_a_height_to_come_has_no_tree() -> None:
     with pytest.raises(ValueError, match="above"):
         Versions(lambda height: {}).at(2, newest=StateTree(), newest_height=1)
+
+
+@settings(deadline=None)
+@given(CONTENTS, CHANGES)
+def test_a_subtree_is_a_bucket_exactly_when_it_has_few_leaves(contents: Contents, changes: Changes) -> None:
+    tree = StateTree(contents).changed(changes)
+    stack = [tree._top]
+    while stack:
+        node = stack.pop()
+        assert (len(node) == 4) == (node[3] > BUCKET_LEAVES)
+        if len(node) == 4:
+            stack += [node[1], node[2]]
 
 
 def test_buckets_are_full_before_they_split() -> None:
