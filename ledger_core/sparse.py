@@ -339,8 +339,6 @@ def _split(paths: bytes, begin: int, end: int, depth: int) -> int:
     """Return the first of begin..end (sorted, not empty) whose bit at ``depth`` is set, or ``end``."""
     mask = 0x80 >> (depth & 7)
     column = paths[begin * HASH_BYTES + (depth >> 3) : end * HASH_BYTES : HASH_BYTES]
-    if column[0] & mask:
-        return begin
     # The bits above are shared, so bytes with this bit set follow those without.
     return begin + bisect_left(column, column[0] & -mask | mask)
 

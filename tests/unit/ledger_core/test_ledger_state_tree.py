@@ -208,6 +208,13 @@ def test_no_mutated_proof_is_accepted(contents: Contents, path: bytes, at: int, 
                 check()
 
 
+def test_a_path_is_found_though_it_also_lies_across_others() -> None:
+    across, held = b"\0" + b"\1" * 31, b"\1" * 32
+    tree = StateTree({across: b"a", held: b"b"})
+    assert tree.get(held) == b"b"
+    same(tree.updated({held: b"c"}), {across: b"a", held: b"c"})
+
+
 def test_a_leaf_cut_at_another_place_is_no_neighbour() -> None:
     # The parts join to the leaf of the path itself, and its zeros pass for any prefix of zeros.
     path, value = bytes(31) + b"\1", b"v"
