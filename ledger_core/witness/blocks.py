@@ -13,22 +13,28 @@ before); others only after replaying what came before (``wrong-block``), which
 ``confirm_block`` does with a copy of the log and then calls it ``wrong-state``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from ledger_core.checkpoint import Checkpoint, NoteKey, parse_checkpoint, verify_note
-from ledger_core.errors import EvidenceInvalid, LedgerError, ProofInvalid
+from ledger_core.codec import decode
+from ledger_core.errors import EvidenceInvalid, LedgerError, NotCanonical, ProofInvalid
 from ledger_core.hashing import HASH_BYTES, leaf_hash
 from ledger_core.log import Frontier
 from ledger_core.machine import BlockResult, Header, State, apply_block, begin, read_genesis
 from ledger_core.proofs import verify_consistency
 from ledger_core.stateroot import read_state_entry
-from ledger_core.transactions import read_envelope
+from ledger_core.transactions import ENTRY_TRANSACTION, Prepared, Rejection, read_envelope
 from ledger_core.witness.cases import encode_hashes, keep_case, read_hashes, read_text
 from ledger_core.witness.evidence import FALSE_ENTRY, WRONG_BLOCK, WRONG_STATE, Finding
 
 MAX_BLOCK_BYTES: Final = 128 * 2**20
+
+PrepareAll: TypeAlias = Callable[[Sequence[bytes]], Sequence[bytes | Prepared]]
+
+_UNKNOWN: Final = frozenset({Rejection.UNKNOWN_KIND, Rejection.UNKNOWN_VERSION, Rejection.UNKNOWN_SUITE})
 
 
 class EntrySource(Protocol):
@@ -56,39 +62,53 @@ def read_blocks(entries: Iterable[bytes], *, max_bytes: int = MAX_BLOCK_BYTES) -
         yield tuple(group)
 
 
-def judge_block(state: State | None, entries: Sequence[bytes]) -> BlockResult | str:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a block. ``is_unknown``: its rules may be newer than this software."""
+
+    what: str
+    is_unknown: bool = False
+
+
+def judge_block(
+    state: State | None, entries: Sequence[bytes], prepare_all: PrepareAll = lambda envelopes: envelopes
+) -> BlockResult | Fault:
     """Apply a block that the log claims; return what it did, or what is wrong with it.
 
     Args:
         state: The state before it; None for the first block.
         entries: The block's entries, its state root last.
+        prepare_all: Checks signatures ahead, perhaps in several threads.
     """
     closing = read_state_entry(entries[-1])
     if closing is None:
-        return "the entries do not end with a state root"
+        return Fault("the entries do not end with a state root")
     first = 0 if state is None else state.log.size
     try:
         if state is None:
             block = begin(read_genesis(entries[0]))
         else:
-            block = apply_block(state, Header(closing.height, closing.time_ms), list(entries[:-1]))
+            block = apply_block(state, Header(closing.height, closing.time_ms), prepare_all(entries[:-1]))
     except LedgerError:
-        return "the log does not begin with a genesis"
+        return Fault("the log does not begin with a genesis")
     except ValueError:
-        return f"block {closing.height} does not follow the one before it in height and time"
+        return Fault(f"block {closing.height} does not follow the one before it in height and time")
     for number, result in enumerate(block.results):
         if result.code:
-            return f"the rules refuse entry {first + number}: {result.code}"
+            is_unknown = result.code in _UNKNOWN or _domain(entries[number]) not in (None, ENTRY_TRANSACTION)
+            return Fault(f"the rules refuse entry {first + number}: {result.code}", is_unknown)
     if tuple(block.entries) != tuple(entries):
         computed = block.state.tree.root.hex()
-        return f"block {closing.height} claims state root {closing.state_root.hex()}; its entries lead to {computed}"
+        return Fault(
+            f"block {closing.height} claims state root {closing.state_root.hex()}; its entries lead to {computed}"
+        )
     return block
 
 
 def keep_block(
     folder: Path,
     *,
-    what: str,
+    fault: Fault,
     note: str,
     origin: str,
     before: Frontier,
@@ -98,7 +118,7 @@ def keep_block(
 ) -> tuple[Finding, Path | None]:
     """Keep a block that the log signed and that is wrong; return what it shows and the new folder, if it is new."""
     own_fault = _find_own_fault(before.size, entries)
-    finding = Finding(FALSE_ENTRY if own_fault else WRONG_BLOCK, origin, what)
+    finding = Finding(FALSE_ENTRY if own_fault else WRONG_BLOCK, origin, fault.what)
     files = {
         "checkpoint.note": note.encode(),
         "block": "".join(f"{entry.hex()}\n" for entry in entries).encode(),
@@ -145,15 +165,17 @@ def confirm_block(case: Path, keys: tuple[NoteKey, ...], source: EntrySource) ->
     state: State | None = None
     for group in read_blocks(source.entries(0, before.size)) if before.size else ():
         block = judge_block(state, group)
-        if isinstance(block, str):
-            raise EvidenceInvalid(f"the copy of the log goes wrong earlier: {block}")
+        if isinstance(block, Fault):
+            raise EvidenceInvalid(f"the copy of the log goes wrong earlier: {block.what}")
         state = block.state
     if (Frontier() if state is None else state.log) != before:
         raise EvidenceInvalid("the copy of the log does not lead to where the case begins")
     verdict = judge_block(state, entries)
-    if not isinstance(verdict, str):
+    if not isinstance(verdict, Fault):
         raise EvidenceInvalid("the rules lead to exactly this block; this shows nothing")
-    return Finding(WRONG_STATE, checkpoint.origin, verdict)
+    if verdict.is_unknown:
+        raise EvidenceInvalid(f"this software may be too old to judge: {verdict.what}")
+    return Finding(WRONG_STATE, checkpoint.origin, verdict.what)
 
 
 def _read_case(case: Path, keys: tuple[NoteKey, ...]) -> tuple[Checkpoint, Frontier, tuple[bytes, ...]]:
@@ -198,14 +220,28 @@ def _check_signed(before: Frontier, entries: Sequence[bytes], path: Sequence[byt
 
 
 def _find_own_fault(first: int, entries: Sequence[bytes]) -> str:
-    """Say what is wrong with a block whatever came before it; "" when nothing is."""
+    """Say what is wrong with a block whatever came before it; "" when nothing is.
+
+    Only what no later version of the rules could allow: an old verifier must not accuse a newer log.
+    """
     if first == 0:
         verdict = judge_block(None, entries)
-        return verdict if isinstance(verdict, str) else ""
+        return verdict.what if isinstance(verdict, Fault) and not verdict.is_unknown else ""
     for number, entry in enumerate(entries[:-1]):
         envelope = read_envelope(entry)
         if isinstance(envelope, str):
-            return f"entry {first + number} is no transaction: {envelope}"
-        if envelope.signers() is None:
+            if _domain(entry) is None:
+                return f"entry {first + number} is no log entry at all"
+        elif not envelope.is_signed():
             return f"entry {first + number} has a false signature"
     return ""
+
+
+def _domain(entry: bytes) -> int | None:
+    """The number that says what an entry is, or None when it is not even of that form."""
+    try:
+        items = decode(entry)
+    except NotCanonical:
+        return None
+    head = items[0] if isinstance(items, tuple) and items else None
+    return head if type(head) is int else None

@@ -24,7 +24,7 @@ from ledger_core.errors import EvidenceInvalid, LedgerUnavailable, LogMismatch, 
 from ledger_core.hashing import leaf_hash
 from ledger_core.stateroot import read_state_entry
 from ledger_core.witness import cases
-from ledger_core.witness.blocks import MAX_BLOCK_BYTES, judge_block, keep_block, read_blocks
+from ledger_core.witness.blocks import MAX_BLOCK_BYTES, Fault, judge_block, keep_block, read_blocks
 from ledger_core.witness.evidence import weigh
 from ledger_core.witness.home import Home
 from ledger_core.witness.records import Records
@@ -145,7 +145,7 @@ class Follower:
                 # Cut short by the source, or longer than this witness takes: no word about the log.
                 raise LogMismatch(f"no whole block could be read after entry {reached - len(group)}")
             block = judge_block(replica.state, group)
-            if isinstance(block, str):
+            if isinstance(block, Fault):
                 self._refuse_block(block, group, checkpoint, note, tiles)
             else:
                 replica.apply(block)
@@ -165,15 +165,17 @@ class Follower:
         self._report(f"{checkpoint.origin}: replayed {self._replica.size} of {checkpoint.size} entries")
 
     def _refuse_block(
-        self, what: str, group: Sequence[bytes], checkpoint: Checkpoint, note: str, tiles: SourceTiles
+        self, fault: Fault, group: Sequence[bytes], checkpoint: Checkpoint, note: str, tiles: SourceTiles
     ) -> NoReturn:
-        before = self._replica.frontier
+        what, before = fault.what, self._replica.frontier
+        if fault.is_unknown:
+            raise LedgerUnavailable(f"this witness may be too old for this log: {what}")
         after = before.append(leaf_hash(entry) for entry in group)
         if not tiles.covers(after, checkpoint):
             raise LogMismatch(f"the log serves entries that it did not sign ({what})")
         finding, case = keep_block(
             self._home.evidence,
-            what=what,
+            fault=fault,
             note=note,
             origin=checkpoint.origin,
             before=before,

@@ -22,7 +22,7 @@ from ledger_core.machine import Genesis
 from ledger_core.stateroot import read_state_entry
 from ledger_core.static import StaticLog, write_static
 from ledger_core.witness import commands
-from ledger_core.witness.blocks import confirm_block, keep_block, read_blocks, verify_block
+from ledger_core.witness.blocks import Fault, confirm_block, keep_block, read_blocks, verify_block
 from ledger_core.witness.cases import cases
 from ledger_core.witness.commands import follow_once, running, verify_evidence
 from ledger_core.witness.evidence import FALSE_ENTRY, FORK, REWRITE, WRONG_BLOCK, WRONG_STATE
@@ -197,11 +197,7 @@ def lies() -> dict[str, tuple[list[bytes], str, str]]:
         "block without transactions": ([*ENTRIES[:8], ENTRIES[10], *ENTRIES[8:]], WRONG_BLOCK, "state root"),
         "repeated block": ([*ENTRIES[:8], *ENTRIES[5:]], WRONG_BLOCK, "follow"),
         "ends within a block": (ENTRIES[:19], WRONG_BLOCK, "state root"),
-        "unknown state suite": (
-            with_entry(10, encode((2, 9, late.height, late.time_ms, late.state_root))),
-            FALSE_ENTRY,
-            "entry 10: malformed",
-        ),
+        "no envelope": (with_entry(5, encode((1, b"body"))), WRONG_BLOCK, "entry 5: malformed"),
     }
 
 
@@ -219,6 +215,27 @@ def test_a_lying_log_is_refused_and_the_evidence_judged_by_others(tmp_path: Path
     assert (finding.kind, finding.is_proof) == (kind, kind == FALSE_ENTRY)
     confirmed = confirm_block(bench.case(), KEYS, bench.log)
     assert (confirmed.kind, confirmed.is_proof) == (WRONG_STATE, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "entry", "what"),
+    [
+        (10, encode((2, 9, 3, 3000, bytes(32))), "entry 10: malformed"),
+        (5, encode((7, b"a later kind of entry")), "entry 5: malformed"),
+        (5, encode((1, encode((NETWORK, "later", 1, OPERATOR.public, 4, {})), bytes(64), ())), "unknown-kind"),
+        (5, encode((1, encode((NETWORK, "anchor", 2, OPERATOR.public, 4, {})), bytes(64), ())), "unknown-version"),
+    ],
+)
+def test_rules_newer_than_the_witness_are_not_vouched_for_and_accuse_nobody(
+    tmp_path: Path, number: int, entry: bytes, what: str
+) -> None:
+    bench = ReplayBench(tmp_path / "w", SampleLog(with_entry(number, entry)))
+    with pytest.raises(LedgerUnavailable, match=f"too old.*{what}"):
+        bench.follower.follow()
+    assert bench.evidence() == []
+    end = next(place for place in range(number, 20) if read_state_entry(bench.log.entries_list[place]))
+    case = make_case(tmp_path, 5 if number == 5 else 8, end + 1, log=bench.log)
+    assert not verify_block(case, KEYS).is_proof
 
 
 def test_what_came_before_a_lie_can_still_be_vouched_for(bench: ReplayBench) -> None:
@@ -407,7 +424,7 @@ def make_case(folder: Path, begin: int, end: int, *, log: SampleLog | None = Non
     peaks = SourceTiles(log)._log.frontier(begin)
     _, case = keep_block(
         folder,
-        what="a claim",
+        fault=Fault("a claim"),
         note=log.note(signed),
         origin=ORIGIN,
         before=peaks,
