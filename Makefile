@@ -48,7 +48,7 @@ check: env ## Format, lint, strict types, import contracts, quick tests
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
-test: env kafka ## Everything, real Kafka included
+test: env kafka peers ## Everything, real Kafka included
 	@tools/need curl jq
 	$(MAKE) check
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench -v
