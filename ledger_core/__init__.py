@@ -91,7 +91,8 @@ _ERRORS = (
 )
 _TRANSACTIONS = (
     "AccessHead AllowSuite Anchor Attest ChangeOwner Join Leave OpenPath RegisterPolicy RegisterRuleset Rejection "
-    "Restrict RetireSuite Rotate SetConsent SetThreshold Transaction envelope_digest seal_envelope sign signing_message"
+    "Restrict RetireSuite Rotate SetConsent SetThreshold Transaction "
+    "envelope_digest seal_envelope sign signing_message"
 )
 _PLACES = {
     "checkpoint": "Checkpoint",
