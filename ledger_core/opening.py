@@ -169,7 +169,6 @@ def run_restore(
         is_sound = False
         yield finding
     if is_sound:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_snapshot(snapshot, target)
 
 

@@ -97,13 +97,18 @@ class SqliteStore:
             OpeningRefused: The file is of another format.
             LedgerUnavailable: The file cannot be opened.
         """
+        # One lock for one file, by whichever link it is opened.
+        path = Path(os.path.realpath(path))
         lock_fd = _lock(path)
         opened: list[sqlite3.Connection] = []
         try:
             # Made here, not by SQLite, so that only the owner can read it; -wal and -shm follow its mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             opened.append(connect(path, False))
-            opened[0].execute("PRAGMA journal_mode=WAL")
+            # Fetched, because SQLite makes the change when the statement ends; unread, a failure there would not
+            # show, and a commit with a rollback journal in its place does not survive every loss of power.
+            if opened[0].execute("PRAGMA journal_mode=WAL").fetchall() != [("wal",)]:
+                raise LedgerUnavailable("the ledger's database does not take a write-ahead log")
             opened[0].execute("PRAGMA synchronous=FULL")
             opened.append(connect(path, True))
             store = cls(path, connect, opened[1], opened[0], lock_fd)
@@ -178,16 +183,31 @@ class SqliteStore:
             return int(dropped)
 
     def snapshot(self, target: Path) -> None:
-        """Write a copy, as of one block, to the new file ``target``."""
+        """Write a copy, as of one block, to the new file ``target``; the name appears once it is whole."""
+        part = target.with_name(f"{target.name}.part")
         with _translated("the copy could not be written"):
-            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            # A connection of its own: VACUUM runs in no transaction, and must not hold up other reads.
-            connection = self._connect(self.path, True)
+            if target.exists():
+                raise FileExistsError(target)
+            _make_folder(target.absolute().parent)
+            # What an attempt left that was cut short.
+            part.unlink(missing_ok=True)
             try:
-                connection.execute("VACUUM INTO ?", (str(target),))
-            finally:
-                connection.close()
+                os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                self._copy(part)
+                _sync(part)
+                part.rename(target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
             _sync(target)
+
+    def _copy(self, target: Path) -> None:
+        # A connection of its own: VACUUM runs in no transaction, and must not hold up other reads.
+        connection = self._connect(self.path, True)
+        try:
+            connection.execute("VACUUM INTO ?", (str(target),))
+        finally:
+            connection.close()
 
     def meta(self, name: str) -> str | None:
         """Return a setting kept with the ledger, or None."""
@@ -381,9 +401,17 @@ def _translated(failure: str) -> Iterator[None]:
         raise LedgerUnavailable(failure) from cause
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; each survives loss of power."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in reversed(missing):
+        _sync(each)
+
+
 def _sync(path: Path) -> None:
-    for target, flags in ((path, os.O_RDWR), (path.absolute().parent, os.O_RDONLY)):
-        descriptor = os.open(target, flags)
+    for target in (path, path.absolute().parent):
+        descriptor = os.open(target, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -392,7 +420,7 @@ def _sync(path: Path) -> None:
 
 def _lock(path: Path) -> int:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(path.parent)
         lock_fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as cause:
         raise LedgerUnavailable("the ledger's lock file cannot be opened") from cause
