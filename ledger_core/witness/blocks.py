@@ -13,10 +13,10 @@ before); others only after replaying what came before (``wrong-block``), which
 ``confirm_block`` does with a copy of the log and then calls it ``wrong-state``.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from ledger_core.checkpoint import Checkpoint, NoteKey, parse_checkpoint, verify_note
 from ledger_core.codec import decode
@@ -26,13 +26,11 @@ from ledger_core.log import Frontier
 from ledger_core.machine import BlockResult, Header, State, apply_block, begin, read_genesis
 from ledger_core.proofs import verify_consistency
 from ledger_core.stateroot import read_state_entry
-from ledger_core.transactions import ENTRY_TRANSACTION, Prepared, Rejection, read_envelope
+from ledger_core.transactions import ENTRY_TRANSACTION, Prepared, Rejection, prepare, read_envelope
 from ledger_core.witness.cases import encode_hashes, keep_case, read_hashes, read_text
 from ledger_core.witness.evidence import FALSE_ENTRY, WRONG_BLOCK, WRONG_STATE, Finding
 
 MAX_BLOCK_BYTES: Final = 128 * 2**20
-
-PrepareAll: TypeAlias = Callable[[Sequence[bytes]], Sequence[bytes | Prepared]]
 
 _UNKNOWN: Final = frozenset({Rejection.UNKNOWN_KIND, Rejection.UNKNOWN_VERSION, Rejection.UNKNOWN_SUITE})
 
@@ -45,17 +43,17 @@ class EntrySource(Protocol):
         ...
 
 
-def read_blocks(entries: Iterable[bytes], *, max_bytes: int = MAX_BLOCK_BYTES) -> Iterator[tuple[bytes, ...]]:
+def read_blocks(entries: Iterable[Prepared], *, max_bytes: int = MAX_BLOCK_BYTES) -> Iterator[tuple[Prepared, ...]]:
     """Yield entries by block; what follows the last state root comes last, as it is.
 
     A group of more than ``max_bytes`` is cut there, and so is no block either.
     """
-    group: list[bytes] = []
+    group: list[Prepared] = []
     size = 0
     for entry in entries:
         group.append(entry)
-        size += len(entry)
-        if read_state_entry(entry) is not None or size > max_bytes:
+        size += len(entry.data)
+        if read_state_entry(entry.data) is not None or size > max_bytes:
             yield tuple(group)
             group, size = [], 0
     if group:
@@ -70,39 +68,37 @@ class Fault:
     is_unknown: bool = False
 
 
-def judge_block(
-    state: State | None, entries: Sequence[bytes], prepare_all: PrepareAll = lambda envelopes: envelopes
-) -> BlockResult | Fault:
+def judge_block(state: State | None, block: Sequence[Prepared]) -> BlockResult | Fault:
     """Apply a block that the log claims; return what it did, or what is wrong with it.
 
     Args:
         state: The state before it; None for the first block.
-        entries: The block's entries, its state root last.
-        prepare_all: Checks signatures ahead, perhaps in several threads.
+        block: The block's entries, its state root last; signatures may have been checked ahead.
     """
+    entries = [entry.data for entry in block]
     closing = read_state_entry(entries[-1])
     if closing is None:
         return Fault("the entries do not end with a state root")
     first = 0 if state is None else state.log.size
     try:
         if state is None:
-            block = begin(read_genesis(entries[0]))
+            found = begin(read_genesis(entries[0]))
         else:
-            block = apply_block(state, Header(closing.height, closing.time_ms), prepare_all(entries[:-1]))
+            found = apply_block(state, Header(closing.height, closing.time_ms), block[:-1])
     except LedgerError:
         return Fault("the log does not begin with a genesis")
     except ValueError:
         return Fault(f"block {closing.height} does not follow the one before it in height and time")
-    for number, result in enumerate(block.results):
+    for number, result in enumerate(found.results):
         if result.code:
             is_unknown = result.code in _UNKNOWN or _domain(entries[number]) not in (None, ENTRY_TRANSACTION)
             return Fault(f"the rules refuse entry {first + number}: {result.code}", is_unknown)
-    if tuple(block.entries) != tuple(entries):
-        computed = block.state.tree.root.hex()
+    if list(found.entries) != entries:
+        computed = found.state.tree.root.hex()
         return Fault(
             f"block {closing.height} claims state root {closing.state_root.hex()}; its entries lead to {computed}"
         )
-    return block
+    return found
 
 
 def keep_block(
@@ -163,14 +159,14 @@ def confirm_block(case: Path, keys: tuple[NoteKey, ...], source: EntrySource) ->
     """
     checkpoint, before, entries = _read_case(case, keys)
     state: State | None = None
-    for group in read_blocks(source.entries(0, before.size)) if before.size else ():
+    for group in read_blocks(_unchecked(source.entries(0, before.size))) if before.size else ():
         block = judge_block(state, group)
         if isinstance(block, Fault):
             raise EvidenceInvalid(f"the copy of the log goes wrong earlier: {block.what}")
         state = block.state
     if (Frontier() if state is None else state.log) != before:
         raise EvidenceInvalid("the copy of the log does not lead to where the case begins")
-    verdict = judge_block(state, entries)
+    verdict = judge_block(state, tuple(_unchecked(entries)))
     if not isinstance(verdict, Fault):
         raise EvidenceInvalid("the rules lead to exactly this block; this shows nothing")
     if verdict.is_unknown:
@@ -225,7 +221,7 @@ def _find_own_fault(first: int, entries: Sequence[bytes]) -> str:
     Only what no later version of the rules could allow: an old verifier must not accuse a newer log.
     """
     if first == 0:
-        verdict = judge_block(None, entries)
+        verdict = judge_block(None, tuple(_unchecked(entries)))
         return verdict.what if isinstance(verdict, Fault) and not verdict.is_unknown else ""
     for number, entry in enumerate(entries[:-1]):
         envelope = read_envelope(entry)
@@ -235,6 +231,10 @@ def _find_own_fault(first: int, entries: Sequence[bytes]) -> str:
         elif not envelope.is_signed():
             return f"entry {first + number} has a false signature"
     return ""
+
+
+def _unchecked(entries: Iterable[bytes]) -> Iterator[Prepared]:
+    return (prepare(entry, signatures=False) for entry in entries)
 
 
 def _domain(entry: bytes) -> int | None:

@@ -14,22 +14,25 @@ Invariants:
     * no unconfirmed entry ever reaches the records.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn
 
 from ledger_core.checkpoint import Checkpoint, parse_checkpoint, split_note
 from ledger_core.errors import EvidenceInvalid, LedgerUnavailable, LogMismatch, ReplayRefused
 from ledger_core.hashing import leaf_hash
 from ledger_core.stateroot import read_state_entry
+from ledger_core.transactions import Prepared
 from ledger_core.witness import cases
 from ledger_core.witness.blocks import MAX_BLOCK_BYTES, Fault, judge_block, keep_block, read_blocks
 from ledger_core.witness.evidence import weigh
 from ledger_core.witness.home import Home
 from ledger_core.witness.records import Records
 from ledger_core.witness.replica import Replica
-from ledger_core.witness.sources import LogSource, SourceTiles, fetch_checkpoint, read_entries
+from ledger_core.witness.sources import LogSource, SourceTiles, fetch_checkpoint, prepare_ahead, read_entries
 
 # Entries between two points that are confirmed and made durable while catching up.
 CONFIRM_ENTRIES: Final = 16_384
@@ -139,24 +142,27 @@ class Follower:
     def _replay(self, checkpoint: Checkpoint, note: str, tiles: SourceTiles, deadline: float | None) -> None:
         replica = self._replica
         entries = read_entries(self._source, replica.size, checkpoint.size)
-        for group in read_blocks(entries, max_bytes=self._max_block_bytes):
-            reached = replica.frontier.size + len(group)
-            if read_state_entry(group[-1]) is None and reached < checkpoint.size:
-                # Cut short by the source, or longer than this witness takes: no word about the log.
-                raise LogMismatch(f"no whole block could be read after entry {reached - len(group)}")
-            block = judge_block(replica.state, group)
-            if isinstance(block, Fault):
-                self._refuse_block(block, group, checkpoint, note, tiles)
-            else:
-                replica.apply(block)
-            is_late = deadline is not None and time.monotonic() > deadline
-            size = replica.frontier.size
-            if is_late or size - replica.size >= self._confirm_entries or size == checkpoint.size:
-                self._confirm(checkpoint, note, tiles)
-            if is_late and size < checkpoint.size:
-                raise LedgerUnavailable(f"replayed {size} of {checkpoint.size} entries so far")
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="replay") as pool:
+            for group in read_blocks(prepare_ahead(entries, pool), max_bytes=self._max_block_bytes):
+                self._take(group, checkpoint, note, tiles)
+                is_late = deadline is not None and time.monotonic() > deadline
+                size = replica.frontier.size
+                if is_late or size - replica.size >= self._confirm_entries or size == checkpoint.size:
+                    self._confirm(checkpoint, note, tiles)
+                if is_late and size < checkpoint.size:
+                    raise LedgerUnavailable(f"replayed {size} of {checkpoint.size} entries so far")
         if replica.size != checkpoint.size:
             raise LogMismatch("the log serves fewer entries than it signed")
+
+    def _take(self, group: Sequence[Prepared], checkpoint: Checkpoint, note: str, tiles: SourceTiles) -> None:
+        begin = self._replica.frontier.size
+        if read_state_entry(group[-1].data) is None and begin + len(group) < checkpoint.size:
+            # Cut short by the source, or longer than this witness takes: no word about the log.
+            raise LogMismatch(f"no whole block could be read after entry {begin}")
+        block = judge_block(self._replica.state, group)
+        if isinstance(block, Fault):
+            self._refuse_block(block, [entry.data for entry in group], checkpoint, note, tiles)
+        self._replica.apply(block)
 
     def _confirm(self, checkpoint: Checkpoint, note: str, tiles: SourceTiles) -> None:
         if not tiles.covers(self._replica.frontier, checkpoint):

@@ -5,19 +5,25 @@
 both may pass, and neither convicts anybody.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from itertools import islice
-from typing import Protocol
+from typing import Final, Protocol
 
 from ledger_core.checkpoint import Checkpoint, NoteKey, parse_checkpoint, split_note
 from ledger_core.errors import LedgerError, LedgerUnavailable, LogMismatch, NoteInvalid, NotFound, ProofInvalid
 from ledger_core.log import TILE_LEVELS, TILE_WIDTH, Frontier, TiledLog
 from ledger_core.proofs import verify_consistency
+from ledger_core.transactions import Prepared, prepare
 from ledger_core.witness.blocks import EntrySource
 from ledger_core.witness.core import keep_signed_lines
 
-_CACHED_TILES = 64
+_CACHED_TILES: Final = 64
+_CHUNK: Final = 64
+# Entries held ahead of the machine: at most about a thousand.
+_CHUNKS_AHEAD: Final = 16
 
 
 class LogSource(EntrySource, Protocol):
@@ -114,6 +120,17 @@ def read_entries(source: EntrySource, start: int, stop: int) -> Iterator[bytes]:
         yield from islice(source.entries(start, stop), stop - start)
 
 
+def prepare_ahead(entries: Iterator[bytes], pool: Executor) -> Iterator[Prepared]:
+    """Yield the entries in order, their signatures checked by ``pool`` before they are needed."""
+    under_way: deque[Future[list[Prepared]]] = deque()
+    for chunk in iter(lambda: list(islice(entries, _CHUNK)), []):
+        under_way.append(pool.submit(_prepare_chunk, chunk))
+        if len(under_way) > _CHUNKS_AHEAD:
+            yield from under_way.popleft().result()
+    while under_way:
+        yield from under_way.popleft().result()
+
+
 @contextmanager
 def reading() -> Iterator[None]:
     """Translate whatever a source raises."""
@@ -127,3 +144,7 @@ def reading() -> Iterator[None]:
         raise LogMismatch(f"what the log serves does not fit together: {cause}") from cause
     except (OSError, ValueError, EOFError) as cause:
         raise LedgerUnavailable(f"the log cannot be read: {type(cause).__name__}") from cause
+
+
+def _prepare_chunk(entries: list[bytes]) -> list[Prepared]:
+    return [prepare(entry) for entry in entries]

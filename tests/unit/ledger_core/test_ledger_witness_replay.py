@@ -21,6 +21,7 @@ from ledger_core.errors import (
 from ledger_core.machine import Genesis
 from ledger_core.stateroot import read_state_entry
 from ledger_core.static import StaticLog, write_static
+from ledger_core.transactions import prepare
 from ledger_core.witness import commands
 from ledger_core.witness.blocks import Fault, confirm_block, keep_block, read_blocks, verify_block
 from ledger_core.witness.cases import cases
@@ -381,7 +382,7 @@ def test_a_checkpoint_beyond_what_is_served_waits(bench: ReplayBench) -> None:
 
 
 def test_entries_without_end_are_not_gathered(bench: ReplayBench) -> None:
-    assert max(len(group) for group in read_blocks(iter(ENTRIES), max_bytes=300)) == 2
+    assert max(len(group) for group in read_blocks(map(prepare, ENTRIES), max_bytes=300)) == 2
     bench.max_block_bytes = 300
     bench.start()
     with pytest.raises(LogMismatch, match="no whole block"):
