@@ -131,10 +131,9 @@ def _check_past_state(claim: PastStateClaim, log: LogPath, checkpoint: Checkpoin
 def _check_revocation(claim: RevocationClaim, log: LogPath, checkpoint: Checkpoint) -> Proved:
     entry, current = _check_current(claim.current, log, checkpoint)
     past_entry, past = _check_value(claim.past, claim.past_log, checkpoint)
-    if claim.past_log.index >= log.index or past_entry.height >= entry.height:
+    # The current entry is the log's last, so any other state root stands before it.
+    if past_entry.height >= entry.height:
         raise ReceiptInvalid("the earlier state does not stand before the current one")
-    if past is None or current is None:
-        raise ReceiptInvalid("both values of a revocation must be present")
     how = check_superseded(past, current)
     before = tuple((f"earlier {name}", value) for name, value in (*_block_details(past_entry), *_value_details(past)))
     said = f"state of height {past_entry.height} revoked: {how}"

@@ -14,8 +14,8 @@ from ledger_core.errors import ReceiptInvalid
 from ledger_core.values import ACTIVE, LEFT, ROTATED, ConsentState, Held, Member
 
 
-def check_superseded(past: Held, current: Held) -> str:
-    """Return what superseded ``past``, in words for the outcome.
+def check_superseded(past: Held | None, current: Held | None) -> str:
+    """Return what superseded ``past``, in words for the outcome; None stands for an absence.
 
     Raises:
         ReceiptInvalid: ``current`` does not show by itself that it came later and revokes ``past``.
