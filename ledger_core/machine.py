@@ -295,7 +295,8 @@ def _uses_allowed(config: Config, envelope: Envelope) -> bool:
 
 def _apply(view: StateView, prepared: Prepared, envelope: Envelope, member: Member | None) -> str:
     """Ask the rule of the kind, once the signatures hold; ``member`` has this nonce counted."""
-    if not (envelope.is_signed() if prepared.is_signed is None else prepared.is_signed):
+    is_signed = envelope.is_signed() if prepared.is_signed is None else prepared.is_signed
+    if not is_signed:
         return Rejection.BAD_SIGNATURE
     transaction = envelope.transaction
     key, payload = transaction.signer, transaction.payload

@@ -13,7 +13,7 @@ Invariants:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ledger_core.codec import Value, decode, encode
 from ledger_core.errors import NotCanonical
@@ -83,6 +83,8 @@ class Envelope:
 
     def keys(self) -> tuple[bytes, ...]:
         """Return the keys under whose names it is signed: the signer's, then the approvers'."""
+        if not self.approvals:
+            return (self.transaction.signer,)
         return (self.transaction.signer, *(key for key, _ in self.approvals))
 
     def is_signed(self) -> bool:
@@ -90,15 +92,14 @@ class Envelope:
         message = signing_message(self.body)
         if not is_signed(self.transaction.signer, message, self.signature):
             return False
-        return all(is_signed(key, message, signature) for key, signature in self.approvals)
+        return not self.approvals or all(is_signed(key, message, signature) for key, signature in self.approvals)
 
     def signers(self) -> frozenset[bytes] | None:
         """Return every key that signed, or None if any signature is false."""
         return frozenset(self.keys()) if self.is_signed() else None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What can be said of an envelope without any state; only ``prepare`` makes one.
 
     ``found`` is the envelope as read, or the rejection code of its form.

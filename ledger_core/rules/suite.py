@@ -8,7 +8,9 @@ govern the network without the others.
 A state tree has exactly one suite: allowing another one replaces it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from ledger_core.payloads import (
     USE_BATCH_TREE,
@@ -21,6 +23,12 @@ from ledger_core.payloads import (
 )
 from ledger_core.rules.view import Request, Verdict, View, find_active, find_config, has_enough, key_suite
 from ledger_core.values import CONFIG_PATH, Config
+
+_SETS: Final[Mapping[str, str]] = {
+    USE_SIGNATURE: "signatures",
+    USE_DIGEST: "digests",
+    USE_BATCH_TREE: "batch_trees",
+}
 
 
 def judge(view: View, request: Request) -> Verdict:
@@ -35,12 +43,10 @@ def judge(view: View, request: Request) -> Verdict:
 
 def allowed_suites(config: Config, use: str) -> tuple[int, ...]:
     """Return the suites that the network uses for ``use``, sorted."""
-    return {
-        USE_SIGNATURE: config.signatures,
-        USE_STATE_TREE: (config.state_tree,),
-        USE_DIGEST: config.digests,
-        USE_BATCH_TREE: config.batch_trees,
-    }[use]
+    if use == USE_STATE_TREE:
+        return (config.state_tree,)
+    suites: tuple[int, ...] = getattr(config, _SETS[use])
+    return suites
 
 
 def _allow(view: View, config: Config, payload: AllowSuite, signers: frozenset[bytes]) -> Verdict:
@@ -69,9 +75,4 @@ def _retire(view: View, config: Config, payload: RetireSuite, signers: frozenset
 def _with(config: Config, use: str, suites: tuple[int, ...]) -> Config:
     if use == USE_STATE_TREE:
         return replace(config, state_tree=suites[-1])
-    ordered = tuple(sorted(suites))
-    if use == USE_SIGNATURE:
-        return replace(config, signatures=ordered)
-    if use == USE_DIGEST:
-        return replace(config, digests=ordered)
-    return replace(config, batch_trees=ordered)
+    return replace(config, **{_SETS[use]: tuple(sorted(suites))})  # type: ignore[arg-type]  # a set of suites

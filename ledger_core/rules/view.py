@@ -1,8 +1,7 @@
 """What a rule is given, what it may look at while it judges, and the shape of its verdict."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ledger_core.errors import IntegrityBroken
 from ledger_core.keys import SIGNATURE_SUITES
@@ -31,8 +30,7 @@ class View(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A transaction whose form, suites and signatures are in order.
 
     ``member`` is the signer, active and with this nonce already counted, or
