@@ -164,9 +164,15 @@ def test_tiles_that_do_not_lead_to_the_size_are_not_published(told: int, size: i
     tiles = log.grow(LEAVES[250:told])
     with pytest.raises(ValueError, match="do not lead"):
         log.publish(tiles, size)
-    with pytest.raises(ValueError, match="do not lead"):
-        log.publish((), 200)
     assert log.size == 250
+
+
+def test_a_log_does_not_shrink() -> None:
+    _, log = grown(600)
+    for size in (0, 200, 599):
+        with pytest.raises(ValueError, match="do not lead"):
+            log.publish((), size)
+    assert log.size == 600
 
 
 def test_nothing_is_proved_for_what_is_not_there() -> None:
