@@ -23,7 +23,7 @@ from ledger_core.hashing import CONTENT_SUITES, DIGEST_BLAKE3, TREE_BLAKE3, TREE
 from ledger_core.keys import is_signed
 from ledger_core.log import Frontier, MerkleBatch
 from ledger_core.proofs import verify_consistency, verify_inclusion
-from tests.peers.gotools import ROOT, VECTORS, build, module_folder
+from tests.peers.gotools import BLAKE3, ROOT, VECTORS, WYCHEPROOF, build, module_folder
 
 _WITHOUT_LIBSODIUM = """
 import json, sys
@@ -46,12 +46,12 @@ class Signed:
 
 @pytest.fixture(scope="module")
 def wycheproof() -> Path:
-    return module_folder(VECTORS, "github.com/c2sp/wycheproof") / "testvectors_v1"
+    return module_folder(VECTORS, WYCHEPROOF) / "testvectors_v1"
 
 
 @pytest.fixture(scope="module")
 def blake3_cases() -> list[dict[str, Any]]:
-    folder = module_folder(VECTORS, "lukechampine.com/blake3")
+    folder = module_folder(VECTORS, BLAKE3)
     cases: list[dict[str, Any]] = json.loads((folder / "testdata" / "vectors.json").read_text("utf-8"))["cases"]
     assert len(cases) == 22
     return cases

@@ -3,7 +3,7 @@
 For the cross-checks, which fail without Go, and for the benchmark, which then
 leaves the peers out. Everything that Go fetches or builds stays under ``.build/go``.
 
-``python -m tests.peers.gotools`` builds all of them.
+``python -m tests.peers.gotools`` builds all of them and fetches what tests read.
 
 Invariants:
     * versions are pinned by each program's go.mod and their bytes by its go.sum;
@@ -26,6 +26,10 @@ VECTORS: Final = ROOT / "tests" / "peers" / "vectors"
 IMMUDB: Final = ROOT / "tests" / "bench" / "peers" / "immudb"
 TESSERA: Final = ROOT / "tests" / "bench" / "peers" / "tessera"
 PROGRAMS: Final = (CROSSCHECK, VECTORS, IMMUDB, TESSERA)
+WYCHEPROOF: Final = "github.com/c2sp/wycheproof"
+BLAKE3: Final = "lukechampine.com/blake3"
+READ_MODULES: Final = (WYCHEPROOF, BLAKE3)
+"""Modules of which tests read files."""
 
 _STATE: Final = ROOT / ".build" / "go"
 _FIRST_BUILD_S: Final = 900
@@ -99,10 +103,13 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> int:
-    """Build every program, saying which."""
+    """Build every program and fetch every module that is read, saying which."""
     for program in PROGRAMS:
         print(f"==> {program.relative_to(ROOT)}", file=sys.stderr, flush=True)
         print(build(program).relative_to(ROOT))
+    for module in READ_MODULES:
+        print(f"==> {module}", file=sys.stderr, flush=True)
+        print(module_folder(VECTORS, module).relative_to(ROOT))
     return 0
 
 
