@@ -29,6 +29,7 @@ from ledger_core import (
     run_fsck,
 )
 from ledger_core.stores.sqlite import Connect, connect_file
+from ledger_core.transactions import Payload
 
 OPERATOR: Final = Identity.from_private_bytes(b"\1" * 32)
 LOG_KEY: Final = Identity.from_private_bytes(b"\5" * 32)
@@ -52,15 +53,19 @@ class Writer:
         self._path, self._counter = b"", 0
 
     def submit(self) -> Future[Accepted]:
-        """Sign and queue one transaction: an anchor, a new path, or a change of its list."""
+        """Sign and queue one transaction."""
+        return self._ledger.send(self.payload(), OPERATOR)
+
+    def payload(self) -> Payload:
+        """Return what to submit next: an anchor, a new path, or a change of its list."""
         draw = self._rng.random()
         if draw < 0.5:
-            return self._ledger.send(Anchor(self._rng.randbytes(32), 1), OPERATOR)
+            return Anchor(self._rng.randbytes(32), 1)
         if draw < 0.6 or not self._path:
             self._path, self._counter = self._rng.randbytes(32), 0
-            return self._ledger.send(OpenPath(self._path, OPERATOR.public, bytes(32)), OPERATOR)
+            return OpenPath(self._path, OPERATOR.public, bytes(32))
         self._counter += 1
-        return self._ledger.send(Restrict(self._path, self._counter, self._rng.randbytes(32)), OPERATOR)
+        return Restrict(self._path, self._counter, self._rng.randbytes(32))
 
     def run(self, number: int) -> None:
         """Submit ``number`` transactions a few at a time; stop quietly where the ledger stops."""
