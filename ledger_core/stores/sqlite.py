@@ -203,7 +203,7 @@ class SqliteStore:
 
     def _copy(self, target: Path) -> None:
         # A connection of its own: VACUUM runs in no transaction, and must not hold up other reads.
-        connection = self._connect(self.path, True)
+        connection = self._connect_again()
         try:
             connection.execute("VACUUM INTO ?", (str(target),))
         finally:
@@ -348,13 +348,18 @@ class SqliteStore:
         if self._writing is None:
             yield self._reading
             return
-        with self._read_mutex, _translated("the store cannot be read"):
-            self._reading.execute("SELECT 1").fetchone()
-            connection = self._connect(self.path, True)
+        with _translated("the store cannot be read"):
+            connection = self._connect_again()
         try:
             yield connection
         finally:
             connection.close()
+
+    def _connect_again(self) -> sqlite3.Connection:
+        """Open a further connection to read over; a closed store has none."""
+        with self._read_mutex:
+            self._reading.execute("SELECT 1").fetchone()
+            return self._connect(self.path, True)
 
 
 def _write(connection: sqlite3.Connection, commit: Commit) -> None:
@@ -384,7 +389,7 @@ def _signed(nonce: int) -> int:
 
 def _bounded(value: object) -> object:
     """Return ``value``; a number that no row can hold as the nearest that SQLite takes."""
-    return max(-_LARGEST, min(value, _LARGEST)) if isinstance(value, int) else value
+    return max(-_LARGEST - 1, min(value, _LARGEST)) if isinstance(value, int) else value
 
 
 def _tile_id(level: int, index: int) -> int:
