@@ -17,7 +17,7 @@ from tests.bench.ledger_parts import Figures, single_alone
 from tests.peers.gotools import IMMUDB, ROOT, TESSERA, GoMissing, build
 
 _LIMIT_S: Final = 600
-_ENTRY_BYTES: Final = 350
+_ENTRY_BYTES: Final = 280
 """About what a signed transaction of the ledger takes."""
 _PROGRAMS: Final = {"immudb": IMMUDB, "tessera": TESSERA}
 

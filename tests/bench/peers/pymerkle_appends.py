@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pymerkle import InmemoryTree, SqliteTree, __version__  # type: ignore[import-untyped]
 
-_ENTRY_BYTES = 256
+_ENTRY_BYTES = 280
 
 
 def main() -> int:
