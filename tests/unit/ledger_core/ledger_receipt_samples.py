@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ledger_core import Anchor, Identity, Opening, OpenPart, Policy, SealedPart, Transaction, sign
+from ledger_core import (
+    Anchor,
+    Identity,
+    LedgerError,
+    Opening,
+    OpenPart,
+    Policy,
+    SealedPart,
+    Transaction,
+    sign,
+    verify_receipt,
+)
 from ledger_core.checkpoint import Checkpoint, NoteKey, cosign, cosigner_key, sign_checkpoint
 from ledger_core.receipt import (
     AnchoredRecords,
@@ -206,3 +217,28 @@ def cosigned(receipt: Receipt, *cosigners: tuple[NoteKey, Identity], time_s: int
     for key, own in cosigners:
         note = cosign(note, key, own, time_s=time_s)
     return replace(receipt, checkpoint=note)
+
+
+KNOWN: Final = [receipt.claim for receipt in RECEIPTS.values()]
+
+
+def refuse(text: str, policy: Policy = POLICY) -> None:
+    """No error but ours, and nothing accepted that is not true and different.
+
+    Two changes of a receipt give another true one: that of an absence, when the
+    changed kind or key happens to be absent at the same place in the tree, and a
+    current state called a past one, of which less is then said.
+    """
+    try:
+        outcome = verify_receipt(text, policy=policy)
+    except LedgerError:
+        return
+    claim = Receipt.decode(text).claim
+    assert claim not in KNOWN, "accepted"
+    assert isinstance(claim, StateClaim | PastStateClaim), "accepted"
+    height = ROOTS.index(claim.entry)
+    assert claim.value == STATES[height].get(state_path(claim.kind, claim.key)), "accepted and false"
+    if isinstance(claim, PastStateClaim):
+        assert outcome.claim.endswith(f"as of height {height}")
+    else:
+        assert claim.value is None, "accepted"
