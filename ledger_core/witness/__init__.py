@@ -6,8 +6,8 @@ and tlog-cosignature throughout, so other people's witnesses and logs fit.
 
     home, records, files    the directory of a witness and what it must not forget
     core, service, server   judging and signing what logs submit
-    evidence, cases         what contradictions prove, kept so that others can check it
-    replay                  a witness that recomputes the state before it signs
+    evidence, cases, blocks what contradictions prove, kept so that others can check it
+    replay, replica, sources   a witness that recomputes the state before it signs
     client                  the operator's side
     commands                the command line
 """

@@ -27,7 +27,7 @@ from ledger_core.machine import BlockResult, Header, State, apply_block, begin, 
 from ledger_core.proofs import verify_consistency
 from ledger_core.stateroot import read_state_entry
 from ledger_core.transactions import ENTRY_TRANSACTION, Prepared, Rejection, prepare, read_envelope
-from ledger_core.witness.cases import encode_hashes, keep_case, read_hashes, read_text
+from ledger_core.witness.cases import encode_hashes, keep_case, read_hashes, read_text, verify_notes
 from ledger_core.witness.evidence import FALSE_ENTRY, WRONG_BLOCK, WRONG_STATE, Finding
 
 MAX_BLOCK_BYTES: Final = 128 * 2**20
@@ -124,6 +124,19 @@ def keep_block(
     # The same block under a later checkpoint is the same case.
     name = (origin, str(before.size), files["block"].decode())
     return finding, keep_case(folder, finding, files, name=name, time_s=time_s)
+
+
+def verify_evidence(case: Path, keys: tuple[NoteKey, ...]) -> Finding:
+    """Return what a case of either form shows by itself, offline.
+
+    Args:
+        case: The folder of the case; nothing in it is believed but what the log's key signed.
+        keys: The log's keys, from a source that the caller trusts.
+
+    Raises:
+        EvidenceInvalid: Malformed, signed by other keys, or it shows nothing.
+    """
+    return verify_block(case, keys) if (case / "block").exists() else verify_notes(case, keys)
 
 
 def verify_block(case: Path, keys: tuple[NoteKey, ...]) -> Finding:

@@ -24,8 +24,8 @@ from ledger_core.checkpoint import NoteKey, parse_checkpoint, parse_vkey, split_
 from ledger_core.errors import EvidenceInvalid, LedgerError, LedgerUnavailable, OpeningRefused, ReplayRefused
 from ledger_core.static import StaticLog
 from ledger_core.witness import core
-from ledger_core.witness.blocks import confirm_block, verify_block
-from ledger_core.witness.cases import cases, verify_notes
+from ledger_core.witness.blocks import confirm_block, verify_evidence
+from ledger_core.witness.cases import cases
 from ledger_core.witness.core import format_request
 from ledger_core.witness.evidence import WRONG_BLOCK, Finding
 from ledger_core.witness.home import REPLAYING, WITNESS, Home
@@ -227,19 +227,6 @@ def check(case: Path, vkeys: Sequence[str], log: str | None) -> int:
         f"{'PROOF' if finding.is_proof else 'suspicion'} of {finding.kind} by {finding.origin}: {finding.statement}"
     )
     return 1 if finding.is_proof else 0
-
-
-def verify_evidence(case: Path, keys: tuple[NoteKey, ...]) -> Finding:
-    """Return what a case of either form shows by itself, offline.
-
-    Args:
-        case: The folder of the case; nothing in it is believed but what the log's key signed.
-        keys: The log's keys, from a source that the caller trusts.
-
-    Raises:
-        EvidenceInvalid: Malformed, signed by other keys, or it shows nothing.
-    """
-    return verify_block(case, keys) if (case / "block").exists() else verify_notes(case, keys)
 
 
 def _check_case(case: Path, keys: tuple[NoteKey, ...], log: str | None) -> Finding:

@@ -20,9 +20,9 @@ import pytest
 from ledger_core.checkpoint import NoteKey, parse_vkey, verify_note
 from ledger_core.errors import LedgerUnavailable
 from ledger_core.static import write_static
+from ledger_core.witness.blocks import verify_evidence
 from ledger_core.witness.cases import cases
 from ledger_core.witness.client import MAX_ANSWER_BYTES, WitnessAddress, ask, gather, submit
-from ledger_core.witness.commands import verify_evidence
 from ledger_core.witness.core import MAX_BODY_BYTES
 from ledger_core.witness.evidence import REWRITE
 from ledger_core.witness.home import Home

@@ -174,6 +174,14 @@ def test_malformed_bodies_are_refused(bench: Bench, spoil: Callable[[bytes], byt
     assert bench.add(spoil(TRUNK.body(5))).status == 400
 
 
+def test_a_body_is_read_up_to_its_bound(bench: Bench) -> None:
+    body = TRUNK.body(5)
+    filler = f"— {'x' * (core.MAX_BODY_BYTES - len(body) - 14)} AAAAAAA=\n".encode()
+    assert len(body + filler) == core.MAX_BODY_BYTES
+    assert bench.add((body + filler).replace(b" x", b" xx")).status == 400
+    assert bench.add(body + filler).status == 200
+
+
 def test_sizes_that_the_records_could_not_hold_are_refused(bench: Bench) -> None:
     note = sign_checkpoint(Checkpoint(ORIGIN, 2**63, bytes(32)), LOG, time_s=NOW_S)
     assert bench.add(format_request(note, 0, ())).status == 400
@@ -506,6 +514,19 @@ def test_honest_logs_are_never_convicted_and_branches_always_are(new: int, data:
         finding = weigh(first, second, path, KEYS)
         assert finding is not None
         assert finding.kind == REWRITE
+
+
+@given(st.integers(2, 40), st.data())
+def test_a_path_of_another_length_implies_nothing(new: int, data: st.DataObject) -> None:
+    old = data.draw(st.integers(1, new - 1))
+    entries = plain_entries(new)
+    start = (tree_root(entries[:old]),) if old & (old - 1) == 0 else ()
+    path = (*start, *consistency(old, entries))
+    assert implied_roots(old, new, path) is not None
+    for wrong in ((), path[:-1], (*path, bytes(32)), (*path[:-1], path[-1][:31])):
+        assert implied_roots(old, new, wrong) is None
+    for sizes in ((0, new), (new, new), (new, old), (-1, new)):
+        assert implied_roots(*sizes, path) is None
 
 
 @given(st.integers(2, 24), st.data())

@@ -23,9 +23,9 @@ from ledger_core.stateroot import read_state_entry
 from ledger_core.static import StaticLog, write_static
 from ledger_core.transactions import prepare
 from ledger_core.witness import commands
-from ledger_core.witness.blocks import Fault, confirm_block, keep_block, read_blocks, verify_block
+from ledger_core.witness.blocks import Fault, confirm_block, keep_block, read_blocks, verify_block, verify_evidence
 from ledger_core.witness.cases import cases
-from ledger_core.witness.commands import follow_once, running, verify_evidence
+from ledger_core.witness.commands import follow_once, running
 from ledger_core.witness.evidence import FALSE_ENTRY, FORK, REWRITE, WRONG_BLOCK, WRONG_STATE
 from ledger_core.witness.home import REPLAYING, Home
 from ledger_core.witness.records import Records
@@ -377,7 +377,8 @@ def test_a_strangers_checkpoint_is_not_followed_but_a_submitted_one_is(tmp_path:
 
 def test_a_checkpoint_beyond_what_is_served_waits(bench: ReplayBench) -> None:
     bench.log.served = 8
-    assert bench.add(SampleLog(ENTRIES).body(11)).status == 503
+    answer = bench.add(SampleLog(ENTRIES).body(11))
+    assert (answer.status, answer.body) == (503, "the log serves 8 entries so far, not 11\n")
     assert bench.evidence() == []
 
 
