@@ -279,6 +279,7 @@ def test_a_checkpoint_too_old_or_from_the_future_is_refused(ledger: Ledger, anch
         verify_receipt(text, policy=fresh, now=now - timedelta(minutes=10))
     with pytest.raises(PolicyUnmet, match="older"):
         verify_receipt(text, policy=replace(ledger.policy(), oldest_checkpoint=now + timedelta(hours=1)))
+    verify_receipt(text, policy=replace(ledger.policy(), oldest_checkpoint=now - timedelta(hours=1)))
     timeless = replace(fresh, log_keys=fresh.log_keys[:1])
     with pytest.raises(PolicyUnmet, match="too few trusted keys signed a time"):
         verify_receipt(text, policy=timeless)
