@@ -117,6 +117,7 @@ def test_a_rotated_key_can_do_nothing_any_more(net: Network) -> None:
         AllowSuite("digest", 2),
     ):
         assert net.send(payload, NORTH, [WEST, EAST, SOUTH]) == Rejection.NOT_A_MEMBER
+    assert net.send(Leave(NORTH.public), OPERATOR, [SOUTH]) == Rejection.NOT_FOUND
     # As an approver it counts nothing; the key that replaced it does.
     assert net.send(Join(WEST.public, "west"), OPERATOR, [WEST, NORTH]) == Rejection.APPROVALS_MISSING
     assert net.send(Join(WEST.public, "west"), OPERATOR, [WEST, EAST]) == ""
