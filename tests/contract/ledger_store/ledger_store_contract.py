@@ -5,7 +5,8 @@ the fault suite of each adapter.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections import UserDict
+from collections.abc import Callable, ItemsView, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,30 @@ class LedgerStoreContract:
             raise failures[0]
         assert dump(store) == chain.dump()
 
+    def test_a_block_half_written_is_not_seen_and_holds_up_no_reader(self, world: StoreWorld) -> None:
+        store, chain = world.open(), Chain()
+        chain.begin(store)
+        before = chain.dump()
+        block, held = chain.add(3, {path(1): b"1"}), HeldState({path(1): b"1"})
+        writer = threading.Thread(target=store.commit, args=[replace(block, state=held)])
+        seen: list[object] = []
+
+        def read() -> None:
+            seen.extend((dump(store), store.last_block(), store.entry(block.first), store.tile(0, 0)))
+
+        reader = threading.Thread(target=read, daemon=True)
+        writer.start()
+        assert held.reached.wait(10)
+        reader.start()
+        reader.join(10)
+        is_held_up = reader.is_alive()
+        held.gate.set()
+        writer.join()
+        reader.join()
+        assert not is_held_up
+        assert seen == [before, before.blocks[-1], None, before.tiles[0].hashes]
+        assert dump(store) == chain.dump()
+
     def test_a_scan_that_pauses_holds_up_no_other_read(self, world: StoreWorld) -> None:
         store, chain = world.open(), Chain()
         chain.begin(store)
@@ -385,6 +410,19 @@ class LedgerStoreContract:
             with pytest.raises(LedgerClosed):
                 list(scan(store))
         assert not (tmp_path / "copy").exists()
+
+
+class HeldState(UserDict[bytes, bytes]):
+    """Values that a writer waits for, in the middle of its block, until ``gate`` is set."""
+
+    def __init__(self, values: dict[bytes, bytes]) -> None:
+        super().__init__(values)
+        self.reached, self.gate = threading.Event(), threading.Event()
+
+    def items(self) -> ItemsView[bytes, bytes]:
+        self.reached.set()
+        self.gate.wait(30)
+        return super().items()
 
 
 def check_whole(reader: Reader, chain: Chain) -> None:
