@@ -2,7 +2,9 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ from ledger_core.witness.evidence import FALSE_ENTRY, FORK, REWRITE, WRONG_BLOCK
 from ledger_core.witness.home import REPLAYING, Home
 from ledger_core.witness.records import Records
 from ledger_core.witness.replay import Follower
-from ledger_core.witness.sources import SourceTiles
+from ledger_core.witness.sources import SourceTiles, prepare_ahead
 from tests.unit.ledger_core.ledger_witness_samples import (
     KEYS,
     LOG_VKEY,
@@ -212,6 +214,8 @@ def test_a_lying_log_is_refused_and_the_evidence_judged_by_others(tmp_path: Path
     assert answer.status == 422
     assert bench.records.newest(ORIGIN) is None
     assert bench.evidence() == [kind]
+    # Refused twice, kept and said once.
+    assert sum(f"REFUSED, {kind}" in line for line in bench.said) == 1
     finding = verify_evidence(bench.case(), KEYS)
     assert (finding.kind, finding.is_proof) == (kind, kind == FALSE_ENTRY)
     confirmed = confirm_block(bench.case(), KEYS, bench.log)
@@ -269,6 +273,7 @@ def test_another_tree_of_a_replayed_size_is_convicted(bench: ReplayBench, size: 
     other = SampleLog(ledger_blocks(6, seed=1)[0])
     answer = bench.add(other.body(size))
     assert answer.status == 422
+    assert any(f"{ORIGIN}: {kind}: " in line for line in bench.said)
     finding = verify_evidence(bench.case(), KEYS)
     assert (finding.kind, finding.is_proof) == (kind, True)
 
@@ -564,6 +569,20 @@ def test_a_replaying_witness_does_not_serve_without_a_log(tmp_path: Path, capsys
     Bench(tmp_path / "w", role=REPLAYING)
     assert run("serve", tmp_path / "w", "--listen", "127.0.0.1:0") == 1
     assert "--replay" in capsys.readouterr().err
+
+
+def test_signatures_are_checked_ahead_in_order_and_within_bounds() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        for number in count():
+            taken.append(number)
+            yield number.to_bytes(8, "big")
+
+    with ThreadPoolExecutor(2) as pool:
+        ahead = prepare_ahead(endless(), pool)
+        assert [int.from_bytes(next(ahead).data, "big") for _ in range(300)] == list(range(300))
+    assert len(taken) < 3000
 
 
 def test_tiles_prove_what_the_tree_says() -> None:
