@@ -276,11 +276,18 @@ class LedgerStoreContract:
     def test_snapshots_while_a_writer_goes_on_are_each_of_one_block(self, world: StoreWorld, tmp_path: Path) -> None:
         store, chain = world.open(), Chain()
         chain.begin(store)
-        blocks = [chain.add(20, {path(1): b"%d" % number, path(number): b"x"}) for number in range(60)]
-        writer = threading.Thread(target=lambda: [*map(store.commit, blocks)])
+        is_done = threading.Event()
+
+        def write() -> None:
+            while not is_done.is_set():
+                number = len(chain.commits)
+                store.commit(chain.add(5, {path(1): b"%d" % number, path(number): b"x"}))
+
+        writer = threading.Thread(target=write)
         writer.start()
         for number in range(6):
             store.snapshot(tmp_path / f"copy {number}")
+        is_done.set()
         writer.join()
         for number in range(6):
             copy = world.open_copy(tmp_path / f"copy {number}")

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -178,6 +179,7 @@ class CopiesRowsOneTableAtATime(SqliteStore):
         for (statement,) in self._read("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"):
             copy.execute(statement)
         for table in ("checkpoints", "blocks", "state", "tiles", "submissions", "entries", "meta"):
+            time.sleep(0.03)
             for row in self._scan(f"SELECT * FROM {table}"):
                 copy.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
         copy.commit()
