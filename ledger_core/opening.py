@@ -250,7 +250,7 @@ def load(store: Reader, genesis: Genesis, *, cache_tiles: int = 1024) -> tuple[S
         closing = read_state_entry(store.entry(row.size - 1) or b"")
         if closing is None:
             raise IntegrityBroken("the log does not end with a state root; run fsck")
-        tree = StateTree(dict(store.state()), suite=closing.suite)
+        tree = StateTree.from_sorted(store.state(), suite=closing.suite)
         state = State(genesis.network, Header(row.height, row.time_ms), tree, log.frontier(row.size))
     except (LedgerError, ValueError) as cause:
         raise IntegrityBroken("stored rows cannot be read; run fsck") from cause

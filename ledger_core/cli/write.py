@@ -47,8 +47,7 @@ def append(arguments: argparse.Namespace) -> int:
         operator = home.read_key(folder, home.OPERATOR_KEY)
         accepted = ledger.send(Anchor(batch.root, batch.count), operator).result()
         print(f"anchored {len(files)} files as entry {accepted.index}, height {accepted.height}")
-        for place, (opening, target) in enumerate(zip(openings, targets, strict=True)):
-            path = batch.path(place)
+        for place, (opening, path, target) in enumerate(zip(openings, batch.paths(), targets, strict=True)):
             text = ledger.record_receipt(opening, batch_index=place, batch_path=path, index=accepted.index)
             target.write_text(spelled(text, arguments.form), "utf-8")
             print(f"  {files[place]}: receipt in {target}")
