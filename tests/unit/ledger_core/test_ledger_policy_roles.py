@@ -204,6 +204,7 @@ def test_roles_and_groups_travel_as_json() -> None:
         {"needed": 1, "of": ["w1.example", {"needed": 1, "of": ["w1.example"]}]},
         {"needed": 1, "of": ["r1.example"]},
         {"needed": 1, "of": [1]},
+        {"needed": 1, "of": {"w1.example": 1}},
         {"needed": True, "of": ["w1.example"]},
         {"needed": 1, "of": ["w1.example"], "more": 1},
         {"needed": 1},
@@ -212,7 +213,14 @@ def test_roles_and_groups_travel_as_json() -> None:
     ):
         with pytest.raises(PolicyInvalid):
             Policy.decode(json.dumps({**content, "quorum": quorum}))
-    for field, value in (("replaying", "x"), ("validators", 1), ("replaying_quorum", 3), ("replaying_quorum", None)):
+    for field, value in (
+        ("replaying", "x"),
+        ("validators", 1),
+        ("replaying_quorum", 3),
+        ("replaying_quorum", None),
+        ("log_keys", [5]),
+        ("origin", 5),
+    ):
         with pytest.raises(PolicyInvalid):
             Policy.decode(json.dumps({**content, field: value}))
 
@@ -282,6 +290,7 @@ def test_a_tlog_policy_without_witnesses_trusts_the_operator() -> None:
         f"{LOG_LINE}quorum none more\n",
         f"{LOG_LINE}quorum none\r\n",
         f"{LOG_LINE}quorum none\x00\n",
+        f"# \x07\n{LOG_LINE}quorum none\n",
         f"{LOG_LINE}trust everyone\nquorum none\n",
         "[]",
         '"policy"',
@@ -292,6 +301,13 @@ def test_a_tlog_policy_without_witnesses_trusts_the_operator() -> None:
 def test_what_is_no_tlog_policy_is_refused(text: str) -> None:
     with pytest.raises(PolicyInvalid):
         Policy.decode(text)
+
+
+def test_a_tlog_policy_of_no_log_or_of_two_is_refused_for_that_reason() -> None:
+    other = f"log {log_key('other.example', identity(95).public).vkey()}\n"
+    for logs in ("", LOG_LINE + other):
+        with pytest.raises(PolicyInvalid, match="exactly one log"):
+            Policy.decode(f"{logs}quorum none\n")
 
 
 def test_groups_in_groups_are_bounded() -> None:
