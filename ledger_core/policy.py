@@ -352,8 +352,6 @@ def _read_text(text: str) -> Policy:
         raise PolicyInvalid("log keys of several types: say in the JSON form which must have signed")
     if len({key.name for key in lines.witnesses}) != len(lines.witnesses):
         raise PolicyInvalid("two witnesses have one key name: say in the JSON form how they count")
-    if len({key.public for key in lines.logs}) != len(lines.logs):
-        raise PolicyInvalid("a log is named twice")
     return Policy(lines.logs[0].name, tuple(lines.logs), tuple(lines.witnesses), lines.quorum)
 
 

@@ -295,7 +295,8 @@ def test_a_tlog_policy_without_witnesses_trusts_the_operator() -> None:
         "[]",
         '"policy"',
         "{",
-        "#" * 1_048_577,
+        f"{LOG_LINE}quorum none\n" + "#" * 1_048_577,
+        f"{LOG_LINE}witness A {WITNESSES[0][0].vkey()}\nwitness B {cosigner(36, 'w1.example')[0].vkey()}\nquorum A\n",
     ],
 )
 def test_what_is_no_tlog_policy_is_refused(text: str) -> None:
