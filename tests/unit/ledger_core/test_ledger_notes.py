@@ -137,3 +137,51 @@ def test_malformed_keys_are_refused(vkey: str) -> None:
 def test_origins_that_could_mislead_are_refused(origin: str) -> None:
     with pytest.raises(NoteInvalid):
         check_origin(origin)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        NoteKey("a b", 1, SOUTH.public),
+        NoteKey("", 1, SOUTH.public),
+        NoteKey("a", 6, SOUTH.public),
+        NoteKey("a", 4, bytes(1312)),
+        NoteKey("a", 2, SOUTH.public),
+        NoteKey("a", 1, bytes(31)),
+    ],
+)
+def test_keys_of_a_wrong_name_type_or_length_are_refused_though_their_id_fits(key: NoteKey) -> None:
+    with pytest.raises(NoteInvalid):
+        parse_vkey(key.vkey())
+
+
+def test_only_cosigners_cosign_and_names_have_a_length() -> None:
+    note = sign_checkpoint(CHECKPOINT, LOG_KEY, time_s=5)
+    with pytest.raises(NoteInvalid, match="type 4 or 6"):
+        cosign(note, log_key("w", SOUTH.public), SOUTH, time_s=5)
+    large = Identity.generate(2)
+    with pytest.raises(NoteInvalid, match="too long"):
+        cosign(note, cosigner_key("w" * 256, large.public), large, time_s=5)
+    with pytest.raises(NoteInvalid, match="unknown suite"):
+        cosigner_key("w", bytes(31))
+    longest = cosigner_key("w" * 255, large.public)
+    signed = cosign(note, longest, large, time_s=5)
+    assert verify_note(signed, [longest])[1][0].time_s == 5
+
+
+def test_a_cosignature_has_a_time_below_two_to_the_63() -> None:
+    key = cosigner_key("w", SOUTH.public)
+    note = sign_checkpoint(CHECKPOINT, LOG_KEY, time_s=5)
+    with pytest.raises(NoteInvalid, match="possible time"):
+        verify_note(cosign(note, key, SOUTH, time_s=2**63), [key])
+    short = note + f"— w {base64.b64encode(key.id + bytes(7)).decode()}\n"
+    with pytest.raises(NoteInvalid, match="possible time"):
+        verify_note(short, [key])
+
+
+def test_text_that_cannot_be_written_is_no_note() -> None:
+    note = sign_checkpoint(CHECKPOINT, LOG_KEY, time_s=5)
+    with pytest.raises(NoteInvalid, match="control"):
+        split_note(note.replace("test.example", "test\ud800example"))
+    with pytest.raises(NoteInvalid, match="bounded"):
+        split_note("x" * 262_144 + note)
