@@ -183,7 +183,11 @@ class Ledger:
         return sign(Transaction(self.network, identity.public, nonce, payload), identity, approvers)
 
     def send(self, payload: Payload, identity: Identity, approvers: Sequence[Identity] = ()) -> "Future[Accepted]":
-        """Sign and queue in one step, so that threads sharing an identity keep its order."""
+        """Sign and queue in one step, so that threads sharing an identity keep its order.
+
+        Nonces rise: once a new transaction is in, an older one of the same signer that never
+        arrived is refused for good (``nonce-stale``). After a crash submit the old bytes first.
+        """
         with self._send_lock:
             return self.submit(self.sign(payload, identity, approvers))
 

@@ -116,7 +116,7 @@ def _add_proving(add: _Add) -> None:
         action="append",
         default=[],
         metavar=("URL", "VKEY"),
-        help="ask this one; may be repeated",
+        help="ask this one; may be repeated; several keys of one witness are joined by commas",
     )
     checkpoint.add_argument("--quorum", type=int, help="how many must cosign; all by default")
     checkpoint.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="for all of them together")

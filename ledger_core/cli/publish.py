@@ -14,7 +14,9 @@ from ledger_core.witness.client import WitnessAddress, gather
 
 def checkpoint(arguments: argparse.Namespace) -> int:
     """Print a fresh checkpoint; with witnesses, ask them to cosign it and keep what they signed."""
-    witnesses = [WitnessAddress(url, (parse_vkey(vkey),)) for url, vkey in arguments.witness]
+    witnesses = [
+        WitnessAddress(url, tuple(parse_vkey(vkey) for vkey in vkeys.split(","))) for url, vkeys in arguments.witness
+    ]
     with home.reopen(Path(arguments.folder)) as ledger:
         note = ledger.checkpoint()
         if witnesses:
