@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from ledger_core.checkpoint import cosigner_key, log_key, parse_checkpoint, verify_note
+from ledger_core.checkpoint import cosigner_key, log_key, parse_checkpoint, split_note, verify_note
 from ledger_core.codec import Value, decode, encode
 from ledger_core.errors import IntegrityBroken, NotCanonical
 from ledger_core.log import TiledLog
@@ -104,6 +104,7 @@ def import_ledger(lines: Iterable[str], store: Store, *, progress: Callable[[int
     """
     log = TiledLog(store.tile, 0)
     newest: Replayed | None = None
+    cosigned: tuple[int, str] | None = None
     for newest in replay_blocks(lines):
         row = newest.block.state.row()
         if newest.note is None:
@@ -114,10 +115,15 @@ def import_ledger(lines: Iterable[str], store: Store, *, progress: Callable[[int
         else:
             store.commit(commit)
         log.publish(commit.tiles, row.size)
+        if any(line.name != newest.origin for line in split_note(newest.note)[1]):
+            cosigned = row.size, newest.note
         if progress is not None:
             progress(row.size)
     if newest is None:
         raise IntegrityBroken("the export holds no blocks")
+    if cosigned is not None:
+        # So that receipts go on standing under it.
+        store.replace_checkpoint(*cosigned)
     return newest.block.state
 
 
