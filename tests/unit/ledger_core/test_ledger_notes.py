@@ -185,3 +185,16 @@ def test_text_that_cannot_be_written_is_no_note() -> None:
         split_note(note.replace("test.example", "test\ud800example"))
     with pytest.raises(NoteInvalid, match="bounded"):
         split_note("x" * 262_144 + note)
+
+
+def test_what_stands_at_the_edges_of_a_note_is_part_of_its_form() -> None:
+    note = sign_checkpoint(CHECKPOINT, LOG_KEY, time_s=5)
+    with pytest.raises(NoteInvalid, match="ending in a newline"):
+        split_note(note.removesuffix("\n") + "X")
+    for text in ("no separator\n", "— w AAAAAAAAAAAA\n", "text\n\n"):
+        with pytest.raises(NoteInvalid, match="blank line"):
+            split_note(text)
+    with pytest.raises(NoteInvalid, match="three lines"):
+        parse_checkpoint(CHECKPOINT.text() + "more")
+    with pytest.raises(NoteInvalid, match="origin"):
+        check_origin("a\x07b")
