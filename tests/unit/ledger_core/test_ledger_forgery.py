@@ -15,12 +15,15 @@ from ledger_core import (
     Anchor,
     Identity,
     LedgerError,
+    Opening,
+    OpenPart,
     Policy,
     PolicyUnmet,
     ProofInvalid,
     Receipt,
     ReceiptInvalid,
     RegisterRuleset,
+    SealedPart,
     SignatureInvalid,
     Transaction,
     commit,
@@ -397,3 +400,9 @@ def test_unknown_content_suites_are_refused() -> None:
         commit(filler(1), {}, {}, 3)
     # The suite is committed: naming another one gives another commitment.
     assert replace(sample_opening(), suite=2).commitment() != sample_opening().commitment()
+
+
+@pytest.mark.parametrize("part", [OpenPart(bytes(31), bytes(32)), OpenPart(bytes(32), bytes(33)), SealedPart(b"")])
+def test_salts_and_digests_of_an_opening_have_one_length(part: OpenPart | SealedPart) -> None:
+    with pytest.raises(ReceiptInvalid, match="32 bytes"):
+        Opening(filler(1), {}, {"original": part})
