@@ -170,6 +170,9 @@ def read_genesis(entry: bytes) -> Genesis:
     except NotCanonical as cause:
         raise OpeningRefused("the first entry is not canonical") from cause
     _check_genesis(genesis)
+    if genesis.entry() != entry:
+        # False equals 0 and true 1: such an entry would name one network by its bytes, another by its content.
+        raise OpeningRefused("the genesis is not spelled as a genesis is written")
     return genesis
 
 

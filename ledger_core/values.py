@@ -149,7 +149,8 @@ def decode_any(data: bytes) -> Held:
     if not isinstance(items, tuple) or len(items) < 2 or not isinstance(items[0], str):
         raise IntegrityBroken("a state value has no kind")
     shape = _SHAPES.get(items[0])
-    if shape is None or items[1] != _VERSION or len(items) - 2 != len(shape):
+    # True equals 1, but is another spelling of it.
+    if shape is None or items[1] != _VERSION or items[1] is True or len(items) - 2 != len(shape):
         raise IntegrityBroken("a state value is of an unknown kind or version")
     for (name, required), content in zip(shape, items[2:], strict=True):
         if not _is_of(content, required):

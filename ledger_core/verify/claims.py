@@ -119,13 +119,14 @@ def _check_batch(batch: AnchoredRecords) -> Envelope:
 def _check_state(claim: StateClaim, log: LogPath, checkpoint: Checkpoint) -> Proved:
     entry, held = _check_current(claim, log, checkpoint)
     word = "absent" if held is None else "present"
-    return Proved(f"state {word}", (*_block_details(entry), *_value_details(held)))
+    return Proved(f"state {word}", (*_place_details(claim), *_block_details(entry), *_value_details(held)))
 
 
 def _check_past_state(claim: PastStateClaim, log: LogPath, checkpoint: Checkpoint) -> Proved:
     entry, held = _check_value(claim, log, checkpoint)
     word = "absent" if held is None else "present"
-    return Proved(f"state {word} as of height {entry.height}", (*_block_details(entry), *_value_details(held)))
+    details = (*_place_details(claim), *_block_details(entry), *_value_details(held))
+    return Proved(f"state {word} as of height {entry.height}", details)
 
 
 def _check_revocation(claim: RevocationClaim, log: LogPath, checkpoint: Checkpoint) -> Proved:
@@ -137,7 +138,7 @@ def _check_revocation(claim: RevocationClaim, log: LogPath, checkpoint: Checkpoi
     how = check_superseded(past, current)
     before = tuple((f"earlier {name}", value) for name, value in (*_block_details(past_entry), *_value_details(past)))
     said = f"state of height {past_entry.height} revoked: {how}"
-    return Proved(said, (*_block_details(entry), *_value_details(current), *before))
+    return Proved(said, (*_place_details(claim.current), *_block_details(entry), *_value_details(current), *before))
 
 
 def _check_current(claim: StateClaim, log: LogPath, checkpoint: Checkpoint) -> tuple[StateEntry, Held | None]:
@@ -194,8 +195,14 @@ def _transaction_details(envelope: Envelope) -> tuple[tuple[str, str], ...]:
     transaction = envelope.transaction
     payload = transaction.payload
     kind = f"{payload.kind} {payload.op}".strip()
-    head = (("kind", kind), ("signer", transaction.signer.hex()), ("nonce", str(transaction.nonce)))
+    network, signer = transaction.network.hex(), transaction.signer.hex()
+    head = (("network", network), ("kind", kind), ("signer", signer), ("nonce", str(transaction.nonce)))
     return (*head, *_fields_of(payload), ("approvals", str(len(envelope.approvals))))
+
+
+def _place_details(claim: StateClaim | PastStateClaim) -> tuple[tuple[str, str], ...]:
+    """Say what was asked: a true answer about another key must not pass for one about this."""
+    return ("kind", claim.kind), ("key", claim.key.hex())
 
 
 def _block_details(entry: StateEntry) -> tuple[tuple[str, str], ...]:

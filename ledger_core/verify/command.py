@@ -59,7 +59,7 @@ def _print_refusal(refusal: LedgerError, *, is_json: bool) -> None:
     if is_json:
         _print_json({"outcome": "refused", "code": refusal.code, "message": str(refusal)})
     else:
-        print(f"REFUSED ({refusal.code}): {refusal}")
+        _say(f"REFUSED ({refusal.code}): {refusal}")
 
 
 def _print_json(content: object) -> None:
@@ -91,23 +91,28 @@ def _print_outcome(outcome: Outcome) -> None:
     names = () if outcome.vouched == OPERATOR_ATTESTED else outcome.vouchers.get(outcome.vouched, ())
     by = f" by {', '.join(names)}" if names else ""
     matched = f", file is its {outcome.matched} form" if outcome.matched else ""
-    print(f"{word}: {outcome.claim}{matched}; {outcome.vouched}{by}")
+    _say(f"{word}: {outcome.claim}{matched}; {outcome.vouched}{by}")
     if outcome.vouched == NOT_AUTHENTICATED:
-        print("  no policy was given: the hashes agree, but nobody you trust vouches for them")
-    print(f"  log: {outcome.checkpoint.origin}, size {outcome.checkpoint.size}")
+        _say("  no policy was given: the hashes agree, but nobody you trust vouches for them")
+    _say(f"  log: {outcome.checkpoint.origin}, size {outcome.checkpoint.size}")
     for role, names in outcome.vouchers.items():
-        print(f"  {role}: {', '.join(names)}")
+        _say(f"  {role}: {', '.join(names)}")
     if outcome.signed_at is not None:
         age = timedelta(seconds=_age_s(outcome.signed_at, outcome.judged_at))
-        print(f"  checkpoint signed at: {outcome.signed_at.isoformat()} ({age} ago)")
+        _say(f"  checkpoint signed at: {outcome.signed_at.isoformat()} ({age} ago)")
     for number, item in enumerate(outcome.records, 1):
         head = "  " if len(outcome.records) == 1 else f"  record {number}, "
         if len(outcome.records) > 1 and item.matched:
-            print(f"{head}file is its form: {', '.join(item.matched)}")
+            _say(f"{head}file is its form: {', '.join(item.matched)}")
         for name in sorted(item.facts):
-            print(f"{head}fact {name}: {show(item.facts[name])}")
+            _say(f"{head}fact {name}: {show(item.facts[name])}")
     for name, value in outcome.details:
-        print(f"  {name}: {value}")
+        _say(f"  {name}: {value}")
+
+
+def _say(line: str) -> None:
+    """Print one line: what is not printable in a receipt's texts is spelled out, or they could draw over ours."""
+    print("".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line))
 
 
 def _age_s(signed_at: datetime, judged_at: datetime) -> int:
