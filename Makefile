@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench peers faults soak format verifier lock clean
+.PHONY: help env demo check test kafka bench peers faults mutations soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ peers: env ## Build the Go programs that tests and the benchmark compare with (G
 
 faults: env ## Kill the ledger 500 times, cut its power 2,000 times, fail every write in turn (about half an hour)
 	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
+
+mutations: env ## Compare two verifiers on a million changed receipts, on two cores (about half an hour, goes on where it stopped)
+	LEDGER_MUTATIONS=$${LEDGER_MUTATIONS:-1000000} $(BIN)/python -m tests.support.second_verifier.campaign
 
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v
