@@ -12,6 +12,8 @@ from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 
 FHIR_JSON = "application/fhir+json"
+NO_STORE = (("Cache-Control", "no-store"),)
+"""For every answer that holds records: no cache on the way may keep it beyond a withdrawal."""
 
 
 @dataclass(frozen=True, slots=True)

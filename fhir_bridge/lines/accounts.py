@@ -1,0 +1,116 @@
+"""Who saw a record and where it came from: AuditEvents for the patient, Provenance for whoever sees the record.
+
+For the answer line. Both are made from sealed evidence, not stored as records;
+each question is itself recorded like any other access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from fhir_bridge.errors import Issue, NotFound
+from fhir_bridge.fhir.json import parse, render
+from fhir_bridge.lines.audit import AuditLine, Interaction
+from fhir_bridge.lines.evidence import Evidence
+from fhir_bridge.lines.people import People
+from fhir_bridge.lines.reply import NO_STORE, Reply
+from fhir_bridge.lines.scoping import PERSON_PARAMETERS, Params, Scoping, require
+from fhir_bridge.model.access import Found, Requester
+from fhir_bridge.model.scopes import readable_types
+from fhir_bridge.ports.ambient import Clock
+from fhir_bridge.query import QueryRefused, history
+
+
+class Accounts:
+    """Answers for the two types that tell about records."""
+
+    def __init__(
+        self, *, people: People, scoping: Scoping, evidence: Evidence, audit: AuditLine, clock: Clock, base: str
+    ) -> None:
+        self._people = people
+        self._scoping = scoping
+        self._evidence = evidence
+        self._audit = audit
+        self._clock = clock
+        self._base = base
+
+    async def audit_events(self, who: Requester, params: Params) -> Reply:
+        """Answer the patient who asks who saw what; an institution's answer is always empty."""
+        now = self._clock.now()
+        named = [value for name, value in params if name in PERSON_PARAMETERS]
+        patient = named[0] if named else who.patient or ""
+        charts = self._people.person_of(who, patient)
+        own = who.patient is not None and any(c.patient_id == who.patient for c in charts)
+        bodies = await self._audit.events(charts) if own else []
+        empty = await self._people.view(who, [], instant=now)
+        await self._audit.record(who, Interaction("search", "AuditEvent"), empty, (), now)
+        return Reply(200, plain_searchset(self._base, "AuditEvent", params, bodies), NO_STORE)
+
+    async def audit_event(self, who: Requester, patient: str, event_id: str) -> Reply:
+        """Return one AuditEvent of the patient who asks.
+
+        Raises:
+            NotFound: There is none of this id in the patient's charts.
+        """
+        now = self._clock.now()
+        charts = self._people.person_of(who, patient)
+        named = b'"id":%b' % render(event_id)
+        # The id is the second member of what we wrote, so that no text further on can pass for it.
+        found = [event for event in await self._audit.events(charts) if named in event[:96]]
+        empty = await self._people.view(who, [], instant=now)
+        await self._audit.record(who, Interaction("read", "AuditEvent", event_id), empty, (), now)
+        if not found:
+            raise NotFound
+        return Reply(200, found[0], NO_STORE)
+
+    async def provenances(self, who: Requester, params: Params) -> Reply:
+        """Return the Provenance of every version of one record that the requester may see."""
+        now = self._clock.now()
+        targets = [value for name, value in params if name == "target"]
+        if len(targets) != 1 or targets[0].count("/") != 1 or len(params) != 1:
+            raise QueryRefused([Issue("error", "required", "search Provenance by target=Type/id", "target")])
+        type_name, record_id = targets[0].split("/")
+        require(who, type_name, "read")
+        sight, canonical = await self._scoping.of_record(who, type_name, record_id, now)
+        found = history(sight.view, type_name, canonical)
+        await self._audit.record(who, Interaction("search", "Provenance"), sight, found[:1], now)
+        bodies = [await self._evidence.provenance(each.chart, each.row) for each in found if not each.row.deleted]
+        return Reply(200, plain_searchset(self._base, "Provenance", params, bodies), NO_STORE)
+
+    async def provenance(self, who: Requester, provenance_id: str) -> Reply:
+        """A Provenance id is ``<record id>-<version>``; it is seen by whoever may see that version."""
+        record_id, _, version = provenance_id.rpartition("-")
+        now = self._clock.now()
+        may_read = readable_types(who)
+        chart = await self._people.chart_of_record(record_id)
+        charts = [] if chart is None else self._people.around(chart)
+        sight = await self._people.view(who, charts, instant=now)
+        rows = (
+            Found(view.chart, row)
+            for view in sight.view.charts
+            for row in view.rows
+            if row.id == record_id and row.version == version and not row.deleted and may_read(row.type)
+        )
+        found = next(rows, None)
+        seen = () if found is None else (found,)
+        await self._audit.record(who, Interaction("read", "Provenance", provenance_id), sight, seen, now)
+        if found is None:
+            raise NotFound
+        return Reply(200, await self._evidence.provenance(found.chart, found.row), NO_STORE)
+
+
+def plain_searchset(base: str, type_name: str, params: Params, bodies: Sequence[bytes]) -> bytes:
+    """Return a searchset of bodies that have no index rows."""
+    link = f"{base}/{type_name}" + (f"?{urlencode(list(params))}" if params else "")
+    entries = [
+        b'{"fullUrl":%b,"resource":%b,"search":{"mode":"match"}}' % (_full_url(base, body), body) for body in bodies
+    ]
+    head = {"resourceType": "Bundle", "type": "searchset", "total": len(bodies)}
+    start = render(head | {"link": [{"relation": "self", "url": link}]})
+    return start if not entries else start[:-1] + b',"entry":[' + b",".join(entries) + b"]}"
+
+
+def _full_url(base: str, body: bytes) -> bytes:
+    named = parse(body)
+    return render(f"{base}/{named['resourceType']}/{named['id']}")

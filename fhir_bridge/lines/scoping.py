@@ -1,0 +1,128 @@
+"""Which permitted view a question is about: one record's surroundings, one person, or the directory.
+
+For the answer line. What a client names may be canonical or the requester's
+own local id; whatever is absent or hidden comes out as an empty view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from fhir_bridge.errors import Issue, NotPermitted
+from fhir_bridge.lines.conditional import patients_with
+from fhir_bridge.lines.people import People, Sight
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.model.access import Requester
+from fhir_bridge.model.ids import DIRECTORY_TYPES
+from fhir_bridge.model.scopes import allows, readable_types
+from fhir_bridge.ports.vault import Vault
+from fhir_bridge.query import QueryRefused
+
+Params = Sequence[tuple[str, str]]
+
+PERSON_PARAMETERS = frozenset({"patient", "subject", "patient:Patient", "subject:Patient"})
+"""Parameters that name the person a search is about."""
+
+
+class Scoping:
+    """Finds the view for a question."""
+
+    def __init__(self, *, vault: Vault, registry: Registry, people: People) -> None:
+        self._vault = vault
+        self._registry = registry
+        self._people = people
+
+    async def of_record(
+        self, who: Requester, type_name: str, record_id: str, now: datetime, batch: int | None = None
+    ) -> tuple[Sight, str]:
+        """Return the view around a record and the canonical id it has there; an empty view if there is none."""
+        for candidate in dict.fromkeys(self._people.ids(who, type_name, record_id)):
+            chart = await self._people.chart_of_record(candidate)
+            if chart is not None:
+                around = self._people.around(chart)
+                return await self._people.view(who, around, instant=now, batch=batch), candidate
+        return await self._people.view(who, [], instant=now, batch=batch), record_id
+
+    async def of_person(
+        self, who: Requester, patient: str, now: datetime, batch: int | None
+    ) -> tuple[Sight, str | None]:
+        """Return the view of a person whose Patient the requester may see, and that Patient's canonical id.
+
+        A Patient that is hidden is as good as absent: the view is empty and the id None.
+        """
+        charts = self._people.person_of(who, patient)
+        sight = await self._people.view(who, charts, instant=now, batch=batch)
+        for candidate in self._people.ids(who, "Patient", patient.removeprefix("Patient/")):
+            if f"Patient/{candidate}" in sight.view.current:
+                return sight, candidate
+        return await self._people.view(who, [], instant=now, batch=batch), None
+
+    async def of_search(
+        self, who: Requester, type_name: str, params: Params, now: datetime, batch: int | None
+    ) -> tuple[Sight, Params]:
+        """Return the view a search is about, and the criteria that remain for it.
+
+        Raises:
+            QueryRefused: No patient is named where one is needed, or several.
+        """
+        criteria = [(name, self._any_id(who, type_name, value) if name == "_id" else value) for name, value in params]
+        if type_name in DIRECTORY_TYPES:
+            return await self._people.view(who, self._people.directories(), instant=now, batch=batch), criteria
+        named = [value for name, value in params if name in PERSON_PARAMETERS]
+        rest = [(name, value) for name, value in criteria if name not in PERSON_PARAMETERS]
+        if type_name == "Patient" and not named:
+            return await self._patients(who, params, now, batch), rest
+        if not named and who.patient is not None:
+            named = [who.patient]
+        if not named:
+            return await self._by_id(who, type_name, params, now, batch), rest
+        if len(named) > 1 or "," in named[0]:
+            raise QueryRefused([Issue("error", "not-supported", "name one patient at a time", "patient")])
+        sight, _ = await self.of_person(who, named[0], now, batch)
+        return sight, rest
+
+    def _any_id(self, who: Requester, type_name: str, value: str) -> str:
+        """Return alternatives for ids of ``_id``: each as it is, and as the requester's own local id."""
+        wanted = (each for text in value.split(",") for each in self._people.ids(who, type_name, text))
+        return ",".join(dict.fromkeys(wanted))
+
+    async def _patients(self, who: Requester, params: Params, now: datetime, batch: int | None) -> Sight:
+        """Return the view for a search of Patients: the institution's own by identifier, or one by id."""
+        if who.patient is not None:
+            return await self._people.view(who, self._people.person_of(who, who.patient), instant=now, batch=batch)
+        charts = []
+        for name, value in params:
+            if name == "identifier" and who.institution is not None:
+                key = self._registry.id_key(who.institution)
+                for patient in await patients_with(self._vault, key, value):
+                    charts += [c for c in self._people.person_of(who, patient) if c.institution == who.institution]
+            elif name == "_id":
+                return await self._by_id(who, "Patient", params, now, batch)
+        if not any(name == "identifier" for name, _ in params):
+            problem = "search Patient by identifier=system|value or _id: there is no list of all patients"
+            raise QueryRefused([Issue("error", "required", problem, "identifier")])
+        return await self._people.view(who, charts, instant=now, batch=batch)
+
+    async def _by_id(self, who: Requester, type_name: str, params: Params, now: datetime, batch: int | None) -> Sight:
+        wanted = [value for name, value in params if name == "_id"]
+        if len(wanted) != 1 or "," in wanted[0]:
+            raise QueryRefused([Issue("error", "required", "name a patient: patient=ID", "patient")])
+        sight, _ = await self.of_record(who, type_name, wanted[0], now, batch)
+        return sight
+
+
+def within_scopes(who: Requester, sight: Sight) -> Sight:
+    """Leave out the types that the token's scopes do not let the requester read."""
+    may_read = readable_types(who)
+    current = sight.view.current
+    hidden = {name for name in {row.type for _, row in current.values()} if not may_read(name)}
+    kept = {name: place for name, place in current.items() if place[1].type not in hidden} if hidden else current
+    view = type(sight.view)(sight.view.charts, kept)
+    return Sight(view, sight.decisions, sight.charts, sight.batch)
+
+
+def require(who: Requester, type_name: str, interaction: str) -> None:
+    """Raise NotPermitted unless the token's scopes allow an interaction on a type."""
+    if not allows(who, type_name, interaction):
+        raise NotPermitted(f"the token's scopes do not allow this interaction on {type_name}")
