@@ -233,7 +233,8 @@ class NaiveLedger:
     def _active(self) -> set[bytes]:
         return {key for (kind, key), value in self.state.items() if kind == "member" and value[2] == "active"}
 
-    def _able(self) -> set[bytes]:
+    def able(self) -> set[bytes]:
+        """Return the active members whose keys are of a suite in use."""
         return {key for key in self._active() if SUITE_OF_KEY[len(key)] in self.suites["signature"]}
 
     def _judge(self, given: Read) -> None:
@@ -264,7 +265,7 @@ class NaiveLedger:
         return len(given.keys & self._active()) >= (self._needed(self.threshold) if needed is None else needed)
 
     def _needed(self, threshold: int) -> int:
-        return min(threshold, len(self._able()))
+        return min(threshold, len(self.able()))
 
     def _member_join(self, given: Read, signer: Array) -> dict[Path, Array]:
         key = given.payload["key"]
@@ -285,7 +286,7 @@ class NaiveLedger:
         if leaver is None or leaver[2] != "active":
             raise Refused("not-found")
         need(key == given.signer or self._enough(given), "approvals-missing")
-        need(bool(self._able() - {key}), "last-member")
+        need(bool(self.able() - {key}), "last-member")
         return {("member", key): (*leaver[:2], "left", leaver[3])}
 
     def _member_threshold(self, given: Read, signer: Array) -> dict[Path, Array]:
