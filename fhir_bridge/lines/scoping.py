@@ -13,7 +13,7 @@ from fhir_bridge.errors import Issue, NotPermitted
 from fhir_bridge.lines.conditional import patients_with
 from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.model.access import Requester
+from fhir_bridge.model.access import PermittedView, Requester
 from fhir_bridge.model.ids import DIRECTORY_TYPES
 from fhir_bridge.model.scopes import allows, readable_types
 from fhir_bridge.ports.vault import Vault
@@ -63,9 +63,21 @@ class Scoping:
     ) -> tuple[Sight, Params]:
         """Return the view a search is about, and the criteria that remain for it.
 
+        A search that follows references sees the directory beside the person.
+
         Raises:
             QueryRefused: No patient is named where one is needed, or several.
         """
+        beside = None
+        if type_name not in DIRECTORY_TYPES and any(_follows(name) for name, _ in params):
+            # Before the person's view: between that one's decisions and the answer nothing is waited for.
+            beside = await self._people.view(who, self._people.directories(), instant=now, batch=batch)
+        sight, rest = await self._of_search(who, type_name, params, now, batch)
+        return within_scopes(who, sight if beside is None else _joined(sight, beside), type_name), rest
+
+    async def _of_search(
+        self, who: Requester, type_name: str, params: Params, now: datetime, batch: int | None
+    ) -> tuple[Sight, Params]:
         criteria = [(name, self._any_id(who, type_name, value) if name == "_id" else value) for name, value in params]
         if type_name in DIRECTORY_TYPES:
             return await self._people.view(who, self._people.directories(), instant=now, batch=batch), criteria
@@ -112,11 +124,13 @@ class Scoping:
         return sight
 
 
-def within_scopes(who: Requester, sight: Sight) -> Sight:
-    """Leave out the types that the token's scopes do not let the requester read."""
+def within_scopes(who: Requester, sight: Sight, searched: str | None = None) -> Sight:
+    """Leave out the types that the token's scopes do not let the requester read, but for the one searched."""
     may_read = readable_types(who)
+    if may_read("*"):
+        return sight
     current = sight.view.current
-    hidden = {name for name in {row.type for _, row in current.values()} if not may_read(name)}
+    hidden = {name for name in {row.type for _, row in current.values()} if name != searched and not may_read(name)}
     kept = {name: place for name, place in current.items() if place[1].type not in hidden} if hidden else current
     view = type(sight.view)(sight.view.charts, kept)
     return Sight(view, sight.decisions, sight.charts, sight.batch)
@@ -126,3 +140,17 @@ def require(who: Requester, type_name: str, interaction: str) -> None:
     """Raise NotPermitted unless the token's scopes allow an interaction on a type."""
     if not allows(who, type_name, interaction):
         raise NotPermitted(f"the token's scopes do not allow this interaction on {type_name}")
+
+
+def _follows(name: str) -> bool:
+    return "." in name or name.startswith(("_include", "_revinclude", "_has"))
+
+
+def _joined(sight: Sight, beside: Sight) -> Sight:
+    """Return both views as one; a chart of the first stands for itself."""
+    known = {chart.chart for chart in sight.charts}
+    charts = tuple(each for each in beside.view.charts if each.chart not in known)
+    view = PermittedView(sight.view.charts + charts, {**beside.view.current, **sight.view.current})
+    decisions = tuple(each for each in beside.decisions if each.chart not in known)
+    refs = tuple(each for each in beside.charts if each.chart not in known)
+    return Sight(view, sight.decisions + decisions, sight.charts + refs, sight.batch)

@@ -8,13 +8,14 @@ modifier refuses the search, because ignoring it would answer another question;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.search import parameters_of, targets_of
-from fhir_bridge.model.access import Predicate
+from fhir_bridge.model.access import PermittedView, Predicate
 from fhir_bridge.model.ingest import IndexRow
-from fhir_bridge.query import values
+from fhir_bridge.query import linking, values
+from fhir_bridge.query.including import INCLUDES, Include, read_include
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 from fhir_bridge.query.values import ValueTest
 
@@ -22,6 +23,9 @@ Params = Sequence[tuple[str, str]]
 
 CONTROLS = frozenset({"_sort", "_count", "_total", "_summary", "_cursor", "_format", "_pretty"})
 """Parameters about the answer; the last two are the entrance's business."""
+
+MAX_LINKS = 8
+"""Links of one chain or nested ``_has``; no record of R4 is further from a patient."""
 
 _BUILT_IN = {"_id": "token", "_lastUpdated": "date"}
 _MODIFIERS = {
@@ -42,6 +46,7 @@ class Criteria:
 
     tests: tuple[Predicate, ...]
     ignored: tuple[str, ...] = ()
+    includes: tuple[Include, ...] = ()
 
     def matches(self, row: IndexRow) -> bool:
         """Tell whether a row is a match."""
@@ -62,20 +67,30 @@ def values_of(row: IndexRow, name: str) -> Sequence[object]:
     return row.search.get(name, ())
 
 
-def read_criteria(type_name: str, params: Params, *, base_url: str, now_us: int, lenient: bool = False) -> Criteria:
+def read_criteria(
+    type_name: str, params: Params, *, view: PermittedView, base_url: str, now_us: int, lenient: bool = False
+) -> Criteria:
     """Read all parameters but the controls.
+
+    Args:
+        view: Where chains and ``_has`` look for other records.
 
     Raises:
         QueryRefused: One issue for each parameter that is unknown or has a bad value.
     """
+    reader = _Reader(view, base_url, now_us)
     tests: list[Predicate] = []
+    includes: list[Include] = []
     issues: list[Issue] = []
     ignored: list[str] = []
     for name, text in params:
         if name in CONTROLS:
             continue
         try:
-            tests.append(_criterion(type_name, name, text, base_url, now_us))
+            if name.partition(":")[0] in INCLUDES:
+                includes.append(read_include(name, text))
+            else:
+                tests.append(reader.criterion(type_name, name, text))
         except QueryRefused as refused:
             if lenient and all(issue.code == "not-supported" for issue in refused.issues):
                 ignored.append(name)
@@ -83,7 +98,27 @@ def read_criteria(type_name: str, params: Params, *, base_url: str, now_us: int,
                 issues.extend(refused.issues)
     if issues:
         raise QueryRefused(issues)
-    return Criteria(tuple(tests), tuple(ignored))
+    return Criteria(tuple(tests), tuple(ignored), tuple(includes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What the values of one search are read with."""
+
+    view: PermittedView
+    base_url: str
+    now_us: int
+    links: int = 0
+
+    def criterion(self, type_name: str, name: str, text: str) -> Predicate:
+        """Read one criterion; linked ones read the rest of their name with one link more."""
+        if name.startswith(f"{linking.HAS}:") or "." in name:
+            if self.links == MAX_LINKS:
+                raise QueryRefused([unsupported(name, f"has more than {MAX_LINKS} links")])
+            further = replace(self, links=self.links + 1)
+            link = linking.has if name.startswith(linking.HAS) else linking.chain
+            return link(self.view, type_name, name, text, further.criterion)
+        return _criterion(type_name, name, text, self.base_url, self.now_us)
 
 
 def _criterion(type_name: str, name: str, text: str, base_url: str, now_us: int) -> Predicate:

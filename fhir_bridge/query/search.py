@@ -20,6 +20,7 @@ from fhir_bridge.model.access import ChartView, Found, PermittedView
 from fhir_bridge.model.ids import DIRECTORY_TYPES
 from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.query.criteria import Params, read_criteria
+from fhir_bridge.query.including import Place, included
 from fhir_bridge.query.ordering import TIMELINE, Key, Rule, comparable, key_of, place_of, read_sort
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 
@@ -33,12 +34,10 @@ _EVERYTHING_PARAMS = frozenset({"_since", "_count", "_type", "start", "end", "_c
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-Place = tuple[ChartView, IndexRow]
-
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """One page of an answer, in order.
+    """One page of an answer: matches in order, then what they bring along.
 
     Attributes:
         total: Number of all matches; None if the client did not want it.
@@ -74,7 +73,7 @@ def search(
     """
     controls = _controls(params, {"_sort", "_count", "_total", "_summary"})
     now_us = (now - _EPOCH) // _MICROSECOND
-    criteria = read_criteria(type_name, params, base_url=base_url, now_us=now_us, lenient=lenient)
+    criteria = read_criteria(type_name, params, view=view, base_url=base_url, now_us=now_us, lenient=lenient)
     rules = read_sort(type_name, controls.get("_sort"))
     size = _count(controls.get("_count"), page_size)
     total = _choice(controls, "_total", ("none", "estimate", "accurate"))
@@ -84,7 +83,8 @@ def search(
     if only_count:
         return SearchResult((), shown_total, ignored=criteria.ignored)
     page, last = _page(matches, rules, after, size)
-    return SearchResult(page, shown_total, last, criteria.ignored)
+    beside = included(view, page, criteria.includes)
+    return SearchResult(_found(page) + _found(beside, "include"), shown_total, last, criteria.ignored)
 
 
 def everything(
@@ -117,7 +117,7 @@ def everything(
     if size == 0 and "_count" in controls:
         return SearchResult((), len(matches))
     page, last = _page(matches, TIMELINE, after, max(size, 1))
-    return SearchResult(page, len(matches), last)
+    return SearchResult(_found(page), len(matches), last)
 
 
 def read(view: PermittedView, type_name: str, record_id: str) -> Found | None:
@@ -155,7 +155,7 @@ def _is_between(row: IndexRow, low: int, high: int) -> bool:
 
 def _page(
     matches: Iterable[Place], rules: Sequence[Rule], after: Key | None, size: int
-) -> tuple[tuple[Found, ...], Key | None]:
+) -> tuple[list[Place], Key | None]:
     """Sort, cut after the cursor, and return one page and the key of its last entry if more follow."""
     keyed = sorted(((place_of(row, rules), chart, row) for chart, row in matches), key=_first)
     if after is not None:
@@ -163,9 +163,12 @@ def _page(
             raise QueryRefused([invalid("_cursor", "does not belong to this search; start again without it")])
         bound = comparable(after, rules)
         keyed = [each for each in keyed if bound < each[0]]
-    page = keyed[:size]
-    found = tuple(Found(chart.chart, row) for _, chart, row in page)
-    return found, key_of(page[-1][2], rules) if len(keyed) > size and page else None
+    page = [(chart, row) for _, chart, row in keyed[:size]]
+    return page, key_of(page[-1][1], rules) if len(keyed) > size and page else None
+
+
+def _found(places: Iterable[Place], mode: str = "match") -> tuple[Found, ...]:
+    return tuple(Found(chart.chart, row, mode) for chart, row in places)
 
 
 def _first(item: tuple[tuple[object, ...], ChartView, IndexRow]) -> tuple[object, ...]:

@@ -159,9 +159,9 @@ def test_numbers_compare_within_the_precision_they_are_written_in() -> None:
     ("name", "text", "code"),
     [
         ("colour", "red", "not-supported"),
-        ("subject.name", "x", "not-supported"),
+        ("code.name", "x", "not-supported"),
         ("_has:Observation:patient:code", "x", "not-supported"),
-        ("_include", "Observation:subject", "not-supported"),
+        ("_filter", "code eq x", "not-supported"),
         ("_elements", "id", "not-supported"),
         ("code:text", "x", "not-supported"),
         ("code:in", "http://x", "not-supported"),
