@@ -19,7 +19,7 @@ from tests.unit.query.query_samples import LOINC, NOW, observation, view_of
 def row(place: str, **found: Any) -> IndexRow:
     """A record ``Type/id`` with values of search parameters; a single text stands for a reference."""
     type_name, record_id = place.split("/")
-    values = {name: (value,) if isinstance(value, str) else value for name, value in found.items()}
+    values: dict[str, Any] = {name: (value,) if isinstance(value, str) else value for name, value in found.items()}
     return observation(record_id, type_name=type_name, **values)
 
 
@@ -37,6 +37,7 @@ WORLD = (
     row("Observation/o3", subject="Patient/anna", patient="Patient/anna", code=((LOINC, "9"),)),
     row("AuditEvent/a1", entity=("Observation/o1", "Observation/gone"), agent="Practitioner/joe"),
 )
+EVERY_TARGET = "Location/joe Observation/o1 Observation/o2 Patient/anna Patient/peter"
 
 
 def found(
@@ -126,8 +127,8 @@ def test_as_many_links_as_documented_are_followed() -> None:
         # search.html#include: "[source resource]:[parameter](:[target type])"
         ([("_include", "DiagnosticReport:subject")], "Location/joe Patient/anna Patient/peter"),
         ([("_include", "DiagnosticReport:subject:Location")], "Location/joe"),
-        ([("_include", "DiagnosticReport:*")], "Location/joe Observation/o1 Observation/o2 Patient/anna Patient/peter"),
-        ([("_include", "*")], "Location/joe Observation/o1 Observation/o2 Patient/anna Patient/peter"),
+        ([("_include", "DiagnosticReport:*")], EVERY_TARGET),
+        ([("_include", "*")], EVERY_TARGET),
         ([("_include", "DiagnosticReport:*:Location")], "Location/joe"),
         # Without :iterate only matches are looked at
         ([("_include", "DiagnosticReport:subject"), ("_include", "Patient:general-practitioner")],
