@@ -15,11 +15,19 @@ from typing import TypeVar
 
 import pytest
 
+from ledger_core.codec import Value, decode, encode
 from ledger_core.errors import LedgerError
+from ledger_core.keys import Identity
+from ledger_core.machine import Genesis, begin
+from ledger_core.payloads import ChangeOwner, OpenPath, SetConsent, SetThreshold
+from ledger_core.transactions import Transaction, sign
 from ledger_core.witness.core import Refusal
 from ledger_core.witness.service import Response
 from tests.unit.ledger_core.ledger_network import Network
+from tests.unit.ledger_core.ledger_samples import NORTH, OPERATOR, PATIENT, SOUTH, filler
 from tests.unit.ledger_core.ledger_witness_samples import Bench
+
+PATH = filler(60)
 
 _T = TypeVar("_T")
 
@@ -52,6 +60,40 @@ def unsigned(bench: Bench, body: bytes, status: int, by: Callable[..., object]) 
     assert "—" not in answer.body
     assert bench.records.origins() == before
     return answer
+
+
+def attacked_network() -> Network:
+    """Three members, two of whom must agree, and an open consent path of one of them."""
+    net = Network(begin(Genesis("attacked.example", OPERATOR.public)).state)
+    net.admit(NORTH, SOUTH)
+    assert net.send(SetThreshold(2), OPERATOR, [NORTH]) == ""
+    assert net.send(OpenPath(PATH, PATIENT.public, filler(3)), NORTH) == ""
+    return net
+
+
+def owned(net: Network, payload: SetConsent | ChangeOwner, who: Identity, *by: Identity, nonce: int = 0) -> bytes:
+    return sign(Transaction(net.state.network, who.public, nonce or payload.counter, payload), who, by)
+
+
+def resealed(envelope: bytes, change: Callable[[list[Value]], None]) -> bytes:
+    """The envelope with its outer fields [1, body, signature, approvals] changed, signatures left as they are."""
+    outer = decode(envelope)
+    assert isinstance(outer, tuple)
+    items = list(outer)
+    change(items)
+    return encode(items)
+
+
+def rewritten(envelope: bytes, place: int, value: Value) -> bytes:
+    """The envelope with one field of its body changed: network, kind, version, signer, nonce or payload."""
+
+    def change(items: list[Value]) -> None:
+        assert isinstance(items[1], bytes)
+        body = decode(items[1])
+        assert isinstance(body, tuple)
+        items[1] = encode((*body[:place], value, *body[place + 1 :]))
+
+    return resealed(envelope, change)
 
 
 def _decide(call: Callable[[], _T], is_verdict: Callable[[object], bool]) -> tuple[_T, CodeType | None]:
