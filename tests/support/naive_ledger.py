@@ -207,6 +207,10 @@ class NaiveLedger:
             for place, each in enumerate(envelopes)
         ]
 
+    def state_at(self, place: Path, height: int) -> Array:
+        """Return the fields of a value as it was after block ``height``."""
+        return decode(self.past[height][place])[2:]  # type: ignore[index, return-value]  # an array
+
     def app_hash(self, height: int) -> bytes:
         size, root, contents_root = self.roots[height]
         suite = decode(self.past[height][CONFIG])[5]  # type: ignore[index]

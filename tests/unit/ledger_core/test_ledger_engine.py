@@ -289,7 +289,10 @@ def test_a_disk_that_fails_in_the_middle_of_a_job(ledger: Ledger, disk: Disk, tm
 
 def test_whoever_waits_when_the_disk_fails_is_told(ledger: Ledger, disk: Disk) -> None:
     first = hold_writer(ledger, disk)
-    others = [ledger.submit(anchors(ledger, 1)[0]), *(ledger.submit_many(anchors(ledger, 2)) for _ in range(3))]
+    others: list[Future[Any]] = [
+        ledger.submit(anchors(ledger, 1)[0]),
+        *(ledger.submit_many(anchors(ledger, 2)) for _ in range(3)),
+    ]
     disk.commits_left = 0
     disk.gate.set()
     for future in (first, *others):
@@ -301,7 +304,12 @@ def test_whoever_waits_when_the_disk_fails_is_told(ledger: Ledger, disk: Disk) -
 def test_a_cancelled_future_changes_nothing_for_anybody(ledger: Ledger, disk: Disk) -> None:
     hold_writer(ledger, disk)
     one, two, three, four = anchors(ledger, 4)
-    futures = [ledger.submit(one), ledger.submit(two), ledger.submit_many([three]), ledger.submit(four)]
+    futures: list[Future[Any]] = [
+        ledger.submit(one),
+        ledger.submit(two),
+        ledger.submit_many([three]),
+        ledger.submit(four),
+    ]
     assert futures[1].cancel()
     assert futures[2].cancel()
     disk.gate.set()
