@@ -176,6 +176,9 @@ class EmbeddedEngine:
         with self._changed:
             if self._is_closed or self._failure is not None:
                 raise LedgerClosed("the ledger is closed") from self._failure
+            # Told to the caller at once: in the writer it would stop the ledger for everybody.
+            if not all(isinstance(each, bytes) for each in job.envelopes):
+                raise TypeError("an envelope is bytes")
             if self._waiting >= self._max_waiting:
                 return False
             self._room.append(job)
@@ -227,7 +230,9 @@ class EmbeddedEngine:
             envelopes = group.envelopes()
             width = -(-count // _CHECKERS)
             parts = [envelopes[begin : begin + width] for begin in range(0, count, width)]
-            group.checked = [self._checkers.submit(_prepare_all, part) for part in parts]
+            # No thread to be had, or the interpreter is ending: the writer checks them itself.
+            with contextlib.suppress(RuntimeError):
+                group.checked = [self._checkers.submit(_prepare_all, part) for part in parts]
         return group
 
     def _commit(self, group: _Group, prepared: list[Prepared]) -> None:
