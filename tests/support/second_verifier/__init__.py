@@ -3,7 +3,8 @@
 For tests that compare two verifiers: whoever wrote this one had not read ledger_core.
 
 Invariants:
-    * nothing here imports ledger_core; only the standard library, cryptography and blake3;
+    * what judges a receipt imports no ledger_core, only the standard library, cryptography and blake3
+      (samples, forge, forged and campaign, which make and compare cases, do);
     * every step is the plainest reading of its sentence, not the quickest;
     * what is false raises Refused inside; ``verify`` alone turns that into a verdict.
 """

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -78,7 +79,7 @@ def second(receipt: str, record: bytes | None, policy: str | None, now: datetime
         return REFUSED
     presence = "state present" if verdict.is_present else "state absent"
     claim = {
-        "records": f"{len(verdict.facts)} record{'s' * (len(verdict.facts) > 1)}",
+        "records": f"{len(verdict.facts)} records",
         "state": presence,
         "past-state": f"{presence} as of height {verdict.height}",
         "revocation": f"state of height {verdict.height} revoked",
@@ -246,8 +247,13 @@ def run(world: World, numbers: Sequence[int]) -> Tally:
     return tally
 
 
+@cache
+def _world(file: str) -> World:
+    return World.kept(Path(file))
+
+
 def _chunk(file: str, chunk: int, count: int) -> tuple[int, Tally]:
-    return chunk, run(World.kept(Path(file)), range(chunk * CHUNK, min((chunk + 1) * CHUNK, count)))
+    return chunk, run(_world(file), range(chunk * CHUNK, min((chunk + 1) * CHUNK, count)))
 
 
 def _code() -> str:

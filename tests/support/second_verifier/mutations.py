@@ -221,16 +221,15 @@ def _json_tree(random: Random, text: str, other: str) -> str:
     except (ValueError, RecursionError):
         return text
     changed = _other_tree(random, value, taken)
-    written = json.dumps(changed, indent=2, ensure_ascii=False, separators=(",", ": ")) + "\n"
     match random.randrange(20):
         case 0:
-            return json.dumps(changed) + "\n"
+            return json.dumps(changed, default=_bytes_text) + "\n"
         case 1:
-            return json.dumps(changed, indent=2) + "\n"
+            return json.dumps(changed, default=_bytes_text, indent=2) + "\n"
         case 2:
-            return json.dumps(changed, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+            return json.dumps(changed, default=_bytes_text, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         case _:
-            return written
+            return json.dumps(changed, default=_bytes_text, indent=2, ensure_ascii=False) + "\n"
 
 
 def _places(value: Value, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -388,7 +387,7 @@ def _with_note(text: str, note: str) -> str:
         return text.partition("\n\n")[0] + "\n\n" + note
     value = json.loads(text)
     value["checkpoint"] = note.split("\n")
-    return json.dumps(value, indent=2, ensure_ascii=False, separators=(",", ": ")) + "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def _joined(line: str, other: str) -> str:

@@ -8,7 +8,7 @@ from itertools import chain
 
 from tests.support.second_verifier.cbor import Value
 from tests.support.second_verifier.entries import Transaction
-from tests.support.second_verifier.notes import Note, NoteKey, check_origin, parse_vkey, signed_times
+from tests.support.second_verifier.notes import Note, NoteKey, check_origin, from_decimal, parse_vkey, signed_times
 from tests.support.second_verifier.refusal import Refused, require
 from tests.support.second_verifier.spellings import list_of, number_of, text_of
 
@@ -138,7 +138,7 @@ def _read_json(text: str) -> Policy:
         None if network is None else _hex(network),
         None if members is None else frozenset(map(_hex, list_of(members))),
         None if oldest is None else _moment(text_of(oldest)),
-        None if max_age is None else number_of(max_age),
+        None if max_age is None else _age(max_age),
     )
 
 
@@ -204,6 +204,12 @@ def _hex(value: Value) -> bytes:
         raise Refused("not hex") from error
 
 
+def _age(value: Value) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise Refused("an age that is no number")
+    return value
+
+
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
@@ -255,10 +261,9 @@ def _text_group(needed: str, names: list[str], known: dict[str, str | Group | No
         of.append(each)
     if needed in ("all", "any"):
         return Group(len(of) if needed == "all" else 1, tuple(of))
-    require(
-        needed.isascii() and needed.isdigit() and 1 <= int(needed) <= len(of), "a group that needs none or too many"
-    )
-    return Group(int(needed), tuple(of))
+    number = from_decimal(needed)
+    require(1 <= number <= len(of), "a group that needs none or too many")
+    return Group(number, tuple(of))
 
 
 def _text_policy(log_keys: list[NoteKey], witnesses: list[NoteKey], quorums: list[str | Group | None]) -> Policy:

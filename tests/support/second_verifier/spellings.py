@@ -150,7 +150,7 @@ def _read_json(receipt: str) -> Spelled:
     _check_levels(value, 1)
     spelling = JsonSpelling()
     claim, fields = _claim_of(spelling, value, "log", "checkpoint")
-    rewritten = json.dumps(value, indent=2, ensure_ascii=False, separators=(",", ": ")) + "\n"
+    rewritten = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     require(rewritten == receipt, "JSON spelled otherwise")
     *fields, log, checkpoint = fields
     index, path = spelling.fields(log, "index", "path")
