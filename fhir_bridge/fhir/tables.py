@@ -120,6 +120,12 @@ def patient_compartment() -> Mapping[str, tuple[str, ...]]:
     return {name: tuple(parameters) for name, parameters in _load("r4-compartment.json").items()}
 
 
+@cache
+def summary_elements() -> Mapping[str, frozenset[str]]:
+    """Type or backbone element → names of its R4 elements that are part of a summary."""
+    return {name: frozenset(elements) for name, elements in _load("r4-summary.json").items()}
+
+
 def _definitions(release: str, file: str) -> Definitions:
     table = _load(file)
     types = {name: _type(name, row) for name, row in table["types"].items()}

@@ -57,7 +57,7 @@ async def receipt(request: Request, type_name: str, record_id: str) -> Response:
 async def vread(request: Request, type_name: str, record_id: str, version: str) -> Response:
     """Read one version."""
     who = await requester_of(request)
-    return as_response(await services_of(request).answer.vread(who, type_name, record_id, version))
+    return as_response(await services_of(request).answer.vread(who, type_name, record_id, version, _query(request)))
 
 
 @_reading("/{type_name}/{record_id}/_history")
@@ -79,7 +79,7 @@ async def search_by_post(request: Request, type_name: str) -> Response:
 async def read(request: Request, type_name: str, record_id: str) -> Response:
     """Read the current version of a record."""
     who = await requester_of(request)
-    return as_response(await services_of(request).answer.read(who, type_name, record_id))
+    return as_response(await services_of(request).answer.read(who, type_name, record_id, _query(request)))
 
 
 @_reading("/{type_name}")

@@ -41,10 +41,12 @@ from fhir_bridge.ports.vault import Vault
 from fhir_bridge.query import (
     Cursor,
     SearchResult,
+    Shape,
     everything,
     history,
     open_cursor,
     read,
+    read_shape,
     render_history,
     render_searchset,
     seal_cursor,
@@ -101,7 +103,7 @@ class AnswerLine:
 
     # --- one record
 
-    async def read(self, who: Requester, type_name: str, record_id: str) -> Reply:
+    async def read(self, who: Requester, type_name: str, record_id: str, params: Params = ()) -> Reply:
         """Answer ``GET [base]/Type/id``.
 
         Raises:
@@ -117,16 +119,17 @@ class AnswerLine:
             named = find_organizations(self._registry.institutions.values(), [("_id", record_id)])
             if named:
                 return Reply(200, named[0])
-        return await self._one(who, type_name, record_id, None, "read")
+        return await self._one(who, type_name, record_id, None, "read", _shape(params, type_name))
 
-    async def vread(self, who: Requester, type_name: str, record_id: str, version: str) -> Reply:
+    async def vread(self, who: Requester, type_name: str, record_id: str, version: str, params: Params = ()) -> Reply:
         """Answer ``GET [base]/Type/id/_history/version``."""
         require(who, type_name, "vread")
-        return await self._one(who, type_name, record_id, version, "vread")
+        return await self._one(who, type_name, record_id, version, "vread", _shape(params, type_name))
 
     async def history(self, who: Requester, type_name: str, record_id: str, params: Params) -> Reply:
         """Answer ``GET [base]/Type/id/_history``."""
         require(who, type_name, "history")
+        shape = _shape(params, type_name)
         now = self._clock.now()
         sight, canonical = await self._scoping.of_record(who, type_name, record_id, now)
         found = history(sight.view, type_name, canonical)
@@ -134,7 +137,7 @@ class AnswerLine:
         await self._audit.record(who, interaction, sight, found, now)
         if not found:
             raise NotFound
-        bodies = await self._opening.bodies(found)
+        bodies = [shape.of(type_name, body) for body in await self._opening.bodies(found)]
         link = f"{self._base}/{type_name}/{canonical}/_history"
         body = render_history(found, bodies, base_url=self._base, self_link=link)
         return Reply(200, body, NO_STORE)
@@ -157,7 +160,9 @@ class AnswerLine:
         found = vread(sight.view, type_name, canonical, version)
         return b"" if found is None or found.row.deleted else (await self._opening.bodies([found]))[0]
 
-    async def _one(self, who: Requester, type_name: str, record_id: str, version: str | None, action: str) -> Reply:
+    async def _one(
+        self, who: Requester, type_name: str, record_id: str, version: str | None, action: str, shape: Shape
+    ) -> Reply:
         now = self._clock.now()
         sight, canonical = await self._scoping.of_record(who, type_name, record_id, now)
         found = _version(sight, type_name, canonical, version)
@@ -167,7 +172,8 @@ class AnswerLine:
         if found.row.deleted:
             return Reply(410, _gone(), NO_STORE)
         headers = version_headers(found.row.version, instant_of(found.row.last_updated_us))
-        return Reply(200, (await self._opening.bodies([found]))[0], headers + NO_STORE)
+        body = (await self._opening.bodies([found]))[0]
+        return Reply(200, shape.of(type_name, body), headers + NO_STORE)
 
     # --- many records
 
@@ -222,6 +228,8 @@ class AnswerLine:
         self, who: Requester, target: str, params: Params, result: SearchResult, sight: Sight, now: datetime
     ) -> Reply:
         bodies = await self._opening.bodies(result.found)
+        if not result.shape.is_whole:
+            bodies = await asyncio.to_thread(_shaped, result, bodies)
         asked = [pair for pair in params if pair[0] != "_cursor"]
         link = f"{self._base}/{target}" + (f"?{urlencode(asked)}" if asked else "")
         following = None
@@ -267,6 +275,15 @@ def _version(sight: Sight, type_name: str, record_id: str, version: str | None) 
 
 def _some(found: Found | None) -> Sequence[Found]:
     return () if found is None else (found,)
+
+
+def _shape(params: Params, type_name: str) -> Shape:
+    """Read how much of a record is wanted; a name that is no type finds nothing, whatever is wanted of it."""
+    return read_shape(params, type_name if type_name in r4().resource_types() else None)
+
+
+def _shaped(result: SearchResult, bodies: Sequence[bytes]) -> list[bytes]:
+    return [result.shape.of(each.row.type, body) for each, body in zip(result.found, bodies, strict=True)]
 
 
 def _gone() -> bytes:

@@ -19,6 +19,7 @@ from fhir_bridge.query.search import (
     search,
     vread,
 )
+from fhir_bridge.query.shaping import Shape, read_shape
 
 __all__ = [
     "CONTROLS",
@@ -29,11 +30,13 @@ __all__ = [
     "Cursor",
     "QueryRefused",
     "SearchResult",
+    "Shape",
     "everything",
     "history",
     "open_cursor",
     "read",
     "read_criteria",
+    "read_shape",
     "render_history",
     "render_searchset",
     "seal_cursor",

@@ -21,7 +21,7 @@ from fhir_bridge.query.values import ValueTest
 
 Params = Sequence[tuple[str, str]]
 
-CONTROLS = frozenset({"_sort", "_count", "_total", "_summary", "_cursor", "_format", "_pretty"})
+CONTROLS = frozenset({"_sort", "_count", "_total", "_summary", "_elements", "_cursor", "_format", "_pretty"})
 """Parameters about the answer; the last two are the entrance's business."""
 
 MAX_LINKS = 8

@@ -23,6 +23,7 @@ from fhir_bridge.query.criteria import Params, read_criteria
 from fhir_bridge.query.including import Place, included
 from fhir_bridge.query.ordering import TIMELINE, Key, Rule, comparable, key_of, place_of, read_sort
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
+from fhir_bridge.query.shaping import COUNT, WHOLE, Shape, read_shape
 
 DEFAULT_PAGE = 20
 MAX_PAGE = 1_000
@@ -30,7 +31,9 @@ MAX_PAGE = 1_000
 NOT_RECORDS = frozenset({"AuditEvent", "Consent", "Provenance"})
 """Types about records; they have endpoints of their own and stay out of ``$everything``."""
 
-_EVERYTHING_PARAMS = frozenset({"_since", "_count", "_type", "start", "end", "_cursor", "_format", "_pretty"})
+_EVERYTHING_PARAMS = frozenset(
+    {"_since", "_count", "_type", "start", "end", "_summary", "_elements", "_cursor", "_format", "_pretty"}
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -43,12 +46,14 @@ class SearchResult:
         total: Number of all matches; None if the client did not want it.
         after: Sort key of the last entry if there is a next page, else None.
         ignored: Names that a lenient search left out.
+        shape: How much of each record is shown.
     """
 
     found: tuple[Found, ...]
     total: int | None
     after: Key | None = None
     ignored: tuple[str, ...] = ()
+    shape: Shape = WHOLE
 
 
 def search(
@@ -71,20 +76,21 @@ def search(
     Raises:
         QueryRefused: A parameter is unknown, unsupported or has a bad value.
     """
-    controls = _controls(params, {"_sort", "_count", "_total", "_summary"})
+    controls = _controls(params, {"_sort", "_count", "_total"})
+    shape = read_shape(params, type_name, may_count=True)
     now_us = (now - _EPOCH) // _MICROSECOND
     criteria = read_criteria(type_name, params, view=view, base_url=base_url, now_us=now_us, lenient=lenient)
     rules = read_sort(type_name, controls.get("_sort"))
     size = _count(controls.get("_count"), page_size)
     total = _choice(controls, "_total", ("none", "estimate", "accurate"))
-    only_count = _choice(controls, "_summary", ("count", "false")) == "count" or size == 0
+    only_count = shape.summary == COUNT or size == 0
     matches = [place for place in view.current.values() if place[1].type == type_name and criteria.matches(place[1])]
     shown_total = len(matches) if total != "none" or only_count else None
     if only_count:
         return SearchResult((), shown_total, ignored=criteria.ignored)
     page, last = _page(matches, rules, after, size)
     beside = included(view, page, criteria.includes)
-    return SearchResult(_found(page) + _found(beside, "include"), shown_total, last, criteria.ignored)
+    return SearchResult(_found(page) + _found(beside, "include"), shown_total, last, criteria.ignored, shape)
 
 
 def everything(
@@ -102,6 +108,7 @@ def everything(
         if name not in _EVERYTHING_PARAMS:
             raise QueryRefused([unsupported(name)])
     controls = _controls(params, _EVERYTHING_PARAMS - {"_type"})
+    shape = read_shape(params, None)
     types = {name for key, text in params if key == "_type" for name in text.split(",")}
     since = _bound(controls, "_since")[0]
     low, high = _bound(controls, "start")[0], _bound(controls, "end")[1]
@@ -117,7 +124,7 @@ def everything(
     if size == 0 and "_count" in controls:
         return SearchResult((), len(matches))
     page, last = _page(matches, TIMELINE, after, max(size, 1))
-    return SearchResult(_found(page), len(matches), last)
+    return SearchResult(_found(page), len(matches), last, shape=shape)
 
 
 def read(view: PermittedView, type_name: str, record_id: str) -> Found | None:

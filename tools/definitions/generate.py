@@ -39,6 +39,7 @@ def main() -> None:
     _write(given.out / "stu3.json", _tables(given.r3, r3_codes))
     _write(given.out / "r4-search.json", _search_parameters(given.r4))
     _write(given.out / "r4-compartment.json", _patient_compartment(given.r4))
+    _write(given.out / "r4-summary.json", _summaries(given.r4))
 
 
 def _tables(package: Path, lists: dict[str, dict[str, list[str]]]) -> Json:
@@ -205,6 +206,19 @@ def _search_parameters(package: Path) -> dict[str, dict[str, Json]]:
                     row["targets"] = sorted(parameter["target"])
                 table.setdefault(base, {})[parameter["code"]] = row
     return {base: dict(sorted(rows.items())) for base, rows in sorted(table.items())}
+
+
+def _summaries(package: Path) -> dict[str, list[str]]:
+    """Type or backbone element -> names of its elements that are part of a summary (``isSummary``)."""
+    table: dict[str, list[str]] = {}
+    for definition in _resources(package, "StructureDefinition"):
+        if definition.get("derivation") == "constraint" or definition["kind"] == "logical":
+            continue
+        for element in definition["snapshot"]["element"]:
+            owner, _, name = element["path"].rpartition(".")
+            if owner and element.get("isSummary") and element["max"] != "0":
+                table.setdefault(owner, []).append(name)
+    return table
 
 
 def _union(expression: str) -> list[str]:
