@@ -133,11 +133,17 @@ class SqliteStore:
         """
         try:
             connection = connect(path, True)
+        except sqlite3.Error as cause:
+            raise OpeningRefused("the file is not a ledger") from cause
+        store = cls(path, connect, connection, None, None)
+        try:
             connection.execute("BEGIN")
-            store = cls(path, connect, connection, None, None)
             if store.meta("format") != FORMAT:
                 raise OpeningRefused("the file is not a ledger of this format")
-        except (sqlite3.Error, LedgerUnavailable) as cause:
+        except (sqlite3.Error, LedgerUnavailable, OpeningRefused) as cause:
+            store.close()
+            if isinstance(cause, OpeningRefused):
+                raise
             raise OpeningRefused("the file is not a ledger") from cause
         return store
 
