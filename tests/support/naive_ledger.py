@@ -3,9 +3,6 @@
 Lists, dicts and recursion; every root is computed anew from everything there
 is. Of ``ledger_core`` it uses the CBOR codec only (held to other people's
 encoders elsewhere): no rule, hash or proof of the real ledger.
-
-Where the page leaves open which of several faults is named, it is the first in
-this order: form, network, suites, membership, nonce, signature, the rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
