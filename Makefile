@@ -62,7 +62,7 @@ peers: env ## Build the Go programs that tests and the benchmark compare with (G
 faults: env ## Kill the ledger 500 times, cut its power 2,000 times, fail every write in turn (about half an hour)
 	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
 
-mutations: env ## Compare two verifiers on a million changed receipts, on two cores (about half an hour, goes on where it stopped)
+mutations: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
 	LEDGER_MUTATIONS=$${LEDGER_MUTATIONS:-1000000} $(BIN)/python -m tests.support.second_verifier.campaign
 
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import ledger_core
 from tests.support.second_verifier import cbor, samples, verify
@@ -94,10 +95,13 @@ class World:
         self.now, self.samples, self.policies = now, list(made), samples.policies(network)
         self.receipts = {sample.receipt for sample in made}
         self.lines: dict[str, set[str]] = {}
-        self.bodies: set[tuple[str, str]] = set()
+        self.claims: set[str] = set()
+        self.stands = {stand_of(sample.receipt) for sample in made}
+        self.ends = {
+            stand_of(sample.receipt) for sample in made if sample.name.split("/")[0] in ("state", "revocation")
+        }
         for sample in made:
-            for claim in ("", "past-state"):
-                self.bodies.add((body_of(sample.receipt, claim), text_of(sample.receipt)))
+            self.claims.update(claim_of(sample.receipt, claim) for claim in ("", "past-state", "state"))
             self.lines.setdefault(text_of(sample.receipt), set()).update(lines_of(sample.receipt))
         self.known = {name: _known(policy) for name, policy in self.policies.items()}
         self.said = {
@@ -164,35 +168,48 @@ class World:
             return "fault: another record accepted"
         if case.receipt in self.receipts:
             return "accepted: unchanged, or another valid receipt"
-        text, known = text_of(case.receipt), self.known[case.policy_name]
+        if claim_of(case.receipt) not in self.claims:
+            return "fault: another claim accepted"
         if case.policy is None:
-            is_known = body_of(case.receipt) in {body for body, _ in self.bodies}
-            return "accepted: another checkpoint, which nobody vouches for" if is_known else "fault: another claim"
+            return "accepted: another checkpoint, which nobody vouches for"
+        known, lines = self.known[case.policy_name], self.lines.get(text_of(case.receipt), set())
         held = {line for line in lines_of(case.receipt) if _label(line) in known}
-        if (body_of(case.receipt), text) not in self.bodies or not held <= self.lines[text]:
+        stands = self.ends if _apart(case.receipt)[0]["claim"] == "state" else self.stands
+        if stand_of(case.receipt) not in stands or not held <= lines:
             return "fault: accepted, though something that counts is changed"
-        is_same = body_of(case.receipt, keep=True) == body_of(case.sample.receipt, keep=True)
+        is_same = claim_of(case.receipt, keep=True) == claim_of(case.sample.receipt, keep=True)
         return "accepted: other signature lines" if is_same else "accepted: another statement, true as well"
 
 
-def body_of(receipt: str, claim: str = "", keep: bool = False) -> str:
-    """A receipt without its checkpoint; kind and key of an absence count for nothing, unless kept.
+def claim_of(receipt: str, claim: str = "", keep: bool = False) -> str:
+    """A receipt's claim alone; kind and key of an absence count for nothing, unless kept.
 
     A ``claim`` takes the place of the one in a state receipt.
     """
-    if receipt.startswith("{"):
-        value = json.loads(receipt)
-        del value["checkpoint"]
-        head = ""
-    else:
-        lines = receipt.partition("\n\n")[0].split("\n")
-        value = cbor.decode(from_base64(lines.pop(1).removeprefix("extra ")))
-        head = "\n".join(lines)
+    value, _ = _apart(receipt)
     if "state" in value:
         value["claim"] = claim or value["claim"]
         if value["state"]["value"] is None and not keep:
             value["state"]["kind"] = value["state"]["key"] = ""
-    return head + repr(value)
+    return repr(value)
+
+
+def stand_of(receipt: str) -> str:
+    """Where a receipt stands: primary entry, index, path and the checkpoint's text."""
+    value, log = _apart(receipt)
+    inner = value.get("current", value.get("batches", [value])[0])
+    return repr((inner.get("entry", inner.get("transaction")), log, text_of(receipt)))
+
+
+def _apart(receipt: str) -> tuple[dict[str, Any], object]:
+    """The fields of a claim, of either spelling, and what the other lines say of the log."""
+    if receipt.startswith("{"):
+        value = json.loads(receipt)
+        del value["checkpoint"]
+        return value, value.pop("log")
+    lines = receipt.partition("\n\n")[0].split("\n")
+    decoded: Any = cbor.decode(from_base64(lines.pop(1).removeprefix("extra ")))
+    return decoded, lines
 
 
 def text_of(receipt: str) -> str:
