@@ -75,6 +75,18 @@ def test_approvals_moved_to_another_request(net: Network) -> None:
     refused(net, resealed(wanted, add), Rejection.BAD_SIGNATURE, machine._apply)
 
 
+def test_approval_added_on_the_way(net: Network) -> None:
+    """Whoever carries an envelope may approve it too: other bytes, but the same transaction, and it counts once."""
+    envelope = net.envelope(Anchor(filler(1), 1), NORTH)
+
+    def approve(items: list[Value]) -> None:
+        assert isinstance(items[1], bytes)
+        items[3] = [(STRANGER.public, STRANGER.sign(signing_message(items[1])))]
+
+    assert net.submit(resealed(envelope, approve)) == ""
+    refused(net, envelope, Rejection.NONCE_STALE, machine._judge)
+
+
 def test_approval_given_before_a_rotation_used_after_it(net: Network) -> None:
     waiting = net.envelope(Join(STRANGER.public, "stranger"), OPERATOR, [NORTH, STRANGER])
     assert net.send(Rotate(EAST.public), NORTH, [EAST]) == ""
