@@ -57,7 +57,7 @@ KEPT: Final = ROOT / ".build" / "mutants"
 # By module, the tests that judge it, quick ones first.
 _MACHINE: Final = ("machine", "governance", "mutants_rules", "membership_model")
 JUDGES: Final[dict[str, tuple[str, ...]]] = {
-    "proofs": ("mutants_proofs", "trees", "multiproof", "state_tree"),
+    "proofs": ("mutants_proofs", "trees", "multiproof"),
     "sparse": ("mutants_sparse", "trees", "state_tree"),
     "codec": ("mutants_codec", "codec"),
     "keys": ("mutants_keys", "signatures", "mutants_transactions", "governance"),
@@ -171,10 +171,10 @@ class Session:
         """Run the tests unchanged, note how long each takes, then run them for every mutant, quick ones first."""
         items: list[Any] = session.items
         note = self._run.scratch / "seconds"
-        _wait_for(_fork(lambda: self._baseline(items, note), 600, note), self._run.module, note)
+        spent = _wait_for(_fork(lambda: self._baseline(items, note), 600, note), self._run.module, note)
         seconds: dict[str, float] = json.loads(note.read_text())
         items.sort(key=lambda item: seconds[item.nodeid])
-        self._run.judge_all(self._mutants, int(sum(seconds.values())), lambda mutant: self._attempt(mutant, items))
+        self._run.judge_all(self._mutants, spent, lambda mutant: self._attempt(mutant, items))
         return True
 
     def _baseline(self, items: list[Any], note: Path) -> tuple[int, str]:
@@ -246,10 +246,8 @@ class Run:
             self._load()
         if self.todo:
             note = self.scratch / "order"
-            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            _wait_for(_fork(lambda: self._anew(None), 600, note), self.module, note)
-            spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-            self.judge_all(self.todo, int(spent), self._anew)
+            spent = _wait_for(_fork(lambda: self._anew(None), 600, note), self.module, note)
+            self.judge_all(self.todo, spent, self._anew)
             self._load()
 
     @property
@@ -257,7 +255,7 @@ class Run:
         return [each for each in self.mutants if each.name not in self.outcomes]
 
     def judge_all(
-        self, mutants: Sequence[Mutant], seconds: int, attempt: Callable[[Mutant], tuple[int, str]]
+        self, mutants: Sequence[Mutant], seconds: float, attempt: Callable[[Mutant], tuple[int, str]]
     ) -> None:
         """Fork for each mutant, ``jobs`` at a time, and keep what comes of it."""
         running: dict[int, tuple[Mutant, Path]] = {}
@@ -268,7 +266,7 @@ class Run:
                     number, mutant = following
                     note = self.scratch / f"note{number}"
                     note.unlink(missing_ok=True)
-                    running[_fork(partial(attempt, mutant), 3 + 3 * seconds // 2, note)] = mutant, note
+                    running[_fork(partial(attempt, mutant), int(3 + 1.5 * seconds), note)] = mutant, note
                 if not running:
                     return
                 child, status = os.wait()
@@ -365,11 +363,13 @@ def _fork(work: Callable[[], tuple[int, str]], cpu_seconds: int, note: Path) -> 
         os._exit(code)
 
 
-def _wait_for(child: int, module: str, note: Path) -> None:
-    _, status = os.waitpid(child, 0)
+def _wait_for(child: int, module: str, note: Path) -> float:
+    """Wait for a fork that must succeed; return the processor seconds it took."""
+    _, status, usage = os.wait4(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         said = note.read_text() if note.exists() else f"status {status}"
         raise SystemExit(f"{module}: the tests fail without any mutant: {said}")
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> int:

@@ -55,7 +55,7 @@ _OTHER: Final[dict[type[ast.operator], type[ast.operator]]] = {
 }
 _NAMES: Final = {"any": "all", "all": "any", "min": "max", "max": "min", "sorted": "list"}
 # Calls whose arguments are no two values of one kind.
-_UNSWAPPED: Final = frozenset({"isinstance", "getattr", "range", "Struct", "TypeVar", "cast", "zip"})
+_UNSWAPPED: Final = frozenset({"isinstance", "getattr", "max", "min", "range", "Struct", "TypeVar", "cast", "zip"})
 
 
 def replacements(node: ast.AST) -> Iterator[ast.AST | None]:
@@ -173,7 +173,7 @@ def _statements(node: ast.stmt) -> Iterator[ast.AST | None]:
             yield ast.While(ast.Constant(False), body, other)
         case ast.Return(value=value) if value is not None and not _is_none(value):
             yield ast.Return(ast.Constant(None))
-        case ast.Return() | ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign() | ast.Delete():
+        case ast.Return() | ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign() | ast.Delete(targets=[ast.Subscript()]):
             yield None
         case ast.Expr(value=ast.Call()):
             yield None

@@ -121,3 +121,28 @@ def test_an_absent_place_may_be_empty_itself() -> None:
     sibling = hashlib.sha256(b"\x11" + below[0] + below[1]).digest()
     verify_absence(path=bytes(32), proof=StateProof((sibling,)), root=state_root(held))
     verify_absence(path=bytes(32), proof=StateProof(()), root=bytes(32))
+
+
+def consistency_path(old: int, leaves: list[bytes], *, is_known: bool = True) -> list[bytes]:
+    """RFC 9162 section 2.1.4.1."""
+    if old == len(leaves):
+        return [] if is_known else [hashes_root(leaves)]
+    cut = 1 << (len(leaves) - 1).bit_length() - 1
+    if old <= cut:
+        return [*consistency_path(old, leaves[:cut], is_known=is_known), hashes_root(leaves[cut:])]
+    return [*consistency_path(old - cut, leaves[cut:], is_known=False), hashes_root(leaves[:cut])]
+
+
+@pytest.mark.parametrize("new", range(2, 20))
+def test_every_small_tree_continues_every_smaller_one_by_the_definitions_path(new: int) -> None:
+    leaves = [leaf_hash(bytes([number])) for number in range(new)]
+    for old in range(1, new):
+        path, roots = consistency_path(old, leaves), (hashes_root(leaves[:old]), hashes_root(leaves))
+        verify_consistency(old_size=old, old_root=roots[0], new_size=new, new_root=roots[1], path=path)
+        # One hash too few, or one leaf too many, leads elsewhere.
+        with pytest.raises(ProofInvalid):
+            verify_consistency(old_size=old, old_root=roots[0], new_size=new, new_root=roots[1], path=path[:-1])
+        with pytest.raises(ProofInvalid):
+            verify_consistency(old_size=old, old_root=leaves[-1], new_size=new, new_root=roots[1], path=path)
+        with pytest.raises(ProofInvalid):
+            verify_consistency(old_size=old, old_root=roots[0], new_size=new, new_root=leaves[0], path=path)
