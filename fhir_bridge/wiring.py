@@ -58,6 +58,7 @@ from fhir_bridge.lines.registry import OPERATOR, Registry
 from fhir_bridge.lines.services import Services
 from fhir_bridge.lines.standing import Standing
 from fhir_bridge.lines.write import WriteLine
+from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.bus import Bus
 from fhir_bridge.ports.keys import KeyKind, KeyName
 from fhir_bridge.ports.rooms import Rooms
@@ -83,7 +84,12 @@ class Bridge:
 
 @asynccontextmanager
 async def open_bridge(
-    data: Path, *, port: int | None = None, kafka: str | None = None, workers: int | None = None
+    data: Path,
+    *,
+    port: int | None = None,
+    kafka: str | None = None,
+    workers: int | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Bridge]:
     """Open a data directory and start the lines; on leaving, finish what was taken and close.
 
@@ -92,6 +98,7 @@ async def open_bridge(
         port: Port that ``serve`` listens on; part of the base URL that tokens are for.
         kafka: ``HOST:PORT`` of a Kafka broker; without it the embedded spool is the bus.
         workers: Worker processes, instead of the setting; 0 for none.
+        clock: Instead of the machine's, so that two bridges can live through the same instants.
 
     Raises:
         SetupWrong: The directory cannot be used; DataDirectoryInUse if another process holds it.
@@ -103,7 +110,7 @@ async def open_bridge(
         directory = DataDirectory(data)
         stack.callback(directory.close)
         base_url = service.base_url or f"http://{service.host}:{port or DEFAULT_PORT}"
-        clock, randomness = SystemClock(), SystemRandomness()
+        clock, randomness = clock or SystemClock(), SystemRandomness()
         keyring = FileKeyring(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
         keys = SqliteKeyStore(data / "keys" / "keys.db", keyring)
         stack.callback(keys.close)

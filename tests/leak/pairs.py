@@ -1,0 +1,223 @@
+"""A pair of worlds that is asked the same questions: one holds what the requester may not see, one never did.
+
+answer(q, D, who) == answer(q, visible(D, who), who)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from random import Random
+
+from tests.leak.scene import JSON, Case, Question, Scene
+from tests.support.worlds import ASKING, Script, Warm, Who
+from tests.support.worlds_oracle import visible
+from tests.support.worlds_scripts import Numbered, without_hidden
+from tests.support.worlds_service import BASE, Host, Names, Twin
+
+MAX_PAGES = 80
+_CURSOR = re.compile(rb"_cursor=([A-Za-z0-9_.~%-]+)")
+_EVENT_ID = re.compile(rb'("id":"|AuditEvent/)[0-9a-f]{32}"')
+_HEIGHT = re.compile(rb'("type":"height","valueString":)"\d+"')
+_QUERY = re.compile(rb'"query":"([A-Za-z0-9+/=]+)"')
+_RECEIPT = b'"format": "ledger-core/receipt/v1"'
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, masked: status, headers without ``Date``, body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A case whose answers differ, and where."""
+
+    case: Case
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    answer: Answer
+    following: str | None
+
+
+class Pair:
+    """Two worlds, made and running."""
+
+    def __init__(self, host: Host, script: Script, full: Twin, less: Twin, scene: Scene) -> None:
+        self._host = host
+        self.script = script
+        self.full = full
+        self.less = less
+        self.scene = scene
+        self._tokens: dict[tuple[int, datetime, Who], str] = {}
+        self.last_status = 0
+        """Status of the last case's first answer."""
+        self.entries = 0
+        """Entries seen in answers, so that a run that compared nothing with nothing shows."""
+
+    def compare(self, case: Case) -> Difference | None:
+        """Ask both worlds; return where their answers part."""
+        for question in self._before(case):
+            self._ask_both(question)
+        one, other = self._ask_both(case.question)
+        self.last_status = one.answer.status
+        plain = Question("GET", "", token=case.question.token)
+        for page in range(MAX_PAGES):
+            if one.answer != other.answer:
+                return Difference(case, f"page {page}: {_parting(one.answer, other.answer)}")
+            self.entries += one.answer.body.count(b'"fullUrl"')
+            if not case.follows or one.following is None or other.following is None:
+                return None
+            # Each world has its own cursors, equal in all but their bytes.
+            one = self._ask(self.full, replace(plain, path=one.following))
+            other = self._ask(self.less, replace(plain, path=other.following))
+        return None
+
+    def warm(self, cases: Sequence[Case]) -> None:
+        """Ask what only reads, and throw the answers away."""
+        for case in cases:
+            if case.question.method == "GET":
+                self._ask_both(case.question)
+
+    def _before(self, case: Case) -> Iterator[Question]:
+        if case.twice:
+            yield case.question
+        if case.others_first and case.question.method == "GET":
+            others = [Who("harbor"), Who(ASKING, "dr-a", "HRESCH"), Who(None, person="P"), Who(None, person="Q")]
+            for who in others:
+                if who != self.script.who and self._has(who):
+                    for twin in (self.full, self.less):
+                        self._ask(twin, replace(case.question, token=self._token(twin, who)))
+
+    def _has(self, who: Who) -> bool:
+        return who.person is None or all(twin.has_agent(who.person) for twin in (self.full, self.less))
+
+    def _ask_both(self, question: Question) -> tuple[_Page, _Page]:
+        return self._ask(self.full, question), self._ask(self.less, question)
+
+    def _ask(self, twin: Twin, question: Question) -> _Page:
+        headers = dict(question.headers)
+        if question.token == "":
+            headers["Authorization"] = self._token(twin, self.script.who)
+        elif question.token is not None:
+            headers["Authorization"] = question.token
+        if question.body:
+            headers.setdefault(*JSON)
+        status, given, body = twin.send(question.method, f"/fhir/{question.path}", headers, question.body)
+        kept = [(n.lower(), v) for n, v in given if n.lower() not in ("date", "content-length")]
+        if question.method == "HEAD":
+            kept += [(n.lower(), v) for n, v in given if n.lower() == "content-length"]
+        return _Page(Answer(status, tuple(sorted(kept)), _masked(body, twin)), _next(body))
+
+    def _token(self, twin: Twin, who: Who) -> str:
+        key = id(twin), twin.clock.now(), who
+        if key not in self._tokens:
+            self._tokens[key] = self._host.run(twin.token(who))["Authorization"]
+        return self._tokens[key]
+
+
+def _masked(body: bytes, twin: Twin) -> bytes:
+    """Mask what is random or tells of the ledger's size.
+
+    That is cursors but for their length, receipts but for their facts, heights, and ids of events and of agents.
+    """
+    if _RECEIPT in body[:200]:
+        return _receipt(body)
+    body = _CURSOR.sub(lambda found: b"_cursor=(%d characters)" % len(found[1]), body)
+    if b"AuditEvent" in body:
+        body = _HEIGHT.sub(rb'\1"(height)"', _EVENT_ID.sub(rb'\1(event)"', body))
+        body = _QUERY.sub(lambda found: b'"query":"%b"' % _CURSOR.sub(b"(cursor)", b64decode(found[1])), body)
+    for text, shown in twin.private.items():
+        body = body.replace(text.encode(), shown.encode())
+    return body
+
+
+def _receipt(body: bytes) -> bytes:
+    """Keep the facts of a receipt and the form of all the rest; paths, salts and checkpoint are the ledger's."""
+    parsed = json.loads(body)
+    record = parsed["record"]
+    form = {name: sorted(part) for name, part in record["parts"].items()}
+    return json.dumps([sorted(parsed), parsed["claim"], sorted(record), record["facts"], form]).encode()
+
+
+def _next(body: bytes) -> str | None:
+    if b'"relation":"next"' not in body:
+        return None
+    links = json.loads(body).get("link", ())
+    found = [link["url"] for link in links if link["relation"] == "next"]
+    return found[0].removeprefix(f"{BASE}/fhir/") if found else None
+
+
+def _parting(one: Answer, other: Answer) -> str:
+    if one.status != other.status:
+        return f"status {one.status} against {other.status}: {one.body[:300]!r} against {other.body[:300]!r}"
+    if one.body == other.body:
+        return f"headers {sorted(set(one.headers) ^ set(other.headers))}"
+    at = next((i for i, (a, b) in enumerate(zip(one.body, other.body, strict=False)) if a != b), 0)
+    shown = slice(max(at - 120, 0), at + 160)
+    return f"at {at} of {len(one.body)}, {len(other.body)}:\n    {one.body[shown]!r}\n    {other.body[shown]!r}"
+
+
+@contextmanager
+def open_pair(
+    host: Host, script: Script, *, keep_consents: bool, warm: Sequence[Case] = (), random: Random | None = None
+) -> Iterator[tuple[Pair, PairStart]]:
+    """Make both worlds of a script up to its :class:`Warm` step; ``PairStart.finish`` plays the rest.
+
+    Args:
+        keep_consents: See :func:`without_hidden`.
+    """
+    seen = visible(script)
+    steps = list(enumerate(script.steps))
+    less_steps = without_hidden(script, seen, keep_consents=keep_consents)
+    cut = next((number for number, step in steps if isinstance(step, Warm)), len(steps))
+    with ExitStack() as stack:
+        full = stack.enter_context(host.twin(f"{script.seed}-full"))
+        less = stack.enter_context(host.twin(f"{script.seed}-less"))
+        names = host.run(full.learn(script))
+        host.run(full.play(script, [each for each in steps if each[0] <= cut], names))
+        host.run(less.play(script, [each for each in less_steps if each[0] <= cut], names))
+        scene = _scene(script, names, full, seen, random or Random(script.seed))
+        pair = Pair(host, script, full, less, scene)
+        later = [
+            (full, [each for each in steps if each[0] > cut]),
+            (less, [each for each in less_steps if each[0] > cut]),
+        ]
+        yield pair, PairStart(host, script, names, later)
+
+
+@dataclass(frozen=True, slots=True)
+class PairStart:
+    """What is left to be played once the warming questions have been asked."""
+
+    host: Host
+    script: Script
+    names: Names
+    later: list[tuple[Twin, list[Numbered]]]
+
+    def finish(self) -> None:
+        """Play the rest of the script in both worlds."""
+        for twin, steps in self.later:
+            self.host.run(twin.play(self.script, steps, self.names))
+
+
+def _scene(
+    script: Script, names: Names, full: Twin, seen: set[tuple[int, tuple[str, str, str]]], random: Random
+) -> Scene:
+    hidden: list[tuple[Version, str]] = []
+    shown: list[tuple[Version, str]] = []
+    for number, version in script.versions():
+        told = full.versions.get((number, version.name), "aaaabbbbccccddddeeee")
+        (shown if (number, version.name) in seen else hidden).append((version, told))
+    return Scene(script, names, random, hidden, shown, names.organizations)

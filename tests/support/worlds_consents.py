@@ -1,0 +1,194 @@
+"""Make up consents of every shape that is evaluated: nested provisions, periods, actors, purposes, labels, codes …
+
+For the two-world harness. Records and institutions are named symbolically
+(see :class:`tests.support.worlds.Sign`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from tests.support.worlds import ASKED_AT, ASKING, INSTITUTIONS, Json, Name
+from tests.support.worlds_records import (
+    ACT_CODE,
+    CODES,
+    CONFIDENTIALITY,
+    DOCTORS,
+    FIRST_DAY,
+    LOINC,
+    SECTION,
+    THO,
+    TOPICS,
+    TYPES,
+)
+
+ROLE_SYSTEM = "http://example.org/roles"
+ROLES = ("cardiologist", "nurse")
+UNHEARD_OF = "http://example.org/unheard-of"
+PURPOSES = ("TREAT", "ETREAT", "HRESCH", "HPAYMT")
+MEANINGS = ("instance", "related", "dependents", "authoredby")
+_RECIPIENT = {"coding": [{"system": f"{THO}v3-ParticipationType", "code": "IRCP"}]}
+
+
+def plain(provision: Json | None, rule: str | None, **more: Any) -> Json:
+    """Return a privacy Consent."""
+    base: Json = {"policyRule": {"coding": [{"system": ACT_CODE, "code": rule}]}} if rule else {}
+    return {
+        "resourceType": "Consent",
+        "status": "active",
+        "scope": {"coding": [{"system": f"{THO}consentscope", "code": "patient-privacy"}]},
+        "category": [{"coding": [{"system": LOINC, "code": "59284-0"}]}],
+        "dateTime": "2026-02-01",
+        **(base or {"policy": [{"uri": "http://example.org/policies/base.txt"}]}),
+        **({"provision": provision} if provision is not None else {}),
+        **more,
+    }
+
+
+def to(institution: str) -> Json:
+    """Return an actor: an institution that receives data."""
+    return {"role": _RECIPIENT, "reference": {"institution": institution}}
+
+
+def permit_all(institution: str = ASKING) -> Json:
+    """Return a Consent that shows an institution everything."""
+    return plain({"type": "permit", "actor": [to(institution)]}, "OPTOUT")
+
+
+class Consents:
+    """Makes consents about given records."""
+
+    def __init__(self, random: Random, records: Sequence[Name]) -> None:
+        self._random = random
+        self._records = list(records)
+
+    def any(self) -> Json:
+        """Return one of any shape; about one in twelve is not understood, as many have ended."""
+        pick = self._random.random()
+        if pick < 0.08:
+            return self._unclear()
+        if pick < 0.14:
+            return plain(None, self._random.choice(["OPTIN", "OPTOUT"]))
+        if pick < 0.3:
+            return self._untyped()
+        return self._typed()
+
+    def permit_but(self, deny: Json | None = None, **narrowing: Any) -> Json:
+        """Return a permit to the asking institution with one thing denied."""
+        root: Json = {"type": "permit", "actor": [to(ASKING)], **narrowing}
+        if deny is not None:
+            root["provision"] = [{"type": "deny", **deny}]
+        return plain(root, self._random.choice(["OPTOUT", None]))
+
+    def restriction(self) -> Json:
+        """Return what an institution records about its own chart: only denials count."""
+        return plain({"type": "deny", **self.conditions(1)}, "OPTIN")
+
+    def _typed(self) -> Json:
+        root = self._provision(0)
+        if root["type"] == "permit" and self._random.random() < 0.6:
+            root["actor"] = [to(ASKING)]
+        if self._random.random() < 0.25:
+            root["period"] = self._period()
+        status = self._random.choice(["active"] * 9 + ["inactive", "rejected"])
+        return plain(root, self._random.choice(["OPTIN", "OPTOUT", None]), status=status)
+
+    def _untyped(self) -> Json:
+        rule = self._random.choice(["OPTIN", "OPTOUT"])
+        nested = [self._provision(1) for _ in range(self._random.randrange(1, 3))]
+        root: Json = {"provision": nested}
+        if self._random.random() < 0.2:
+            root["period"] = self._period()
+        return plain(root, rule)
+
+    def _unclear(self) -> Json:
+        """Return a valid Consent whose meaning is not known: docs/consent.md, "Not understood"."""
+        body = self._typed()
+        pick = self._random.randrange(3)
+        if pick == 0:
+            body["verification"] = [{"verified": False}]
+        elif pick == 1:
+            body["provision"]["action"] = [self._concept(UNHEARD_OF, ("look",))]
+        else:
+            body["provision"]["actor"] = [{"role": _RECIPIENT, "reference": {"display": "somebody"}}]
+        return body | {"status": "active"}
+
+    def _provision(self, depth: int) -> Json:
+        made: Json = {"type": self._random.choice(["permit", "permit", "deny"])} | self.conditions(2)
+        if depth < 2 and self._random.random() < 0.5:
+            made["provision"] = [self._provision(depth + 1) for _ in range(self._random.randrange(1, 3))]
+        return made
+
+    def conditions(self, most: int) -> Json:
+        """Return up to ``most`` conditions of one provision."""
+        makers: dict[str, Callable[[], Any]] = {
+            "actor": lambda: [self._actor()],
+            "purpose": lambda: [self._coding(f"{THO}v3-ActReason", PURPOSES)],
+            "action": lambda: [self._concept(f"{THO}consentaction", ("access", "disclose", "collect"))],
+            "securityLabel": lambda: [self._label()],
+            "class": lambda: self._classes(),
+            "code": lambda: [self._code()],
+            "dataPeriod": lambda: self.data_period(),
+            "data": lambda: [self._data()],
+            "period": lambda: self._period(),
+        }
+        picked = self._random.sample(sorted(makers), self._random.randrange(most + 1))
+        return {name: makers[name]() for name in picked}
+
+    def _actor(self) -> Json:
+        pick = self._random.random()
+        if pick < 0.5:
+            return to(self._random.choice([ASKING, ASKING, *INSTITUTIONS]))
+        if pick < 0.75:
+            return {"role": _RECIPIENT, "reference": {"practitioner": self._random.choice(DOCTORS)}}
+        role = self._concept(ROLE_SYSTEM, ROLES)
+        return {"role": role, "reference": {"institution": ASKING}}
+
+    def _label(self) -> Json:
+        if self._random.random() < 0.5:
+            return {"system": CONFIDENTIALITY, "code": self._random.choice(["N", "R", "V"])}
+        return self._coding(ACT_CODE, TOPICS)
+
+    def _classes(self) -> list[Json]:
+        system = "http://hl7.org/fhir/resource-types"
+        picked = self._random.sample([*TYPES, "Patient"], self._random.randrange(1, 4))
+        return [{"system": system, "code": each} for each in picked]
+
+    def _code(self) -> Json:
+        if self._random.random() < 0.15:
+            return self._concept(SECTION, ("LAB",))
+        return self._concept(LOINC, CODES)
+
+    def _data(self) -> Json:
+        meaning = self._random.choice(MEANINGS)
+        name = self._random.choice(self._records)
+        if meaning == "authoredby":
+            name = (name[0], "Practitioner", self._random.choice(DOCTORS))
+        return {"meaning": meaning, "reference": {"record": list(name)}}
+
+    def data_period(self) -> Json:
+        """Return a span of clinical time."""
+        start = FIRST_DAY + timedelta(days=self._random.randrange(500))
+        return {"start": str(start), "end": str(start + timedelta(days=self._random.randrange(60, 400)))}
+
+    def _period(self) -> Json:
+        """Return a period that is over, to come, or now, by minutes or by months."""
+        today = ASKED_AT.date()
+        choices: list[Json] = [
+            {"end": "2026-02-27"},
+            {"start": "2026-02-01", "end": "2026-03-02T09:29:59Z"},
+            {"start": "2026-02-01", "end": "2026-03-02T09:30:00Z"},
+            {"start": "2026-03-02T09:31:00Z"},
+            {"start": "2026-01-01", "end": str(today)},
+            {"start": "2026-01"},
+        ]
+        return self._random.choice(choices)
+
+    def _coding(self, system: str, codes: Sequence[str]) -> Json:
+        return {"system": system, "code": self._random.choice(codes)}
+
+    def _concept(self, system: str, codes: Sequence[str]) -> Json:
+        return {"coding": [self._coding(system, codes)]}

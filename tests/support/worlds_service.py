@@ -1,0 +1,323 @@
+"""Play a script into a real bridge and serve it over HTTP: two of them are a pair of worlds.
+
+Bridges live on one event loop in a thread of its own and are asked over TCP.
+All of them start from one data directory, so they share institutions, keys of
+ids and the directory; the clock stands still at each step's instant, so what
+is sent in both worlds is stored with the same ids, versions and times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import uvicorn
+
+from fhir_bridge.adapters.access import request_token_async
+from fhir_bridge.adapters.ambient import SystemRandomness
+from fhir_bridge.wiring import open_bridge
+from tests.support.worlds import (
+    ASKED_AT,
+    BEGIN,
+    INSTITUTIONS,
+    STEP,
+    Enrol,
+    Json,
+    Link,
+    Name,
+    Script,
+    Send,
+    Sign,
+    Version,
+    Warm,
+    Who,
+    instant_of,
+)
+from tests.support.worlds_records import DOCTORS, directory_of
+from tests.support.worlds_scripts import Numbered
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = "http://127.0.0.1:8080"
+"""What every bridge believes to be its address, so that links are the same in both worlds."""
+
+_QUIET = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 2}
+_LIMIT_S = 60.0
+T = TypeVar("T")
+
+
+class StillClock:
+    """Stands still until it is set."""
+
+    def __init__(self, instant: datetime = BEGIN) -> None:
+        self.instant = instant
+
+    def now(self) -> datetime:
+        return self.instant
+
+
+@dataclass(slots=True)
+class Names:
+    """What the records of a script are called by everybody but their senders."""
+
+    canonical: dict[Name, str] = field(default_factory=dict)
+    organizations: dict[str, str] = field(default_factory=dict)
+
+    def reference(self, name: Name) -> str:
+        """Return ``Type/canonical id``."""
+        return f"{name[1]}/{self.canonical[name]}"
+
+
+class Twin:
+    """One running bridge and the means to fill and to ask it."""
+
+    def __init__(self, data: Path, clock: StillClock, port: int, http: httpx.AsyncClient, control: httpx.AsyncClient):
+        self.data = data
+        self.clock = clock
+        self.port = port
+        self._http = http
+        self._control = control
+        self._agents: dict[str, tuple[Path, str]] = {}
+        self._tokens: dict[tuple[datetime, str], dict[str, str]] = {}
+        self.connection = HTTPConnection("127.0.0.1", port, timeout=_LIMIT_S)
+        self.versions: dict[tuple[int, Name], str] = {}
+
+    # --- filling
+
+    async def learn(self, script: Script) -> Names:
+        """Return the canonical ids of everything in a script, without storing anything."""
+        names = Names()
+        listed = (await self._control.get("/institutions")).json()
+        names.organizations = {each["name"]: each["id"] for each in listed}
+        for institution in INSTITUTIONS:
+            bodies = {v.name: v.body for _, v in script.versions() if v.institution == institution and v.body}
+            bodies |= {(institution, b["resourceType"], b["id"]): b for b in directory_of(institution)}
+            plain = [body for name, body in bodies.items() if name[1] != "Consent"]
+            entries = [_put(body) for body in plain]
+            message = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+            answer = await self._control.post("/map/preview", params={"institution": institution}, json=message)
+            assert _good(answer).json()["refused"] == [], answer.text
+            for body, made in zip(plain, answer.json()["entries"], strict=True):
+                names.canonical[institution, body["resourceType"], body["id"]] = made["id"]
+        return names
+
+    async def play(self, script: Script, steps: Iterable[Numbered], names: Names) -> None:
+        """Play steps, each at its instant; then let it be the time of asking."""
+        for number, step in steps:
+            self.clock.instant = instant_of(number)
+            match step:
+                case Send():
+                    await self._send(number, step)
+                case Link():
+                    rows = [{"person": step.person, "institution": i, "patient": p} for i, p in step.charts]
+                    _good(await self._control.post("/links", json={"rows": rows}))
+                case Enrol():
+                    local = dict(script.homes[step.person])[step.institution]
+                    asked = {"institution": step.institution, "patient": local}
+                    done = _good(await self._control.post("/patients", json=asked)).json()
+                    self._agents[step.person] = (Path(done["credentials"]), done["patient"])
+                case Sign():
+                    await self._sign(step, names)
+                case Warm():
+                    pass
+        self.clock.instant = ASKED_AT
+
+    async def _send(self, number: int, step: Send) -> None:
+        entries = [_entry(version) for version in step.versions]
+        message = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+        headers = await self.token(Who(step.institution))
+        answer = _good(await self._http.post("/fhir", headers=headers, json=message)).json()
+        for version, entry in zip(step.versions, answer["entry"], strict=True):
+            assert entry["response"]["status"][0] == "2", entry
+            if "etag" in entry["response"]:
+                self.versions[number, version.name] = entry["response"]["etag"][3:-1]
+
+    async def _sign(self, step: Sign, names: Names) -> None:
+        headers = await self.token(Who(None, person=step.person))
+        where = f"/fhir/Consent/{step.id}"
+        if step.body is None:
+            _good(await self._http.delete(where, headers=headers))
+            return
+        patient = self._agents[step.person][1]
+        body = written(step.body, names) | {"id": step.id, "patient": {"reference": f"Patient/{patient}"}}
+        _good(await self._http.put(where, headers=headers, json=body))
+
+    # --- asking
+
+    async def token(self, who: Who) -> dict[str, str]:
+        """Return the headers of a requester, good at the clock's instant."""
+        key = self.clock.now(), repr(who)
+        held = self._tokens.get(key)
+        if held is None:
+            if who.person is not None:
+                file, extras = self._agents[who.person][0], {}
+            else:
+                file, extras = self.data / "credentials" / f"{who.institution}.json", who.statement
+            credentials = json.loads(file.read_text())
+            made = await request_token_async(self._http, credentials, self.clock.now(), SystemRandomness(), **extras)
+            held = self._tokens[key] = {"Authorization": f"Bearer {made}"}
+        return held
+
+    def has_agent(self, person: str) -> bool:
+        """Tell whether a person has an agent in this world."""
+        return person in self._agents
+
+    @property
+    def private(self) -> dict[str, str]:
+        """What is random in each world: client ids of agents, by the name to show instead."""
+        return {json.loads(f.read_text())["client_id"]: f"(agent of {p})" for p, (f, _) in self._agents.items()}
+
+    def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any, bytes]:
+        """Ask over TCP; return status, headers and body."""
+        try:
+            self.connection.request(method, path, body or None, dict(headers))
+            answer = self.connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        except OSError:
+            self.connection.close()
+            raise
+
+
+def written(value: Any, names: Names) -> Any:
+    """Return a Consent with symbolic names replaced by references."""
+    if isinstance(value, list):
+        return [written(each, names) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "record" in value:
+        return {"reference": names.reference(tuple(value["record"]))}
+    if "identifier" in value and "institution" in value:
+        return {"identifier": value["identifier"]}
+    if isinstance(value.get("institution"), str):
+        return {"reference": f"Organization/{names.organizations[value['institution']]}"}
+    if isinstance(value.get("practitioner"), str):
+        return {"reference": f"Practitioner/{value['practitioner']}"}
+    return {key: written(each, names) for key, each in value.items()}
+
+
+def _entry(version: Version) -> Json:
+    if version.body is None:
+        return {"request": {"method": "DELETE", "url": f"{version.type}/{version.id}"}}
+    return _put(written(version.body, Names()) if version.type == "Consent" else version.body)
+
+
+def _put(body: Json) -> Json:
+    place = f"{body['resourceType']}/{body['id']}"
+    return {"resource": body, "request": {"method": "PUT", "url": place}}
+
+
+def _good(answer: httpx.Response) -> httpx.Response:
+    assert answer.is_success, f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text}"
+    return answer
+
+
+# --- hosting
+
+
+class Host:
+    """An event loop in a thread, where bridges live; and the data directory that they all start from."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="worlds", daemon=True)
+        self._thread.start()
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="worlds-", dir=memory if os.access(memory, os.W_OK) else None))
+        self.run(_template(self.folder / "template"))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_LIMIT_S)
+
+    def close(self) -> None:
+        """End the loop and remove everything."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_LIMIT_S)
+        self._loop.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def twin(self, name: str) -> Iterator[Twin]:
+        """Serve a fresh copy of the common beginning."""
+        data = self.folder / name
+        shutil.copytree(self.folder / "template", data)
+        ready: asyncio.Future[Twin] = self.run(_future())
+        end: asyncio.Event = self.run(_event())
+        living = asyncio.run_coroutine_threadsafe(_live(data, ready, end), self._loop)
+        try:
+            yield self.run(_first(ready, asyncio.wrap_future(living, loop=self._loop)))
+        finally:
+            self._loop.call_soon_threadsafe(end.set)
+            living.result(_LIMIT_S)
+            shutil.rmtree(data, ignore_errors=True)
+
+
+async def _future() -> asyncio.Future[Twin]:
+    return asyncio.get_running_loop().create_future()
+
+
+async def _event() -> asyncio.Event:
+    return asyncio.Event()
+
+
+async def _first(ready: asyncio.Future[Twin], living: asyncio.Future[None]) -> Twin:
+    both: set[asyncio.Future[Any]] = {ready, living}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if not ready.done():
+        living.result()
+    return ready.result()
+
+
+async def _live(data: Path, ready: asyncio.Future[Twin], end: asyncio.Event) -> None:
+    async with _opened(data, StillClock()) as twin:
+        ready.set_result(twin)
+        await end.wait()
+        twin.connection.close()
+
+
+@asynccontextmanager
+async def _opened(data: Path, clock: StillClock) -> AsyncIterator[Twin]:
+    async with (
+        open_bridge(data, workers=0, clock=clock) as bridge,
+        httpx.AsyncClient(transport=httpx.ASGITransport(bridge.control), base_url="http://control") as control,
+        httpx.AsyncClient(transport=httpx.ASGITransport(bridge.http), base_url=BASE) as http,
+    ):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+            listening.bind(("127.0.0.1", 0))
+            server = uvicorn.Server(uvicorn.Config(bridge.http, **_QUIET))  # type: ignore[arg-type]
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            while not server.started:
+                await asyncio.sleep(0.005)
+            try:
+                yield Twin(data, clock, listening.getsockname()[1], http, control)
+            finally:
+                server.should_exit = True
+                await serving
+
+
+async def _template(data: Path) -> None:
+    """Admit the institutions and take their directories."""
+    async with _opened(data, StillClock(BEGIN - STEP)) as twin:
+        for name in INSTITUTIONS:
+            given = {"name": name, "fhir_version": "R4", "ruleset_dir": str(ROOT / "mappings" / "northgate")}
+            _good(await twin._control.post("/institutions", json=given))
+            message = {"resourceType": "Bundle", "type": "batch", "entry": [_put(b) for b in directory_of(name)]}
+            _good(await twin._http.post("/fhir", headers=await twin.token(Who(name)), json=message))
+    with contextlib.suppress(FileNotFoundError):
+        (data / "control.sock").unlink()
+
+
+__all__ = ["DOCTORS", "Host", "Names", "StillClock", "Twin", "written"]
