@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from ledger_core.checkpoint import cosigner_key, log_key, parse_checkpoint, split_note, verify_note
 from ledger_core.codec import Value, decode, encode
-from ledger_core.errors import IntegrityBroken, NotCanonical
+from ledger_core.errors import IntegrityBroken, NotCanonical, OpeningRefused
 from ledger_core.log import TiledLog
 from ledger_core.machine import BlockResult, Header, State, apply_block, begin, read_genesis
 from ledger_core.ports import EntryRow, Store, commit_of
@@ -171,8 +171,8 @@ def _apply(state: State | None, header: Header, entries: tuple[Value, ...]) -> B
         raise IntegrityBroken(f"block {header.height} is malformed")
     try:
         block = begin(read_genesis(given[0])) if state is None else apply_block(state, header, given[:-1])
-    except ValueError:
-        raise IntegrityBroken(f"block {header.height} does not follow the one before it") from None
+    except (OpeningRefused, ValueError):
+        raise IntegrityBroken(f"block {header.height} does not follow what comes before it") from None
     if list(block.entries) != given:
         raise IntegrityBroken(f"block {header.height} is not what its transactions lead to")
     return block
