@@ -87,7 +87,7 @@ AREAS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 # Modules whose functions are used while others load: their mutants are always put in place before that.
-LOADED_ANEW: Final = frozenset({"hashing", "values"})
+LOADED_ANEW: Final = frozenset({"hashing"})
 _MEMORY_BYTES: Final = 3 << 30
 _EXAMPLES: Final = 30
 _OPTIONS: Final = ("-x", "-q", "-m", "not slow", "--tb=no", "--no-header", "-p", "no:randomly", "-p", "no:xdist")

@@ -171,9 +171,16 @@ def _statements(node: ast.stmt) -> Iterator[ast.AST | None]:
             del test
         case ast.While(body=body, orelse=other):
             yield ast.While(ast.Constant(False), body, other)
-        case ast.Return(value=value) if value is not None and not _is_none(value):
+        case ast.Return(value=value) if value is not None and not _is_none_or_truth(value):
             yield ast.Return(ast.Constant(None))
-        case ast.Return() | ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign() | ast.Delete(targets=[ast.Subscript()]):
+        case (
+            ast.Return()
+            | ast.Raise()
+            | ast.Continue()
+            | ast.Break()
+            | ast.AugAssign()
+            | ast.Delete(targets=[ast.Subscript()])
+        ):
             yield None
         case ast.Expr(value=ast.Call()):
             yield None
@@ -181,8 +188,8 @@ def _statements(node: ast.stmt) -> Iterator[ast.AST | None]:
             yield None
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_none_or_truth(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value in (None, True, False)
 
 
 _Put: TypeAlias = Callable[[ast.AST], None]
