@@ -68,6 +68,9 @@ mutations: env ## Compare two verifiers on a million changed receipts, on two co
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v
 
+mutants: env ## Change the ledger's security modules one operator at a time and run their tests (an hour; ARGS=MODULE)
+	$(BIN)/python -m tools.mutate --jobs $(JOBS) $(ARGS)
+
 verifier: env ## Join the offline verifier into one file that travels alone: build/ledger-verify.py
 	$(BIN)/python tools/join_verifier.py build/ledger-verify.py
 
