@@ -162,6 +162,11 @@ def _extension(args: list[Arg]) -> Run:
     return run
 
 
+def _has_extension(args: list[Arg]) -> Run:
+    find = _extension(args)
+    return lambda items, scope, focus: [bool(find(items, scope, focus))]
+
+
 def _to_integer(items: Items) -> Items:
     if len(items) != 1:
         return []
@@ -185,6 +190,7 @@ FUNCTIONS: dict[str, Make] = {
     "combine": _combine,
     "intersect": _intersect,
     "extension": _extension,
+    "hasExtension": _has_extension,
     "substring": _substring,
     "startsWith": _on_text(lambda text, other: text.startswith(other)),
     "contains": _on_text(lambda text, other: other in text),

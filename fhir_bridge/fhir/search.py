@@ -2,18 +2,24 @@
 
 For normalisation, which puts them into the chart's index, and for search, which asks what a type can be searched by.
 The parameters are HL7's own for R4 (``definitions/r4-search.json``): every token, date, reference, string, uri,
-quantity and number parameter whose path needs nothing but the resource. Composite and special ones are not extracted.
+quantity, number and composite parameter whose path needs nothing but the resource. Special ones are not extracted.
 
 Forms of the values:
     * token: ``(system, code)``, system empty where the data has none or the element is a bare code;
     * date: ``(low, high)``, half-open µs since 1970 UTC;
     * reference: ``Type/id``, ``|system|value`` for a logical or conditional one, else the text (absolute, canonical);
     * string and uri: the text as it stands; :func:`fold` makes two of them comparable;
-    * quantity: ``(number text, system, code or unit)``; number: its text.
+    * quantity: ``(number text, system, code or unit)``; number: its text;
+    * composite: ``(values, values)`` in one part of a resource, in the order of its components. What a composite of
+      the resource as a whole says stands under the parameters of its components, and is not extracted again.
+
+Beside a token parameter stand, as far as there are any, ``name:text`` with the texts that belong to its codes, and
+``name:of-type`` with ``(system, code, value)`` of typed identifiers.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,23 +33,61 @@ from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
 from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.tables import SearchParameter, r4, search_parameters
 
-__all__ = ["SearchValues", "codes", "extract", "fold", "parameters_of", "targets_of"]
+__all__ = [
+    "Composite",
+    "SearchValues",
+    "codes",
+    "composite_of",
+    "extract",
+    "fold",
+    "has_plain_codes",
+    "names_beside",
+    "parameters_of",
+    "targets_of",
+]
 
 SearchValues = Mapping[str, tuple[Any, ...]]
 
-_KINDS = frozenset({"token", "date", "reference", "string", "uri", "quantity", "number"})
+TEXT = ":text"
+OF_TYPE = ":of-type"
+COMPOSITE = "composite"
+
+_KINDS = frozenset({"token", "date", "reference", "string", "uri", "quantity", "number", COMPOSITE})
+_CODED = frozenset({"CodeableConcept", "Coding", "Identifier"})
 # Matches what a coder would call by sound; the standard leaves the algorithm open, so none is claimed.
 _NOT_OFFERED = frozenset({"phonetic"})
 
 
+Convert = Callable[[Any], Iterator[Any]]
+"""Gives the values that one item of a path's result is found by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A composite parameter.
+
+    Attributes:
+        kinds: Kinds of its components.
+        of_whole: Parameters that hold the components' values where it speaks of the resource as a whole; empty if it
+            does not, or if such values stand under its own name like those of parts.
+    """
+
+    kinds: tuple[str, ...]
+    of_whole: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Extractor:
-    """One branch of one parameter's path; it finds nothing in a resource that has none of ``keys``."""
+    """One branch of one parameter's path; it finds nothing in a resource that has none of ``keys``.
+
+    ``converts`` gives the values under the parameter's own name first.
+    """
 
     name: str
     keys: frozenset[str]
     evaluate: Evaluate
-    convert: Callable[[Any], Iterator[Any]]
+    converts: tuple[tuple[str, Convert], ...]
+    types: frozenset[str]
 
 
 def extract(resource: dict[str, Any]) -> SearchValues:
@@ -57,10 +101,11 @@ def extract(resource: dict[str, Any]) -> SearchValues:
     for extractor in _extractors(resource["resourceType"]):
         if extractor.keys.isdisjoint(resource):
             continue
-        convert = extractor.convert
-        found = [v for item in extractor.evaluate(focus, scope) for v in convert(item)]
-        if found:
-            values.setdefault(extractor.name, []).extend(found)
+        items = extractor.evaluate(focus, scope)
+        for name, convert in extractor.converts if items else ():
+            found = [v for item in items for v in convert(item)]
+            if found:
+                values.setdefault(name, []).extend(found)
     return {name: tuple(found) if len(found) == 1 else tuple(dict.fromkeys(found)) for name, found in values.items()}
 
 
@@ -72,7 +117,27 @@ def parameters_of(type_name: str) -> Mapping[str, str]:
     """
     if type_name not in r4().resource_types():
         return {}
-    return {e.name: _parameters(type_name)[e.name].kind for e in _extractors(type_name)}
+    kinds = {e.name: _parameters(type_name)[e.name].kind for e in _extractors(type_name)}
+    return kinds | {p.name: p.kind for p in _parameters(type_name).values() if _whole_names(type_name, p)}
+
+
+@cache
+def names_beside(type_name: str) -> frozenset[str]:
+    """Return the names, such as ``code:text``, under which more values than those of parameters are extracted."""
+    return frozenset(name for e in _extractors(type_name) for name, _ in e.converts[1:])
+
+
+@cache
+def composite_of(type_name: str, parameter: str) -> Composite:
+    """Return what a composite parameter of a type is made of."""
+    found = _parameters(type_name)[parameter]
+    return Composite(tuple(kind for _, kind, _ in found.components), _whole_names(type_name, found))
+
+
+@cache
+def has_plain_codes(type_name: str, parameter: str) -> bool:
+    """Tell whether a token parameter finds elements of type ``code``, whose system only the definition names."""
+    return any("code" in e.types for e in _extractors(type_name) if e.name == parameter)
 
 
 @cache
@@ -105,16 +170,84 @@ def _branches(type_name: str, parameter: SearchParameter) -> list[_Extractor]:
         return []
     # Resource.id and its like are compiled for the type at hand.
     path = parameter.path.replace("DomainResource.", f"{type_name}.").replace("Resource.", f"{type_name}.")
+    paths = path.split(" | ")
+    if _whole_names(type_name, parameter):
+        paths.remove(type_name)
     made = []
-    for branch in path.split(" | "):
+    for branch in paths:
         try:
             compiled = compile_path(branch, type_name, r4())
+            converts = _converters(parameter, compiled.types)
         except PathNotUnderstood:
             return []
-        keys = leading_keys(branch, type_name, r4())
-        convert = _converter(parameter.kind, compiled.types)
-        made.append(_Extractor(parameter.name, keys, compiled.evaluate, convert))
+        keys = _leading(type_name, parameter, branch)
+        made.append(_Extractor(parameter.name, keys, compiled.evaluate, converts, compiled.types))
     return made
+
+
+@cache
+def _whole_names(type_name: str, parameter: SearchParameter) -> tuple[str, ...]:
+    """Return the parameters that find the same as the components of a composite of the resource as a whole."""
+    if parameter.kind != COMPOSITE or type_name not in parameter.path.split(" | "):
+        return ()
+    simple = {_simple_keys(type_name, p): p.name for p in _parameters(type_name).values() if p.kind != COMPOSITE}
+    absolute = (
+        " | ".join(f"{type_name}.{each}" for each in path.split(" | ")) for _, _, path in parameter.components
+    )
+    asked = [
+        _simple_keys(type_name, SearchParameter("", kind, path, ()))
+        for (_, kind, _), path in zip(parameter.components, absolute, strict=True)
+    ]
+    return tuple(simple[each] for each in asked) if all(each and each in simple for each in asked) else ()
+
+
+def _leading(type_name: str, parameter: SearchParameter, branch: str) -> frozenset[str]:
+    if branch != type_name:
+        return leading_keys(branch, type_name, r4())
+    # A composite of the resource as a whole: nothing without its first component.
+    steps = parameter.components[0][2].split(" | ")
+    return frozenset(key for each in steps for key in leading_keys(f"{type_name}.{each}", type_name, r4()))
+
+
+_SIMPLE = re.compile(r"\(?[A-Z]\w+\.\w+(?:\.as\(\w+\)| as \w+\))?")
+
+
+def _simple_keys(type_name: str, parameter: SearchParameter) -> tuple[str, frozenset[str]] | None:
+    """Return kind and JSON keys of a parameter that finds what stands under them and nothing else; else None."""
+    branches = parameter.path.split(" | ")
+    if not all(_SIMPLE.fullmatch(each) for each in branches):
+        return None
+    keys = {key for each in branches for key in leading_keys(each, type_name, r4())}
+    # A SampledData has no value of its own, and none is extracted from it.
+    return parameter.kind, frozenset(key for key in keys if not key.endswith("SampledData"))
+
+
+def _converters(parameter: SearchParameter, types: frozenset[str]) -> tuple[tuple[str, Convert], ...]:
+    if parameter.kind == COMPOSITE:
+        return ((parameter.name, _composites(parameter, next(iter(types)))),)
+    made = [(parameter.name, _converter(parameter.kind, types))]
+    if parameter.kind == "token" and types & _CODED:
+        made.append((parameter.name + TEXT, _texts))
+    if parameter.kind == "token" and "Identifier" in types:
+        made.append((parameter.name + OF_TYPE, _typed_identifiers))
+    return tuple(made)
+
+
+def _composites(parameter: SearchParameter, part_type: str) -> Convert:
+    """Return what gives the values of every component in one part; nothing where one component has none."""
+    if any("%" in path for _, _, path in parameter.components):
+        raise PathNotUnderstood("a component that looks outside its part")
+    compiled = [compile_path(path, part_type, r4()) for _, _, path in parameter.components]
+    converts = [_converter(kind, c.types) for (_, kind, _), c in zip(parameter.components, compiled, strict=True)]
+    runs = [(c.evaluate, convert) for c, convert in zip(compiled, converts, strict=True)]
+
+    def composites(part: Any) -> Iterator[Any]:
+        scope = scope_of(part)
+        found = [tuple(v for item in run([part], scope) for v in convert(item)) for run, convert in runs]
+        if all(found):
+            yield tuple(found)
+
+    return composites
 
 
 def _converter(kind: str, types: frozenset[str]) -> Callable[[Any], Iterator[Any]]:
@@ -152,6 +285,23 @@ def _identifiers(value: Any) -> Iterator[tuple[str, str]]:
         yield (system if ":" in system else ""), value["value"]
     elif "coding" in value or "code" in value:
         yield from _tokens(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """R4 search.html#modifiers: "CodeableConcept.text, Coding.display, or Identifier.type.text"."""
+    if type(value) is not dict:
+        return
+    concept = value.get("type", {}) if "value" in value and "coding" not in value else value
+    for holder in (concept, *(concept.get("coding") or ()), *([value] if "display" in value else ())):
+        for key in ("text", "display"):
+            if type(holder.get(key)) is str:
+                yield holder[key]
+
+
+def _typed_identifiers(value: Any) -> Iterator[tuple[str, str, str]]:
+    if type(value) is dict and "value" in value:
+        for coding in value.get("type", {}).get("coding", ()):
+            yield coding.get("system", ""), coding.get("code", ""), value["value"]
 
 
 def _dates(value: Any) -> Iterator[Interval]:

@@ -85,12 +85,16 @@ class Definitions:
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:
-    """One search parameter of one type; ``path`` is FHIRPath."""
+    """One search parameter of one type; ``path`` is FHIRPath.
+
+    ``components`` of a composite one are (parameter, kind, FHIRPath from what ``path`` selects).
+    """
 
     name: str
     kind: str
     path: str
     targets: tuple[str, ...]
+    components: tuple[tuple[str, str, str], ...] = ()
 
 
 @cache
@@ -109,9 +113,14 @@ def stu3() -> Definitions:
 def search_parameters() -> Mapping[str, Mapping[str, SearchParameter]]:
     """Type → name → R4 search parameter; ``Resource`` and ``DomainResource`` hold what is common."""
     return {
-        base: {n: SearchParameter(n, r["kind"], r["path"], tuple(r.get("targets", ()))) for n, r in rows.items()}
+        base: {name: _search_parameter(name, row) for name, row in rows.items()}
         for base, rows in _load("r4-search.json").items()
     }
+
+
+def _search_parameter(name: str, row: dict[str, Any]) -> SearchParameter:
+    components = tuple((part, kind, path) for part, kind, path in row.get("components", ()))
+    return SearchParameter(name, row["kind"], row["path"], tuple(row.get("targets", ())), components)
 
 
 @cache

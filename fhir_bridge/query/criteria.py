@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fhir_bridge.errors import Issue
-from fhir_bridge.fhir.search import parameters_of, targets_of
+from fhir_bridge.fhir.search import (
+    COMPOSITE,
+    composite_of,
+    has_plain_codes,
+    names_beside,
+    parameters_of,
+    targets_of,
+)
 from fhir_bridge.model.access import PermittedView, Predicate
 from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.query import linking, values
@@ -29,14 +36,19 @@ MAX_LINKS = 8
 
 _BUILT_IN = {"_id": "token", "_lastUpdated": "date"}
 _MODIFIERS = {
-    "token": frozenset({"not", "missing"}),
+    "token": frozenset({"not", "missing", "text", "in", "not-in", "of-type"}),
     "date": frozenset({"missing"}),
     "reference": frozenset({"missing", "identifier"}),
     "string": frozenset({"missing", "exact", "contains"}),
     "uri": frozenset({"missing"}),
     "quantity": frozenset({"missing"}),
     "number": frozenset({"missing"}),
+    # search.html#modifiers gives :missing to "all parameters (except combination)".
+    "composite": frozenset(),
 }
+_NEGATED = frozenset({"not", "not-in"})
+_BESIDE = frozenset({"text", "of-type"})
+"""Modifiers that look at values of their own, beside those of the parameter."""
 _MILLISECOND = 1_000
 
 
@@ -127,17 +139,59 @@ def _criterion(type_name: str, name: str, text: str, base_url: str, now_us: int)
     if kind is None or kind not in _MODIFIERS:
         raise QueryRefused([unsupported(bare)])
     target = modifier if kind == "reference" and _is_target(type_name, bare, modifier) else None
-    if colon and target is None and modifier not in _MODIFIERS[kind]:
+    if colon and target is None and not _is_modifier(type_name, kind, name, modifier):
         raise QueryRefused([unsupported(name, "has a modifier that is not supported here")])
     if modifier == "missing":
         return _missing(bare, text)
-    tests = [_value_test(kind, bare, each, modifier, target, base_url, now_us) for each in values.alternatives(text)]
-    if modifier == "not":
+    asked = _Asked(type_name, bare, modifier, target, base_url, now_us)
+    if kind == COMPOSITE:
+        return _any([_composite(asked, each) for each in values.alternatives(text)])
+    tests = [_value_test(kind, asked, each) for each in values.alternatives(text)]
+    stored = name if modifier in _BESIDE else bare
+    if modifier in _NEGATED:
         return lambda row: not any(test(_stored(row, bare)) for test in tests)
     if len(tests) == 1:
         only = tests[0]
-        return lambda row: only(_stored(row, bare))
-    return lambda row: any(test(_stored(row, bare)) for test in tests)
+        return lambda row: only(_stored(row, stored))
+    return lambda row: any(test(_stored(row, stored)) for test in tests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One parameter as asked for; ``target`` is the type that a reference's modifier names."""
+
+    type_name: str
+    name: str
+    modifier: str
+    target: str | None
+    base_url: str
+    now_us: int
+
+
+def _is_modifier(type_name: str, kind: str, name: str, modifier: str) -> bool:
+    return modifier in _MODIFIERS[kind] and (modifier not in _BESIDE or name in names_beside(type_name))
+
+
+def _any(tests: Sequence[Predicate]) -> Predicate:
+    return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+
+
+def _composite(asked: _Asked, text: str) -> Predicate:
+    """``value$value``: all components match in one part of the resource (search.html#combining)."""
+    made = composite_of(asked.type_name, asked.name)
+    parts = values.split(text, "$")
+    if len(parts) != len(made.kinds):
+        raise QueryRefused([invalid(asked.name, f"needs {len(made.kinds)} values with $ between them")])
+    tests = [_value_test(kind, asked, part) for kind, part in zip(made.kinds, parts, strict=True)]
+    whole = tuple(zip(tests, made.of_whole, strict=True)) if made.of_whole else ()
+
+    def matches(row: IndexRow) -> bool:
+        if whole and all(test(row.search.get(name, ())) for test, name in whole):
+            return True
+        found = row.search.get(asked.name, ())
+        return any(all(test(each) for test, each in zip(tests, part, strict=True)) for part in found)
+
+    return matches
 
 
 def _stored(row: IndexRow, name: str) -> Sequence[object]:
@@ -159,21 +213,32 @@ def _missing(name: str, text: str) -> Predicate:
     return lambda row: (not values_of(row, name)) is wanted
 
 
-def _value_test(
-    kind: str, name: str, text: str, modifier: str, target: str | None, base_url: str, now_us: int
-) -> ValueTest:
+def _value_test(kind: str, asked: _Asked, text: str) -> ValueTest:
+    name, modifier = asked.name, asked.modifier
+    if kind == "token":
+        return _token_test(asked, text)
     if kind == "date":
-        return values.date_test(name, text, now_us)
+        return values.date_test(name, text, asked.now_us)
     if kind == "reference":
         if modifier == "identifier":
             return values.logical_reference_test(name, text)
-        return values.reference_test(name, text, base_url, target)
+        return values.reference_test(name, text, asked.base_url, asked.target)
     if kind == "string":
         return values.string_test(name, text, modifier or None)
     plain: dict[str, Callable[[str, str], ValueTest]] = {
-        "token": values.token_test,
         "uri": values.uri_test,
         "quantity": values.quantity_test,
         "number": values.number_test,
     }
     return plain[kind](name, text)
+
+
+def _token_test(asked: _Asked, text: str) -> ValueTest:
+    match asked.modifier:
+        case "text":
+            return values.string_test(asked.name, text, None)
+        case "of-type":
+            return values.of_type_test(asked.name, text)
+        case "in" | "not-in":
+            return values.in_value_set_test(asked.name, text, plain=has_plain_codes(asked.type_name, asked.name))
+    return values.token_test(asked.name, text)

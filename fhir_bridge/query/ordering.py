@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from fhir_bridge.errors import Issue
@@ -24,7 +25,8 @@ from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 Key = tuple[int | str, ...]
 """One ``(is missing, value)`` pair of elements for each sort rule, flat."""
 
-_SORTABLE = frozenset({"token", "date", "string", "reference", "uri"})
+_SORTABLE = frozenset({"token", "date", "string", "reference", "uri", "quantity", "number"})
+_NUMERIC = frozenset({"quantity", "number"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ def comparable(key: Key, rules: Sequence[Rule]) -> tuple[Any, ...]:
     for rule, is_missing, value in zip(rules, key[::2], key[1::2], strict=True):
         if is_missing:
             out += (1, 0)
+        elif rule.kind in _NUMERIC:
+            # A key travels as text, and numbers keep theirs; units are not converted.
+            number = Decimal(value)
+            out += (0, -number if rule.is_descending else number)
         elif not rule.is_descending:
             out += (0, value)
         else:
@@ -120,12 +126,16 @@ def _value(row: IndexRow, rule: Rule) -> int | str | None:
     if not found:
         return None
     pick = max if rule.is_descending else min
+    if rule.kind in _NUMERIC:
+        return str(pick(Decimal(_plain(value, rule)) for value in found))
     return pick(_plain(value, rule) for value in found)
 
 
 def _plain(value: Any, rule: Rule) -> int | str:
     if rule.kind == "date":
         return int(value[1] if rule.is_descending else value[0])
+    if rule.kind == "quantity":
+        return str(value[0])
     if rule.kind == "token":
         return f"{value[1]}|{value[0]}"
     return fold(value) if rule.kind == "string" else str(value)

@@ -14,11 +14,14 @@ from typing import Any
 
 from fhir_bridge.fhir.dates import interval
 from fhir_bridge.fhir.search import fold
-from fhir_bridge.query.refusals import QueryRefused, invalid
+from fhir_bridge.fhir.tables import r4
+from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 
 ValueTest = Callable[[Sequence[Any]], bool]
 
 _PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
+_R4_VERSION = "4.0.1"
+_NO_CODES: frozenset[str] = frozenset()
 _APPROXIMATELY = 10
 """``ap`` allows a tenth of the distance to now, as search.html#prefix recommends."""
 
@@ -53,6 +56,30 @@ def token_test(name: str, text: str) -> ValueTest:
     if not code:
         return lambda values: any(value[0] == system for value in values)
     return lambda values: any(value[1] == code and value[0] == system for value in values)
+
+
+def of_type_test(name: str, text: str) -> ValueTest:
+    """``:of-type`` with ``system|code|value`` of a typed identifier; all three must be given."""
+    parts = tuple(unescape(part) for part in split(text, "|"))
+    if len(parts) != 3 or not all(parts):
+        raise QueryRefused([invalid(f"{name}:of-type", "is not of the form system|code|value")])
+    return lambda values: any(tuple(value) == parts for value in values)
+
+
+def in_value_set_test(name: str, url: str, *, plain: bool) -> ValueTest:
+    """``:in`` with the URL of a value set of R4 that is listed in the definitions.
+
+    Args:
+        plain: The parameter finds elements of type ``code``, which have no system beside them.
+    """
+    bare, _, version = url.partition("|")
+    systems = r4().codes.get(bare)
+    if systems is None or version not in ("", _R4_VERSION):
+        raise QueryRefused([unsupported(f"{name}:in", "names a value set that is not loaded here")])
+    every = frozenset(code for codes in systems.values() for code in codes) if plain else _NO_CODES
+    return lambda values: any(
+        value[1] in (systems.get(value[0], _NO_CODES) if value[0] else every) for value in values
+    )
 
 
 def date_test(name: str, text: str, now_us: int) -> ValueTest:

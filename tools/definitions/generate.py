@@ -192,7 +192,8 @@ def _concepts(system: Json) -> list[str] | None:
 def _search_parameters(package: Path) -> dict[str, dict[str, Json]]:
     """Type -> parameter -> kind and FHIRPath, cut down to the part that speaks of that type."""
     table: dict[str, dict[str, Json]] = {}
-    for parameter in _resources(package, "SearchParameter"):
+    known = {p["url"]: p for p in _resources(package, "SearchParameter")}
+    for parameter in known.values():
         if not parameter.get("expression") or "/us/" in parameter["url"]:
             continue
         if not parameter["url"].startswith("http://hl7.org/fhir/SearchParameter/"):
@@ -204,8 +205,23 @@ def _search_parameters(package: Path) -> dict[str, dict[str, Json]]:
                 # "Any type" is said by leaving the targets out.
                 if 0 < len(parameter.get("target", [])) < MAX_TARGETS:
                     row["targets"] = sorted(parameter["target"])
+                if parameter["type"] == "composite":
+                    row["components"] = [_component(c, known) for c in parameter["component"]]
+                    _mend(base, parameter["code"], row["components"])
                 table.setdefault(base, {})[parameter["code"]] = row
     return {base: dict(sorted(rows.items())) for base, rows in sorted(table.items())}
+
+
+def _component(component: Json, known: dict[str, Json]) -> list[str]:
+    """Name, kind and path of one component of a composite parameter."""
+    definition = known[component["definition"]]
+    return [definition["code"], definition["type"], component["expression"]]
+
+
+def _mend(base: str, code: str, components: list[list[str]]) -> None:
+    """R4 gives the reference the path of the code, and the code that of the reference; R4B has them right."""
+    if (base, code) == ("DocumentReference", "relationship"):
+        components[0][2], components[1][2] = components[1][2], components[0][2]
 
 
 def _summaries(package: Path) -> dict[str, list[str]]:
