@@ -11,6 +11,7 @@ needs, so a reader rebuilds state and roots and trusts none of ours.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Final, Protocol
 
 from ledger_core.checkpoint import cosigner_key, log_key, parse_checkpoint, split_note, verify_note
@@ -59,10 +60,13 @@ class Replayed:
 def export_ledger(ledger: Exportable) -> Iterator[str]:
     """Yield the lines of the export of ``ledger``, each with its newline."""
     yield _line((FORMAT, ledger.origin, ledger.log_public))
+    rows = ledger.entries()
+    # Entries are begun before notes: then every block among them has its note, though a writer goes on.
+    first = list(islice(rows, 1))
     notes = ledger.checkpoints()
     size, note = next(notes, (0, ""))
     group: list[bytes] = []
-    for row in ledger.entries():
+    for row in chain(first, rows):
         group.append(row.entry)
         closing = read_state_entry(row.entry)
         if closing is not None:
