@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +15,7 @@ from ledger_core import (
     IntegrityBroken,
     Ledger,
     LedgerError,
+    NoteInvalid,
     OpeningRefused,
     OpenPath,
     Rotate,
@@ -32,6 +33,7 @@ from ledger_core import (
 from ledger_core.checkpoint import cosign, cosigner_key
 from ledger_core.codec import decode, encode
 from ledger_core.machine import BlockRow
+from ledger_core.ports import EntryRow
 from ledger_core.stores.sqlite import SqliteStore
 from ledger_core.transactions import AllowSuite
 from tests.unit.ledger_core.ledger_samples import (
@@ -59,7 +61,7 @@ def fill(folder: Path, name: str = "ledger.db", *, blocks: int = 99) -> Path:
 
 def cosign_newest(ledger: Ledger) -> int:
     key = cosigner_key("w.example", SOUTH.public)
-    return ledger.keep_checkpoint(cosign(ledger.checkpoint(), key, SOUTH, time_s=int(time.time())))
+    return ledger.keep_checkpoint(cosign(ledger.checkpoint(), key, SOUTH, time_s=int(time.time())), [key])
 
 
 STEPS: Sequence[Callable[[Ledger], object]] = (
@@ -175,7 +177,7 @@ def test_a_spoilt_export_is_refused_and_what_came_before_is_sound(source: Path, 
     written = 0
     for at in range(len(lines)):
         target = tmp_path / f"{at}.db"
-        with pytest.raises(LedgerError):
+        with pytest.raises((IntegrityBroken, NoteInvalid)):
             run_import(spoil(lines, at), target)
         kept = kept_blocks(target)
         assert kept == blocks[: len(kept)]
@@ -187,6 +189,15 @@ def test_a_spoilt_export_is_refused_and_what_came_before_is_sound(source: Path, 
         else:
             assert run_import(lines, target).app_hash == blocks[-1].app_hash
     assert written > len(lines) // 2
+
+
+def test_a_replay_needs_no_checkpoint_to_notice_a_changed_block(source: Path) -> None:
+    blocks = [line for line in run_export(source) if decode(bytes.fromhex(line))[0] != "checkpoint"]  # type: ignore[index]
+    assert replay_export(blocks).app_hash == rows_of(source)[0][-1].app_hash
+    for at in range(1, len(blocks)):
+        for spoil in (flipped, cut, emptied):
+            with pytest.raises(IntegrityBroken):
+                replay_export(spoil(blocks, at))
 
 
 def test_an_export_without_its_end_is_a_sound_shorter_ledger(source: Path, tmp_path: Path) -> None:
@@ -287,7 +298,7 @@ def test_copies_and_exports_of_a_busy_ledger_are_sound(tmp_path: Path) -> None:
         join(ledger)
 
         def write() -> None:
-            while not is_done.is_set():
+            while not is_done.is_set() and ledger.height < 300:
                 ledger.send(Anchor(filler(1), 1), NORTH).result(30)
 
         writer = threading.Thread(target=write)
@@ -304,6 +315,31 @@ def test_copies_and_exports_of_a_busy_ledger_are_sound(tmp_path: Path) -> None:
     for number, lines in enumerate(exports):
         run_import(lines, tmp_path / f"export {number}.db")
         assert list(run_fsck(tmp_path / f"export {number}.db", checkpoint=notes[number // 2])) == []
+
+
+class Growing:
+    """A ledger that gains a block whenever a scan of it has begun."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self.origin, self.log_public = ledger, ledger.origin, ledger.log_public
+
+    def entries(self) -> Iterator[EntryRow]:
+        rows = list(self.ledger.entries())
+        self.ledger.send(Anchor(filler(1), 1), OPERATOR).result(10)
+        yield from rows
+
+    def checkpoints(self) -> Iterator[tuple[int, str]]:
+        notes = list(self.ledger.checkpoints())
+        self.ledger.send(Anchor(filler(1), 1), OPERATOR).result(10)
+        yield from notes
+
+
+def test_an_export_gives_no_block_without_its_checkpoint_though_the_ledger_grows(tmp_path: Path) -> None:
+    with open_ledger(fill(tmp_path, blocks=2), log_identity=LOG_KEY) as ledger:
+        lines = list(export_ledger(Growing(ledger)))
+        assert ledger.height == 4
+    run_import(lines, tmp_path / "new.db")
+    assert len(rows_of(tmp_path / "new.db")[0]) == 3
 
 
 def test_an_export_names_the_genesis_it_began_with(source: Path, tmp_path: Path) -> None:
