@@ -164,6 +164,35 @@ def cosign(note: str, key: NoteKey, identity: Identity, *, time_s: int) -> str:
     return note + _line(key, time_s.to_bytes(8, "big") + signature)
 
 
+def signed_by(note: str, keys: Iterable[NoteKey]) -> dict[tuple[str, bytes], str]:
+    """Return the signature lines of ``note`` by these keys, each verified, by key name and id.
+
+    Raises:
+        NoteInvalid: Malformed, or a signature by one of the keys is false.
+    """
+    text, _ = split_note(note)
+    lines = _raw_lines(note)
+    found = {(key.name, key.id): key for key in keys if (key.name, key.id) in lines}
+    for place, key in found.items():
+        verify_note(f"{text}\n{lines[place]}", [key])
+    return {place: lines[place] for place in found}
+
+
+def cosignatures(note: str, origin: str) -> dict[tuple[str, bytes], str]:
+    """Return the signature lines of ``note`` under other names than its log's, unverified, by name and key id.
+
+    Raises:
+        NoteInvalid: Malformed.
+    """
+    return {place: line for place, line in _raw_lines(note).items() if place[0] != origin}
+
+
+def _raw_lines(note: str) -> dict[tuple[str, bytes], str]:
+    text, lines = split_note(note)
+    raw = note[len(text) + 1 :].splitlines(keepends=True)
+    return {(line.name, line.key_id): each for line, each in zip(lines, raw, strict=True)}
+
+
 def split_note(note: str) -> tuple[str, tuple[SignatureLine, ...]]:
     """Return the text of a note and its signature lines, unverified.
 

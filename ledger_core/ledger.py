@@ -8,11 +8,21 @@ belongs together; a proof never mixes two sizes.
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
-from ledger_core.checkpoint import Checkpoint, log_key, parse_checkpoint, sign_checkpoint, verify_note
+from ledger_core.checkpoint import (
+    Checkpoint,
+    NoteKey,
+    cosignatures,
+    cosigner_key,
+    log_key,
+    parse_checkpoint,
+    sign_checkpoint,
+    signed_by,
+    split_note,
+)
 from ledger_core.commitment import Opening
 from ledger_core.errors import IntegrityBroken, NoteInvalid, NotFound, TransactionRefused
 from ledger_core.keys import Identity
@@ -38,7 +48,8 @@ from ledger_core.rules.view import find_consent, find_member
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import StateEntry, read_state_entry
 from ledger_core.transactions import Transaction, prepare, sign
-from ledger_core.values import ConsentState, Member, state_path
+from ledger_core.values import ConsentState, Member, decode_any, state_path
+from ledger_core.verify.revocation import check_superseded
 from ledger_core.versions import Versions
 
 
@@ -76,6 +87,7 @@ class _Head:
     size: int
     height: int
     note: str
+    newest: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,30 +247,35 @@ class Ledger:
         """Return a signed checkpoint of the newest state, dated now."""
         return self._sign(self._engine.state)
 
-    def keep_checkpoint(self, note: str) -> int:
-        """Keep a checkpoint of this log that witnesses have cosigned; return its size.
+    def keep_checkpoint(self, note: str, witnesses: Sequence[NoteKey]) -> int:
+        """Keep a checkpoint of this log that these witnesses have cosigned; return its size.
 
         Receipts asked for with ``is_cosigned`` then stand under the largest one kept.
+        Cosignatures that are kept for the same size stay; lines by other keys are dropped.
 
         Raises:
-            NoteInvalid: This log did not sign it.
+            NoteInvalid: This log did not sign it, or none of the witnesses did.
             NotFound: No block ended at its size, or its root is another.
         """
-        text, vouchings = verify_note(note, (log_key(self.origin, self.log_public),))
-        found = parse_checkpoint(text)
-        if found.origin != self.origin or not vouchings:
-            raise NoteInvalid("the checkpoint is of another log")
+        own = (log_key(self.origin, self.log_public), cosigner_key(self.origin, self.log_public))
+        found = parse_checkpoint(split_note(note)[0])
+        signed, cosigned = signed_by(note, own), signed_by(note, witnesses)
+        if found.origin != self.origin or (own[0].name, own[0].id) not in signed:
+            raise NoteInvalid("the checkpoint is not signed by this log")
+        if not cosigned:
+            raise NoteInvalid("none of these witnesses has cosigned the checkpoint")
         block = self._store.block_of_size(found.size)
         if block is None or block.log_root != found.root:
             raise NotFound(f"no block of this log ended at size {found.size} with that root")
-        self._store.replace_checkpoint(found.size, note)
+        earlier = cosignatures(self._store.checkpoint(found.size) or note, self.origin)
+        lines = "".join({**signed, **earlier, **cosigned}.values())
+        self._store.replace_checkpoint(found.size, f"{found.text()}\n{lines}")
         return found.size
 
     @property
     def cosigned_size(self) -> int | None:
         """Size of the largest cosigned checkpoint kept, or None."""
-        kept = self._store.meta(COSIGNED)
-        return None if kept is None else int(kept)
+        return self._setting(COSIGNED)
 
     def prove_transaction(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the log path of entry ``index`` in the tree of ``size`` (the newest by default).
@@ -292,9 +309,12 @@ class Ledger:
                 new one that only the log signs.
 
         Raises:
-            NotFound: The log, or that checkpoint, has no such entry.
+            NotFound: The log, or that checkpoint, has no such transaction.
         """
-        return self._receipt(TransactionClaim(self.entry(index)), index, self._head(is_cosigned))
+        entry = self.entry(index)
+        if prepare(entry, signatures=False).transaction is None:
+            raise NotFound(f"entry {index} is no transaction, but the ledger's own: genesis or a state root")
+        return self._receipt(TransactionClaim(entry), index, self._head(is_cosigned))
 
     def record_receipt(
         self,
@@ -367,11 +387,36 @@ class Ledger:
 
         Raises:
             NotFound: As ``past_state_receipt``.
-            ReceiptInvalid: Nothing was held then, or now.
+            ReceiptInvalid: Nothing was held then, or it was not revoked since.
         """
         head = self._head(is_cosigned)
         past, log = self._past_claim(kind, key, since, head)
-        return self._receipt(RevocationClaim(past, log, self._state_claim(kind, key, head)), head.size - 1, head)
+        claim = RevocationClaim(past, log, self._state_claim(kind, key, head))
+        check_superseded(*(None if side.value is None else decode_any(side.value) for side in (past, claim.current)))
+        return self._receipt(claim, head.size - 1, head)
+
+    def renewed(self, receipt: str, *, is_cosigned: bool = False) -> str:
+        """Return a receipt of this log under a newer checkpoint, or under a cosigned one.
+
+        A claim about the present is made anew, with what state holds now. A claim
+        that rests on a transaction only needs that transaction to be in the log.
+
+        Raises:
+            ReceiptInvalid: It is not a receipt.
+            NotFound: It speaks of what is not in this log, or not under that checkpoint.
+        """
+        claim = Receipt.decode(receipt).claim
+        if isinstance(claim, StateClaim):
+            return self.state_receipt(claim.kind, claim.key, is_cosigned=is_cosigned)
+        if isinstance(claim, PastStateClaim):
+            return self.past_state_receipt(claim.kind, claim.key, _height(claim), is_cosigned=is_cosigned)
+        if isinstance(claim, RevocationClaim):
+            past = claim.past
+            return self.revocation_receipt(past.kind, past.key, _height(past), is_cosigned=is_cosigned)
+        if isinstance(claim, RecordsClaim):
+            batches = [replace(each, index=self._index_of(each.transaction)) for each in claim.batches]
+            return self.records_receipt(batches, is_cosigned=is_cosigned)
+        return self._receipt(claim, self._index_of(claim.transaction), self._head(is_cosigned))
 
     def prune(self, height: int) -> int:
         """Drop state that was superseded at or below ``height``; return how many values.
@@ -411,44 +456,56 @@ class Ledger:
     def _head(self, is_cosigned: bool) -> _Head:
         state = self._engine.state
         if not is_cosigned:
-            return _Head(state.log.size, state.header.height, self._sign(state))
+            return _Head(state.log.size, state.header.height, self._sign(state), state)
         size = self.cosigned_size
         block = None if size is None else self._store.block_of_size(size)
         note = None if size is None else self._store.checkpoint(size)
         if block is None or note is None:
             raise NotFound("no cosigned checkpoint is kept")
-        return _Head(block.size, block.height, note)
+        # Asked for after the checkpoint, so never below it.
+        return _Head(block.size, block.height, note, self._engine.state)
+
+    def _index_of(self, envelope: bytes) -> int:
+        found = self.position_of(envelope)
+        if found is None:
+            raise NotFound("the transaction of the receipt is not in this log")
+        return found.index
 
     def _check_reach(self, index: int, head: _Head) -> None:
         if index >= head.size:
             raise NotFound(f"the checkpoint of size {head.size} does not reach entry {index}")
 
     def _state_claim(self, kind: str, key: bytes, head: _Head) -> StateClaim:
-        value, proof = self._tree_at(head.height).prove(state_path(kind, key))
+        value, proof = self._tree_at(head.height, head.newest).prove(state_path(kind, key))
         return StateClaim(kind, key, value, proof, self.entry(head.size - 1))
 
     def _past_claim(self, kind: str, key: bytes, height: int, head: _Head) -> tuple[PastStateClaim, LogPath]:
         block = self._store.block_at(height)
         if block is None or height > head.height:
             raise NotFound(f"there is no block {height} under this checkpoint")
-        value, proof = self._tree_at(block.height).prove(state_path(kind, key))
+        value, proof = self._tree_at(block.height, head.newest).prove(state_path(kind, key))
         index = block.size - 1
         claim = PastStateClaim(kind, key, value, proof, self.entry(index))
         return claim, LogPath(index, self._log.inclusion(index, head.size))
 
-    def _tree_at(self, height: int) -> StateTree:
-        """Return the state after block ``height``, which exists."""
-        state = self._engine.state
-        if height == state.header.height:
-            return state.tree
-        if height < int(self._store.meta(PRUNED) or 0):
+    def _tree_at(self, height: int, newest: State) -> StateTree:
+        """Return the state after block ``height``, which exists and is not above ``newest``."""
+        if height == newest.header.height:
+            return newest.tree
+        closing = self._closing(self._store.block_at(height))
+        tree = self._versions.at(height, newest=newest.tree, newest_height=newest.header.height, suite=closing.suite)
+        # Asked after the values were read: had they been pruned meanwhile, it would show now.
+        if height < (self._setting(PRUNED) or 0):
             raise NotFound(f"the state at height {height} was pruned")
-        block = self._store.block_at(height)
-        closing = self._closing(block)
-        tree = self._versions.at(height, newest=state.tree, newest_height=state.header.height, suite=closing.suite)
         if tree.root != closing.state_root:
             raise IntegrityBroken(f"the state kept for height {height} has another root; run fsck")
         return tree
+
+    def _setting(self, name: str) -> int | None:
+        kept = self._store.meta(name)
+        if kept is not None and not kept.isdecimal():
+            raise IntegrityBroken(f"the setting {name} is not a number; run fsck")
+        return None if kept is None else int(kept)
 
     def _closing(self, block: BlockRow | None) -> StateEntry:
         found = None if block is None else read_state_entry(self.entry(block.size - 1))
@@ -467,3 +524,10 @@ class Ledger:
         checkpoint = Checkpoint(self.origin, state.log.size, state.log.root())
         now_s = max(self._clock_ms(), state.header.time_ms) // 1000
         return sign_checkpoint(checkpoint, self._log_identity, time_s=now_s)
+
+
+def _height(claim: PastStateClaim) -> int:
+    entry = read_state_entry(claim.entry)
+    if entry is None:
+        raise NotFound("the receipt rests on no state root")
+    return entry.height

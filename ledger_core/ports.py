@@ -79,7 +79,7 @@ class Commit:
 def commit_of(
     block: BlockResult, log: TiledLog, note: str, submissions: tuple[Submission, ...] | None = None
 ) -> Commit:
-    """Return what a store keeps of ``block``, on top of ``log``; ``submissions`` not given are read from the entries."""
+    """Return what a store keeps of ``block``, on top of ``log``; ``submissions`` are read if not given."""
     row = block.state.row()
     if submissions is None:
         numbered = enumerate(block.entries, row.size - len(block.entries))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Final, Protocol
 
-from ledger_core.checkpoint import cosigner_key, log_key, parse_checkpoint, split_note, verify_note
+from ledger_core.checkpoint import cosignatures, cosigner_key, log_key, parse_checkpoint, verify_note
 from ledger_core.codec import Value, decode, encode
 from ledger_core.errors import IntegrityBroken, NotCanonical, OpeningRefused
 from ledger_core.log import TiledLog
@@ -119,7 +119,7 @@ def import_ledger(lines: Iterable[str], store: Store, *, progress: Callable[[int
         else:
             store.commit(commit)
         log.publish(commit.tiles, row.size)
-        if any(line.name != newest.origin for line in split_note(newest.note)[1]):
+        if cosignatures(newest.note, newest.origin):
             cosigned = row.size, newest.note
         if progress is not None:
             progress(row.size)

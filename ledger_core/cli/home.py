@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from ledger_core.checkpoint import check_origin
 from ledger_core.errors import OpeningRefused
 from ledger_core.keys import Identity
 from ledger_core.ledger import Ledger
@@ -36,6 +37,7 @@ def create(folder: Path, name: str, *, time_ms: int) -> Ledger:
         OpeningRefused: The folder holds a ledger or keys already.
     """
     keys = folder / "keys"
+    check_origin(name)
     if (folder / DATABASE).exists() or keys.exists():
         raise OpeningRefused(f"{folder} holds a ledger already")
     keys.mkdir(mode=0o700, parents=True)
@@ -68,8 +70,12 @@ def read_key(folder: Path, label: str) -> Identity:
     path = folder / "keys" / f"{label}.key"
     try:
         return Identity.from_private_bytes(bytes.fromhex(path.read_text("ascii").strip()))
-    except (OSError, ValueError):
-        raise OpeningRefused(f"{path} is missing or holds no key") from None
+    except FileNotFoundError:
+        raise OpeningRefused(
+            f"{path} is missing: keys do not travel with a ledger, copy them into its folder"
+        ) from None
+    except ValueError:
+        raise OpeningRefused(f"{path} holds no key") from None
 
 
 def _write_secret(path: Path, identity: Identity) -> None:

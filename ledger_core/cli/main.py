@@ -4,6 +4,7 @@ Exit codes: 0 sound, 1 refused or findings, 2 not authenticated, 3 usage or unre
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TypeAlias
@@ -11,9 +12,12 @@ from typing import Final, NoReturn, TypeAlias
 from ledger_core.cli import publish, read, write
 from ledger_core.errors import LedgerError
 from ledger_core.verify import main as verify
+from ledger_core.verify.command import Parser
 from ledger_core.witness.commands import main as witness
 
 USAGE: Final = 3
+# What a shell reports of a program that SIGPIPE ended.
+_PIPE_CLOSED: Final = 141
 _FORMS: Final = ("json", "tlog-proof")
 _DESCRIPTION: Final = """\
 A ledger whose every statement can be checked without trusting who runs it.
@@ -23,14 +27,6 @@ DIR is a folder that `init` made; LEDGER such a folder, or a database file.
 _Command: TypeAlias = Callable[[argparse.Namespace], int]
 
 
-class _Parser(argparse.ArgumentParser):
-    """As argparse has it, but for the exit code of a usage error: 2 means "not authenticated" here."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: {message}\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -38,10 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verify(given[1:])
     if given[:1] == ["witness"]:
         return witness(given[1:])
-    arguments = _parser().parse_args(given)
+    parser = _parser()
+    arguments = parser.parse_args(given)
     command: _Command = arguments.run
     try:
-        return command(arguments)
+        if command is read.prove and arguments.state is None and (arguments.height, arguments.since) != (None, None):
+            parser.error("--height and --since go with --state")
+        status = command(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
     except LedgerError as refusal:
         print(f"REFUSED ({refusal.code}): {refusal}", file=sys.stderr)
         return 1
@@ -57,7 +62,7 @@ def run() -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ledger-core", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -108,6 +113,11 @@ def _add_proving(add: _Add) -> None:
     when.add_argument("--since", type=int, help="with --state: that what held after that block holds no longer")
     prove.add_argument("--cosigned", action="store_true", help="under the largest checkpoint that witnesses cosigned")
     _add_form(prove)
+    renew = add("renew", read.renew, "print a receipt again: under a newer checkpoint, or a cosigned one")
+    renew.add_argument("folder", metavar="DIR")
+    renew.add_argument("receipt", metavar="RECEIPT", help="also a .part that an interrupted append left")
+    renew.add_argument("--cosigned", action="store_true", help="under the largest checkpoint that witnesses cosigned")
+    _add_form(renew)
     checkpoint = add("checkpoint", publish.checkpoint, "print a fresh checkpoint, cosigned if witnesses are named")
     checkpoint.add_argument("folder", metavar="DIR")
     checkpoint.add_argument(

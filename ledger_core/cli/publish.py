@@ -20,6 +20,7 @@ def checkpoint(arguments: argparse.Namespace) -> int:
     with home.reopen(Path(arguments.folder)) as ledger:
         note = ledger.checkpoint()
         if witnesses:
+            keys = [key for witness in witnesses for key in witness.keys]
             quorum = len(witnesses) if arguments.quorum is None else arguments.quorum
             gathered = gather(ledger, note, witnesses, quorum=quorum, timeout_s=arguments.timeout)
             for outcome in gathered.outcomes:
@@ -27,7 +28,7 @@ def checkpoint(arguments: argparse.Namespace) -> int:
             if not gathered.has_quorum:
                 raise PolicyUnmet(f"{gathered.count} of {quorum} witnesses cosigned; nothing was kept")
             note = gathered.note
-            ledger.keep_checkpoint(note)
+            ledger.keep_checkpoint(note, keys)
     sys.stdout.write(note)
     return 0
 

@@ -1,7 +1,7 @@
-"""Commands that only read: show, prove, fsck, export, replay, snapshot, tiles.
+"""Commands that only read: show, prove, renew, fsck, export, replay, snapshot.
 
 They take a folder of ``init`` or a database file, and work beside a process
-that has the ledger open; ``prove`` signs a new checkpoint, so it needs the keys.
+that has the ledger open; ``prove`` and ``renew`` sign a new checkpoint, so they need the keys.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from ledger_core.cli.write import spelled
 from ledger_core.errors import OpeningRefused
 from ledger_core.opening import run_export, run_fsck, run_snapshot
 from ledger_core.transfer import replay_export
+from ledger_core.values import HELD_TYPES
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -36,7 +37,7 @@ def prove(arguments: argparse.Namespace) -> int:
         if arguments.entry is not None:
             text = ledger.transaction_receipt(arguments.entry, is_cosigned=cosigned)
         else:
-            kind, key = arguments.state[0], _key(arguments.state[1])
+            kind, key = _kind(arguments.state[0]), _key(arguments.state[1])
             if arguments.since is not None:
                 text = ledger.revocation_receipt(kind, key, arguments.since, is_cosigned=cosigned)
             elif arguments.height is not None:
@@ -44,6 +45,15 @@ def prove(arguments: argparse.Namespace) -> int:
             else:
                 text = ledger.state_receipt(kind, key, is_cosigned=cosigned)
     sys.stdout.write(spelled(text, arguments.form))
+    return 0
+
+
+def renew(arguments: argparse.Namespace) -> int:
+    """Print a receipt again, under a newer checkpoint or a cosigned one."""
+    text = Path(arguments.receipt).read_bytes().decode()
+    with home.reopen(Path(arguments.folder)) as ledger:
+        renewed = ledger.renewed(text, is_cosigned=arguments.cosigned)
+    sys.stdout.write(spelled(renewed, arguments.form))
     return 0
 
 
@@ -78,6 +88,12 @@ def snapshot(arguments: argparse.Namespace) -> int:
     run_snapshot(home.database(arguments.ledger), Path(arguments.target))
     print(f"snapshot in {arguments.target}: restore it with `ledger-core restore`")
     return 0
+
+
+def _kind(text: str) -> str:
+    if text not in HELD_TYPES:
+        raise OpeningRefused(f"there is no state of kind {text!r}; kinds are {', '.join(sorted(HELD_TYPES))}")
+    return text
 
 
 def _key(text: str) -> bytes:

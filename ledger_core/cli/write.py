@@ -1,4 +1,4 @@
-"""Commands that change a ledger: init, append, checkpoint, prune, import, restore.
+"""Commands that change a ledger or make one: init, append, prune, import, restore.
 
 Each takes parsed arguments, prints what a person wants to know, and returns the
 exit code. Errors of the ledger's tree are left to ``main``.
@@ -16,8 +16,9 @@ from ledger_core.commitment import Opening, OpenPart, new_salt
 from ledger_core.errors import OpeningRefused
 from ledger_core.log import MerkleBatch
 from ledger_core.opening import run_import, run_restore
-from ledger_core.receipt import Receipt
+from ledger_core.receipt import LogPath, Receipt, RecordClaim
 from ledger_core.transactions import Anchor
+from ledger_core.witness.files import write_durably
 
 
 def init(arguments: argparse.Namespace) -> int:
@@ -31,12 +32,15 @@ def init(arguments: argparse.Namespace) -> int:
 
 
 def append(arguments: argparse.Namespace) -> int:
-    """Anchor files in one transaction and write a receipt beside each."""
+    """Anchor files in one transaction and write a receipt beside each.
+
+    The salts, without which nothing can be proved of a file, are written before it
+    is anchored: ``NAME.part`` is a receipt that ``renew`` completes after a crash.
+    """
     files = [Path(name) for name in arguments.files]
     contents = [file.read_bytes() for file in files]
     targets = [_target(file, arguments.receipts, arguments.form) for file in files]
-    if len(set(targets)) < len(targets):
-        raise OpeningRefused("two of the files would share one receipt: append them apart, or without --receipts")
+    _check_targets(targets)
     openings = [
         Opening(new_salt(), {"name": file.name}, {"content": OpenPart.of(new_salt(), content)})
         for file, content in zip(files, contents, strict=True)
@@ -44,21 +48,28 @@ def append(arguments: argparse.Namespace) -> int:
     batch = MerkleBatch([opening.commitment() for opening in openings])
     folder = Path(arguments.folder)
     with home.reopen(folder) as ledger:
-        operator = home.read_key(folder, home.OPERATOR_KEY)
-        accepted = ledger.send(Anchor(batch.root, batch.count), operator).result()
-        print(f"anchored {len(files)} files as entry {accepted.index}, height {accepted.height}")
+        envelope = ledger.sign(Anchor(batch.root, batch.count), home.read_key(folder, home.OPERATOR_KEY))
+        note = ledger.checkpoint()
         for place, (opening, path, target) in enumerate(zip(openings, batch.paths(), targets, strict=True)):
-            text = ledger.record_receipt(opening, batch_index=place, batch_path=path, index=accepted.index)
-            target.write_text(spelled(text, arguments.form), "utf-8")
-            print(f"  {files[place]}: receipt in {target}")
+            claim = RecordClaim(opening, place, path, envelope)
+            write_durably(_part(target), Receipt(claim, LogPath(0, ()), note).encode().encode())
+        accepted = ledger.submit(envelope).result()
+        what = "1 file" if len(files) == 1 else f"{len(files)} files"
+        print(f"anchored {what} as entry {accepted.index}, height {accepted.height}")
+        for file, target in zip(files, targets, strict=True):
+            text = ledger.renewed(_part(target).read_text("utf-8"))
+            write_durably(target, spelled(text, arguments.form).encode())
+            _part(target).unlink()
+            print(f"  {file}: receipt in {target}")
     return 0
 
 
 def prune(arguments: argparse.Namespace) -> int:
     """Drop superseded state below a height."""
     with home.reopen(Path(arguments.folder)) as ledger:
-        dropped = ledger.prune(arguments.height)
-    print(f"dropped {dropped} superseded values; state from height {arguments.height} on stays provable")
+        height = min(arguments.height, ledger.height)
+        dropped = ledger.prune(height)
+    print(f"dropped {dropped} superseded values; state from height {height} on stays provable")
     return 0
 
 
@@ -86,6 +97,20 @@ def restore(arguments: argparse.Namespace) -> int:
 def spelled(text: str, form: str) -> str:
     """Return a receipt in the form asked for, ``json`` or ``tlog-proof``."""
     return text if form == "json" else Receipt.decode(text).encode_text()
+
+
+def _check_targets(targets: list[Path]) -> None:
+    if len(set(targets)) < len(targets):
+        raise OpeningRefused("two of the files would share one receipt: append them apart, or without --receipts")
+    for target in targets:
+        if target.exists() or _part(target).exists():
+            raise OpeningRefused(f"{target} exists: it proves what was anchored before; move it, or name --receipts")
+        if not target.parent.is_dir():
+            raise OpeningRefused(f"there is no folder {target.parent} for receipts")
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
 
 
 def _lines(file: str) -> Iterator[str]:

@@ -155,8 +155,10 @@ class EmbeddedEngine:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join()
-        self._checkers.shutdown()
+        # A future's callback runs in the writer itself, which cannot wait for its own end.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+            self._checkers.shutdown()
 
     def _enqueue(self, job: _Job, timeout_ms: int) -> "Future[Any]":
         deadline = time.monotonic() + timeout_ms / 1000

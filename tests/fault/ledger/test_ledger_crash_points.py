@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger_core import Accepted, Ledger, OpeningRefused, run_fsck
+from ledger_core import Accepted, Identity, Ledger, OpeningRefused, run_fsck
+from ledger_core.checkpoint import cosign, cosigner_key
 from tests.fault.ledger.ledger_lives import Life
 from tests.fault.ledger.ledger_load import ANSWER_LIMIT_S, NAME, Writer, broken_promises, open_in
 from tests.support.powerloss import Loss, Mark, Platter, materialise
@@ -65,8 +66,10 @@ def _fill(ledger: Ledger, disk: Disk) -> None:
     writer = Writer(ledger, random.Random(7 + ledger.size), disk.mark)
     for _ in range(BLOCKS):
         disk.mark(writer.submit().result(ANSWER_LIMIT_S))
-    note = ledger.checkpoint()
-    ledger.keep_checkpoint(note)
+    witness = Identity.from_private_bytes(bytes(32))
+    key = cosigner_key("witness.example", witness.public)
+    note = cosign(ledger.checkpoint(), key, witness, time_s=1)
+    ledger.keep_checkpoint(note, [key])
     disk.mark(note)
 
 

@@ -18,7 +18,7 @@ from ledger_core import (
 )
 from ledger_core import checkpoint as checkpoint_checks
 from ledger_core import proofs as proof_checks
-from ledger_core.checkpoint import cosign, cosigner_key, log_key, parse_checkpoint, sign_checkpoint, split_note
+from ledger_core.checkpoint import cosign, cosigner_key, log_key, parse_checkpoint, split_note
 from ledger_core.errors import EvidenceInvalid, LedgerUnavailable, LogMismatch, NotFound, ReplayRefused
 from ledger_core.hashing import TREE_BLAKE3
 from ledger_core.ledger import Ledger
@@ -43,7 +43,6 @@ from tests.unit.ledger_core.ledger_samples import (
 )
 from tests.unit.ledger_core.ledger_witness_samples import (
     KEYS,
-    LOG,
     NOW_S,
     OPERATOR,
     OTHER,
@@ -57,6 +56,7 @@ from tests.unit.ledger_core.ledger_witness_samples import (
 
 TRUNK = SampleLog(plain_entries(12))
 BRANCH = SampleLog(plain_entries(12, branch="b", shared=3))
+WITNESS_KEY = cosigner_key("witness.example", SOUTH.public)
 
 
 @pytest.fixture
@@ -377,8 +377,12 @@ def test_cosigned_checkpoint_of_another_history_put_into_the_store(ledger_folder
         foreign = other.checkpoint()
     with open_test_ledger(ledger_folder, genesis=None) as ledger:
         with stopped(Ledger.keep_checkpoint, NotFound, "no block of this log"):
-            ledger.keep_checkpoint(foreign)
-        checkpoint = parse_checkpoint(split_note(ledger.checkpoint())[0])
-        with stopped(checkpoint_checks.verify_note, NoteInvalid, "no known key"):
-            ledger.keep_checkpoint(sign_checkpoint(checkpoint, LOG, time_s=NOW_S))
+            ledger.keep_checkpoint(cosign(foreign, WITNESS_KEY, SOUTH, time_s=NOW_S), [WITNESS_KEY])
+        text = split_note(ledger.checkpoint())[0]
+        cosigned = cosign(ledger.checkpoint(), WITNESS_KEY, SOUTH, time_s=NOW_S)
+        witness_alone = f"{text}\n{cosigned.splitlines(keepends=True)[-1]}"
+        with stopped(Ledger.keep_checkpoint, NoteInvalid, "not signed by this log"):
+            ledger.keep_checkpoint(witness_alone, [WITNESS_KEY])
+        with stopped(Ledger.keep_checkpoint, NoteInvalid, "none of these witnesses"):
+            ledger.keep_checkpoint(ledger.checkpoint(), [WITNESS_KEY])
         assert ledger.cosigned_size is None

@@ -7,7 +7,7 @@ built here by hand, so that what is malformed can be sent too.
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ledger_core import (
     NotFound,
     Policy,
     Receipt,
+    Rejection,
     TransactionRefused,
     open_ledger,
     run_export,
@@ -56,7 +57,7 @@ WITNESS = identity(9)
 WITNESS_KEY = cosigner_key("witness.example", WITNESS.public)
 
 OF_BODY = ("network", "version", "kind", "op", "extra", "missing", "type")
-SPOILS = (*OF_BODY, "flip", "order", "twice", "cut", "noise", "long", "suite")
+SPOILS = (*OF_BODY, "flip", "order", "twice", "cut", "noise", "long", "suite", "nonce")
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class NaiveComparison(RuleBasedStateMachine):
         self.moves, self.pruned = 0, 0
         self.cosigned: int | None = None
         self.sent: list[bytes] = []
+        self.codes: set[str] = set()
         self.ledger: Ledger | None = None
 
     @initialize(
@@ -176,6 +178,7 @@ class NaiveComparison(RuleBasedStateMachine):
             expected += self.naive.submit(envelopes[at : at + MAX_BLOCK], time_ms)
         said = [self.said(each) for each in found]
         assert said == expected
+        self.codes |= {each for each in said if isinstance(each, str)}
         for envelope, answer in zip(envelopes, found, strict=True):
             where = self.real.position_of(envelope)
             assert (where is not None) == isinstance(answer, Accepted)
@@ -362,6 +365,7 @@ class NaiveComparison(RuleBasedStateMachine):
         payload = {name: payload[name] for name in FIELDS[plan.op]} | ({"op": plan.op[1]} if plan.op[1] else {})
         approvers = [PEOPLE[each] for each in sorted(plan.approvers) if PEOPLE[each] != signer]
         approvers = [each for each in approvers if self.is_use(each, plan)]
+        nonce += plan.spoil == "nonce"
         return self.seal(plan, signer, nonce, payload, approvers)
 
     def signer(self, number: int) -> Identity:
@@ -414,6 +418,58 @@ class NaiveComparison(RuleBasedStateMachine):
         if spoil == "long":
             return envelope + bytes(65_536)
         return sha(envelope) if spoil == "noise" else envelope
+
+
+def spoilt(spoil: str, number: int = 0, op: str = "anchor") -> Wish:
+    return replace(wish(op, number=number), spoil=spoil)
+
+
+def lonely(op: str, target: int = 0, number: int = 0, *others: int) -> Wish:
+    """Return a wish that only these others approve."""
+    return replace(wish(op, target, number), approvers=frozenset(others))
+
+
+SCRIPT = (
+    *(spoilt(each) for each in (*OF_BODY, "flip", "cut", "noise", "long")),
+    *(spoilt(each, op="member join") for each in ("order", "twice", "type", "missing")),
+    *(spoilt("type", number) for number in (1, 2)),
+    # Lowering or raising the threshold takes the larger of both; joining takes it, and the new key.
+    *(lonely("member threshold", 1), lonely("member threshold", 3, 0, 1), lonely("member join", 3, 0, 3)),
+    *(
+        lonely("member join", 3, 0, 1),
+        lonely("member rotate", 3),
+        wish("member join", 4),
+        wish("member threshold", 2),
+    ),
+    # The keys of the suite that goes do not count: one modern member is not two.
+    *(wish("suite retire", 0, 1), wish("suite retire", 2, 1), wish("suite allow", 0, 2), wish("suite retire", 1, 2)),
+    replace(wish("ruleset"), step=2),
+    replace(wish("anchor"), step=3),
+    replace(wish("consent set"), spoil="nonce"),
+    *(wish("consent set"), replace(wish("consent set"), step=0), wish("consent set", 0, 2)),
+    *(lonely("consent owner", 3, 0), wish("consent restrict", signer=1), wish("consent attest")),
+    *(wish("access", 0), wish("ruleset"), wish("ruleset"), replace(wish("anchor"), step=0)),
+    replace(wish("anchor"), signer=6),
+    *(wish("member leave", 2), wish("member leave", 2), lonely("member leave", 1), wish("member leave", 4)),
+    *(wish("member leave", 1), wish("member leave", 0)),
+)
+
+
+@pytest.mark.parametrize("may_attest", [False, True])
+@pytest.mark.parametrize("threshold", [1, 2, 16])
+def test_every_code_of_refusal_is_given_where_the_naive_ledger_gives_it(threshold: int, may_attest: bool) -> None:
+    both = NaiveComparison()
+    try:
+        both.start(threshold=threshold, may_attest=may_attest, is_modern=False, is_settled=True)
+        for each in SCRIPT:
+            both.submit_all([each])
+            both.newest()
+        codes = {code for name, code in vars(Rejection).items() if name.isupper()}
+        missed = codes - both.codes
+        assert missed <= {"attest-not-allowed", "approvals-missing"}
+        assert may_attest or threshold != 2 or not missed
+    finally:
+        both.teardown()
 
 
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck))
