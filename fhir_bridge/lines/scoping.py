@@ -36,12 +36,18 @@ class Scoping:
     async def of_record(
         self, who: Requester, type_name: str, record_id: str, now: datetime, batch: int | None = None
     ) -> tuple[Sight, str]:
-        """Return the view around a record and the canonical id it has there; an empty view if there is none."""
+        """Return the view around a record and the canonical id it has there; an empty view if there is none.
+
+        An id that means a hidden record still may be the requester's own id of another one: hidden is as good as
+        absent here too, or who writes under a guessed id would learn whether somebody else has it.
+        """
         for candidate in dict.fromkeys(self._people.ids(who, type_name, record_id)):
             chart = await self._people.chart_of_record(candidate)
             if chart is not None:
                 around = self._people.around(chart)
-                return await self._people.view(who, around, instant=now, batch=batch), candidate
+                sight = await self._people.view(who, around, instant=now, batch=batch)
+                if any(row.id == candidate and row.type == type_name for c in sight.view.charts for row in c.rows):
+                    return sight, candidate
         return await self._people.view(who, [], instant=now, batch=batch), record_id
 
     async def of_person(
@@ -51,11 +57,13 @@ class Scoping:
 
         A Patient that is hidden is as good as absent: the view is empty and the id None.
         """
-        charts = self._people.person_of(who, patient)
-        sight = await self._people.view(who, charts, instant=now, batch=batch)
-        for candidate in self._people.ids(who, "Patient", patient.removeprefix("Patient/")):
-            if f"Patient/{candidate}" in sight.view.current:
-                return sight, candidate
+        for candidate in dict.fromkeys(self._people.ids(who, "Patient", patient.removeprefix("Patient/"))):
+            chart = self._registry.chart_of_patient(candidate)
+            if chart is not None:
+                linked = self._registry.linked(chart)
+                sight = await self._people.view(who, linked, instant=now, batch=batch)
+                if f"Patient/{candidate}" in sight.view.current:
+                    return sight, candidate
         return await self._people.view(who, [], instant=now, batch=batch), None
 
     async def of_search(
@@ -85,14 +93,27 @@ class Scoping:
         rest = [(name, value) for name, value in criteria if name not in PERSON_PARAMETERS]
         if type_name == "Patient" and not named:
             return await self._patients(who, params, now, batch), rest
-        if not named and who.patient is not None:
-            named = [who.patient]
-        if not named:
+        patient = _one_patient(named, who)
+        if patient is None:
             return await self._by_id(who, type_name, params, now, batch), rest
-        if len(named) > 1 or "," in named[0]:
-            raise QueryRefused([Issue("error", "not-supported", "name one patient at a time", "patient")])
-        sight, _ = await self.of_person(who, named[0], now, batch)
+        sight, _ = await self.of_person(who, patient, now, batch)
         return sight, rest
+
+    async def of_history(
+        self, who: Requester, type_name: str | None, params: Params, now: datetime, batch: int | None
+    ) -> Sight:
+        """Return the view that a history of a type, or of everything, is about.
+
+        Raises:
+            QueryRefused: No patient is named where one is needed, or several.
+        """
+        if type_name in DIRECTORY_TYPES:
+            return await self._people.view(who, self._people.directories(), instant=now, batch=batch)
+        patient = _one_patient([value for name, value in params if name in PERSON_PARAMETERS], who)
+        if patient is None:
+            raise QueryRefused([Issue("error", "required", "name a patient: patient=ID", "patient")])
+        sight, _ = await self.of_person(who, patient, now, batch)
+        return sight
 
     def _any_id(self, who: Requester, type_name: str, value: str) -> str:
         """Return alternatives for ids of ``_id``: each as it is, and as the requester's own local id."""
@@ -140,6 +161,13 @@ def require(who: Requester, type_name: str, interaction: str) -> None:
     """Raise NotPermitted unless the token's scopes allow an interaction on a type."""
     if not allows(who, type_name, interaction):
         raise NotPermitted(f"the token's scopes do not allow this interaction on {type_name}")
+
+
+def _one_patient(named: Sequence[str], who: Requester) -> str | None:
+    """Return the patient that a question names, or whose agent asks; None if it is nobody's."""
+    if len(named) > 1 or (named and "," in named[0]):
+        raise QueryRefused([Issue("error", "not-supported", "name one patient at a time", "patient")])
+    return named[0] if named else who.patient
 
 
 def _follows(name: str) -> bool:

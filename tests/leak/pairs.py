@@ -15,7 +15,7 @@ from datetime import datetime
 from random import Random
 
 from tests.leak.scene import JSON, Case, Question, Scene
-from tests.support.worlds import ASKING, Script, Warm, Who
+from tests.support.worlds import ASKING, Script, Version, Warm, Who
 from tests.support.worlds_oracle import visible
 from tests.support.worlds_scripts import Numbered, without_hidden
 from tests.support.worlds_service import BASE, Host, Names, Twin
