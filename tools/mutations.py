@@ -200,6 +200,7 @@ def find_mutants(tree: ast.Module) -> list[Mutant]:
     """Return every mutant of a module, in order of place, no two alike."""
     found: list[Mutant] = []
     seen: dict[str, int] = {}
+    early = _called_early(tree)
     for owner, trail, put in _places(tree, "", []):
         node = trail[-1]
         shown = _shown(trail)
@@ -219,7 +220,9 @@ def find_mutants(tree: ast.Module) -> list[Mutant]:
             name = f"{owner}: `{before}` → `{after}`"
             seen[name] = seen.get(name, 0) + 1
             called = name if seen[name] == 1 else f"{name} #{seen[name]}"
-            found.append(Mutant(called, getattr(node, "lineno", 0), _function(owner, trail), partial(put, new)))
+            found.append(
+                Mutant(called, getattr(node, "lineno", 0), _function(owner, trail, early), partial(put, new))
+            )
     return found
 
 
@@ -267,10 +270,21 @@ def _is_redundant(trail: Sequence[ast.AST]) -> bool:
     return isinstance(node, ast.Return) and isinstance(above, ast.FunctionDef) and above.body[-1] is node
 
 
-def _function(owner: str, trail: Sequence[ast.AST]) -> str:
-    """Return the name of the outermost function, unless the change is in its arguments' defaults."""
+def _called_early(tree: ast.AST) -> frozenset[str]:
+    """Return the names of functions called while the module loads."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.Lambda):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                found.add(node.func.id)
+            found |= _called_early(node)
+    return frozenset(found)
+
+
+def _function(owner: str, trail: Sequence[ast.AST], early: frozenset[str]) -> str:
+    """Return the name of the outermost function, unless the change shows while the module loads."""
     functions = [node for node in trail[:-1] if isinstance(node, ast.FunctionDef)]
-    if not functions or any(isinstance(node, ast.arguments) for node in trail):
+    if not functions or functions[0].name in early or any(isinstance(node, ast.arguments) for node in trail):
         return ""
     return owner[: owner.index(functions[0].name) + len(functions[0].name)]
 

@@ -273,3 +273,19 @@ def test_which_payloads_name_suites_and_bring_keys() -> None:
 def test_every_check_of_a_form_has_its_bounds(check: Any, good: list[Any], bad: list[Any]) -> None:
     assert [check(value) for value in good] == [True] * len(good)
     assert [check(value) for value in bad] == [False] * len(bad)
+
+
+def test_the_codes_of_refusal_are_public_and_never_change() -> None:
+    codes = {name: code for name, code in vars(Rejection).items() if name.isupper()}
+    assert sorted(codes.values()) == [
+        *("already-exists", "approvals-missing", "attest-not-allowed", "bad-signature", "counter-stale"),
+        *("last-member", "last-suite", "malformed", "nonce-stale", "not-a-member", "not-found", "not-permitted"),
+        *("payload-invalid", "suite-not-allowed", "too-large", "unknown-kind", "unknown-suite", "unknown-version"),
+        "wrong-network",
+    ]
+    assert all(code == name.lower().replace("_", "-") for name, code in codes.items())
+
+
+@pytest.mark.parametrize("use", ["hash", "", "signature~"])
+def test_a_use_nobody_knows_names_no_suites(use: str) -> None:
+    assert read_payload("suite", {"op": "allow", "use": use, "suite": 1}) == Rejection.PAYLOAD_INVALID
