@@ -67,12 +67,28 @@ async def history(request: Request, type_name: str, record_id: str) -> Response:
     return as_response(await services_of(request).answer.history(who, type_name, record_id, _query(request)))
 
 
+@_reading("/_history")
+async def history_of_system(request: Request) -> Response:
+    """Return the versions of everything the requester may see of one person, newest first."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.history_of_all(who, None, _query(request)))
+
+
+@_reading("/{type_name}/_history")
+async def history_of_type(request: Request, type_name: str) -> Response:
+    """Return the versions of one type of records, newest first."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.history_of_all(who, type_name, _query(request)))
+
+
 @router.post("/{type_name}/_search")
 async def search_by_post(request: Request, type_name: str) -> Response:
     """Search with the criteria in the body, where no log of addresses sees them."""
     who = await requester_of(request)
     form = parse_qsl((await _body(request)).decode("utf-8", "replace"), keep_blank_values=True)
-    return as_response(await services_of(request).answer.search(who, type_name, _query(request) + form))
+    params = _query(request) + form
+    answer = services_of(request).answer
+    return as_response(await answer.search(who, type_name, params, lenient=_is_lenient(request)))
 
 
 @_reading("/{type_name}/{record_id}")
@@ -86,7 +102,8 @@ async def read(request: Request, type_name: str, record_id: str) -> Response:
 async def search(request: Request, type_name: str) -> Response:
     """Search one type, in one person's permitted view."""
     who = await requester_of(request)
-    return as_response(await services_of(request).answer.search(who, type_name, _query(request)))
+    answer = services_of(request).answer
+    return as_response(await answer.search(who, type_name, _query(request), lenient=_is_lenient(request)))
 
 
 @router.post("/{type_name}")
@@ -132,6 +149,12 @@ async def _body(request: Request) -> bytes:
 
 def _query(request: Request) -> Params:
     return list(request.query_params.multi_items())
+
+
+def _is_lenient(request: Request) -> bool:
+    """Tell whether unknown parameters are to be ignored (R4 search.html#errors, RFC 7240)."""
+    preferences = request.headers.get("prefer", "").replace(";", ",").split(",")
+    return "handling=lenient" in (each.strip().lower() for each in preferences)
 
 
 def _if_match(request: Request) -> str | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
-from urllib.parse import urlencode
 
 from fhir_bridge.consent import OwnRecords
 from fhir_bridge.errors import Issue, NotFound, TypeUnknown
@@ -26,33 +25,31 @@ from fhir_bridge.lines.audit import AuditLine, Interaction
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.histories import Histories
 from fhir_bridge.lines.network import find_organizations
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.opening import Opening
+from fhir_bridge.lines.pages import Pages, pinned
 from fhir_bridge.lines.people import People, Sight
-from fhir_bridge.lines.registry import OPERATOR, Registry
+from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import NO_STORE, Reply, version_headers
 from fhir_bridge.lines.scoping import Params, Scoping, require, within_scopes
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.access import Found, Requester
 from fhir_bridge.ports.ambient import Clock, Randomness
-from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.vault import Vault
 from fhir_bridge.query import (
-    Cursor,
     SearchResult,
     Shape,
     everything,
-    history,
-    open_cursor,
     read,
     read_shape,
-    render_history,
     render_searchset,
-    seal_cursor,
     search,
     vread,
 )
+from fhir_bridge.query.refusals import shown
 from fhir_bridge.settings import AnswerSettings
 
 
@@ -74,11 +71,9 @@ class AnswerLine:
         settings: AnswerSettings,
         base_url: str,
     ) -> None:
-        self._keys = keys
         self._registry = registry
         self._audit = audit
         self._clock = clock
-        self._randomness = randomness
         self._settings = settings
         self._base = f"{base_url}/fhir"
         people = People(
@@ -92,6 +87,15 @@ class AnswerLine:
         self._scoping = Scoping(vault=vault, registry=registry, people=people)
         self._opening = Opening(vault=vault, registry=registry)
         self._evidence = Evidence(vault=vault, registry=registry, notary=notary)
+        self._pages = Pages(keys=keys, randomness=randomness, base=self._base)
+        self._histories = Histories(
+            scoping=self._scoping,
+            opening=self._opening,
+            pages=self._pages,
+            audit=audit,
+            clock=clock,
+            base=self._base,
+        )
         self._accounts = Accounts(
             people=people,
             scoping=self._scoping,
@@ -128,19 +132,11 @@ class AnswerLine:
 
     async def history(self, who: Requester, type_name: str, record_id: str, params: Params) -> Reply:
         """Answer ``GET [base]/Type/id/_history``."""
-        require(who, type_name, "history")
-        shape = _shape(params, type_name)
-        now = self._clock.now()
-        sight, canonical = await self._scoping.of_record(who, type_name, record_id, now)
-        found = history(sight.view, type_name, canonical)
-        interaction = Interaction("history", type_name, canonical)
-        await self._audit.record(who, interaction, sight, found, now)
-        if not found:
-            raise NotFound
-        bodies = [shape.of(type_name, body) for body in await self._opening.bodies(found)]
-        link = f"{self._base}/{type_name}/{canonical}/_history"
-        body = render_history(found, bodies, base_url=self._base, self_link=link)
-        return Reply(200, body, NO_STORE)
+        return await self._histories.of_record(who, type_name, record_id, params)
+
+    async def history_of_all(self, who: Requester, type_name: str | None, params: Params) -> Reply:
+        """Answer ``GET [base]/Type/_history``, or ``GET [base]/_history`` without a type."""
+        return await self._histories.of_all(who, type_name, params)
 
     async def receipt(self, who: Requester, type_name: str, record_id: str, version: str | None) -> Reply:
         """Answer ``GET [base]/Type/id/$receipt`` with the receipt of a version that the requester may see."""
@@ -182,8 +178,8 @@ class AnswerLine:
         require(who, "Patient", "everything")
         now = self._clock.now()
         target = f"Patient/{patient}/$everything"
-        cursor = self._cursor(who, target, params)
-        sight, canonical = await self._scoping.of_person(who, patient, now, _pinned(cursor))
+        cursor = self._pages.opened(who, target, params)
+        sight, canonical = await self._scoping.of_person(who, patient, now, pinned(cursor))
         if canonical is None:
             await self._audit.record(who, Interaction("everything", "Patient", patient), sight, (), now)
             raise NotFound
@@ -192,7 +188,7 @@ class AnswerLine:
         recorded = self._audit.record(who, Interaction("everything", "Patient", canonical), sight, result.found, now)
         return await _both(recorded, self._searchset(who, target, params, result, sight, now))
 
-    async def search(self, who: Requester, type_name: str, params: Params) -> Reply:
+    async def search(self, who: Requester, type_name: str, params: Params, *, lenient: bool = False) -> Reply:
         """Answer ``GET [base]/Type?params`` within one person's view, or within the directory.
 
         Raises:
@@ -210,8 +206,8 @@ class AnswerLine:
             named = find_organizations(self._registry.institutions.values(), params)
             if named:
                 return Reply(200, plain_searchset(self._base, type_name, params, named))
-        cursor = self._cursor(who, type_name, params)
-        sight, criteria = await self._scoping.of_search(who, type_name, params, now, _pinned(cursor))
+        cursor = self._pages.opened(who, type_name, params)
+        sight, criteria = await self._scoping.of_search(who, type_name, params, now, pinned(cursor))
         result = search(
             sight.view,
             type_name,
@@ -220,6 +216,7 @@ class AnswerLine:
             base_url=self._base,
             after=cursor.after if cursor is not None else None,
             page_size=self._settings.page_default,
+            lenient=lenient,
         )
         recorded = self._audit.record(who, Interaction("search", type_name, query=params), sight, result.found, now)
         return await _both(recorded, self._searchset(who, type_name, params, result, sight, now))
@@ -230,41 +227,23 @@ class AnswerLine:
         bodies = await self._opening.bodies(result.found)
         if not result.shape.is_whole:
             bodies = await asyncio.to_thread(_shaped, result, bodies)
-        asked = [pair for pair in params if pair[0] != "_cursor"]
-        link = f"{self._base}/{target}" + (f"?{urlencode(asked)}" if asked else "")
-        following = None
-        if result.after is not None:
-            pinned = Cursor(result.after, {"batch": sight.batch})
-            text = seal_cursor(pinned, self._cursor_key(), who, target, params, self._randomness)
-            following = f"{self._base}/{target}?{urlencode([*asked, ('_cursor', text)])}"
         body = await asyncio.to_thread(
             render_searchset,
             result.found,
             bodies,
             base_url=self._base,
-            self_link=link,
-            next_link=following,
+            self_link=self._pages.itself(target, params, result.ignored),
+            next_link=self._pages.following(who, target, params, result.after, sight.batch),
             total=result.total,
+            outcome=_ignored(result.ignored),
         )
         return Reply(200, body, NO_STORE)
-
-    def _cursor(self, who: Requester, target: str, params: Params) -> Cursor | None:
-        text = next((value for name, value in params if name == "_cursor"), None)
-        return None if text is None else open_cursor(text, self._cursor_key(), who, target, params)
-
-    def _cursor_key(self) -> bytes:
-        name = KeyName(KeyKind.INSTITUTION, OPERATOR, "cursor")
-        return self._keys.ensure([name])[name]
 
 
 async def _both(recorded: Awaitable[None], made: Awaitable[Reply]) -> Reply:
     """Make an answer while its access is being written; neither leaves before both are done."""
     _, reply = await asyncio.gather(recorded, made)
     return reply
-
-
-def _pinned(cursor: Cursor | None) -> int | None:
-    return None if cursor is None else cursor.pinned.get("batch")
 
 
 def _version(sight: Sight, type_name: str, record_id: str, version: str | None) -> Found | None:
@@ -275,6 +254,15 @@ def _version(sight: Sight, type_name: str, record_id: str, version: str | None) 
 
 def _some(found: Found | None) -> Sequence[Found]:
     return () if found is None else (found,)
+
+
+def _ignored(names: Sequence[str]) -> bytes | None:
+    """Name what a lenient search left out; None if that is nothing."""
+    if not names:
+        return None
+    left = dict.fromkeys(map(shown, names))
+    said = [Issue("warning", "not-supported", f"{name} is not supported here and was ignored") for name in left]
+    return render(operation_outcome(said))
 
 
 def _shape(params: Params, type_name: str) -> Shape:

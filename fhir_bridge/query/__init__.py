@@ -6,6 +6,7 @@ supported and in which order records come.
 
 from fhir_bridge.query.criteria import CONTROLS, Criteria, read_criteria
 from fhir_bridge.query.cursor import Cursor, open_cursor, seal_cursor
+from fhir_bridge.query.past import HistoryAsked, history_of_view, read_history
 from fhir_bridge.query.refusals import QueryRefused
 from fhir_bridge.query.render import render_history, render_searchset
 from fhir_bridge.query.search import (
@@ -28,14 +29,17 @@ __all__ = [
     "NOT_RECORDS",
     "Criteria",
     "Cursor",
+    "HistoryAsked",
     "QueryRefused",
     "SearchResult",
     "Shape",
     "everything",
     "history",
+    "history_of_view",
     "open_cursor",
     "read",
     "read_criteria",
+    "read_history",
     "read_shape",
     "render_history",
     "render_searchset",

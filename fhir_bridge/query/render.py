@@ -57,11 +57,16 @@ def render_history(
     base_url: str,
     self_link: str,
     next_link: str | None = None,
+    total: int | None = None,
 ) -> bytes:
-    """Return a history Bundle, newest version first; the body of a tombstone is not used."""
+    """Return a history Bundle, newest version first; the body of a tombstone is not used.
+
+    Args:
+        total: Number of versions on all pages; by default there is no other page.
+    """
     base = base_url.rstrip("/")
     entries = [b"," + _version(each, body, base) for each, body in zip(found, bodies, strict=True)]
-    return _bundle("history", entries, self_link, next_link, len(entries))
+    return _bundle("history", entries, self_link, next_link, len(entries) if total is None else total)
 
 
 def _version(found: Found, body: bytes, base: str) -> bytes:
