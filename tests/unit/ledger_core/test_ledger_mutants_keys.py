@@ -90,3 +90,14 @@ def test_either_vector_gives_a_cofactor_away() -> None:
         assert accepts_cofactor(lambda public, message, signature, telling=telling: public == telling)  # type: ignore[misc]
     # Neither is true without the cofactor.
     assert not accepts_cofactor(is_signed)
+
+
+def test_no_byte_moves_between_a_signature_and_its_message() -> None:
+    # Libsodium takes both joined, so only their lengths tell where one ends.
+    identity = Identity.from_private_bytes(bytes(32))
+    signature = identity.sign(b"ab")
+    assert is_signed(identity.public, b"ab", signature)
+    assert not is_signed(identity.public, b"b", signature + b"a")
+    assert not is_signed(identity.public, b"", signature + b"ab")
+    assert not is_signed(identity.public, signature[63:] + b"ab", signature[:63])
+    assert not is_signed(identity.public, signature + b"ab", b"")

@@ -39,7 +39,10 @@ from ledger_core.payloads import (
 )
 from ledger_core.stateroot import StateEntry, read_state_entry
 from ledger_core.values import (
+    ACTIVE,
     CONFIG_PATH,
+    LEFT,
+    ROTATED,
     AccessState,
     Config,
     ConsentState,
@@ -102,11 +105,27 @@ def test_a_state_value_with_any_part_of_another_kind_is_broken(parts: list[Any])
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"\xff", cbor2.dumps("config"), cbor2.dumps({"a": 1}), cbor2.dumps(["claim", 1])]
+    "parts", ["config", {"a": 1}, {"a": 1, "b": 2}, ["claim", 1], [{"a": 1}, 1], [1, 1], None, 5, b"ab"]
 )
-def test_bytes_that_are_no_state_value_are_broken(raw: bytes) -> None:
+def test_what_is_no_state_value_is_broken(parts: Any) -> None:
     with pytest.raises(IntegrityBroken):
+        decode_any(cbor2.dumps(parts, canonical=True))
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff"])
+def test_bytes_that_are_not_canonical_are_no_state_value(raw: bytes) -> None:
+    with pytest.raises(IntegrityBroken, match="not canonical"):
         decode_any(raw)
+
+
+@pytest.mark.parametrize("counts", [[2, "5"], ["2", 5], [True, 5], [2, None]])
+def test_a_list_of_numbers_holds_numbers_only(counts: list[Any]) -> None:
+    with pytest.raises(IntegrityBroken, match="members"):
+        decode_any(cbor2.dumps(["config", 1, 3, True, counts, 2, [1], [1], [1]], canonical=True))
+
+
+def test_a_member_has_one_of_three_conditions() -> None:
+    assert (ACTIVE, ROTATED, LEFT) == ("active", "rotated", "left")
 
 
 @pytest.mark.parametrize("kind", ["config", "member", "consent", "ruleset", "policy", "access", "later"])
