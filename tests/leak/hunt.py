@@ -60,10 +60,9 @@ def hunt_pair(
         return
     tally.worlds += 1
     with _running(host, script, count, channel) as (pair, cases):
-        for case in cases:
+        for case, status, difference in pair.compare_all(cases):
             tally.cases[case.channel] += 1
-            difference = pair.compare(case)
-            tally.answered[case.channel] += pair.last_status < 300
+            tally.answered[case.channel] += status < 300
             if difference is not None:
                 tally.differences[case.channel] += 1
                 tally.found.append((seed, difference))

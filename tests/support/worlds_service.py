@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,6 +80,15 @@ class Names:
         return f"{name[1]}/{self.canonical[name]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer as it came; names of headers in lower case."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
 class Twin:
     """One running bridge and the means to fill and to ask it."""
 
@@ -92,7 +100,7 @@ class Twin:
         self._control = control
         self._agents: dict[str, tuple[Path, str]] = {}
         self._tokens: dict[tuple[datetime, str], dict[str, str]] = {}
-        self.connection = HTTPConnection("127.0.0.1", port, timeout=_LIMIT_S)
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.versions: dict[tuple[int, Name], str] = {}
 
     # --- filling
@@ -180,15 +188,31 @@ class Twin:
         """What is random in each world: client ids of agents, by the name to show instead."""
         return {json.loads(f.read_text())["client_id"]: f"(agent of {p})" for p, (f, _) in self._agents.items()}
 
-    def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any, bytes]:
-        """Ask over TCP; return status, headers and body."""
-        try:
-            self.connection.request(method, path, body or None, dict(headers))
-            answer = self.connection.getresponse()
-            return answer.status, answer.getheaders(), answer.read()
-        except OSError:
-            self.connection.close()
-            raise
+    async def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Told:
+        """Ask over TCP; connections are kept, and as many are open as questions under way."""
+        streams = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = streams
+        lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1:8080"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [f"Content-Length: {len(body)}"] if body or method in ("POST", "PUT", "PATCH") else []
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        status = int(head[0].split(" ")[1])
+        given = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in head[1:] if line)]
+        length = int(dict(given).get("content-length", "0"))
+        has_body = method != "HEAD" and status not in (204, 304)
+        content = await reader.readexactly(length) if has_body else b""
+        if dict(given).get("connection", "") == "close":
+            writer.close()
+        else:
+            self._idle.append(streams)
+        return Told(status, tuple(given), content)
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
 
 
 def written(value: Any, names: Names) -> Any:
@@ -285,7 +309,7 @@ async def _live(data: Path, ready: asyncio.Future[Twin], end: asyncio.Event) -> 
     async with _opened(data, StillClock()) as twin:
         ready.set_result(twin)
         await end.wait()
-        twin.connection.close()
+        twin.hang_up()
 
 
 @asynccontextmanager
