@@ -23,8 +23,8 @@ UNAUTHENTICATED: Final = 2
 UNUSABLE: Final = 3
 
 
-class _Parser(argparse.ArgumentParser):
-    """Argparse leaves with 2 when misused, which here means something else."""
+class Parser(argparse.ArgumentParser):
+    """Argparse leaves with 2 when misused, which in every command of ours means something else."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -121,7 +121,7 @@ def _age_s(signed_at: datetime, judged_at: datetime) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="ledger-verify", description="Check a receipt, offline.")
+    parser = Parser(prog="ledger-verify", description="Check a receipt, offline.")
     parser.add_argument("receipt", help="receipt file: JSON or tlog-proof text")
     parser.add_argument(
         "--record",

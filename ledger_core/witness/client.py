@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from ledger_core.checkpoint import NoteKey, parse_checkpoint, split_note, verify_note
-from ledger_core.errors import LedgerError, LedgerUnavailable, NoteInvalid
+from ledger_core.errors import LedgerError, LedgerUnavailable, NoteInvalid, PolicyInvalid
 from ledger_core.witness.core import ACCEPTED, CONFLICT, format_request
 
 MAX_ANSWER_BYTES: Final = 65_536
@@ -159,11 +159,9 @@ def gather(
         known_sizes: What each witness is thought to know, to spare a round.
 
     Raises:
-        ValueError: Two of the witnesses have a key in common, so they are one.
+        PolicyInvalid: A key is named twice: two of the witnesses are one, or one lists it twice.
     """
-    keys = [key.public for witness in witnesses for key in witness.keys]
-    if len(keys) != len(set(keys)):
-        raise ValueError("a witness key is listed twice")
+    _check_apart(witnesses)
     deadline = time.monotonic() + timeout_s
     answers: queue.Queue[Outcome] = queue.Queue()
     for witness in witnesses:
@@ -203,6 +201,14 @@ def verified_lines(note: str, answer: str, keys: tuple[NoteKey, ...]) -> str:
     if not kept:
         raise NoteInvalid("the witness's answer holds no line by its known keys")
     return kept
+
+
+def _check_apart(witnesses: Sequence[WitnessAddress]) -> None:
+    seen: set[bytes] = set()
+    for key in (key for witness in witnesses for key in witness.keys):
+        if key.public in seen:
+            raise PolicyInvalid(f"a witness counts once; this key is named twice: {key.vkey()}")
+        seen.add(key.public)
 
 
 def _submit_into(

@@ -11,6 +11,8 @@ Exit codes: 0 done (evidence: none found), 1 refused or evidence found, 3 usage 
 """
 
 import argparse
+import math
+import re
 import sys
 import threading
 import time
@@ -23,6 +25,7 @@ from typing import Final
 from ledger_core.checkpoint import NoteKey, parse_checkpoint, parse_vkey, split_note
 from ledger_core.errors import EvidenceInvalid, LedgerError, LedgerUnavailable, OpeningRefused, ReplayRefused
 from ledger_core.static import StaticLog
+from ledger_core.verify.command import UNUSABLE, Parser
 from ledger_core.witness import core
 from ledger_core.witness.blocks import confirm_block, verify_evidence
 from ledger_core.witness.cases import cases
@@ -36,6 +39,8 @@ from ledger_core.witness.service import Witness
 from ledger_core.witness.sources import LogSource, SourceTiles, fetch_checkpoint
 
 FOLLOW_EVERY_S: Final = 10.0
+_MAX_EVERY_S: Final = 86_400.0
+_MAX_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LedgerError as refusal:
         print(f"REFUSED ({refusal.code}): {refusal}", file=sys.stderr)
         return 1
-    except (OSError, UnicodeDecodeError) as cause:
+    except (OSError, UnicodeError) as cause:
+        # A host's name that cannot be encoded is a UnicodeError.
         print(f"cannot go on: {type(cause).__name__}: {getattr(cause, 'strerror', None) or ''}", file=sys.stderr)
-        return 3
+        return UNUSABLE
     except KeyboardInterrupt:
         return 0
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; each command's function is in ``run``."""
-    parser = argparse.ArgumentParser(prog="ledger-core witness", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="ledger-core witness", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("init", help="make a witness")
     one.add_argument("folder", type=Path, metavar="DIR")
@@ -78,13 +84,13 @@ def make_parser() -> argparse.ArgumentParser:
     one.set_defaults(run=lambda given: trust(given.folder, given.vkey))
     one = commands.add_parser("serve", help="answer add-checkpoint over HTTP")
     one.add_argument("folder", type=Path, metavar="DIR")
-    one.add_argument("--listen", default="127.0.0.1:8480", metavar="HOST:PORT")
+    one.add_argument("--listen", type=_host_port, default="127.0.0.1:8480", metavar="HOST:PORT")
     one.add_argument("--replay", metavar="URL_OR_DIR", help="the log in its static form")
     one.set_defaults(run=lambda given: serve(given.folder, given.listen, given.replay))
     one = commands.add_parser("follow", help="read a log and sign what it serves")
     one.add_argument("folder", type=Path, metavar="DIR")
     one.add_argument("log", metavar="URL_OR_DIR", help="the log in its static form")
-    one.add_argument("--every", type=float, metavar="SECONDS", help="go on, looking this often; otherwise once")
+    one.add_argument("--every", type=_seconds, metavar="SECONDS", help="go on, looking this often; otherwise once")
     one.set_defaults(run=lambda given: follow(given.folder, given.log, every_s=given.every))
     one = commands.add_parser("evidence", help="list contradictions, checked again")
     one.add_argument("folder", type=Path, metavar="DIR")
@@ -113,16 +119,14 @@ def trust(folder: Path, vkey: str) -> int:
     return 0
 
 
-def serve(folder: Path, listen: str, replay: str | None) -> int:
+def serve(folder: Path, listen: tuple[str, int], replay: str | None) -> int:
     """Answer until interrupted."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise LedgerUnavailable("listen on HOST:PORT")
     if replay is not None and Home.open(folder).role != REPLAYING:
         raise OpeningRefused("this witness was made without --replaying; its keys already say something else")
-    with running(folder, replay) as run, WitnessServer((host.strip("[]"), int(port)), run.witness) as server:
+    with running(folder, replay) as run, WitnessServer(listen, run.witness) as server:
         if run.follower is not None:
             threading.Thread(target=_keep_following, args=(run.follower,), name="follow", daemon=True).start()
+        host = f"[{listen[0]}]" if ":" in listen[0] else listen[0]
         _say(f"{run.witness.home.name} listens on {host}:{server.server_address[1]}")
         try:
             server.serve_forever()
@@ -133,6 +137,11 @@ def serve(folder: Path, listen: str, replay: str | None) -> int:
 
 def follow(folder: Path, log: str, *, every_s: float | None = None) -> int:
     """Sign what a log serves, once or again and again, and print the cosigned checkpoint."""
+    if not Home.open(folder).trusted():
+        raise OpeningRefused(
+            "this witness trusts no log yet: get the log's verifier key from its operator, "
+            f"then run `ledger-core witness trust {folder} VKEY`"
+        )
     with running(folder, log) as run:
         while True:
             try:
@@ -181,7 +190,7 @@ def running(folder: Path, log: str | None) -> Iterator[Running]:
 
     Raises:
         LedgerLocked: Another process runs it.
-        LedgerUnavailable: A replaying witness was given no log.
+        OpeningRefused: There is no witness, or a replaying one was given no log.
         IntegrityBroken: Its replayed state does not lead to the roots kept beside it.
     """
     home = Home.open(folder)
@@ -192,7 +201,7 @@ def running(folder: Path, log: str | None) -> Iterator[Running]:
             follower = None
             if home.role == REPLAYING:
                 if source is None:
-                    raise LedgerUnavailable("a replaying witness needs the log in its static form (--replay)")
+                    raise OpeningRefused("a replaying witness needs the log in its static form (--replay)")
                 follower = Follower(home, records, source, clock_s=_clock_s, report=_say)
             witness = Witness(home, records, clock_s=_clock_s, replay=follower, report=_say)
             yield Running(witness, records, follower, source)
@@ -216,7 +225,7 @@ def show_evidence(folder: Path, log: str | None) -> int:
                 print(f"{case}\n    does not hold: {cause}")
     finally:
         records.close()
-    print(f"{count} cases" if count else "no evidence")
+    print("no evidence" if not count else "1 case" if count == 1 else f"{count} cases")
     return 1 if count else 0
 
 
@@ -227,6 +236,23 @@ def check(case: Path, vkeys: Sequence[str], log: str | None) -> int:
         f"{'PROOF' if finding.is_proof else 'suspicion'} of {finding.kind} by {finding.origin}: {finding.statement}"
     )
     return 1 if finding.is_proof else 0
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:\[\]]+):([0-9]{1,5})", text)
+    if found is None or int(found[2]) > _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"listen on HOST:PORT, a port being 0 to {_MAX_PORT}, not on {text!r}")
+    return found[1].strip("[]"), int(found[2])
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _MAX_EVERY_S:
+        raise argparse.ArgumentTypeError(f"seconds from more than 0 to {_MAX_EVERY_S:.0f}, not {text!r}")
+    return seconds
 
 
 def _check_case(case: Path, keys: tuple[NoteKey, ...], log: str | None) -> Finding:

@@ -4,23 +4,31 @@ C2SP tlog-witness with one prefix for both. There is no authentication but the l
 signature in what is submitted. Requests are small, bounded and answered by one thread
 each; on the open internet put a proxy with TLS and rate limits before it.
 
+Invariant: a connection holds its place for one deadline to bring a whole request and
+one to take the answer, however its bytes are spread over them.
+
     POST /add-checkpoint            cosignature lines
     GET  /<origin hash>/checkpoint  the newest cosigned checkpoint of a log
     GET  /                          name, role and verifier keys of this witness
 """
 
+import io
 import re
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ledger_core.errors import LedgerError
 from ledger_core.witness.core import MAX_BODY_BYTES
 from ledger_core.witness.service import TEXT, Response, Witness
 
-SOCKET_TIMEOUT_S: Final = 10.0
+REQUEST_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 64
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _CHECKPOINT = re.compile(r"/([0-9a-f]{64})/checkpoint")
 
@@ -32,10 +40,20 @@ class WitnessServer(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], witness: Witness) -> None:
+    def __init__(
+        self, address: tuple[str, int], witness: Witness, *, request_timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> None:
+        """Listen.
+
+        Args:
+            address: Host and port; 0 for any free one.
+            witness: Who answers.
+            request_timeout_s: For the whole of a request, from waiting for it to its last byte;
+                and again for its answer.
+        """
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        self.witness = witness
+        self.witness, self.request_timeout_s = witness, request_timeout_s
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(address, _Handler)
 
@@ -62,14 +80,55 @@ class WitnessServer(ThreadingHTTPServer):
         """A connection that breaks is the caller's affair; it leaves no trace here."""
 
 
+class _Bounded(io.RawIOBase):
+    """The bytes of a connection until a deadline. A socket's own time-out bounds each read, not their sum."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        self._connection, self._timeout_s = connection, timeout_s
+        self._deadline = 0.0
+
+    def begin(self) -> None:
+        """Grant the whole time again."""
+        self._deadline = time.monotonic() + self._timeout_s
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        self._limit()
+        return self._connection.recv_into(buffer)
+
+    def write(self, content: "ReadableBuffer") -> int:
+        self._limit()
+        return self._connection.send(content)
+
+    def _limit(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: WitnessServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "witness", ""
-    timeout = SOCKET_TIMEOUT_S
     disable_nagle_algorithm = True
-    # Headers and body leave in one segment.
-    wbufsize = -1
+
+    def setup(self) -> None:
+        super().setup()
+        self._bytes = _Bounded(self.connection, self.server.request_timeout_s)
+        self.rfile.close()
+        self.rfile = io.BufferedReader(self._bytes)
+        # Headers and body leave in one segment.
+        self.wfile = io.BufferedWriter(self._bytes)
+
+    def handle_one_request(self) -> None:
+        self._bytes.begin()
+        super().handle_one_request()
 
     def do_POST(self) -> None:
         if self.path != "/add-checkpoint":
@@ -110,6 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: addresses of callers are nobody's business; refusals are reported elsewhere."""
 
     def _answer(self, response: Response, *, is_last: bool = False) -> None:
+        self._bytes.begin()
         body = response.body.encode()
         self.send_response(response.status)
         self.send_header("Content-Type", response.content_type)

@@ -105,7 +105,12 @@ def fetch_checkpoint(source: LogSource, trusted: Mapping[str, tuple[NoteKey, ...
         note = source.checkpoint()
     try:
         checkpoint = parse_checkpoint(split_note(note)[0])
-        return checkpoint, keep_signed_lines(note, trusted.get(checkpoint.origin, ()))
+        keys = trusted.get(checkpoint.origin)
+        if keys is None:
+            raise LogMismatch(
+                f"no key of {checkpoint.origin} is trusted here: its operator has one for `witness trust`"
+            )
+        return checkpoint, keep_signed_lines(note, keys)
     except NoteInvalid as cause:
         raise LogMismatch(f"what the log serves is no checkpoint of a trusted log: {cause}") from cause
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ledger_core.checkpoint import NoteKey, parse_vkey, verify_note
-from ledger_core.errors import LedgerUnavailable
+from ledger_core.errors import LedgerUnavailable, PolicyInvalid
 from ledger_core.static import write_static
 from ledger_core.witness.blocks import verify_evidence
 from ledger_core.witness.cases import cases
@@ -26,7 +26,7 @@ from ledger_core.witness.client import MAX_ANSWER_BYTES, WitnessAddress, ask, ga
 from ledger_core.witness.core import MAX_BODY_BYTES
 from ledger_core.witness.evidence import REWRITE
 from ledger_core.witness.home import Home
-from ledger_core.witness.server import MAX_CONNECTIONS, WitnessServer
+from ledger_core.witness.server import MAX_CONNECTIONS, REQUEST_TIMEOUT_S, WitnessServer
 from tests.unit.ledger_core.ledger_witness_samples import (
     KEYS,
     LOG_VKEY,
@@ -42,8 +42,8 @@ BRANCH = SampleLog(plain_entries(12, branch="b", shared=3))
 
 
 @contextlib.contextmanager
-def serving(bench: Bench) -> Iterator[WitnessAddress]:
-    with WitnessServer(("127.0.0.1", 0), bench.witness) as server:
+def serving(bench: Bench, *, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Iterator[WitnessAddress]:
+    with WitnessServer(("127.0.0.1", 0), bench.witness, request_timeout_s=request_timeout_s) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
@@ -189,6 +189,52 @@ def test_too_many_connections_are_hung_up_on_and_the_witness_recovers(address: W
     pytest.fail("the witness did not recover")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"POST /add-checkpoint HTTP/1.1\r\nX-Long: ", b"POST /add-checkpoint HTTP/1.1\r\nContent-Length: 60000\r\n\r\n"],
+    ids=["headers", "body"],
+)
+def test_whoever_drips_is_hung_up_on_at_the_deadline(tmp_path: Path, head: bytes) -> None:
+    with serving(Bench(tmp_path / "w"), request_timeout_s=0.5) as address, contextlib.ExitStack() as stack:
+        host, port = address.url.removeprefix("http://").split(":")
+        dripping = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        for connection in dripping:
+            connection.sendall(head)
+            connection.setblocking(False)
+        ended: set[socket.socket] = set()
+        # Each byte comes well within the deadline; half a minute, if nobody hung up.
+        for _ in range(300):
+            for connection in set(dripping) - ended:
+                with contextlib.suppress(BlockingIOError):
+                    try:
+                        connection.send(b"x")
+                        is_over = connection.recv(1000) == b""
+                    except ConnectionError:
+                        is_over = True
+                    ended |= {connection} if is_over else set()
+            if len(ended) == MAX_CONNECTIONS:
+                break
+            time.sleep(0.1)
+        assert len(ended) == MAX_CONNECTIONS
+        assert ask(address.url, TRUNK.note(5), 0, ()).status == 200
+
+
+def test_whoever_keeps_a_connection_has_a_deadline_for_each_request(tmp_path: Path) -> None:
+    with serving(Bench(tmp_path / "w"), request_timeout_s=2.0) as address:
+        host, port = address.url.removeprefix("http://").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        for _ in range(4):
+            connection.request("GET", "/")
+            assert connection.getresponse().read()
+            first = connection.sock
+            time.sleep(0.7)
+        assert connection.sock is first
+        connection.close()
+
+
 # --- several witnesses --------------------------------------------------------------------------------------------
 
 
@@ -252,8 +298,9 @@ def test_a_quorum_is_not_kept_waiting(tmp_path: Path) -> None:
 def test_one_witness_under_two_addresses_is_one(tmp_path: Path) -> None:
     home = Home.create(tmp_path / "w", "w.example/1")
     twice = [WitnessAddress("http://one.example", keys_of(home)), WitnessAddress("http://two.example", keys_of(home))]
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(PolicyInvalid, match="twice") as refusal:
         gather(TRUNK, TRUNK.note(9), twice, quorum=2)
+    assert home.vkeys()[0] in str(refusal.value)
 
 
 def drip(connection: socket.socket) -> None:
