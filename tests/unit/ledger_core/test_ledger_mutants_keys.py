@@ -1,7 +1,11 @@
 """Identities to the byte: RFC 8032 section 7.1, and what one identity is to another."""
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 
+from ledger_core import keys
 from ledger_core.errors import SignatureInvalid
 from ledger_core.keys import (
     SIGNATURE_LENGTHS,
@@ -101,3 +105,50 @@ def test_no_byte_moves_between_a_signature_and_its_message() -> None:
     assert not is_signed(identity.public, b"", signature + b"ab")
     assert not is_signed(identity.public, signature[63:] + b"ab", signature[:63])
     assert not is_signed(identity.public, signature + b"ab", b"")
+
+
+def test_a_large_key_is_never_read_as_a_small_one() -> None:
+    # A key of the second suite whose beginning is one of the first, and a signature made to fit that.
+    small = Identity.from_private_bytes(bytes(32))
+    rest = bytes(2420 - 64)
+    assert not is_signed(small.public + bytes(1312 - 32), b"m", small.sign(rest + b"m") + rest)
+
+
+@pytest.fixture
+def without_libsodium(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "nacl.bindings", None)
+    keys._libsodium.cache_clear()
+    yield
+    keys._libsodium.cache_clear()
+
+
+@pytest.mark.usefixtures("without_libsodium")
+def test_signatures_are_checked_where_there_is_no_libsodium() -> None:
+    identity = Identity.from_private_bytes(bytes(32))
+    assert is_signed(identity.public, b"m", identity.sign(b"m"))
+    assert not is_signed(identity.public, b"n", identity.sign(b"m"))
+
+
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    keys._libsodium.cache_clear()
+    yield
+    keys._libsodium.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_libsodium_is_asked_where_it_is_sound() -> None:
+    pytest.importorskip("nacl.bindings")
+    identity, check = Identity.from_private_bytes(bytes(32)), keys._libsodium()
+    assert check is not None
+    assert check(identity.public, b"m", identity.sign(b"m"))
+    assert not check(identity.public, b"n", identity.sign(b"m"))
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_libsodium_that_takes_too_much_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nacl.bindings")
+    monkeypatch.setattr("nacl.bindings.crypto_sign_open", lambda signed, public: signed[64:])
+    assert keys._libsodium() is None
+    identity = Identity.from_private_bytes(bytes(32))
+    assert not is_signed(identity.public, b"n", identity.sign(b"m"))
