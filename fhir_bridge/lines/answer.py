@@ -102,6 +102,7 @@ class AnswerLine:
             evidence=self._evidence,
             audit=audit,
             clock=clock,
+            pages=self._pages,
             base=self._base,
         )
 
@@ -199,7 +200,7 @@ class AnswerLine:
         require(who, type_name, "search")
         now = self._clock.now()
         if type_name == "AuditEvent":
-            return await self._accounts.audit_events(who, params)
+            return await self._accounts.audit_events(who, params, self._settings.page_default)
         if type_name == "Provenance":
             return await self._accounts.provenances(who, params)
         if type_name == "Organization":

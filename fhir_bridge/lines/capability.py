@@ -8,10 +8,11 @@ from typing import Any
 
 from fhir_bridge import __version__
 from fhir_bridge.fhir.json import render
-from fhir_bridge.fhir.search import parameters_of
+from fhir_bridge.fhir.search import parameters_of, targets_of
 from fhir_bridge.fhir.tables import patient_compartment
 from fhir_bridge.model.ids import DIRECTORY_TYPES
 from fhir_bridge.model.ingest import instant
+from fhir_bridge.query import MODIFIERS
 
 _READ_ONLY = frozenset({"AuditEvent", "Provenance"})
 
@@ -40,26 +41,50 @@ def _security(base_url: str) -> dict[str, Any]:
 
 
 def _system() -> dict[str, Any]:
-    return {"interaction": [{"code": "transaction"}, {"code": "batch"}]}
+    return {
+        "interaction": [{"code": "transaction"}, {"code": "batch"}, {"code": "history-system"}],
+        "documentation": "Searches and histories outside the directory name one patient. " + SEARCHES,
+    }
+
+
+SEARCHES = (
+    "Every reference parameter can be chained and asked by _has. "
+    "For all: _sort, _count, _total, _summary, _elements, _include and _revinclude with :iterate. "
+    "Modifiers: "
+    + "; ".join(f"{kind}: {', '.join(sorted(names))}" for kind, names in MODIFIERS.items() if names)
+    + "; reference: a type it can point to. Prefer: handling=lenient ignores unknown parameters."
+)
+
+
+def searched_types() -> list[str]:
+    """Return the types that the statement lists."""
+    return sorted({*patient_compartment(), *DIRECTORY_TYPES, "Medication", "Patient"})
+
+
+def searchable(name: str) -> dict[str, str]:
+    """Return name → kind of the parameters that a search of a type takes."""
+    if name == "Provenance":
+        return {"target": "reference"}
+    return {**parameters_of(name), **({"patient": "reference"} if name not in DIRECTORY_TYPES | {"Patient"} else {})}
 
 
 @lru_cache(maxsize=1)
 def _resources() -> list[dict[str, Any]]:
-    return [_resource(name) for name in sorted({*patient_compartment(), *DIRECTORY_TYPES, "Medication", "Patient"})]
+    return [_resource(name) for name in searched_types()]
 
 
 def _resource(name: str) -> dict[str, Any]:
     interactions = ["read", "search-type"]
     if name not in _READ_ONLY:
-        interactions += ["vread", "history-instance", "create", "update", "delete"]
-    parameters = [{"name": each, "type": kind} for each, kind in sorted(parameters_of(name).items())]
+        interactions += ["vread", "history-instance", "history-type", "create", "update", "delete"]
     entry: dict[str, Any] = {
         "type": name,
         "interaction": [{"code": code} for code in interactions],
         "versioning": "versioned-update",
         "readHistory": name not in _READ_ONLY,
         "updateCreate": name not in _READ_ONLY,
-        "searchParam": parameters,
+        **_includes(name),
+        "searchParam": [{"name": each, "type": kind} for each, kind in sorted(searchable(name).items())],
     }
     if name == "Patient":
         definition = "http://hl7.org/fhir/OperationDefinition/Patient-everything"
@@ -67,3 +92,18 @@ def _resource(name: str) -> dict[str, Any]:
     if name in DIRECTORY_TYPES:
         entry["documentation"] = "Directory: readable with any valid token."
     return entry
+
+
+def _includes(name: str) -> dict[str, list[str]]:
+    """What ``_include`` and ``_revinclude`` take for a type; what tells about records is made, not stored."""
+    if name in _READ_ONLY:
+        return {}
+    forward = [f"{name}:{each}" for each, kind in sorted(parameters_of(name).items()) if kind == "reference"]
+    back = [
+        f"{source}:{each}"
+        for source in searched_types()
+        if source not in _READ_ONLY
+        for each, kind in sorted(parameters_of(source).items())
+        if kind == "reference" and name in (targets_of(source, each) or (name,))
+    ]
+    return {"searchInclude": ["*", *forward], "searchRevInclude": ["*", *back]}

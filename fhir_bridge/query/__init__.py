@@ -4,7 +4,7 @@ There is no other door to records than the view. docs/search.md says what is
 supported and in which order records come.
 """
 
-from fhir_bridge.query.criteria import CONTROLS, Criteria, read_criteria
+from fhir_bridge.query.criteria import CONTROLS, MODIFIERS, Criteria, read_criteria
 from fhir_bridge.query.cursor import Cursor, open_cursor, seal_cursor
 from fhir_bridge.query.past import HistoryAsked, history_of_view, read_history
 from fhir_bridge.query.refusals import QueryRefused
@@ -26,6 +26,7 @@ __all__ = [
     "CONTROLS",
     "DEFAULT_PAGE",
     "MAX_PAGE",
+    "MODIFIERS",
     "NOT_RECORDS",
     "Criteria",
     "Cursor",

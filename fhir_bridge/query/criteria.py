@@ -35,7 +35,7 @@ MAX_LINKS = 8
 """Links of one chain or nested ``_has``; no record of R4 is further from a patient."""
 
 _BUILT_IN = {"_id": "token", "_lastUpdated": "date"}
-_MODIFIERS = {
+MODIFIERS = {
     "token": frozenset({"not", "missing", "text", "in", "not-in", "of-type"}),
     "date": frozenset({"missing"}),
     "reference": frozenset({"missing", "identifier"}),
@@ -136,7 +136,7 @@ class _Reader:
 def _criterion(type_name: str, name: str, text: str, base_url: str, now_us: int) -> Predicate:
     bare, colon, modifier = name.partition(":")
     kind = kind_of(type_name, bare)
-    if kind is None or kind not in _MODIFIERS:
+    if kind is None or kind not in MODIFIERS:
         raise QueryRefused([unsupported(bare)])
     target = modifier if kind == "reference" and _is_target(type_name, bare, modifier) else None
     if colon and target is None and not _is_modifier(type_name, kind, name, modifier):
@@ -169,7 +169,7 @@ class _Asked:
 
 
 def _is_modifier(type_name: str, kind: str, name: str, modifier: str) -> bool:
-    return modifier in _MODIFIERS[kind] and (modifier not in _BESIDE or name in names_beside(type_name))
+    return modifier in MODIFIERS[kind] and (modifier not in _BESIDE or name in names_beside(type_name))
 
 
 def _any(tests: Sequence[Predicate]) -> Predicate:

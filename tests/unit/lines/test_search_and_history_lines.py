@@ -206,3 +206,26 @@ async def test_histories_are_refused_without_a_person_a_scope_or_sense(tmp_path:
         hidden = await ask(world, f"_history?patient={await world.patient_id('p1')}", other)
         absent = await ask(world, f"_history?patient={'a' * 32}", other)
         assert hidden["total"] == absent["total"] == 0
+
+
+async def test_the_access_log_is_searched_like_any_record_and_is_the_patients_alone(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        who = await filled(world)
+        agent = await world.enrol("p1")
+        for _ in range(3):
+            await ask(world, "Observation/o1", who)
+        await ask(world, "Observation?patient=p1", who)
+        mine = await ask(world, "AuditEvent", agent)
+        times = [each["resource"]["recorded"] for each in mine["entry"]]
+        assert times == sorted(times, reverse=True)
+        assert mine["total"] == 4
+        assert (await ask(world, "AuditEvent?action=R", agent))["total"] == 3
+        assert (await ask(world, "AuditEvent?subtype=search-type&_count=1", agent))["total"] == 1
+        first = await ask(world, "AuditEvent?_count=3&_sort=date&_elements=action", agent)
+        assert [each["resource"]["action"] for each in first["entry"]] == ["R", "R", "R"]
+        assert "entity" not in first["entry"][0]["resource"]
+        second = (await world.http.get(first["link"][1]["url"], headers=agent)).json()
+        assert [each["resource"]["action"] for each in second["entry"]] == ["E"]
+        assert (await world.http.get("/fhir/AuditEvent?colour=x", headers=agent)).status_code == 400
+        assert (await ask(world, "AuditEvent?patient=p1", who))["total"] == 0
+        assert (await world.http.get("/fhir/AuditEvent?colour=x", headers=who)).status_code == 400
