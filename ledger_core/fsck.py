@@ -19,7 +19,7 @@ from ledger_core.errors import LedgerError, LedgerUnavailable, OpeningRefused
 from ledger_core.hashing import HASH_BYTES, leaf_hash
 from ledger_core.log import Frontier
 from ledger_core.machine import BlockRow, Header, State, app_hash, apply_block, begin, read_genesis
-from ledger_core.ports import PRUNED, EntryRow, Reader, Submission, submission_of
+from ledger_core.ports import COSIGNED, PRUNED, EntryRow, Reader, Submission, submission_of
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import StateEntry, read_state_entry
 
@@ -46,6 +46,7 @@ def check(rows: Reader, *, checkpoint: str | None = None, progress: Progress | N
     """
     checker = _Checker(rows, progress)
     try:
+        yield from checker.check_files()
         yield from checker.check_entries()
         yield from checker.check_tiles()
         yield from checker.check_submissions()
@@ -73,6 +74,10 @@ class _Checker:
         # False from the first place on where a rebuilt value could only repeat an earlier finding.
         self._is_state_known = True
         self._is_root_known = True
+
+    def check_files(self) -> Iterator[Finding]:
+        for problem in self._rows.damage():
+            yield Finding("database", problem)
 
     def check_entries(self) -> Iterator[Finding]:
         blocks = {row.height: row for row in self._rows.blocks()}
@@ -241,7 +246,8 @@ class _Checker:
 
     def _missing_state(self, seen: set[tuple[bytes, int]]) -> Iterator[Finding]:
         """Yield values that are gone though pruning had no reason to drop them."""
-        below = int(self._rows.meta(PRUNED) or 0)
+        kept = self._rows.meta(PRUNED) or "0"
+        below = int(kept) if kept.isdecimal() else 0
         for path, values in sorted(self._written.items()):
             for height in sorted(values):
                 is_superseded = any(height < later <= below for later in values)
@@ -249,7 +255,13 @@ class _Checker:
                     yield Finding(f"state/{path.hex()}/{height}", "missing")
 
     def _check_meta(self) -> Iterator[Finding]:
-        """Name the row that makes every checkpoint fail, where one does."""
+        """Name the settings that fit nothing, and the one that makes every checkpoint fail."""
+        cosigned, pruned = self._rows.meta(COSIGNED), self._rows.meta(PRUNED)
+        if cosigned is not None and (not cosigned.isdecimal() or int(cosigned) not in self._roots):
+            yield Finding(f"meta/{COSIGNED}", "no block ends at this size")
+        top = -1 if self._newest is None else self._newest.height
+        if pruned is not None and (not pruned.isdecimal() or int(pruned) > top):
+            yield Finding(f"meta/{PRUNED}", "there is no such height yet")
         notes = list(self._rows.checkpoints())
         if not notes or any(self._read(note) is not None for _, note in notes):
             return

@@ -122,17 +122,25 @@ def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress 
     """Write an exported ledger to ``address``, replaying it whole; return its newest state.
 
     Raises:
-        OpeningRefused: There is a ledger at the address already.
-        IntegrityBroken, NoteInvalid: The export is not sound; what was written before
-            that place is a sound, shorter ledger.
+        OpeningRefused: There is something at the address already.
+        IntegrityBroken, NoteInvalid: The export is not sound; nothing is left at the address.
     """
-    store = SqliteStore.open(_path(address))
+    target = _path(address)
+    if target.exists():
+        raise OpeningRefused(f"{target} exists: name a new place")
+    part = target.with_name(f"{target.name}.importing")
     try:
-        if store.last_block() is not None:
-            raise OpeningRefused("there is a ledger here already: name a new place")
-        return import_ledger(lines, store, progress=progress)
+        store = SqliteStore.open(part)
+        try:
+            state = import_ledger(lines, store, progress=progress)
+            # Whole and settled in one file, whatever the journal still holds.
+            store.snapshot(target)
+        finally:
+            store.close()
     finally:
-        store.close()
+        for leftover in part.parent.glob(f"{part.name}*"):
+            leftover.unlink()
+    return state
 
 
 def run_snapshot(address: str | Path, target: Path) -> None:

@@ -172,6 +172,10 @@ class Reader(Protocol):
         """Return the note kept for ``size``, or None."""
         ...
 
+    def damage(self) -> Iterator[str]:
+        """Yield what the store itself finds wrong with how rows are kept, such as an index that disagrees."""
+        ...
+
     def close(self) -> None:
         """Let go of the files or connections."""
         ...

@@ -11,6 +11,7 @@ entries, blocks, tiles and the state's height index grow at their right edge, an
 submissions are found by signer and nonce, which rise, not by a random digest.
 """
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -69,6 +70,12 @@ def connect_file(path: Path, read_only: bool) -> sqlite3.Connection:
     """Open an existing database file, with transactions begun by hand and used from any thread."""
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+
+
+def connect_unchanging(path: Path, read_only: bool) -> sqlite3.Connection:
+    """Open a database that nobody writes, as it stands, where no file can be made beside it."""
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 class SqliteStore:
@@ -131,21 +138,33 @@ class SqliteStore:
         Raises:
             OpeningRefused: The file is missing or of another format.
         """
+        if not path.is_file():
+            raise OpeningRefused(f"there is no ledger at {path}")
+        if not os.access(path, os.R_OK):
+            raise OpeningRefused(f"{path} may not be read by this user")
         try:
-            connection = connect(path, True)
+            return cls._opened_to_read(path, connect)
         except sqlite3.Error as cause:
-            raise OpeningRefused("the file is not a ledger") from cause
-        store = cls(path, connect, connection, None, None)
+            # A folder that cannot be written to: SQLite cannot make the files it shares with a writer. There is
+            # none then, unless its log is there too.
+            log = path.with_name(f"{path.name}-wal")
+            if connect is connect_file and not (log.exists() and log.stat().st_size):
+                with contextlib.suppress(sqlite3.Error):
+                    return cls._opened_to_read(path, connect_unchanging)
+            raise OpeningRefused(f"{path} is not a ledger, or a folder without write access holds its log") from cause
+
+    @classmethod
+    def _opened_to_read(cls, path: Path, connect: Connect) -> "SqliteStore":
+        connection = connect(path, True)
         try:
             connection.execute("BEGIN")
-            if store.meta("format") != FORMAT:
-                raise OpeningRefused("the file is not a ledger of this format")
-        except (sqlite3.Error, LedgerUnavailable, OpeningRefused) as cause:
-            store.close()
-            if isinstance(cause, OpeningRefused):
-                raise
-            raise OpeningRefused("the file is not a ledger") from cause
-        return store
+            rows = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchall()
+            if rows != [(FORMAT,)]:
+                raise OpeningRefused(f"{path} is not a ledger of this format")
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connect, connection, None, None)
 
     def close(self) -> None:
         """Close the file and let others open it."""
@@ -305,6 +324,12 @@ class SqliteStore:
         rows = self._read("SELECT note FROM checkpoints WHERE size = ?", (size,))
         return str(rows[0][0]) if rows else None
 
+    def damage(self) -> Iterator[str]:
+        """Yield what SQLite finds wrong with its file."""
+        for (line,) in self._scan("PRAGMA integrity_check"):
+            if line != "ok":
+                yield str(line).replace("\n", "; ")
+
     def _prepare(self) -> None:
         assert self._writing is not None
         if self._read("SELECT count(*) FROM sqlite_schema")[0][0] == 0:
@@ -434,7 +459,7 @@ def _lock(path: Path) -> int:
         _make_folder(path.parent)
         lock_fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as cause:
-        raise LedgerUnavailable("the ledger's lock file cannot be opened") from cause
+        raise LedgerUnavailable(f"the ledger's lock file cannot be opened: {cause.strerror}") from cause
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as cause:

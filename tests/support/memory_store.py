@@ -186,6 +186,9 @@ class MemoryStore:
     def tiles(self) -> Iterator[Tile]:
         return iter([Tile(*place, hashes) for place, hashes in sorted(self._rows().tiles.items())])
 
+    def damage(self) -> Iterator[str]:
+        return iter(())
+
     def state(self) -> Iterator[tuple[bytes, bytes]]:
         return iter([(path, values[max(values)]) for path, values in sorted(self._rows().state.items())])
 

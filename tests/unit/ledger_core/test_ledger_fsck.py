@@ -103,6 +103,24 @@ def test_an_edited_leaf_hash_is_located_and_nothing_else_is_blamed(copy: Path) -
     assert places(copy) == ["tiles/0/0"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("cosigned", "abc"), ("cosigned", "13"), ("pruned_below", "7")])
+def test_a_setting_that_fits_nothing_is_named(copy: Path, name: str, value: str) -> None:
+    change(copy, "INSERT INTO meta VALUES (:name, :value)", name=name, value=value)
+    assert places(copy) == [f"meta/{name}"]
+
+
+@pytest.mark.parametrize("index", ["blocks_by_size", "state_by_height"])
+def test_an_index_that_disagrees_with_its_table_is_found(copy: Path, index: str) -> None:
+    """Only the database itself reads an index page; what is wrong there would mislead a proof."""
+    (page,) = next(fetch(copy, f"SELECT rootpage FROM sqlite_schema WHERE name = '{index}'"))
+    with (copy / "ledger.db").open("r+b") as file:
+        file.seek(page * 4096 - 8)
+        last = file.read(8)
+        file.seek(page * 4096 - 8)
+        file.write(bytes(each ^ 1 for each in last))
+    assert places(copy)[0] == "database"
+
+
 def test_missing_and_added_tiles_are_located(copy: Path) -> None:
     change(copy, "UPDATE tiles SET id = 1")
     assert places(copy) == ["tiles/0/1", "tiles/0/0"]

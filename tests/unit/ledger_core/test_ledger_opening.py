@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -47,6 +48,7 @@ from ledger_core.log import TiledLog
 from ledger_core.machine import begin
 from ledger_core.ports import Commit, EntryRow, Store
 from ledger_core.proofs import verify_consistency, verify_inclusion
+from ledger_core.stores import sqlite as sqlite_store
 from tests.unit.ledger_core.ledger_samples import (
     GENESIS,
     LOG_KEY,
@@ -309,6 +311,30 @@ def test_a_genesis_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[s
         begin(replace(GENESIS, **change))  # type: ignore[arg-type]
     with pytest.raises((OpeningRefused, NoteInvalid)):
         open_test_ledger(tmp_path, genesis=replace(GENESIS, **change))  # type: ignore[arg-type]
+
+
+def test_a_ledger_where_nothing_can_be_written_is_read_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root every folder can be written to, so SQLite's refusal is played; the file is opened for real."""
+    with open_test_ledger(tmp_path) as ledger:
+        join(ledger)
+    opened: list[bool] = []
+
+    def refusing(path: Path, read_only: bool) -> sqlite3.Connection:
+        opened.append(read_only)
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(sqlite_store, "connect_file", refusing)
+    store = sqlite_store.SqliteStore.open_to_read(tmp_path / "ledger.db", connect=refusing)
+    assert store.last_block() is not None
+    store.close()
+    (tmp_path / "ledger.db-wal").write_bytes(b"a block that is not in the file yet")
+    with pytest.raises(OpeningRefused, match="write access"):
+        sqlite_store.SqliteStore.open_to_read(tmp_path / "ledger.db", connect=refusing)
+    with pytest.raises(OpeningRefused, match="there is no ledger at"):
+        list(run_fsck(tmp_path / "none.db"))
+    assert opened == [True, True]
 
 
 def test_files_are_for_their_owner_only(ledger: Ledger, tmp_path: Path) -> None:
