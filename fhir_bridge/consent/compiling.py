@@ -1,4 +1,4 @@
-"""Turn a FHIR R4 Consent into a policy, or say exactly why it cannot be.
+"""Turn a FHIR Consent into a policy, or say exactly why it cannot be.
 
 For whoever stores or evaluates a Consent. Nothing is skipped silently: an
 element that could change the outcome and is not known here makes the Consent
@@ -18,8 +18,10 @@ from typing import Any
 from fhir_bridge.consent.conditions import read_conditions
 from fhir_bridge.consent.policy import Clause, Conditions, Policy
 from fhir_bridge.consent.reading import KNOWN_TOP, Problems, codings, refuse_unknown
+from fhir_bridge.consent.releases import consent_in_r4
 from fhir_bridge.consent.vocabulary import ACT_CODE, ACT_REASON, CONSENT_SCOPE, PCF_POLICY
 from fhir_bridge.fhir.dates import ALWAYS, period
+from fhir_bridge.model.ingest import FhirVersion
 
 MAX_DEPTH = 40
 """Nesting beyond this is not understood; the deepest one seen in the wild is 3."""
@@ -37,20 +39,27 @@ _PCF_BASES: dict[str, Conditions | bool] = {
 }
 
 
-def compile_consent(body: dict[str, Any], *, base_url: str | None = None) -> Policy:
-    """Compile a decoded R4 Consent.
+def compile_consent(
+    body: dict[str, Any], *, base_url: str | None = None, release: FhirVersion = FhirVersion.R4
+) -> Policy:
+    """Compile a decoded Consent of R4, R4B or R5.
 
     Args:
+        release: How ``body`` is to be read; R4B is read as R4, and a release without a reading is not understood.
         base_url: Our own FHIR base, without a slash at its end.
         body: The resource as decoded JSON. Its status is not looked at: whether a
             Consent is in force is a matter of its entry in the chart's list.
     """
     problems = Problems(base_url)
+    if release is FhirVersion.R5:
+        body = consent_in_r4(body)
+    elif release is FhirVersion.STU3:
+        problems.add("Consent", "is of a release that is not evaluated")
     refuse_unknown(body, KNOWN_TOP, "Consent", problems)
     if body.get("resourceType") != "Consent":
         problems.add("Consent", "is no Consent")
     scope = _scope(body, problems)
-    _check_verification(body, problems)
+    _check_sides(body, problems)
     compiled = _Compiler(problems).run(body)
     if problems.found:
         return Policy(understood=False, problems=tuple(problems.found))
@@ -70,10 +79,15 @@ def _scope(body: dict[str, Any], problems: Problems) -> bool:
     return False
 
 
-def _check_verification(body: dict[str, Any], problems: Problems) -> None:
+def _check_sides(body: dict[str, Any], problems: Problems) -> None:
     for item in body.get("verification") or ():
         if not (isinstance(item, dict) and item.get("verified") is True):
             problems.add("Consent.verification", "says that the Consent is not verified")
+        elif "modifierExtension" in item:
+            problems.add("Consent.verification.modifierExtension", "is not understood")
+    for item in body.get("policy") or ():
+        if isinstance(item, dict) and "modifierExtension" in item:
+            problems.add("Consent.policy.modifierExtension", "is not understood")
 
 
 @dataclass(slots=True)

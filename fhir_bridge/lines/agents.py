@@ -6,8 +6,9 @@ import base64
 from dataclasses import replace
 from typing import Any
 
+from fhir_bridge.consent import consent_in_r4
 from fhir_bridge.errors import IntegrityBroken, Issue, RecordRefused
-from fhir_bridge.fhir.json import parse, render
+from fhir_bridge.fhir.json import NotStrictJson, parse, render
 from fhir_bridge.fhir.references import walk
 from fhir_bridge.fhir.search import codes, extract
 from fhir_bridge.fhir.timeline import dated
@@ -57,6 +58,14 @@ def restated_record(
     asked = replace(received.interaction, method="PUT", id=record_id)
     resource = parse(stored) | {"status": status}
     return _normalized(asked, received.interaction.id, resource, received.body, home, registry)
+
+
+def told_in_r4(body: bytes) -> bytes:
+    """Return an R5 Consent in R4's words; what is no JSON object stays as it is, to be refused like any other."""
+    try:
+        return render(consent_in_r4(parse(body)))
+    except NotStrictJson:
+        return body
 
 
 def patient_of(record: Normalized) -> str | None:

@@ -32,7 +32,7 @@ from fhir_bridge.errors import (
     Unavailable,
 )
 from fhir_bridge.fhir.json import parse
-from fhir_bridge.lines.agents import agent_record, patient_of, restated_record
+from fhir_bridge.lines.agents import agent_record, patient_of, restated_record, told_in_r4
 from fhir_bridge.lines.ingest import RESTRICTIONS, IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
@@ -172,10 +172,13 @@ class GrantLine:
 
     # --- consents
 
-    async def write(self, who: Requester, interaction: Interaction, body: bytes) -> Outcome:
+    async def write(
+        self, who: Requester, interaction: Interaction, body: bytes, release: FhirVersion | None = None
+    ) -> Outcome:
         """Take a Consent from a patient's agent, or its withdrawal; it is in force when this returns.
 
-        A deletion makes a new version with status ``inactive``.
+        A deletion makes a new version with status ``inactive``. An R5 Consent is stored in R4's words, its own bytes
+        beside them.
 
         Raises:
             NotPermitted: Another resource type.
@@ -189,8 +192,9 @@ class GrantLine:
         if home is None:
             raise NotPermitted("this patient is not enrolled here")
         received = Received(home.institution, _R4, body, self._clock.now(), interaction=interaction)
+        received = replace(received, body=told_in_r4(body)) if release is FhirVersion.R5 else received
         async with self._writing:
-            record = await self._record(received, home)
+            record = replace(await self._record(received, home), original=body)
             done = await self._ingest.push_processed(received, Processed("single", (record,)))
             if done.refused:
                 raise (PreconditionFailed if done.status.startswith("412") else RecordRefused)(done.refused)

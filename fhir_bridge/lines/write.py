@@ -71,7 +71,7 @@ class WriteLine:
         """
         _require(who, interaction.type, _NAMES[interaction.method])
         if who.patient is not None:
-            outcome = await self._grant.write(who, interaction, body)
+            outcome = await self._grant.write(who, interaction, body, _declared_version(content_type))
         else:
             received = self._received(_institution(who), body, content_type, interaction)
             anchored = await self._ingest.push(received)
