@@ -45,6 +45,7 @@ def test_an_identity_is_that_of_rfc_8032(seed: str, public: str, message: str, s
 
 def test_the_first_suite_is_the_one_made_when_none_is_named() -> None:
     assert (Identity.generate().suite, len(Identity.generate().public)) == (1, 32)
+    assert len(Identity.generate().private_bytes()) == keys.SEED_BYTES == 32
     assert SIGNATURE_SUITES == {32: 1, 1312: 2}
     assert SIGNATURE_LENGTHS == {32: 64, 1312: 2420}
 

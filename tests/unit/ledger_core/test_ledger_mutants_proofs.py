@@ -146,3 +146,28 @@ def test_every_small_tree_continues_every_smaller_one_by_the_definitions_path(ne
             verify_consistency(old_size=old, old_root=leaves[-1], new_size=new, new_root=roots[1], path=path)
         with pytest.raises(ProofInvalid):
             verify_consistency(old_size=old, old_root=roots[0], new_size=new, new_root=leaves[0], path=path)
+
+
+def test_every_state_proof_leads_to_its_own_root_only() -> None:
+    held = {bytes([number]) * 32: bytes([number]) for number in (1, 2, 129, 130)}
+    root, other = state_root(held), state_root({**held, bytes(32): b"more"})
+    leaf = {
+        path: hashlib.sha256(b"\x10" + path + hashlib.sha256(value).digest()).digest() for path, value in held.items()
+    }
+    # Paths 1 and 2 part at bit 6, so 01… is met by whoever asks for 00….
+    met, asked = b"\x01" * 32, bytes(32)
+    right = hashlib.sha256(b"\x11" + leaf[b"\x81" * 32] + leaf[b"\x82" * 32]).digest()
+    for _ in range(5):
+        right = hashlib.sha256(b"\x11" + right + bytes(32)).digest()
+    proof = StateProof((right, *(bytes(32),) * 5, leaf[b"\x02" * 32]), (met, hashlib.sha256(b"\x01").digest()))
+    verify_absence(path=asked, proof=proof, root=root)
+    verify_presence(path=met, value=b"\x01", proof=StateProof(proof.siblings), root=root)
+    for wrong in (other, bytes(32), leaf[met]):
+        with pytest.raises(ProofInvalid, match="another root"):
+            verify_absence(path=asked, proof=proof, root=wrong)
+        with pytest.raises(ProofInvalid, match="another root"):
+            verify_presence(path=met, value=b"\x01", proof=StateProof(proof.siblings), root=wrong)
+    with pytest.raises(ProofInvalid, match="another root"):
+        verify_absence(path=asked, proof=StateProof(proof.siblings, (met, hashlib.sha256(b"x").digest())), root=root)
+    with pytest.raises(ProofInvalid, match="another root"):
+        verify_absence(path=asked, proof=StateProof(proof.siblings), root=root)
