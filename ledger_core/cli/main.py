@@ -14,6 +14,7 @@ from ledger_core.errors import LedgerError
 from ledger_core.verify import main as verify
 from ledger_core.verify.command import Parser
 from ledger_core.witness.commands import main as witness
+from ledger_core.witness.commands import seconds
 
 USAGE: Final = 3
 # What a shell reports of a program that SIGPIPE ended.
@@ -129,7 +130,9 @@ def _add_proving(add: _Add) -> None:
         help="ask this one; may be repeated; several keys of one witness are joined by commas",
     )
     checkpoint.add_argument("--quorum", type=int, help="how many must cosign; all by default")
-    checkpoint.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="for all of them together")
+    checkpoint.add_argument(
+        "--timeout", type=seconds, default=5.0, metavar="SECONDS", help="for all of them together"
+    )
     tiles = add("tiles", publish.tiles, "write the log as static files (C2SP tlog-tiles); repeat to renew them")
     tiles.add_argument("ledger", metavar="LEDGER", help="may be in use")
     tiles.add_argument("directory", metavar="DIRECTORY")

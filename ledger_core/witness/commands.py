@@ -39,7 +39,7 @@ from ledger_core.witness.service import Witness
 from ledger_core.witness.sources import LogSource, SourceTiles, fetch_checkpoint
 
 FOLLOW_EVERY_S: Final = 10.0
-_MAX_EVERY_S: Final = 86_400.0
+_MAX_WAIT_S: Final = 86_400.0
 _MAX_PORT: Final = 65_535
 
 
@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("follow", help="read a log and sign what it serves")
     one.add_argument("folder", type=Path, metavar="DIR")
     one.add_argument("log", metavar="URL_OR_DIR", help="the log in its static form")
-    one.add_argument("--every", type=_seconds, metavar="SECONDS", help="go on, looking this often; otherwise once")
+    one.add_argument("--every", type=seconds, metavar="SECONDS", help="go on, looking this often; otherwise once")
     one.set_defaults(run=lambda given: follow(given.folder, given.log, every_s=given.every))
     one = commands.add_parser("evidence", help="list contradictions, checked again")
     one.add_argument("folder", type=Path, metavar="DIR")
@@ -184,6 +184,21 @@ def follow_once(run: Running) -> str:
     raise ReplayRefused(answer.body.strip())
 
 
+def seconds(text: str) -> float:
+    """Return a time to wait, given on a command line.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none, or longer than a day.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found <= _MAX_WAIT_S:
+        raise argparse.ArgumentTypeError(f"seconds from more than 0 to {_MAX_WAIT_S:.0f}, not {text!r}")
+    return found
+
+
 @contextmanager
 def running(folder: Path, log: str | None) -> Iterator[Running]:
     """Open a witness to sign with; ``log`` is what a replaying one replays, or what ``follow`` reads.
@@ -243,16 +258,6 @@ def _host_port(text: str) -> tuple[str, int]:
     if found is None or int(found[2]) > _MAX_PORT:
         raise argparse.ArgumentTypeError(f"listen on HOST:PORT, a port being 0 to {_MAX_PORT}, not on {text!r}")
     return found[1].strip("[]"), int(found[2])
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= _MAX_EVERY_S:
-        raise argparse.ArgumentTypeError(f"seconds from more than 0 to {_MAX_EVERY_S:.0f}, not {text!r}")
-    return seconds
 
 
 def _check_case(case: Path, keys: tuple[NoteKey, ...], log: str | None) -> Finding:

@@ -70,9 +70,12 @@ def test_a_host_that_no_name_can_have_is_unusable(
     assert "cannot go on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("every", ["-1", "0", "nan", "inf", "1e9", "often"])
-def test_seconds_that_nobody_can_sleep_are_misuse(tmp_path: Path, every: str) -> None:
+@pytest.mark.parametrize("every", ["-1", "0", "nan", "inf", "1e9", "1e300", "often"])
+def test_seconds_that_nobody_can_wait_are_misuse(tmp_path: Path, every: str) -> None:
     assert run("follow", tmp_path / "w", tmp_path, f"--every={every}") == MISUSED
+    with pytest.raises(SystemExit) as end:
+        ledger_core(["checkpoint", str(tmp_path), f"--timeout={every}"])
+    assert end.value.code == MISUSED
 
 
 @pytest.mark.parametrize(
