@@ -151,14 +151,18 @@ class EmbeddedEngine:
         return accepted
 
     def close(self) -> None:
-        """Commit what is queued and stop; calling again does nothing."""
+        """Commit what is queued and stop; calling again does nothing.
+
+        Raises:
+            RuntimeError: Called from a future's callback, which runs in the writer that is to end.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("the ledger cannot be closed from a future's callback: close it from another thread")
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        # A future's callback runs in the writer itself, which cannot wait for its own end.
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-            self._checkers.shutdown()
+        self._thread.join()
+        self._checkers.shutdown()
 
     def _enqueue(self, job: _Job, timeout_ms: int) -> "Future[Any]":
         deadline = time.monotonic() + timeout_ms / 1000

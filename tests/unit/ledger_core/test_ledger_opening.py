@@ -264,6 +264,27 @@ async def test_a_full_queue_pushes_back() -> None:
     engine.close()
 
 
+def test_a_callback_that_closes_the_ledger_is_told_and_stops_nobody() -> None:
+    """It runs in the writer's thread, which cannot wait for its own end."""
+    gate = threading.Event()
+    engine, envelopes = engine_on(BrokenStore(gate=gate))
+    told: list[str] = []
+
+    def close(done: object) -> None:
+        try:
+            engine.close()
+        except RuntimeError as problem:
+            told.append(str(problem))
+
+    first = engine.submit(envelopes[0])
+    first.add_done_callback(close)
+    gate.set()
+    assert first.result(10).index == 2
+    assert engine.submit(envelopes[1]).result(10).index == 4
+    assert told == ["the ledger cannot be closed from a future's callback: close it from another thread"]
+    engine.close()
+
+
 _WRITER = """
 import sys
 from pathlib import Path
