@@ -4,25 +4,40 @@ Pure functions on values; no clock, no I/O. docs/consent.md holds the readings.
 """
 
 from fhir_bridge.consent.compiling import compile_consent
-from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, OwnRecords, compiled, decide
+from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, compiled, decide
 from fhir_bridge.consent.lists import SALT_BYTES, ConsentEntry, ConsentList, policy_commitment
+from fhir_bridge.consent.network_policy import (
+    NO_POLICIES,
+    EmergencyRules,
+    NetworkPolicies,
+    OwnRecords,
+    StandingPolicy,
+    load_policies,
+    open_policies,
+)
 from fhir_bridge.consent.policy import Clause, Policy, restricts
 from fhir_bridge.consent.releases import consent_in_r4
 from fhir_bridge.consent.view import permitted_view
 
 __all__ = [
     "EVALUATOR",
+    "NO_POLICIES",
     "SALT_BYTES",
     "ChartFacts",
     "Clause",
     "ConsentEntry",
     "ConsentList",
+    "EmergencyRules",
+    "NetworkPolicies",
     "OwnRecords",
     "Policy",
+    "StandingPolicy",
     "compile_consent",
     "compiled",
     "consent_in_r4",
     "decide",
+    "load_policies",
+    "open_policies",
     "permitted_view",
     "policy_commitment",
     "restricts",

@@ -2,49 +2,40 @@
 
 For the answer line; the one place where consents turn into a predicate over
 rows. The order of precedence is that of docs/consent.md: the patient's own
-agent sees all; else provisions of consents outrank base rules and a denial wins
-within a rank; else an institution sees what it wrote itself; else nothing.
+agent sees all; a legal basis and an open emergency come before consents; then
+provisions of consents outrank base rules and a denial wins within a rank; where
+none applies an institution sees what it wrote itself, and the institution's
+policy, then the network's, decide the rest; else nothing.
 
 Invariants:
-    * fails closed: no list, no consent or no match means no row but one's own;
-    * the outcome does not depend on the order of consents;
+    * fails closed: no list, no consent, no policy or no match means no row but one's own;
+    * the outcome does not depend on the order of consents or of policies;
     * an institution's own list can take away and never adds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import lru_cache
 
 from fhir_bridge.consent.compiling import compile_consent
 from fhir_bridge.consent.lists import ConsentEntry, ConsentList
 from fhir_bridge.consent.matching import Outgoing, is_about, row_predicate
-from fhir_bridge.consent.policy import Policy
+from fhir_bridge.consent.network_policy import NO_POLICIES, NetworkPolicies, OwnRecords, StandingPolicy
+from fhir_bridge.consent.policy import Clause, Policy
+from fhir_bridge.consent.vocabulary import ACT_REASON, EMERGENCIES
 from fhir_bridge.errors import BridgeError
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.model.access import Decision, Predicate, Requester
 from fhir_bridge.model.ingest import ChartRef, IndexRow
 
-EVALUATOR = "fhir-bridge-consent/1"
+EVALUATOR = "fhir-bridge-consent/2"
 """Version of these rules; a decision names it, so that anyone can run the same ones again."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class OwnRecords(StrEnum):
-    """How far a patient's denial reaches into what an institution wrote itself.
-
-    By default a provision that matches does and a mere base rule (OPTOUT) does not:
-    opting out of sharing is no order to a hospital to stop reading its own files.
-    """
-
-    CLOSED_BY_PROVISION = "closed-by-provision"
-    CLOSED_BY_ANY = "closed-by-any"
-    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +47,7 @@ class ChartFacts:
         rows: All rows of the person, needed only for consents that name ``related`` data.
         own_records: Network policy on what a consent may close to the institution that wrote it.
         base_url: Our own FHIR base, under which absolute references in consents are ours.
+        network: The policies beside consents.
     """
 
     chart: ChartRef
@@ -63,16 +55,27 @@ class ChartFacts:
     rows: Sequence[IndexRow] = ()
     own_records: OwnRecords = OwnRecords.CLOSED_BY_PROVISION
     base_url: str | None = None
+    network: NetworkPolicies = NO_POLICIES
+
+
+Ruled = tuple[bool, Predicate | None]
+"""Whether a rule permits, and what it demands of a row; None for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Say:
-    """What one consent has to say to one request; predicates are tried in order, the first that matches decides."""
+    """What one consent or standing policy has to say to one request; the first predicate that matches decides.
 
-    entry: ConsentEntry
-    clauses: tuple[tuple[bool, Predicate | None], ...]
-    base: tuple[bool, Predicate | None] | None
+    ``entry`` is None for a policy. ``rules`` are the provisions behind ``clauses``, one for one, and ``base_rule``
+    is the one behind ``base``.
+    """
+
+    entry: ConsentEntry | None
+    clauses: tuple[Ruled, ...]
+    base: Ruled | None
     adds: bool
+    rules: tuple[Clause, ...] = ()
+    base_rule: Clause | None = None
 
 
 def decide(
@@ -83,6 +86,7 @@ def decide(
     *,
     instant: datetime,
     height: int,
+    in_emergency: bool = False,
 ) -> Decision:
     """Return what ``requester`` may see of a chart at an instant.
 
@@ -92,22 +96,33 @@ def decide(
             the ledger's state at ``height``. None if the path was never opened.
         institution_list: Consents that the chart's institution recorded, checked likewise.
         instant: Aware UTC.
+        in_emergency: Emergency access to this chart was opened for this requester and has not run out.
     """
 
     def decision(permits: Predicate, basis: str, says: Sequence[_Say] = ()) -> Decision:
-        had_a_say = tuple((say.entry.id, say.entry.version) for say in says)
-        return Decision(facts.chart.chart, permits, height, EVALUATOR, instant, had_a_say, basis)
+        had_a_say = tuple((say.entry.id, say.entry.version) for say in says if say.entry is not None)
+        return Decision(
+            facts.chart.chart, permits, height, EVALUATOR, instant, had_a_say, basis, facts.network.version
+        )
 
     if facts.chart.is_directory:
         return decision(_everything, "directory")
     if requester.patient is not None:
         is_own = requester.institution is None and requester.patient in (facts.patients | {facts.chart.patient_id})
         return decision(_everything, "patient") if is_own else decision(_nothing, "default-deny")
-    says = _says(requester, facts, owner_list, institution_list, (instant - _EPOCH) // _MICROSECOND)
+    asked = _Asked(requester, facts, (instant - _EPOCH) // _MICROSECOND)
+    live = asked.live(owner_list, institution_list)
+    says = asked.says(live)
     own = _own(requester, facts)
+    permits = _combined(says, own, facts.own_records, asked.default(live))
     grants = any(say.adds and (any(p for p, _ in say.clauses) or (say.base and say.base[0])) for say in says)
     basis = "consent" if grants else "own" if own is not _nothing else "default-deny"
-    return decision(_combined(says, own, facts.own_records), basis, says)
+    if in_emergency:
+        permits, basis = _either(asked.emergency(live), permits), "emergency"
+    by_law = asked.by_law()
+    if by_law is not None:
+        permits, basis = _either(by_law, permits), "law"
+    return decision(permits, basis, says)
 
 
 @lru_cache(maxsize=1_024)
@@ -119,40 +134,6 @@ def compiled(body: bytes, base_url: str | None = None) -> Policy:
         return Policy(understood=False, problems=("Consent is not readable",))
 
 
-def _says(
-    requester: Requester,
-    facts: ChartFacts,
-    owner_list: ConsentList | None,
-    institution_list: ConsentList | None,
-    instant_us: int,
-) -> tuple[_Say, ...]:
-    """Return what each consent in force has to say to this request; those that say nothing are left out."""
-    live = [
-        *_live(owner_list, True, facts.base_url, instant_us),
-        *_live(institution_list, False, facts.base_url, instant_us),
-    ]
-    unclear = [each for each in live if not each.policy.understood]
-    suspended_until = max((each.entry.signed_at_us for each in unclear), default=None)
-    outgoing = _outgoing(facts.rows) if any(_needs_rows(each.policy) for each in live) else {}
-    says = [_Say(each.entry, (), None, each.adds) for each in unclear]
-    for each in live:
-        is_suspended = suspended_until is not None and each.entry.signed_at_us <= suspended_until
-        is_reached = not each.adds or facts.chart.chart in each.entry.charts
-        may_permit = is_reached and not is_suspended
-        clauses = tuple(
-            (clause.permits, row_predicate(clause, outgoing))
-            for clause in each.policy.clauses
-            if (may_permit or not clause.permits) and is_about(clause, requester, instant_us)
-        )
-        base = each.policy.base
-        if base and not ((may_permit or not base.permits) and is_about(base, requester, instant_us)):
-            base = None
-        if clauses or base:
-            ruled = (base.permits, row_predicate(base, outgoing)) if base else None
-            says.append(_Say(each.entry, clauses, ruled, each.adds))
-    return tuple(says)
-
-
 @dataclass(frozen=True, slots=True)
 class _Live:
     """A consent in force; ``adds`` is True for the patient's own, which alone may permit."""
@@ -162,14 +143,111 @@ class _Live:
     policy: Policy
 
 
-def _live(listed: ConsentList | None, adds: bool, base_url: str | None, instant_us: int) -> list[_Live]:
-    found = []
-    for entry in listed.entries if listed else ():
-        if entry.is_in_force(instant_us):
-            policy = compiled(entry.body, base_url)
-            if policy.valid[0] <= instant_us < policy.valid[1]:
-                found.append(_Live(entry, adds, policy))
-    return found
+class _Asked:
+    """One request about one chart, held against everything that has a say."""
+
+    def __init__(self, requester: Requester, facts: ChartFacts, instant_us: int) -> None:
+        self._requester = requester
+        self._facts = facts
+        self._instant_us = instant_us
+        self._outgoing: Outgoing | None = None
+
+    def live(self, owner_list: ConsentList | None, institution_list: ConsentList | None) -> list[_Live]:
+        """Return the consents that are in force now."""
+        found = []
+        for listed, adds in ((owner_list, True), (institution_list, False)):
+            for entry in listed.entries if listed else ():
+                if entry.is_in_force(self._instant_us):
+                    policy = compiled(entry.body, self._facts.base_url)
+                    if policy.valid[0] <= self._instant_us < policy.valid[1]:
+                        found.append(_Live(entry, adds, policy))
+        return found
+
+    def says(self, live: Sequence[_Live]) -> tuple[_Say, ...]:
+        """Return what each consent has to say to this request; those that say nothing are left out."""
+        unclear = [each for each in live if not each.policy.understood]
+        suspended_until = max((each.entry.signed_at_us for each in unclear), default=None)
+        says = [_Say(each.entry, (), None, each.adds) for each in unclear]
+        for each in live:
+            is_suspended = suspended_until is not None and each.entry.signed_at_us <= suspended_until
+            is_reached = not each.adds or self._facts.chart.chart in each.entry.charts
+            say = self._say(each.policy, each.entry, each.adds, is_reached and not is_suspended)
+            if say.clauses or say.base:
+                says.append(say)
+        return tuple(says)
+
+    def by_law(self) -> Predicate | None:
+        """Return what legal bases other than consent permit to this request; None if there is none for it."""
+        says = [self._say(each.policy, None, True, True) for each in self._applying(self._facts.network.bases)]
+        found = [say.clauses for say in says if any(permit for permit, _ in say.clauses)]
+        return (lambda row: any(_first(clauses, row) for clauses in found)) if found else None
+
+    def emergency(self, live: Sequence[_Live]) -> Predicate:
+        """Return what an open emergency shows: everything but what a patient's explicit denial keeps from it."""
+        if not self._facts.network.emergency.denial_stands:
+            return _everything
+        # Whoever states one kind of emergency is held to the denial of any.
+        said = [self._of_emergency(each.policy, purpose) for each in live for purpose in EMERGENCIES]
+        denials = [clauses for clauses in said if any(not permit for permit, _ in clauses)]
+        return lambda row: not any(_first(clauses, row) is False for clauses in denials)
+
+    def default(self, live: Sequence[_Live]) -> Predicate:
+        """Return what the institution's policy and then the network's permit where no consent applies.
+
+        A consent that is not understood might forbid just this: it suspends these permits too.
+        """
+        if not all(each.policy.understood for each in live):
+            return _nothing
+        policies = self._applying(self._facts.network.defaults)
+        said = [(each.institution, self._say(each.policy, None, True, True)) for each in policies]
+        levels = [[say for owner, say in said if (owner is None) is last] for last in (False, True)]
+        return _in_turn([level for level in levels if level])
+
+    def _applying(self, policies: Sequence[StandingPolicy]) -> list[StandingPolicy]:
+        patients = self._facts.patients | {self._facts.chart.patient_id}
+        return [
+            each
+            for each in policies
+            if each.institution in (None, self._facts.chart.institution)
+            and (each.patient is None or each.patient in patients)
+            and each.policy.valid[0] <= self._instant_us < each.policy.valid[1]
+        ]
+
+    def _say(self, policy: Policy, entry: ConsentEntry | None, adds: bool, may_permit: bool) -> _Say:
+        rules = tuple(clause for clause in policy.clauses if self._counts(clause, may_permit, self._requester))
+        base = policy.base
+        if base is not None and not self._counts(base, may_permit, self._requester):
+            base = None
+        outgoing = self._outgoing_of(policy)
+        clauses = tuple((rule.permits, row_predicate(rule, outgoing)) for rule in rules)
+        ruled = (base.permits, row_predicate(base, outgoing)) if base else None
+        return _Say(entry, clauses, ruled, adds, rules, base)
+
+    def _of_emergency(self, policy: Policy, purpose: str) -> tuple[Ruled, ...]:
+        """Return a consent's clauses for an emergency, without the denials that say nothing of emergencies."""
+        asks = replace(self._requester, purpose=purpose)
+        outgoing = self._outgoing_of(policy)
+        return tuple(
+            (clause.permits, row_predicate(clause, outgoing))
+            for clause in policy.clauses
+            if (clause.permits or _names_emergency(clause)) and self._counts(clause, True, asks)
+        )
+
+    def _counts(self, clause: Clause, may_permit: bool, requester: Requester) -> bool:
+        return (may_permit or not clause.permits) and is_about(clause, requester, self._instant_us)
+
+    def _outgoing_of(self, policy: Policy) -> Outgoing:
+        """Return which record refers to which, worked out only for a policy that asks."""
+        if not _needs_rows(policy):
+            return {}
+        if self._outgoing is None:
+            self._outgoing = _outgoing(self._facts.rows)
+        return self._outgoing
+
+
+def _names_emergency(clause: Clause) -> bool:
+    named = {f"{ACT_REASON}|{code}" for code in EMERGENCIES}
+    return any(each.purposes & named for each in clause.conditions)
 
 
 def _needs_rows(policy: Policy) -> bool:
@@ -193,12 +271,12 @@ def _own(requester: Requester, facts: ChartFacts) -> Predicate:
     return lambda row: row.author == "institution" and row.origin == name
 
 
-def _combined(says: Sequence[_Say], own: Predicate, policy: OwnRecords) -> Predicate:
-    """Join what all consents say into one predicate: provisions, then base rules, then the default."""
+def _combined(says: Sequence[_Say], own: Predicate, policy: OwnRecords, default: Predicate) -> Predicate:
+    """Join what all consents say into one predicate: provisions, base rules, own records, the default."""
     ruling = [(say.clauses, say.adds) for say in says if say.clauses]
     bases = [(say.base[0], say.base[1], say.adds) for say in says if say.base]
     if not ruling and not bases:
-        return own
+        return _either(own, default)
 
     stays_open = own if policy is OwnRecords.OPEN else _nothing
     survives_base = _nothing if policy is OwnRecords.CLOSED_BY_ANY else own
@@ -221,9 +299,44 @@ def _combined(says: Sequence[_Say], own: Predicate, policy: OwnRecords) -> Predi
                 if not permit:
                     return survives_base(row)
                 granted = granted or adds
-        return granted or own(row)
+        return granted or own(row) or default(row)
 
     return permits
+
+
+def _in_turn(levels: Sequence[Sequence[_Say]]) -> Predicate:
+    """Return the predicate of default policies: a level decides what it says anything about, then the next does."""
+    if not levels:
+        return _nothing
+
+    def permits(row: IndexRow) -> bool:
+        for says in levels:
+            ruled = [_first(say.clauses, row) for say in says]
+            based = [_first((say.base,), row) for say in says if say.base]
+            for answers in (ruled, based):
+                if False in answers:
+                    return False
+                if True in answers:
+                    return True
+        return False
+
+    return permits
+
+
+def _first(clauses: Sequence[tuple[bool, Predicate | None]], row: IndexRow) -> bool | None:
+    """Return what the first clause that matches says; None if none does."""
+    for permit, test in clauses:
+        if test is None or test(row):
+            return permit
+    return None
+
+
+def _either(first: Predicate, second: Predicate) -> Predicate:
+    if first is _nothing or second is _everything:
+        return second
+    if second is _nothing or first is _everything:
+        return first
+    return lambda row: first(row) or second(row)
 
 
 def _everything(_row: IndexRow) -> bool:

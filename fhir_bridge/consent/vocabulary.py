@@ -19,6 +19,7 @@ CONSENT_SCOPE: Final = "http://terminology.hl7.org/CodeSystem/consentscope"
 DIAGNOSTIC_SECTION: Final = "http://terminology.hl7.org/CodeSystem/v2-0074"
 LOINC: Final = "http://loinc.org"
 PARTICIPATION_TYPE: Final = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
+PRACTITIONER_ROLE: Final = "http://terminology.hl7.org/CodeSystem/practitioner-role"
 RESOURCE_TYPES: Final = "http://hl7.org/fhir/resource-types"
 
 PCF_POLICY: Final = "https://profiles.ihe.net/ITI/PCF/"
@@ -29,6 +30,9 @@ LEVELS: Final[Mapping[str, int]] = {"U": 0, "L": 1, "M": 2, "N": 3, "R": 4, "V":
 
 RECIPIENT_ROLES: Final = frozenset({"IRCP", "PRCP", "RCV"})
 """v3-ParticipationType codes that make an actor the one who gets to see the data."""
+
+EMERGENCIES: Final = ("BTG", "ERTREAT", "ETREAT")
+"""v3-ActReason codes of care in an emergency: break the glass, emergency room, emergency treatment."""
 
 READING: Final = frozenset({"access", "disclose", "use"})
 """consentaction codes that an answer exercises."""

@@ -52,7 +52,8 @@ class Decision:
         height: Ledger height whose state was used.
         evaluator: Version of the evaluator.
         policies: ``(consent id, version)`` that had a say; never shown to the requester.
-        basis: ``own``, ``consent``, ``patient``, ``directory`` or ``default-deny``.
+        basis: ``own``, ``consent``, ``patient``, ``directory``, ``law``, ``emergency`` or ``default-deny``.
+        network_policy: Version of the policies beside consents, the hex digest that the ledger names.
     """
 
     chart: str
@@ -62,6 +63,7 @@ class Decision:
     instant: datetime
     policies: tuple[tuple[str, str], ...] = ()
     basis: str = "default-deny"
+    network_policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
