@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -43,6 +43,7 @@ __all__ = [
     "has_plain_codes",
     "names_beside",
     "parameters_of",
+    "stored_names",
     "targets_of",
 ]
 
@@ -80,10 +81,11 @@ class Composite:
 class _Extractor:
     """One branch of one parameter's path; it finds nothing in a resource that has none of ``keys``.
 
-    ``converts`` gives the values under the parameter's own name first.
+    ``converts`` gives the values under the parameter's own name first. ``branch`` is the path that it runs.
     """
 
     name: str
+    branch: str
     keys: frozenset[str]
     evaluate: Evaluate
     converts: tuple[tuple[str, Convert], ...]
@@ -98,7 +100,7 @@ def extract(resource: dict[str, Any]) -> SearchValues:
     scope = scope_of(resource)
     focus = [resource]
     values: dict[str, list[Any]] = {}
-    for extractor in _extractors(resource["resourceType"]):
+    for extractor in _lean_extractors(resource["resourceType"]):
         if extractor.keys.isdisjoint(resource):
             continue
         items = extractor.evaluate(focus, scope)
@@ -125,6 +127,18 @@ def parameters_of(type_name: str) -> Mapping[str, str]:
 def names_beside(type_name: str) -> frozenset[str]:
     """Return the names, such as ``code:text``, under which more values than those of parameters are extracted."""
     return frozenset(name for e in _extractors(type_name) for name, _ in e.converts[1:])
+
+
+@cache
+def stored_names(type_name: str, name: str) -> tuple[str, ...]:
+    """Return the names under which the values of a composite, or of a name beside a parameter, stand in an index.
+
+    What ``combo-code:text`` finds is what ``code:text`` and ``component-code:text`` find, and is stored once.
+    """
+    owners = _owners(type_name)
+    found = ((e, n) for e in _extractors(type_name) for n, _ in e.converts if n == name)
+    held = (owners.get(_signature(type_name, e, n), n) for e, n in found)
+    return tuple(dict.fromkeys(held)) or (name,)
 
 
 @cache
@@ -165,6 +179,39 @@ def _extractors(type_name: str) -> tuple[_Extractor, ...]:
     return tuple(e for p in _parameters(type_name).values() for e in _branches(type_name, p))
 
 
+@cache
+def _lean_extractors(type_name: str) -> tuple[_Extractor, ...]:
+    """The extractors without what is stored under another name already."""
+    owners = _owners(type_name)
+    made = []
+    for each in _extractors(type_name):
+        kept = tuple((n, c) for n, c in each.converts if owners.get(_signature(type_name, each, n), n) == n)
+        if kept:
+            made.append(replace(each, converts=kept))
+    return tuple(made)
+
+
+@cache
+def _owners(type_name: str) -> dict[tuple[str, ...], str]:
+    """For what more than one name would find, the one whose parameter finds nothing else."""
+    branches = [e.name for e in _extractors(type_name)]
+    owners: dict[tuple[str, ...], str] = {}
+    for each in _extractors(type_name):
+        for name, _ in each.converts if branches.count(each.name) == 1 else ():
+            owners.setdefault(_signature(type_name, each, name), name)
+    return owners
+
+
+def _signature(type_name: str, extractor: _Extractor, name: str) -> tuple[str, ...]:
+    """What makes two names find the same: path and kind of value. Plain parameters stand for themselves."""
+    parameter = _parameters(type_name)[extractor.name]
+    if name != extractor.name:
+        return (extractor.branch, name.removeprefix(extractor.name))
+    if parameter.kind == COMPOSITE:
+        return (extractor.branch, *(part for _, kind, path in parameter.components for part in (kind, path)))
+    return (extractor.branch, name, "")
+
+
 def _branches(type_name: str, parameter: SearchParameter) -> list[_Extractor]:
     if parameter.kind not in _KINDS or parameter.name in _NOT_OFFERED:
         return []
@@ -181,7 +228,7 @@ def _branches(type_name: str, parameter: SearchParameter) -> list[_Extractor]:
         except PathNotUnderstood:
             return []
         keys = _leading(type_name, parameter, branch)
-        made.append(_Extractor(parameter.name, keys, compiled.evaluate, converts, compiled.types))
+        made.append(_Extractor(parameter.name, branch, keys, compiled.evaluate, converts, compiled.types))
     return made
 
 

@@ -17,6 +17,7 @@ from fhir_bridge.fhir.search import (
     has_plain_codes,
     names_beside,
     parameters_of,
+    stored_names,
     targets_of,
 )
 from fhir_bridge.model.access import PermittedView, Predicate
@@ -147,13 +148,14 @@ def _criterion(type_name: str, name: str, text: str, base_url: str, now_us: int)
     if kind == COMPOSITE:
         return _any([_composite(asked, each) for each in values.alternatives(text)])
     tests = [_value_test(kind, asked, each) for each in values.alternatives(text)]
-    stored = name if modifier in _BESIDE else bare
+    if modifier in _BESIDE:
+        return _any_stored(stored_names(type_name, name), tests)
     if modifier in _NEGATED:
         return lambda row: not any(test(_stored(row, bare)) for test in tests)
     if len(tests) == 1:
         only = tests[0]
-        return lambda row: only(_stored(row, stored))
-    return lambda row: any(test(_stored(row, stored)) for test in tests)
+        return lambda row: only(_stored(row, bare))
+    return lambda row: any(test(_stored(row, bare)) for test in tests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,10 @@ def _any(tests: Sequence[Predicate]) -> Predicate:
     return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
 
 
+def _any_stored(names: Sequence[str], tests: Sequence[ValueTest]) -> Predicate:
+    return lambda row: any(test(row.search.get(name, ())) for name in names for test in tests)
+
+
 def _composite(asked: _Asked, text: str) -> Predicate:
     """``value$value``: all components match in one part of the resource (search.html#combining)."""
     made = composite_of(asked.type_name, asked.name)
@@ -183,13 +189,14 @@ def _composite(asked: _Asked, text: str) -> Predicate:
     if len(parts) != len(made.kinds):
         raise QueryRefused([invalid(asked.name, f"needs {len(made.kinds)} values with $ between them")])
     tests = [_value_test(kind, asked, part) for kind, part in zip(made.kinds, parts, strict=True)]
+    stored = stored_names(asked.type_name, asked.name)
     whole = tuple(zip(tests, made.of_whole, strict=True)) if made.of_whole else ()
 
     def matches(row: IndexRow) -> bool:
         if whole and all(test(row.search.get(name, ())) for test, name in whole):
             return True
-        found = row.search.get(asked.name, ())
-        return any(all(test(each) for test, each in zip(tests, part, strict=True)) for part in found)
+        parts = (part for name in stored for part in row.search.get(name, ()))
+        return any(all(test(each) for test, each in zip(tests, part, strict=True)) for part in parts)
 
     return matches
 
