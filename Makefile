@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench peers faults mutations mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka bench peers faults leak-hunt mutations mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,10 @@ faults: env ## Kill the ledger 500 times, cut its power 2,000 times, fail every 
 
 mutations: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
 	LEDGER_MUTATIONS=$${LEDGER_MUTATIONS:-1000000} $(BIN)/python -m tests.support.second_verifier.campaign
+
+leak-hunt: env ## Ask pairs of worlds the same questions, on and on, in two processes (ARGS="--cases 5000" to end)
+	$(BIN)/python -m tests.leak.hunt --seed 0 --stride 2 $(ARGS) & \
+	$(BIN)/python -m tests.leak.hunt --seed 1 --stride 2 $(ARGS); status=$$?; wait $$! && exit $$status
 
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v

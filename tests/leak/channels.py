@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.leak.scene import ABSENT, Case, Question, Scene, get, post, posted, put, search
-from tests.support.worlds import INSTITUTIONS, Json, Version
+from tests.support.worlds import ASKING, INSTITUTIONS, Json, Version
 from tests.support.worlds_records import ACT_CODE, CONFIDENTIALITY, LEVELS, LOINC, TOPICS, TYPES
 
 TAG = "urn:fhir-bridge:institution"
@@ -21,13 +21,77 @@ _COUNTS = ("1", "2", "3", "5", "7", "1000", "0")
 
 def criteria(scene: Scene) -> Case:
     """1: ask with the very values of a hidden record, in every kind of parameter, chains and ``_has`` included."""
+    across = _across(scene) if scene.random.random() < 0.5 else None
+    if across is not None:
+        return Case(1, _linked(scene, *across))
     version, _ = scene.probe()
     params = [(_patient_parameter(scene), scene.people())]
     params += [_criterion(scene, version) for _ in range(scene.random.choice([1, 1, 2]))]
     if scene.random.random() < 0.3:
         params.append(("_summary", "count"))
     question = search(version.type, *params)
+    if scene.random.random() < 0.15:
+        question = replace(question, headers=(("Prefer", "handling=lenient"),))
     return Case(1, posted(question) if scene.random.random() < 0.25 else question)
+
+
+def _across(scene: Scene) -> tuple[Version, Version] | None:
+    """Return two records of which the first refers to the second, one of them hidden if there are such two."""
+    shown = {version.name: version for version, _ in scene.shown if version.body}
+    hidden = {version.name: version for version, _ in scene.hidden if version.body and version.name not in shown}
+    every = shown | hidden
+    pairs = [(one, every[name]) for one in every.values() for name in one.refers if name in every]
+    named = [(one, two) for one, two in pairs if (one.type, two.type) in _LINKS]
+    mixed = [(one, two) for one, two in named if (one.name in hidden) != (two.name in hidden)]
+    picked = mixed if mixed and scene.random.random() < 0.85 else named
+    return scene.random.choice(picked) if picked else None
+
+
+def _linked(scene: Scene, one: Version, two: Version) -> Question:
+    """Ask for the one by what only the other tells, along the reference between them."""
+    link = _LINKS[one.type, two.type]
+    who = scene.patient_of(one.person, ASKING) if _is_at_home(scene, one.person) else scene.people()
+    if scene.random.random() < 0.5:
+        told, value = _telling(scene, two)
+        chained = scene.pick(f"{link}.{told}", f"{link}:{two.type}.{told}")
+        return search(one.type, ("patient", who), (chained, value))
+    if scene.random.random() < 0.2:
+        return search(one.type, ("patient", who), (f"{link}:missing", scene.pick("true", "false")))
+    told, value = _telling(scene, one)
+    return search(two.type, ("patient", who), (f"_has:{one.type}:{link}:{told}", value))
+
+
+def _is_at_home(scene: Scene, person: str) -> bool:
+    return ASKING in dict(scene.script.homes[person])
+
+
+def _telling(scene: Scene, version: Version) -> tuple[str, str]:
+    mark = version.extra[0] if version.extra else "none"
+    code = min(version.codes, default=f"{LOINC}|none")
+    named = {"Encounter": "type", "Immunization": "vaccine-code", "CarePlan": "category"}.get(version.type, "code")
+    choices = [("identifier", mark), ("_id", scene.id_of(version)), (named, code)]
+    return scene.random.choice(choices)
+
+
+_LINKS = {
+    ("Observation", "Encounter"): "encounter",
+    ("Observation", "Observation"): "has-member",
+    ("Condition", "Encounter"): "encounter",
+    ("Condition", "Observation"): "evidence-detail",
+    ("Condition", "DiagnosticReport"): "evidence-detail",
+    ("Encounter", "Condition"): "reason-reference",
+    ("Procedure", "Encounter"): "encounter",
+    ("Procedure", "Condition"): "reason-reference",
+    ("MedicationRequest", "Encounter"): "encounter",
+    ("DiagnosticReport", "Observation"): "result",
+    ("DiagnosticReport", "Encounter"): "encounter",
+    ("DocumentReference", "Encounter"): "encounter",
+    ("Composition", "Condition"): "entry",
+    ("Composition", "Observation"): "entry",
+    ("Composition", "Encounter"): "encounter",
+    ("CarePlan", "Condition"): "condition",
+}
+"""Type of a record, type of what it refers to → the search parameter that follows the reference."""
 
 
 def _criterion(scene: Scene, version: Version) -> tuple[str, str]:
@@ -140,6 +204,12 @@ def includes(scene: Scene) -> Case:
         ("Observation", "_revinclude", "Provenance:target"),
     )
     type_name, name, value = scene.random.choice(pairs)
+    across = _across(scene) if scene.random.random() < 0.4 else None
+    if across is not None:
+        one, two = across
+        link = f"{one.type}:{_LINKS[one.type, two.type]}"
+        types = (one.type, two.type)
+        type_name, name, value = scene.random.choice([(types[0], "_include", link), (types[1], "_revinclude", link)])
     who = scene.people()
     params = [("_id" if type_name == "Patient" else "patient", who), (name, value)]
     if scene.random.random() < 0.4:
@@ -467,7 +537,9 @@ def order(scene: Scene) -> Case:
     type_name = scene.pick(*TYPES)
     if scene.random.random() < 0.15:
         version, _ = scene.seen()
-        return Case(20, get(f"{scene.place(version)}/_history"))
+        whole = f"{scene.pick('', f'{version.type}/')}_history?_count={scene.pick('2', '5', '100')}"
+        of_person = f"{whole}&patient={scene.people()}"
+        return Case(20, get(scene.pick(f"{scene.place(version)}/_history", whole, of_person)), follows=True)
     if scene.random.random() < 0.1:
         return Case(
             20, get(f"{type_name}?patient={scene.people()}&_cursor={'A' * scene.random.choice([8, 86, 172])}")

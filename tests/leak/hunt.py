@@ -52,11 +52,12 @@ def hunt_pair(
     """Make the worlds of a seed and ask up to ``count`` questions.
 
     Args:
-        channel: Ask of this channel only; a world that is not made for it is passed over.
+        channel: Ask of this channel every second time, and pass over worlds that are not made for it. A channel
+            without worlds of its own is looked at in all of them, as is 16, since every consent holds conditions.
         first: Stop at the first difference.
     """
     script = make_script(seed)
-    if channel in MADE_FOR and channel not in script.flavours:
+    if channel in MADE_FOR - {16} | {11} and channel not in script.flavours:
         return
     tally.worlds += 1
     with _running(host, script, count, channel) as (pair, cases):
@@ -84,8 +85,10 @@ def _cases(pair: Pair, count: int, channel: int | None) -> Iterator[Case]:
     scene = pair.scene
     open_to = [n for n in CHANNELS if n not in MADE_FOR or n in pair.script.flavours]
     weighted = open_to + [n for n in pair.script.flavours for _ in range(6)]
+    if channel in open_to:
+        weighted += [channel] * len(weighted)
     for _ in range(count):
-        yield CHANNELS[channel or scene.random.choice(weighted)](scene)
+        yield CHANNELS[scene.random.choice(weighted)](scene)
 
 
 # --- shrinking
@@ -205,7 +208,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="first world")
     parser.add_argument("--stride", type=int, default=1, help="distance between worlds, for several processes")
     parser.add_argument("--cases", type=int, help="stop after so many cases; without it, go on and on")
-    parser.add_argument("--channel", type=int, help="this channel only")
+    parser.add_argument("--channel", type=int, help="this channel above all")
     parser.add_argument("--first", action="store_true", help="stop at the first difference")
     parser.add_argument("--json", action="store_true", help="print the tally as JSON, as the last line")
     asked = parser.parse_args()

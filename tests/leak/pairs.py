@@ -28,6 +28,9 @@ _CURSOR = re.compile(rb"_cursor=([A-Za-z0-9_.~%-]+)")
 _EVENT_ID = re.compile(rb'("id":"|AuditEvent/)[0-9a-f]{32}"')
 _HEIGHT = re.compile(rb'("type":"height","valueString":)"\d+"')
 _QUERY = re.compile(rb'"query":"([A-Za-z0-9+/=]+)"')
+# As tests/support/worlds_records.py writes the display of a reference to a clinical record: it is in both worlds,
+# so that comparing would not show it, and must be in no answer.
+_CANARY = re.compile(rb"about [a-z]{3}-[a-z]{2}\d{3}|Disp[a-z]{2}\d{3}")
 _RECEIPT = b'"format": "ledger-core/receipt/v1"'
 
 
@@ -101,6 +104,9 @@ class Pair:
         status = one.answer.status
         plain = Question("GET", "", token=case.question.token)
         for page in range(MAX_PAGES):
+            if _CANARY.search(one.answer.body):
+                shown = _CANARY.search(one.answer.body)
+                return status, Difference(case, f"page {page}: a display towards a clinical record, {shown}")
             if one.answer != other.answer:
                 return status, Difference(case, f"page {page}: {_parting(one.answer, other.answer)}")
             self.entries += one.answer.body.count(b'"fullUrl"')

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
 
-from tests.support.worlds import Json, Name, Version
+from tests.support.worlds import ASKING, Json, Name, Version
 
 LOINC = "http://loinc.org"
 SNOMED = "http://snomed.info/sct"
@@ -113,8 +113,14 @@ class Maker:
             picked = [(CONFIDENTIALITY, self._random.choice(LEVELS))] if self._random.random() < 0.7 else []
             if self._random.random() < 0.5:
                 picked.append((ACT_CODE, self._random.choice(TOPICS)))
+        if self._random.random() < 0.15:
+            # What a sender says of the owner of what it sends counts for nothing.
+            claimed = "urn:fhir-bridge:institution"
+            body["meta"] = {"tag": [{"system": claimed, "code": ASKING}], "source": f"{claimed}:{ASKING}"}
         if picked:
-            body["meta"] = {"security": [{"system": system, "code": code} for system, code in picked]}
+            body["meta"] = body.get("meta", {}) | {
+                "security": [{"system": system, "code": code} for system, code in picked]
+            }
         return Version(
             self.chart.institution,
             self.chart.person,

@@ -53,7 +53,13 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "http://127.0.0.1:8080"
 """What every bridge believes to be its address, so that links are the same in both worlds."""
 
-_QUIET = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 2}
+_QUIET = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 2,
+    "timeout_keep_alive": 3_600,
+}
 _LIMIT_S = 60.0
 T = TypeVar("T")
 
@@ -190,13 +196,23 @@ class Twin:
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Told:
         """Ask over TCP; connections are kept, and as many are open as questions under way."""
-        streams = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
-        reader, writer = streams
         lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1:8080"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [f"Content-Length: {len(body)}"] if body or method in ("POST", "PUT", "PATCH") else []
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        message = "\r\n".join([*lines, "", ""]).encode() + body
+        while True:
+            is_kept = bool(self._idle)
+            streams = self._idle.pop() if is_kept else await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = streams
+            writer.write(message)
+            try:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                break
+            except (asyncio.IncompleteReadError, ConnectionError):
+                # The server ends a connection after an error of its own; a new one says whether it still serves.
+                writer.close()
+                if not is_kept:
+                    raise
         status = int(head[0].split(" ")[1])
         given = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in head[1:] if line)]
         length = int(dict(given).get("content-length", "0"))
