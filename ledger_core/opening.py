@@ -25,7 +25,8 @@ from ledger_core.ports import COSIGNED, Reader, Store, commit_of
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import read_state_entry
 from ledger_core.static import write_static
-from ledger_core.stores.sqlite import Connect, SqliteStore, connect_file
+from ledger_core.stores.files import Connect, connect_file
+from ledger_core.stores.sqlite import SqliteStore
 from ledger_core.transactions import Transaction, read_envelope
 from ledger_core.transfer import export_ledger, import_ledger
 

@@ -12,19 +12,19 @@ submissions are found by signer and nonce, which rise, not by a random digest.
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ledger_core.errors import LedgerClosed, LedgerLocked, LedgerUnavailable, OpeningRefused
+from ledger_core.errors import LedgerClosed, LedgerUnavailable, OpeningRefused
 from ledger_core.log import Tile
 from ledger_core.machine import BlockRow
 from ledger_core.ports import COSIGNED, PRUNED, Commit, EntryRow, StateRow, Submission
+from ledger_core.stores.files import Connect, connect_file, connect_unchanging, lock, make_folder, sync
 
 FORMAT: Final = "ledger-core/sqlite/v2"
 
@@ -63,19 +63,6 @@ _LEVEL_SHIFT: Final = 56
 
 # The driver cannot type a row; STRICT tables fix what each column holds.
 _Row: TypeAlias = tuple[Any, ...]
-Connect: TypeAlias = Callable[[Path, bool], sqlite3.Connection]
-
-
-def connect_file(path: Path, read_only: bool) -> sqlite3.Connection:
-    """Open an existing database file, with transactions begun by hand and used from any thread."""
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
-
-
-def connect_unchanging(path: Path, read_only: bool) -> sqlite3.Connection:
-    """Open a database that nobody writes, as it stands, where no file can be made beside it."""
-    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 class SqliteStore:
@@ -106,7 +93,7 @@ class SqliteStore:
         """
         # One lock for one file, by whichever link it is opened.
         path = Path(os.path.realpath(path))
-        lock_fd = _lock(path)
+        lock_fd = lock(path)
         opened: list[sqlite3.Connection] = []
         try:
             # Made here, not by SQLite, so that only the owner can read it; -wal and -shm follow its mode.
@@ -213,18 +200,18 @@ class SqliteStore:
         with _translated("the copy could not be written"):
             if target.exists():
                 raise FileExistsError(target)
-            _make_folder(target.absolute().parent)
+            make_folder(target.absolute().parent)
             # What an attempt left that was cut short.
             part.unlink(missing_ok=True)
             try:
                 os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
                 self._copy(part)
-                _sync(part)
+                sync(part)
                 part.rename(target)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-            _sync(target)
+            sync(target)
 
     def _copy(self, target: Path) -> None:
         # A connection of its own: VACUUM runs in no transaction, and must not hold up other reads.
@@ -435,34 +422,3 @@ def _translated(failure: str) -> Iterator[None]:
         raise LedgerClosed("the ledger is closed") from cause
     except (sqlite3.Error, OSError, OverflowError) as cause:
         raise LedgerUnavailable(failure) from cause
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing; each survives loss of power."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for each in reversed(missing):
-        _sync(each)
-
-
-def _sync(path: Path) -> None:
-    for target in (path, path.absolute().parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _lock(path: Path) -> int:
-    try:
-        _make_folder(path.parent)
-        lock_fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as cause:
-        raise LedgerUnavailable(f"the ledger's lock file cannot be opened: {cause.strerror}") from cause
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as cause:
-        os.close(lock_fd)
-        raise LedgerLocked("another process has this ledger open") from cause
-    return lock_fd

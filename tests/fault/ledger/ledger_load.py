@@ -28,7 +28,7 @@ from ledger_core import (
     open_ledger,
     run_fsck,
 )
-from ledger_core.stores.sqlite import Connect, connect_file
+from ledger_core.stores.files import Connect, connect_file
 from ledger_core.transactions import Payload
 
 OPERATOR: Final = Identity.from_private_bytes(b"\1" * 32)

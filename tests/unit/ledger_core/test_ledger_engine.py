@@ -29,7 +29,7 @@ from ledger_core import (
     run_fsck,
     sign,
 )
-from ledger_core.stores.sqlite import connect_file
+from ledger_core.stores.files import connect_file
 from tests.unit.ledger_core.ledger_samples import GENESIS, LOG_KEY, OPERATOR, PATIENT, filler, identity
 
 MAX_BLOCK = 4
