@@ -21,7 +21,7 @@ Invariants:
     * Hypothesis draws the same examples for every mutant;
     * processor time is what is limited, so a busy machine kills nothing.
 
-Usage: python -m tools.mutate [--jobs N] [--fresh] [MODULE ...]
+Usage: python -m tools.mutate [--jobs N] [--every N] [--fresh] [MODULE ...]
 """
 
 import argparse
@@ -214,7 +214,8 @@ class Order:
 class Run:
     """The mutants of one module: what became of them, and how the next one is judged."""
 
-    def __init__(self, module: str, *, jobs: int, fresh: bool, scratch: Path) -> None:
+    def __init__(self, module: str, *, jobs: int, every: int, fresh: bool, scratch: Path) -> None:
+        self._every = every
         self.module, self.jobs, self.scratch = module, jobs, scratch
         path = scratch / "ledger_core" / (module.replace(".", "/") + ".py")
         source = path.read_bytes()
@@ -252,7 +253,7 @@ class Run:
 
     @property
     def todo(self) -> list[Mutant]:
-        return [each for each in self.mutants if each.name not in self.outcomes]
+        return [each for each in self.mutants[:: self._every] if each.name not in self.outcomes]
 
     def judge_all(
         self, mutants: Sequence[Mutant], seconds: float, attempt: Callable[[Mutant], tuple[int, str]]
@@ -378,6 +379,7 @@ def main() -> int:
         "modules", nargs="*", metavar="MODULE", help=f"one of {', '.join(JUDGES)}; all of them if none"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="judge one mutant in N, for a quick look")
     parser.add_argument("--fresh", action="store_true", help="forget the outcomes kept in .build/mutants")
     parser.add_argument("--list", action="store_true", help="only print the mutants")
     asked = parser.parse_args()
@@ -398,7 +400,9 @@ def main() -> int:
         os.chdir(scratch)
         sys.path.insert(0, str(scratch))
         _warm(scratch)
-        runs = [Run(module, jobs=asked.jobs, fresh=asked.fresh, scratch=scratch) for module in modules]
+        runs = [
+            Run(module, jobs=asked.jobs, every=asked.every, fresh=asked.fresh, scratch=scratch) for module in modules
+        ]
         for run in runs:
             run.whole()
     return _report(runs)
@@ -418,7 +422,7 @@ def _warm(scratch: Path) -> None:
 def _report(judged: Sequence[Run]) -> int:
     listed = LISTED.read_text("utf-8") if LISTED.exists() else ""
     unlisted = 0
-    print(f"\n{'module':<16}{'mutants':>8}{'killed':>8}{'time-out':>9}{'survived':>9}{'share':>8}")
+    print(f"\n{'module':<16}{'mutants':>8}{'judged':>8}{'killed':>8}{'time-out':>9}{'survived':>9}{'share':>8}")
     for each in judged:
         _print_row(each.module, [each])
     print()
@@ -438,7 +442,10 @@ def _print_row(title: str, group: Sequence[Run]) -> None:
     killed, late = sum(each.count("killed") for each in group), sum(each.count("timeout") for each in group)
     survived = sum(each.count("survived") for each in group)
     total = killed + late + survived
-    print(f"{title:<16}{total:>8}{killed:>8}{late:>9}{survived:>9}{(killed + late) / max(total, 1):>8.1%}")
+    mutants = sum(len(each.mutants) for each in group)
+    print(
+        f"{title:<16}{mutants:>8}{total:>8}{killed:>8}{late:>9}{survived:>9}{(killed + late) / max(total, 1):>8.1%}"
+    )
 
 
 if __name__ == "__main__":

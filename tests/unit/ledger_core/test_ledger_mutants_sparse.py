@@ -108,6 +108,7 @@ def test_changes_lead_to_the_tree_of_what_results(shape: str, other: str) -> Non
     tree = StateTree(before)
     after = tree.updated(change)
     assert after.root == state_root({**before, **change})
+    assert dict(after.items()) == {**before, **change}
     assert len(after) == len({**before, **change})
     assert tree.root == state_root(before)
     back = after.without(set(change) - set(before)).updated({path: before[path] for path in change if path in before})
@@ -137,6 +138,14 @@ def test_paths_put_in_one_by_one_lead_to_the_same_tree(shape: str) -> None:
             tree.updated({path: value, turned(path, 200): b"beside"}).without([turned(path, 200)]).root == tree.root
         )
         assert tree.changed({turned(path, 9): None, turned(path, 10): None}) is tree
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_writing_what_is_there_already_gives_the_same_tree(shape: str) -> None:
+    contents = SHAPES[shape]
+    tree = StateTree(contents)
+    assert tree.updated(contents) is tree
+    assert tree.updated(dict(list(contents.items())[:2])) is tree
 
 
 @pytest.mark.parametrize("bad", [b"", bytes(31), bytes(33)])
