@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LedgerError as refusal:
         print(f"REFUSED ({refusal.code}): {refusal}", file=sys.stderr)
         return 1
-    except (OSError, UnicodeError) as cause:
-        # A host's name that cannot be encoded is a UnicodeError.
+    except (OSError, UnicodeDecodeError) as cause:
         print(f"cannot go on: {type(cause).__name__}: {getattr(cause, 'strerror', None) or ''}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
@@ -257,7 +256,12 @@ def _host_port(text: str) -> tuple[str, int]:
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:\[\]]+):([0-9]{1,5})", text)
     if found is None or int(found[2]) > _MAX_PORT:
         raise argparse.ArgumentTypeError(f"listen on HOST:PORT, a port being 0 to {_MAX_PORT}, not on {text!r}")
-    return found[1].strip("[]"), int(found[2])
+    host = found[1].strip("[]")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise argparse.ArgumentTypeError(f"no host can have the name {host!r}") from None
+    return host, int(found[2])
 
 
 def _check_case(case: Path, keys: tuple[NoteKey, ...], log: str | None) -> Finding:
