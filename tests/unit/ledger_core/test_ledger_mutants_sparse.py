@@ -173,3 +173,11 @@ def test_rows_must_rise_within_and_across_first_bytes(order: tuple[int, ...]) ->
 def test_a_tree_without_contents_has_the_first_suite() -> None:
     assert (StateTree().suite, StateTree().root, len(StateTree())) == (1, bytes(32), 0)
     assert StateTree.from_sorted([]).suite == 1
+
+
+def test_a_path_is_found_right_after_where_it_only_seems_to_begin() -> None:
+    before, path = bytes(31) + b"\x07", b"\x07" * 32
+    tree = StateTree({before: b"before", path: b"here"})
+    assert (tree.get(path), tree.get(before)) == (b"here", b"before")
+    assert tree.updated({path: b"now"}).get(path) == b"now"
+    assert dict(tree.without([path]).items()) == {before: b"before"}
