@@ -187,6 +187,7 @@ class MemoryStore:
         return iter([Tile(*place, hashes) for place, hashes in sorted(self._rows().tiles.items())])
 
     def damage(self) -> Iterator[str]:
+        self._rows()
         return iter(())
 
     def state(self) -> Iterator[tuple[bytes, bytes]]:

@@ -366,6 +366,15 @@ class LedgerStoreContract:
             assert len(taken) >= len(before)
             assert taken[:1] == before[:1]
 
+    def test_a_sound_store_finds_nothing_wrong_with_itself(self, world: StoreWorld) -> None:
+        store, chain = world.open(), Chain()
+        chain.begin(store)
+        store.commit(chain.add(3, {path(1): b"1"}))
+        assert list(store.damage()) == []
+        store.close()
+        with pytest.raises(LedgerClosed):
+            list(store.damage())
+
     def test_one_writer_at_a_time(self, world: StoreWorld) -> None:
         store, chain = world.open(), Chain()
         chain.begin(store)
