@@ -58,6 +58,30 @@ _ONLY_WITH_COFACTOR: Final = (
 )
 
 
+# The y coordinates of the eight points of small order on edwards25519, both spellings where two fit 255 bits.
+_SMALL_ORDER_Y: Final = (
+    0,
+    1,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    2**255 - 20,
+    2**255 - 19,
+    2**255 - 18,
+)
+_WEAK_KEYS: Final = frozenset(
+    (y | sign << 255).to_bytes(KEY_BYTES, "little") for y in _SMALL_ORDER_Y for sign in (0, 1)
+)
+
+
+def is_weak(public: bytes) -> bool:
+    """Tell whether anybody can sign under ``public``: an Ed25519 point of small order.
+
+    Such a key would be a public seat at the table. RFC 8032 leaves refusing them to
+    the protocol; here whoever registers a key is asked.
+    """
+    return public in _WEAK_KEYS
+
+
 class Identity:
     """A key pair that signs; equal when the public keys are equal."""
 

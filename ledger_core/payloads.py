@@ -16,7 +16,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from ledger_core.codec import MAX_INTEGER, Value
 from ledger_core.hashing import CONTENT_SUITES, DIGEST_BLAKE3, HASH_BYTES, SUITE_SHA256, TREE_SUITES
-from ledger_core.keys import SIGNATURE_SUITES
+from ledger_core.keys import SIGNATURE_SUITES, is_weak
 
 MAX_NAME_BYTES: Final = 200
 # The largest number of ML-DSA-44 approvals that is sure to fit one envelope beside signer and new key.
@@ -67,7 +67,7 @@ def is_hash(value: object) -> bool:
 
 
 def is_key(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) in SIGNATURE_SUITES
+    return isinstance(value, bytes) and len(value) in SIGNATURE_SUITES and not is_weak(value)
 
 
 def is_count(value: object) -> bool:

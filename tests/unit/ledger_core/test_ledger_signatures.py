@@ -12,15 +12,18 @@ from functools import lru_cache
 
 import pytest
 
-from ledger_core.errors import SignatureInvalid
+from ledger_core.errors import OpeningRefused, SignatureInvalid
 from ledger_core.keys import (
     SUITE_ED25519,
     SUITE_ML_DSA_44,
     Identity,
     accepts_cofactor,
     is_signed,
+    is_weak,
     verify_signature,
 )
+from ledger_core.machine import Genesis, begin
+from ledger_core.payloads import Join, Rejection, payload_map, read_payload
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
@@ -233,3 +236,23 @@ def test_an_unknown_suite_makes_no_identity(suite: int) -> None:
 def test_a_seed_of_another_length_makes_no_identity(suite: int) -> None:
     with pytest.raises(ValueError, match="32"):
         Identity.from_private_bytes(bytes(31), suite)
+
+
+def test_every_spelling_of_a_small_order_point_is_a_weak_key_and_no_other() -> None:
+    small = {times(number, EIGHT) for number in range(8)}
+    assert len(small) == 8
+    spellings = {y | sign << 255 for _, least in small for y in (least, least + P) if y < 2**255 for sign in (0, 1)}
+    assert all(is_weak(number.to_bytes(32, "little")) for number in spellings)
+    near = {number ^ 1 << bit for number in spellings for bit in range(256)} - spellings
+    assert not any(is_weak(number.to_bytes(32, "little")) for number in near)
+    assert not any(is_weak(Identity.from_private_bytes(bytes([n]) * 32).public) for n in range(100))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_key_that_anybody_can_sign_under_gets_no_seat(number: int) -> None:
+    weak = packed(times(number, EIGHT))
+    content = payload_map(Join(weak, "anybody"))
+    assert read_payload(Join.kind, content) == Rejection.PAYLOAD_INVALID
+    assert isinstance(read_payload(Join.kind, {**content, "key": Identity.generate().public}), Join)
+    with pytest.raises(OpeningRefused):
+        begin(Genesis("test.example/ledger", weak))
