@@ -46,6 +46,7 @@ _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _COSIGNATURE_HEADER: Final = "cosignature/v1"
 _MAX_COUNTED_BYTES: Final = 255
+_SIZES: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,9 @@ def check_origin(origin: str) -> None:
         NoteInvalid: It is empty, has spaces or a plus, or is a reserved word.
     """
     if not _NAME.fullmatch(origin) or _CONTROL.search(origin) or origin == _COSIGNATURE_HEADER:
-        raise NoteInvalid("an origin must be non-empty, without spaces or plus signs")
+        raise NoteInvalid(
+            "an origin is not empty, without white space or plus signs, and not the word that cosignatures begin with"
+        )
 
 
 def sign_checkpoint(checkpoint: Checkpoint, identity: Identity, *, time_s: int) -> str:
@@ -211,15 +214,16 @@ def parse_checkpoint(text: str) -> Checkpoint:
     """Return what the text of a note says as a checkpoint.
 
     Raises:
-        NoteInvalid: It is not one, or has extension lines (they are not used here).
+        NoteInvalid: It is not one, its origin is none, or it has extension lines (they are not used here).
     """
     lines = text.split("\n")
-    if len(lines) != 4 or lines[3] or not lines[0] or not _SIZE.fullmatch(lines[1]):
+    if len(lines) != 4 or lines[3] or not _SIZE.fullmatch(lines[1]):
         raise NoteInvalid("a checkpoint has exactly three lines: origin, size, root")
-    root = decode_base64(lines[2])
-    if len(root) != HASH_BYTES:
-        raise NoteInvalid("a checkpoint's root must be 32 bytes")
-    return Checkpoint(lines[0], int(lines[1]), root)
+    check_origin(lines[0])
+    size, root = int(lines[1]), decode_base64(lines[2])
+    if len(root) != HASH_BYTES or size >= _SIZES:
+        raise NoteInvalid("a checkpoint's root must be 32 bytes, and its size below 2^63")
+    return Checkpoint(lines[0], size, root)
 
 
 def verify_note(note: str, known: Iterable[NoteKey]) -> tuple[str, tuple[Vouching, ...]]:

@@ -28,17 +28,21 @@ Invariants:
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from ledger_core.checkpoint import NOTE_ED25519, NoteKey, cosigner_key, log_key, parse_vkey
+from ledger_core.checkpoint import NOTE_ED25519, NoteKey, check_origin, cosigner_key, log_key, parse_vkey
 from ledger_core.errors import NoteInvalid, PolicyInvalid
+from ledger_core.hashing import HASH_BYTES
+from ledger_core.keys import SIGNATURE_SUITES
 
 FORMAT: Final = "ledger-core/policy/v1"
 MAX_POLICY_BYTES: Final = 1_048_576
 MAX_GROUPS: Final = 128
+
+_T = TypeVar("_T")
 
 _FIELDS: Final = (
     "format",
@@ -54,7 +58,10 @@ _FIELDS: Final = (
     "oldest_checkpoint",
     "max_age_ms",
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Lone surrogates too: they cannot be written as UTF-8.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})")
+_HEX = re.compile(r"(?:[0-9a-f]{2})+")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -102,6 +109,10 @@ class Policy:
     validators: tuple[NoteKey, ...] = ()
 
     def __post_init__(self) -> None:
+        try:
+            check_origin(self.origin)
+        except NoteInvalid as cause:
+            raise PolicyInvalid(str(cause)) from cause
         if not self.log_keys or any(key.name != self.origin for key in self.log_keys):
             raise PolicyInvalid("log_keys need a key, all under the origin's name")
         cosigners = (*self.witnesses, *self.replaying, *self.validators)
@@ -148,7 +159,7 @@ class Policy:
             "validators": [key.vkey() for key in self.validators],
             "network": None if self.network is None else self.network.hex(),
             "members": None if self.members is None else sorted(key.hex() for key in self.members),
-            "oldest_checkpoint": None if oldest is None else oldest.isoformat(),
+            "oldest_checkpoint": None if oldest is None else oldest.astimezone(UTC).isoformat(),
             "max_age_ms": self.max_age_ms,
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -207,39 +218,41 @@ def _read_json(text: str) -> Policy:
         raise PolicyInvalid("the policy has another format")
     if not content.keys() <= set(_FIELDS):
         raise PolicyInvalid("the policy has fields that this verifier does not know")
-    try:
-        return _read_fields(content)
-    except (KeyError, TypeError, ValueError, OverflowError, NoteInvalid) as cause:
-        raise PolicyInvalid("a field of the policy is missing or malformed") from cause
+    return _read_fields(content)
 
 
 def _read_fields(content: Mapping[str, object]) -> Policy:
-    network, members = content.get("network"), content.get("members")
+    def read(name: str, reader: Callable[[object], _T], default: object = None) -> _T:
+        try:
+            return reader(content.get(name, default))
+        except (TypeError, ValueError, OverflowError, NoteInvalid, PolicyInvalid) as cause:
+            raise PolicyInvalid(f"field {name!r} of the policy is missing or malformed: {cause}") from cause
+
     return Policy(
-        _text(content["origin"]),
-        _keys(content["log_keys"]),
-        _keys(content.get("witnesses", [])),
-        _read_quorum(content.get("quorum", 0)),
-        None if network is None else bytes.fromhex(_text(network)),
-        None if members is None else frozenset(bytes.fromhex(item) for item in _texts(members)),
-        _time(content.get("oldest_checkpoint")),
-        None if content.get("max_age_ms") is None else _count(content["max_age_ms"]),
-        _keys(content.get("replaying", [])),
-        _count(content.get("replaying_quorum", 0)),
-        _keys(content.get("validators", [])),
+        origin=read("origin", _text),
+        log_keys=read("log_keys", _keys),
+        witnesses=read("witnesses", _keys, []),
+        quorum=read("quorum", _read_quorum, 0),
+        network=read("network", _network),
+        members=read("members", _members),
+        oldest_checkpoint=read("oldest_checkpoint", _time),
+        max_age_ms=read("max_age_ms", _age),
+        replaying=read("replaying", _keys, []),
+        replaying_quorum=read("replaying_quorum", _count, 0),
+        validators=read("validators", _keys, []),
     )
 
 
-def _read_quorum(value: object, depth: int = 0) -> Quorum:
+def _read_quorum(value: object, depth: int = 1) -> Quorum:
     if not isinstance(value, dict):
         return _count(value)
     if value.keys() != {"needed", "of"} or not isinstance(value["of"], list) or depth > MAX_GROUPS:
-        raise TypeError("group expected")
+        raise TypeError(f"a group of needed and of expected, at most {MAX_GROUPS} deep")
     members: list[str | Group] = []
     for item in value["of"]:
         inner = item if isinstance(item, str) else _read_quorum(item, depth + 1)
         if isinstance(inner, int):
-            raise TypeError("name or group expected")
+            raise TypeError("a name or group expected")
         members.append(inner)
     return Group(_count(value["needed"]), tuple(members))
 
@@ -250,29 +263,49 @@ def _keys(value: object) -> tuple[NoteKey, ...]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("text expected")
+        raise TypeError("a text expected")
     return value
 
 
 def _texts(value: object) -> list[str]:
     if not isinstance(value, list):
-        raise TypeError("list expected")
+        raise TypeError("a list expected")
     return [_text(item) for item in value]
 
 
 def _count(value: object) -> int:
     if type(value) is not int or value < 0:
-        raise TypeError("count expected")
+        raise TypeError("a whole number expected, 0 or more")
     return value
+
+
+def _age(value: object) -> int | None:
+    return None if value is None else _count(value)
 
 
 def _time(value: object) -> datetime | None:
     if value is None:
         return None
-    moment = datetime.fromisoformat(_text(value))
-    if moment.tzinfo is None:
-        raise ValueError("a time needs a zone")
-    return moment.astimezone(UTC)
+    text = _text(value)
+    if not _TIME.fullmatch(text):
+        raise ValueError("a time looks like 2026-11-23T20:00:00Z or 2026-11-23T21:00:00.5+01:00")
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _network(value: object) -> bytes | None:
+    return None if value is None else _hex(value, {HASH_BYTES})
+
+
+def _members(value: object) -> frozenset[bytes] | None:
+    return None if value is None else frozenset(_hex(item, SIGNATURE_SUITES) for item in _texts(value))
+
+
+def _hex(value: object, lengths: Container[int]) -> bytes:
+    text = _text(value)
+    # Not bytes.fromhex alone: it passes over white space.
+    if not _HEX.fullmatch(text) or len(text) // 2 not in lengths:
+        raise ValueError("lower-case hex of a known length expected")
+    return bytes.fromhex(text)
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

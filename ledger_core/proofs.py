@@ -227,6 +227,9 @@ def _climb_state(path: bytes, current: bytes, proof: StateProof, root: bytes, su
             current = state_node_hash(current, sibling, suite)
     if current != root:
         raise ProofInvalid("path leads to another root")
+    # A subtree of one leaf is that leaf and one of none is empty, so no tree has a node above either.
+    if depth and proof.siblings[-1] == EMPTY_STATE:
+        raise ProofInvalid("path goes deeper than a tree does")
 
 
 def _prefix(path: bytes, bits: int) -> int:

@@ -10,7 +10,8 @@ from typing import Final
 
 from ledger_core.codec import decode, encode
 from ledger_core.errors import NotCanonical
-from ledger_core.hashing import HASH_BYTES, TREE_SHA256, TREE_SUITES
+from ledger_core.hashing import TREE_SHA256, TREE_SUITES
+from ledger_core.payloads import is_count, is_hash
 
 ENTRY_STATE: Final = 2
 
@@ -38,8 +39,8 @@ def read_state_entry(entry: bytes) -> StateEntry | None:
     if not isinstance(items, tuple) or len(items) != 5 or items[0] != ENTRY_STATE:
         return None
     suite, height, time_ms, root = items[1:]
-    if type(suite) is not int or type(height) is not int or type(time_ms) is not int:
+    if not is_count(suite) or suite not in TREE_SUITES:
         return None
-    if suite not in TREE_SUITES or not isinstance(root, bytes) or len(root) != HASH_BYTES:
+    if not is_count(height) or not is_count(time_ms) or not is_hash(root):
         return None
-    return StateEntry(height, time_ms, root, suite)
+    return StateEntry(height, time_ms, root, suite)  # type: ignore[arg-type]  # checked above

@@ -4,16 +4,35 @@ For rules that write them, readers that ask, and verifiers that show them. A
 path is SHA-256 over a kind and a key, so members cannot choose where in the
 tree a value lands; the key of a consent path is itself blinded by its maker.
 
-Every value is a CBOR array that begins with its kind and a version.
+Every value is a CBOR array that begins with its kind and a version. Each field
+carries the check of its form.
+
+Invariant: a value that was read has passed the checks of all its fields, so
+machine and verifiers take the same bytes for a value.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import ClassVar, Final, TypeAlias
 
 from ledger_core.codec import decode, encode
 from ledger_core.errors import IntegrityBroken, NotCanonical
 from ledger_core.hashing import DIGEST_BLAKE3, HASH_BYTES, TREE_SHA256, frame, sha256
+from ledger_core.keys import SIGNATURE_SUITES
+from ledger_core.payloads import (
+    KNOWN_SUITES,
+    USE_BATCH_TREE,
+    USE_DIGEST,
+    USE_SIGNATURE,
+    USE_STATE_TREE,
+    Check,
+    is_count,
+    is_hash,
+    is_key,
+    is_name,
+    is_threshold,
+)
 
 ACTIVE: Final = "active"
 ROTATED: Final = "rotated"
@@ -22,6 +41,40 @@ NO_LIST: Final = bytes(HASH_BYTES)
 CONFIG_KEY: Final = b""
 
 _PATH_DOMAIN: Final = "ledger-core/state-path/v1"
+_STATUSES: Final = (ACTIVE, ROTATED, LEFT)
+
+
+def _must(check: Check) -> dict[str, Check]:
+    return {"check": check}
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_status(value: object) -> bool:
+    return isinstance(value, str) and value in _STATUSES
+
+
+def _is_counts(value: object) -> bool:
+    """One count for each signature suite."""
+    return isinstance(value, tuple) and len(value) == len(SIGNATURE_SUITES) and all(map(is_count, value))
+
+
+def _is_suite(use: str) -> Check:
+    known = KNOWN_SUITES[use]
+    return lambda value: type(value) is int and value in known
+
+
+def _are_suites(use: str) -> Check:
+    known = KNOWN_SUITES[use]
+
+    def check(value: object) -> bool:
+        if not isinstance(value, tuple) or not value or any(type(suite) is not int for suite in value):
+            return False
+        return known.issuperset(value) and list(value) == sorted(set(value))
+
+    return check
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +86,13 @@ class Config:
     """
 
     kind: ClassVar[str] = "config"
-    threshold: int
-    may_attest: bool
-    members: tuple[int, ...]
-    state_tree: int
-    signatures: tuple[int, ...]
-    digests: tuple[int, ...]
-    batch_trees: tuple[int, ...]
+    threshold: int = field(metadata=_must(is_threshold))
+    may_attest: bool = field(metadata=_must(_is_flag))
+    members: tuple[int, ...] = field(metadata=_must(_is_counts))
+    state_tree: int = field(metadata=_must(_is_suite(USE_STATE_TREE)))
+    signatures: tuple[int, ...] = field(metadata=_must(_are_suites(USE_SIGNATURE)))
+    digests: tuple[int, ...] = field(metadata=_must(_are_suites(USE_DIGEST)))
+    batch_trees: tuple[int, ...] = field(metadata=_must(_are_suites(USE_BATCH_TREE)))
 
     @property
     def active(self) -> int:
@@ -57,10 +110,10 @@ class Member:
     """One key of a member; ``member`` is the key it first joined with and outlives rotation."""
 
     kind: ClassVar[str] = "member"
-    member: bytes
-    name: str
-    status: str
-    nonce: int
+    member: bytes = field(metadata=_must(is_key))
+    name: str = field(metadata=_must(is_name))
+    status: str = field(metadata=_must(_is_status))
+    nonce: int = field(metadata=_must(is_count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +126,14 @@ class ConsentState:
     """
 
     kind: ClassVar[str] = "consent"
-    owner: bytes
-    institution: bytes
-    secret: bytes
-    owner_counter: int
-    owner_list: bytes
-    institution_counter: int
-    institution_list: bytes
-    attested: int
+    owner: bytes = field(metadata=_must(is_key))
+    institution: bytes = field(metadata=_must(is_key))
+    secret: bytes = field(metadata=_must(is_hash))
+    owner_counter: int = field(metadata=_must(is_count))
+    owner_list: bytes = field(metadata=_must(is_hash))
+    institution_counter: int = field(metadata=_must(is_count))
+    institution_list: bytes = field(metadata=_must(is_hash))
+    attested: int = field(metadata=_must(is_count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +141,8 @@ class Ruleset:
     """A registered ruleset, the member that registered it first, and the suite of its digest."""
 
     kind: ClassVar[str] = "ruleset"
-    member: bytes
-    suite: int = DIGEST_BLAKE3
+    member: bytes = field(metadata=_must(is_key))
+    suite: int = field(default=DIGEST_BLAKE3, metadata=_must(_is_suite(USE_DIGEST)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +150,8 @@ class DefaultPolicy:
     """A registered default policy, the member that registered it first, and the suite of its digest."""
 
     kind: ClassVar[str] = "policy"
-    member: bytes
-    suite: int = DIGEST_BLAKE3
+    member: bytes = field(metadata=_must(is_key))
+    suite: int = field(default=DIGEST_BLAKE3, metadata=_must(_is_suite(USE_DIGEST)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +159,9 @@ class AccessState:
     """The last audit epoch that a member has closed."""
 
     kind: ClassVar[str] = "access"
-    epoch: int
-    root: bytes
-    count: int
+    epoch: int = field(metadata=_must(is_count))
+    root: bytes = field(metadata=_must(is_hash))
+    count: int = field(metadata=_must(is_count))
 
 
 Held: TypeAlias = Config | Member | ConsentState | Ruleset | DefaultPolicy | AccessState
@@ -117,7 +170,17 @@ _VERSION: Final = 1
 HELD_TYPES: Final[dict[str, type[Held]]] = {
     item.kind: item for item in (Config, Member, ConsentState, Ruleset, DefaultPolicy, AccessState)
 }
-_SHAPES: Final = {kind: tuple((item.name, item.type) for item in fields(shape)) for kind, shape in HELD_TYPES.items()}
+_SHAPES: Final[Mapping[str, tuple[tuple[str, Check], ...]]] = {
+    kind: tuple((item.name, item.metadata["check"]) for item in fields(shape)) for kind, shape in HELD_TYPES.items()
+}
+_KEYS: Final[Mapping[str, Check]] = {
+    Config.kind: lambda key: key == CONFIG_KEY,
+    Member.kind: is_key,
+    ConsentState.kind: is_hash,
+    Ruleset.kind: is_hash,
+    DefaultPolicy.kind: is_hash,
+    AccessState.kind: is_key,
+}
 _PATH_PREFIXES: Final = {kind: frame(_PATH_DOMAIN, kind.encode()) for kind in HELD_TYPES}
 
 
@@ -129,6 +192,11 @@ def state_path(kind: str, key: bytes) -> bytes:
 
 
 CONFIG_PATH: Final = state_path(Config.kind, CONFIG_KEY)
+
+
+def can_hold(kind: str, key: bytes) -> bool:
+    """Tell whether state can ever hold a value of ``kind`` under ``key``: the kind is known, the key has its form."""
+    return kind in _KEYS and _KEYS[kind](key)
 
 
 def encode_held(value: Held) -> bytes:
@@ -152,8 +220,8 @@ def decode_any(data: bytes) -> Held:
     # True equals 1, but is another spelling of it.
     if shape is None or items[1] != _VERSION or items[1] is True or len(items) - 2 != len(shape):
         raise IntegrityBroken("a state value is of an unknown kind or version")
-    for (name, required), content in zip(shape, items[2:], strict=True):
-        if not _is_of(content, required):
+    for (name, check), content in zip(shape, items[2:], strict=True):
+        if not check(content):
             raise IntegrityBroken(f"a state value of kind {items[0]} has a wrong {name}")
     return HELD_TYPES[items[0]](*items[2:])
 
@@ -170,9 +238,3 @@ def tree_suite_of(config: bytes | None) -> int:
     if not isinstance(held, Config):
         raise IntegrityBroken("the configuration in state is something else")
     return held.state_tree
-
-
-def _is_of(content: object, required: object) -> bool:
-    if required == tuple[int, ...]:
-        return isinstance(content, tuple) and all(type(item) is int for item in content)
-    return type(content) is required

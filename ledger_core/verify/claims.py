@@ -30,7 +30,7 @@ from ledger_core.receipt import (
 )
 from ledger_core.stateroot import StateEntry, read_state_entry
 from ledger_core.transactions import Anchor, Envelope, read_envelope
-from ledger_core.values import Held, decode_any, state_path
+from ledger_core.values import Held, can_hold, decode_any, state_path
 from ledger_core.verify.revocation import check_superseded
 
 
@@ -155,6 +155,9 @@ def _check_value(
     entry = read_state_entry(claim.entry)
     if entry is None:
         raise ReceiptInvalid("the entry of a state claim must be a state root")
+    # Else the absence of what no ledger can hold would be proved, say of a misspelt kind.
+    if not can_hold(claim.kind, claim.key):
+        raise ReceiptInvalid("state holds no such kind, or none under keys of this length")
     place = state_path(claim.kind, claim.key)
     if claim.value is None:
         verify_absence(path=place, proof=claim.proof, root=entry.state_root, suite=entry.suite)

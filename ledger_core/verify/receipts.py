@@ -123,26 +123,26 @@ def _check_signer(policy: Policy, envelope: Envelope) -> None:
 def _match_records(openings: Sequence[Opening], files: Sequence[bytes]) -> tuple[ProvedRecord, ...]:
     if files and not openings:
         raise RecordMismatch("this receipt speaks of no record")
-    matched: list[list[str]] = [[] for _ in openings]
+    matched: list[set[str]] = [set() for _ in openings]
     for content in files:
         found = _find_parts(openings, content)
         if not found:
             raise _mismatch(openings, content)
         for place, part in found:
-            matched[place].append(part)
-    return tuple(ProvedRecord(opening.facts, tuple(parts)) for opening, parts in zip(openings, matched, strict=True))
+            matched[place].add(part)
+    paired = zip(openings, matched, strict=True)
+    return tuple(ProvedRecord(opening.facts, tuple(sorted(parts))) for opening, parts in paired)
 
 
 def _find_parts(openings: Sequence[Opening], content: bytes) -> list[tuple[int, str]]:
-    """Every opening's place with the first of its open parts that ``content`` is."""
+    """Every opening's place with each of its open parts that ``content`` is."""
     digests = {suite: content_digest(content, suite) for suite in {opening.suite for opening in openings}}
-    found = []
-    for place, opening in enumerate(openings):
-        for name, part in sorted(opening.parts.items()):
-            if isinstance(part, OpenPart) and part.content == digests[opening.suite]:
-                found.append((place, name))
-                break
-    return found
+    return [
+        (place, name)
+        for place, opening in enumerate(openings)
+        for name, part in opening.parts.items()
+        if isinstance(part, OpenPart) and part.content == digests[opening.suite]
+    ]
 
 
 def _mismatch(openings: Sequence[Opening], content: bytes) -> RecordMismatch:

@@ -125,6 +125,6 @@ def _check_age(policy: Policy, signed_at: datetime | None, now: datetime) -> Non
         raise PolicyUnmet("the policy asks for a fresh checkpoint, and too few trusted keys signed a time")
     if policy.oldest_checkpoint is not None and signed_at < policy.oldest_checkpoint:
         raise PolicyUnmet("the checkpoint is older than the policy accepts")
-    # In whole milliseconds: a policy's limit may exceed what a timedelta can hold.
-    if policy.max_age_ms is not None and (now - signed_at) // timedelta(milliseconds=1) > policy.max_age_ms:
+    # In integers: a policy's limit may exceed what a timedelta can hold.
+    if policy.max_age_ms is not None and (now - signed_at) // timedelta(microseconds=1) > policy.max_age_ms * 1000:
         raise PolicyUnmet("the checkpoint is older than the policy accepts")

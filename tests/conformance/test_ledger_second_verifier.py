@@ -17,25 +17,6 @@ QUICK = 500
 MUTATIONS = int(os.environ.get("LEDGER_MUTATIONS", "5000"))
 
 
-# ledger_core reads state values, state-root entries and empty subtrees more leniently than the page has them.
-# Each of these is a receipt that the page refuses and ledger_core accepts; the marks are strict, so that none
-# outlives its cause.
-LENIENT = {
-    *(f"state: consent with field {at} of 31 bytes" for at in (2, 3, 4, 6, 8)),
-    *(f"state: consent with field {at} -1" for at in (5, 7, 9)),
-    *(f"state: member with field {field}" for field in ("2 of 0 bytes", "3 ''", "4 'gone'", "5 -1")),
-    *(f"state: config with field {field}" for field in ("2 0", "2 17", "4 [1]", "4 [1, 0, 0]", "4 [1, -1]")),
-    *(f"state: config with field {field}" for field in ("5 3", "6 [2, 1]", "6 [1, 1]", "6 [3]", "7 [2, 1]", "8 [2]")),
-    *("state: an entry with height -1", "state: an entry with time -1"),
-    *("state: present alone, yet below a node", "state: absent below a node of nothing"),
-}
-
-
-def _cases() -> list[object]:
-    lenient = pytest.mark.xfail(reason="ledger_core accepts what the formats page refuses", strict=True)
-    return [pytest.param(case, id=case.name, marks=[lenient] if case.name in LENIENT else []) for case in forged()]
-
-
 @pytest.fixture(scope="module")
 def world() -> World:
     return World.make()
@@ -67,7 +48,7 @@ def test_the_second_verifier_answers_an_operator_who_signs_anything_as_the_page_
     assert (said != REFUSED) == case.is_sound
 
 
-@pytest.mark.parametrize("case", _cases())
+@pytest.mark.parametrize("case", list(forged()), ids=lambda case: case.name)
 def test_so_does_ledger_core(case: Forged) -> None:
     said = first(case.receipt, None, POLICY, datetime.fromtimestamp(SECONDS + 60, UTC))
     assert (said != REFUSED) == case.is_sound

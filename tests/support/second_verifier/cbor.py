@@ -57,6 +57,8 @@ def _head(major: int, argument: int) -> bytes:
 
 def _item(data: bytes, at: int, level: int) -> tuple[Value, int]:
     require(at < len(data), "CBOR ends too early")
+    # The outermost value stands inside none and has level 1.
+    require(level <= MAX_LEVELS + 1, "CBOR nested too deeply")
     major, code = data[at] >> 5, data[at] & 31
     if major == 7:
         require(code in SIMPLE, "CBOR float or unknown simple value")
@@ -71,7 +73,6 @@ def _item(data: bytes, at: int, level: int) -> tuple[Value, int]:
         chunk = data[at : at + argument]
         return (chunk if major == 2 else _text(chunk)), at + argument
     require(major != 6, "CBOR tag")
-    require(level <= MAX_LEVELS, "CBOR nested too deeply")
     return _array(data, at, argument, level) if major == 4 else _map(data, at, argument, level)
 
 

@@ -11,11 +11,11 @@ from itertools import pairwise
 
 from tests.support.second_verifier.cbor import Value, encode
 from tests.support.second_verifier.entries import StateRoot, Transaction, read_state_root, read_transaction
-from tests.support.second_verifier.forms import VALUES, is_hash, read_value
+from tests.support.second_verifier.forms import KEYS, VALUES, is_hash, read_value
 from tests.support.second_verifier.hashes import DIGEST_SUITES, content_digest, tagged
 from tests.support.second_verifier.notes import Note
 from tests.support.second_verifier.refusal import Refused, require
-from tests.support.second_verifier.spellings import Spelled, Spelling, list_of, number_of, text_of
+from tests.support.second_verifier.spellings import Spelled, Spelling, index_of, list_of, number_of, text_of
 from tests.support.second_verifier.trees import included_root, leaf, multi_root, state_root
 
 
@@ -103,10 +103,10 @@ class _Batch:
         placed = []
         for record in list_of(records):
             place, *fields = spelling.fields(record, "index", "suite", "salt", "facts", "parts")
-            placed.append((number_of(place), _opening(spelling, fields)))
+            placed.append((index_of(place), _opening(spelling, fields)))
         require(len(placed) > 0, "a batch without records")
         _check_rising([place for place, _ in placed])
-        return cls(number_of(index), spelling.data(transaction), _hashes(spelling, path), dict(placed))
+        return cls(index_of(index), spelling.data(transaction), _hashes(spelling, path), dict(placed))
 
     def check(self) -> Transaction:
         anchor = read_transaction(self.entry)
@@ -148,11 +148,11 @@ def _check_held(
     at: StateRoot,
 ) -> list[Value]:
     """Check presence or absence under one state root; give the fields of the value."""
+    require(kind in VALUES and KEYS[kind](key), "a kind of state that is unknown, or a key that is none of its kind")
     path = tagged("ledger-core/state-path/v1", kind.encode(), key)
     require(state_root(at.suite, path, value, siblings, neighbour) == at.root, "a state proof leads elsewhere")
     if value is None:
         return []
-    require(kind in VALUES, "an unknown kind of state")
     return read_value(kind, value)
 
 
@@ -234,7 +234,7 @@ def _check_rising(numbers: Sequence[int]) -> None:
 
 def _log(spelling: Spelling, value: Value) -> tuple[int, list[bytes]]:
     index, path = spelling.fields(value, "index", "path")
-    return number_of(index), _hashes(spelling, path)
+    return index_of(index), _hashes(spelling, path)
 
 
 def _hashes(spelling: Spelling, value: Value) -> list[bytes]:

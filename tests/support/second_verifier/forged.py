@@ -221,6 +221,13 @@ def _places() -> Iterator[Forged]:
     """Where a claim of state rests, and how the walk to it ends."""
     yield _state("not on the last entry", "consent", HASH, CONSENT, False, is_last=False)
     yield _state("not on the last entry", "consent", HASH, CONSENT, True, claim="past-state", is_last=False)
+    for kind, key, is_fine in (
+        *(("consent", HASH, True), ("consemt", HASH, False), ("consent", HASH[:31], False), ("config", b"", True)),
+        *(("config", HASH, False), ("member", KEY, True), ("member", MEMBER_ML.public, True), ("member", b"", False)),
+        *(("ruleset", HASH, True), ("ruleset", b"", False), ("policy", HASH, True), ("policy", b"x" * 33, False)),
+        *(("access", KEY, True), ("access", MEMBER_ML.public[:-1], False)),
+    ):
+        yield _state(f"absent {kind} of {len(key)} bytes", kind, key, None, is_fine)
     alone = lone_leaf("consent", HASH, encode(CONSENT))
     for name, entry, is_fine in (
         ("suite 0", state_root(alone, suite=0), False),

@@ -109,6 +109,16 @@ VALUES: dict[str, tuple[Form, ...]] = {
 }
 
 
+KEYS: dict[str, Form] = {
+    "config": lambda key: key == b"",
+    "member": is_key,
+    "consent": is_hash,
+    "ruleset": is_hash,
+    "policy": is_hash,
+    "access": is_key,
+}
+
+
 def check_payload(kind: str, payload: Value) -> dict[str, Value]:
     """Give the payload back if its fields are exactly those of its kind and op."""
     if not isinstance(payload, dict):

@@ -63,7 +63,8 @@ def check_name(name: str) -> None:
 
 
 def check_origin(origin: str) -> None:
-    require(bool(origin), "no origin")
+    check_name(origin)
+    require(CONTROL.search(origin) is None, "a control character in an origin")
     require(origin != "cosignature/v1", "an origin that cosignatures begin with")
 
 
@@ -92,6 +93,7 @@ def parse_note(note: str) -> Note:
     origin, size, root = lines[0], from_decimal(lines[1]), from_base64(lines[2])
     check_origin(origin)
     require(len(root) == 32, "a root of another length")
+    require(size < 1 << 63, "a size beyond 2^63")
     return Note(text, origin, size, root, tuple(map(_parse_line, signatures[:-1].split("\n"))))
 
 

@@ -1,6 +1,7 @@
 """A verifier's policy, as JSON or as C2SP tlog-policy text, and whether a checkpoint meets it."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from itertools import chain
 
 from tests.support.second_verifier.cbor import Value
 from tests.support.second_verifier.entries import Transaction
+from tests.support.second_verifier.hashes import SIGNATURE_LENGTHS
 from tests.support.second_verifier.notes import Note, NoteKey, check_origin, from_decimal, parse_vkey, signed_times
 from tests.support.second_verifier.refusal import Refused, require
 from tests.support.second_verifier.spellings import list_of, number_of, text_of
@@ -16,6 +18,7 @@ MAX_POLICY = 1_048_576
 MAX_GROUPS = 128
 MAX_AHEAD = timedelta(minutes=5)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 OLDEST = -1
 """Time of a line that claims none, so that it sorts before every other."""
 
@@ -135,8 +138,8 @@ def _read_json(text: str) -> Policy:
         log_keys,
         witnesses + replaying + validators,
         tuple((word, group) for word, group in roles if group is not None),
-        None if network is None else _hex(network),
-        None if members is None else frozenset(map(_hex, list_of(members))),
+        None if network is None else _hex(network, 32),
+        None if members is None else frozenset(_hex(each, *SIGNATURE_LENGTHS) for each in list_of(members)),
         None if oldest is None else _moment(text_of(oldest)),
         None if max_age is None else _age(max_age),
     )
@@ -170,12 +173,13 @@ def _quorum(value: Value, keys: Sequence[NoteKey]) -> Group | None:
     return group
 
 
-def _group(value: dict[str, Value], names: set[str], seen: list[str]) -> Group:
+def _group(value: dict[str, Value], names: set[str], seen: list[str], depth: int = 1) -> Group:
+    require(depth <= MAX_GROUPS, "groups nested too deeply")
     require(set(value) == {"needed", "of"}, "a group with other fields")
     of: list[str | Group] = []
     for each in list_of(value["of"]):
         if isinstance(each, dict):
-            of.append(_group(each, names, seen))
+            of.append(_group(each, names, seen, depth + 1))
         else:
             require(text_of(each) in names, "a group of somebody unknown")
             seen.append(text_of(each))
@@ -197,11 +201,11 @@ def _check_names(origin: str, log_keys: Sequence[NoteKey], *roles: Sequence[Note
         require(owners.setdefault(key.public, key.name) == key.name, "a public key under two names")
 
 
-def _hex(value: Value) -> bytes:
-    try:
-        return bytes.fromhex(text_of(value))
-    except ValueError as error:
-        raise Refused("not hex") from error
+def _hex(value: Value, *lengths: int) -> bytes:
+    text = text_of(value)
+    require(len(text) in [2 * length for length in lengths], "hex of another length")
+    require(set(text) <= set("0123456789abcdef"), "not hex in lower case")
+    return bytes.fromhex(text)
 
 
 def _age(value: Value) -> int:
@@ -211,12 +215,11 @@ def _age(value: Value) -> int:
 
 
 def _moment(text: str) -> datetime:
+    require(RFC3339.fullmatch(text) is not None, "a time of another form")
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise Refused("not an ISO 8601 time") from error
-    require(moment.tzinfo is not None, "a time without zone")
-    return moment
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Refused("no time of the calendar") from error
 
 
 def _read_text(text: str) -> Policy:

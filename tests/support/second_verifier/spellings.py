@@ -67,6 +67,12 @@ def number_of(value: Value) -> int:
     return value
 
 
+def index_of(value: Value) -> int:
+    number = number_of(value)
+    require(number < 1 << 63, "a position beyond 2^63")
+    return number
+
+
 def list_of(value: Value) -> list[Value]:
     if not isinstance(value, list):
         raise Refused("a field that should be a list")
@@ -157,7 +163,7 @@ def _read_json(receipt: str) -> Spelled:
     lines = [text_of(line) for line in list_of(checkpoint)]
     require(not any("\n" in line for line in lines), "a newline within a line of the note")
     hashes = [spelling.data(each) for each in list_of(path)]
-    return Spelled(spelling, claim, fields, number_of(index), hashes, "\n".join(lines))
+    return Spelled(spelling, claim, fields, index_of(index), hashes, "\n".join(lines))
 
 
 def _check_levels(value: Value, level: int) -> None:
