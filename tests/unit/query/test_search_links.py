@@ -35,6 +35,7 @@ WORLD = (
     row("Observation/o1", subject="Patient/peter", patient="Patient/peter", code=((LOINC, "1234-5"),)),
     row("Observation/o2", subject="Patient/peter", patient="Patient/peter", has_member="Observation/o1"),
     row("Observation/o3", subject="Patient/anna", patient="Patient/anna", code=((LOINC, "9"),)),
+    row("Condition/c1", subject="Patient/anna", patient="Patient/anna", code=((LOINC, "1234-5"),)),
     row("AuditEvent/a1", entity=("Observation/o1", "Observation/gone"), agent="Practitioner/joe"),
 )
 EVERY_TARGET = "Location/joe Observation/o1 Observation/o2 Patient/anna Patient/peter"
