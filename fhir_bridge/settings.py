@@ -45,6 +45,18 @@ class AnswerSettings(BaseSettings):
     page_max: int = Field(1_000, ge=1, le=10_000, description="Largest _count that is honoured.")
 
 
+class ConsentSettings(BaseSettings):
+    """What decides beside consents."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_CONSENT_", frozen=True, extra="forbid")
+
+    policies_file: str = Field(
+        "",
+        description="JSON file of the network's policies: legal bases, defaults, emergency access (docs/consent.md); "
+        "empty: none, and emergency access for doctors and nurses for up to an hour.",
+    )
+
+
 class AuditSettings(BaseSettings):
     """How accesses are recorded."""
 

@@ -40,6 +40,7 @@ from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.spool import Spool
 from fhir_bridge.adapters.vault_sqlite import SqliteVault
 from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
+from fhir_bridge.consent import NetworkPolicies, OwnRecords, load_policies
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
 from fhir_bridge.http.app import create_app
 from fhir_bridge.http.control import create_control, lines_of
@@ -50,10 +51,12 @@ from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.clients import Clients
+from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.operations import Operations
+from fhir_bridge.lines.people import People
 from fhir_bridge.lines.registry import OPERATOR, Registry
 from fhir_bridge.lines.services import Services
 from fhir_bridge.lines.standing import Standing
@@ -62,7 +65,14 @@ from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.bus import Bus
 from fhir_bridge.ports.keys import KeyKind, KeyName
 from fhir_bridge.ports.rooms import Rooms
-from fhir_bridge.settings import AccessSettings, AnswerSettings, AuditSettings, IngestSettings, ServiceSettings
+from fhir_bridge.settings import (
+    AccessSettings,
+    AnswerSettings,
+    AuditSettings,
+    ConsentSettings,
+    IngestSettings,
+    ServiceSettings,
+)
 from ledger_core import Genesis, Identity, Ledger, LedgerError, OpeningRefused, export_ledger, open_ledger
 from ledger_core import IntegrityBroken as LedgerIntegrityBroken
 
@@ -128,7 +138,9 @@ async def open_bridge(
             ingest_settings if workers is None else ingest_settings.model_copy(update={"workers": workers})
         )
         stack.push_async_callback(rooms.close)
+        policies = await _policies()
         await notary.start()
+        await notary.register_policies(policies.digest)
         await registry.load()
         await clients.load()
 
@@ -165,12 +177,24 @@ async def open_bridge(
             settings=AuditSettings(),
             standing=standing,
         )
+        emergencies = Emergencies(
+            vault=vault, keys=keys, registry=registry, randomness=randomness, rules=policies.emergency
+        )
+        await emergencies.load(clock.now())
+        people = People(
+            vault=vault,
+            registry=registry,
+            book=book,
+            grant=grant,
+            policies=policies,
+            in_emergency=emergencies.is_open,
+            base_url=base_url,
+        )
         answer = AnswerLine(
             vault=vault,
             keys=keys,
             registry=registry,
-            book=book,
-            grant=grant,
+            people=people,
             audit=audit,
             notary=notary,
             clock=clock,
@@ -221,6 +245,9 @@ async def open_bridge(
                 ingest=ingest, grant=grant, answer=answer, registry=registry, clock=clock, base_url=base_url
             ),
             answer=answer,
+            emergency=EmergencyLine(
+                emergencies=emergencies, people=people, audit=audit, clock=clock, rules=policies.emergency
+            ),
             notary=notary,
             issuer=issuer,
             verifier=verifier,
@@ -237,6 +264,16 @@ async def open_bridge(
             checkpoint=notary.checkpoint,
         )
         yield Bridge(create_app(services), control, services, standing)
+
+
+async def _policies() -> NetworkPolicies:
+    """Return what decides beside consents; without a readable file nothing starts, for nothing may be decided."""
+    name, own_records = ConsentSettings().policies_file, OwnRecords(AnswerSettings().own_records)
+    try:
+        file = await asyncio.to_thread(Path(name).read_bytes) if name else None
+    except OSError as missing:
+        raise SetupWrong("FHIR_BRIDGE_CONSENT_POLICIES_FILE cannot be read") from missing
+    return load_policies(file, own_records)
 
 
 async def _drain(ingest: IngestLine, drain_s: float) -> None:

@@ -18,8 +18,10 @@ from fhir_bridge.consent.network_policy import (
 from fhir_bridge.consent.policy import Clause, Policy, restricts
 from fhir_bridge.consent.releases import consent_in_r4
 from fhir_bridge.consent.view import permitted_view
+from fhir_bridge.consent.vocabulary import EMERGENCIES
 
 __all__ = [
+    "EMERGENCIES",
     "EVALUATOR",
     "NO_POLICIES",
     "SALT_BYTES",

@@ -15,16 +15,14 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
 
-from fhir_bridge.consent import OwnRecords
 from fhir_bridge.errors import Issue, NotFound, TypeUnknown
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.fhir.tables import r4
 from fhir_bridge.lines.accounts import Accounts, plain_searchset
 from fhir_bridge.lines.audit import AuditLine, Interaction
-from fhir_bridge.lines.charts import ChartBook
+from fhir_bridge.lines.decisions import Decisions
 from fhir_bridge.lines.evidence import Evidence
-from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.histories import Histories
 from fhir_bridge.lines.network import find_organizations
 from fhir_bridge.lines.notary import Notary
@@ -62,8 +60,7 @@ class AnswerLine:
         vault: Vault,
         keys: KeyStore,
         registry: Registry,
-        book: ChartBook,
-        grant: GrantLine,
+        people: People,
         audit: AuditLine,
         notary: Notary,
         clock: Clock,
@@ -76,17 +73,12 @@ class AnswerLine:
         self._clock = clock
         self._settings = settings
         self._base = f"{base_url}/fhir"
-        people = People(
-            vault=vault,
-            registry=registry,
-            book=book,
-            grant=grant,
-            own_records=OwnRecords(settings.own_records),
-            base_url=base_url,
-        )
         self._scoping = Scoping(vault=vault, registry=registry, people=people)
         self._opening = Opening(vault=vault, registry=registry)
         self._evidence = Evidence(vault=vault, registry=registry, notary=notary)
+        self.decisions = Decisions(
+            people=people, scoping=self._scoping, registry=registry, audit=audit, clock=clock, randomness=randomness
+        )
         self._pages = Pages(keys=keys, randomness=randomness, base=self._base)
         self._histories = Histories(
             scoping=self._scoping,

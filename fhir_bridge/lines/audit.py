@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -44,7 +45,14 @@ _INCLUDED = "audit-included"
 _SALT_BYTES = 32
 _RETRY_S = 0.5
 _STOP_S = 5.0
-_CODES = {"history": "history-instance", "search": "search-type", "everything": "operation", "receipt": "operation"}
+_CODES = {
+    "history": "history-instance",
+    "search": "search-type",
+    "everything": "operation",
+    "receipt": "operation",
+    "explain": "operation",
+    "simulate": "operation",
+}
 _NO_CHART = "none-"
 
 
@@ -61,7 +69,7 @@ class Interaction:
     def request(self) -> str:
         """Method, path and query, with canonical ids."""
         path = self.type if self.id is None else f"{self.type}/{self.id}"
-        suffix = f"/${self.name}" if self.name in ("everything", "receipt") else ""
+        suffix = f"/${self.name}" if _CODES.get(self.name) == "operation" else ""
         return f"GET {path}{suffix}" + (f"?{urlencode(list(self.query))}" if self.query else "")
 
 
@@ -145,9 +153,24 @@ class AuditLine:
             Unavailable: Not recorded; nothing may be answered.
         """
         entries = [self._entry(who, interaction, ref, shown, sight, now) for ref, shown in _by_chart(sight, found)]
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((entries or [self._unfound(who, interaction, now)], written))
-        await written
+        await self._add(entries or [self._unfound(who, interaction, now)])
+
+    async def note(
+        self, who: Requester, charts: Sequence[ChartRef], event: Callable[[str | None, str], dict[str, Any]]
+    ) -> None:
+        """Record what is no access in charts, or in the asking institution's chain if there is none.
+
+        Args:
+            event: Makes the AuditEvent from a chart's Patient id (None without a chart) and the event's id.
+
+        Raises:
+            Unavailable: Not recorded; nothing that it tells of may happen.
+        """
+        entries = [
+            _Pending(ref.chart, self._registry.chart_key(ref), render(event(ref.patient_id, self._event_id())))
+            for ref in charts
+        ]
+        await self._add(entries or [self._of_asker(who, render(event(None, self._event_id())))])
 
     async def events(self, charts: Sequence[ChartRef]) -> list[bytes]:
         """Return the AuditEvents of charts, newest first."""
@@ -174,11 +197,14 @@ class AuditLine:
 
     def _unfound(self, who: Requester, interaction: Interaction, now: datetime) -> _Pending:
         """An access that showed nothing: it concerns no chart, whether something is hidden or not."""
-        owner = who.institution or OPERATOR
         decision = Decision("", lambda _: False, self._notary.height, "", now)
         access = self._access(who, interaction, decision, None, None, 0, now)
+        return self._of_asker(who, self._event(access))
+
+    def _of_asker(self, who: Requester, event: bytes) -> _Pending:
+        owner = who.institution or OPERATOR
         name = KeyName(KeyKind.INSTITUTION, owner, _DOMAIN)
-        return _Pending(_NO_CHART + owner, self._keys.ensure([name])[name], self._event(access))
+        return _Pending(_NO_CHART + owner, self._keys.ensure([name])[name], event)
 
     def _access(
         self,
@@ -203,10 +229,19 @@ class AuditLine:
             record=record,
             count=count,
             consents=decision.policies,
+            network_policy=decision.network_policy,
         )
 
     def _event(self, access: Access) -> bytes:
-        return render(audit_event(access, event_id=self._randomness.token(16).hex()))
+        return render(audit_event(access, event_id=self._event_id()))
+
+    def _event_id(self) -> str:
+        return self._randomness.token(16).hex()
+
+    async def _add(self, entries: list[_Pending]) -> None:
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((entries, written))
+        await written
 
     async def _write_forever(self) -> None:
         while True:

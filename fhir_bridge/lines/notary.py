@@ -32,6 +32,7 @@ from ledger_core import (
     LedgerUnavailable,
     Opening,
     OpenPath,
+    RegisterPolicy,
     RegisterRuleset,
     Restrict,
     SetConsent,
@@ -86,6 +87,12 @@ class Notary:
         async with self._governing:
             if self._ledger.value("ruleset", digest) is None:
                 await self._send(RegisterRuleset(digest), institution)
+
+    async def register_policies(self, digest: bytes) -> None:
+        """Put the digest of the network's policies on the ledger, signed by the operator; a no-op if it is there."""
+        async with self._governing:
+            if self._ledger.value("policy", digest) is None:
+                await self._send(RegisterPolicy(digest), OPERATOR_SIGNER)
 
     # --- anchors and audit heads
 
@@ -165,7 +172,10 @@ class Notary:
         return self._ledger.record_receipt(opening, batch_index=batch_index, batch_path=batch_path, index=index)
 
     async def _send(
-        self, payload: Join | OpenPath | RegisterRuleset, signer: str, approvers: Sequence[Identity] = ()
+        self,
+        payload: Join | OpenPath | RegisterRuleset | RegisterPolicy,
+        signer: str,
+        approvers: Sequence[Identity] = (),
     ) -> None:
         await self._submit(self._ledger.sign(payload, self.identity(signer), approvers))
 

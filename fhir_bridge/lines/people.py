@@ -6,16 +6,16 @@ no other way. Whatever is absent, unknown or hidden comes out as the same None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
-from fhir_bridge.consent import ChartFacts, ConsentList, OwnRecords, decide, permitted_view
+from fhir_bridge.consent import ChartFacts, ConsentList, NetworkPolicies, decide, permitted_view
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.lines.agents import AGENT
 from fhir_bridge.lines.charts import ChartBook
-from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.grant import ConsentLists, GrantLine
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.access import Decision, PermittedView, Predicate, Requester
 from fhir_bridge.model.ids import canonical_id
@@ -24,13 +24,26 @@ from fhir_bridge.ports.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a decision rests on: facts and lists, the owner's without what others signed; for whoever may ask why."""
+
+    facts: ChartFacts
+    lists: ConsentLists
+
+
+Revised = Callable[[ConsentList], ConsentList]
+"""What a chart's own list would be, had the patient signed a change of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
-    """A permitted view with the decisions it rests on and the batch it was taken at."""
+    """A permitted view with the decisions it rests on, one for each chart, and the batch it was taken at."""
 
     view: PermittedView
     decisions: tuple[Decision, ...]
     charts: tuple[ChartRef, ...]
     batch: int
+    grounds: tuple[Grounds, ...] = ()
 
     def decision(self, chart: str) -> Decision:
         """Return the decision for one of the charts."""
@@ -38,7 +51,7 @@ class Sight:
 
 
 class People:
-    """Finds charts and opens views on them."""
+    """Finds charts and opens views on them; ``in_emergency`` tells of open emergency access to a chart."""
 
     def __init__(
         self,
@@ -47,14 +60,16 @@ class People:
         registry: Registry,
         book: ChartBook,
         grant: GrantLine,
-        own_records: OwnRecords,
+        policies: NetworkPolicies,
+        in_emergency: Callable[[Requester, str, datetime], bool],
         base_url: str,
     ) -> None:
         self._vault = vault
         self._registry = registry
         self._book = book
         self._grant = grant
-        self._own_records = own_records
+        self._policies = policies
+        self._in_emergency = in_emergency
         self._base_url = base_url
 
     def ids(self, who: Requester, type_name: str, record_id: str) -> tuple[str, ...]:
@@ -94,13 +109,20 @@ class People:
         return [chart for chart in found if self._registry.chart(chart.chart) is not None]
 
     async def view(
-        self, who: Requester, charts: Sequence[ChartRef], *, instant: datetime, batch: int | None = None
+        self,
+        who: Requester,
+        charts: Sequence[ChartRef],
+        *,
+        instant: datetime,
+        batch: int | None = None,
+        revised: Revised | None = None,
     ) -> Sight:
         """Return what the requester may see of these charts now.
 
         Args:
             batch: Show the records as anchored up to this batch; the newest by default. Consent is always today's,
                 and a record whose newest version may not be seen is not shown in an older one either.
+            revised: Show what would be seen if the owner's lists were so; for the patient alone.
         """
         newest = self._book.visible_batch
         rows = [await self._rows(chart, newest) for chart in charts]
@@ -109,25 +131,42 @@ class People:
         up_to = newest if batch is None else min(batch, newest)
         pinned = [await self._rows(chart, up_to) for chart in charts] if up_to < newest else None
         # Decisions come after the last await: consent read now is in force at the moment the view is made.
-        decisions = [self._decide(who, chart, patients, every_row, instant) for chart in charts]
+        grounds = [self._grounds(chart, patients, every_row, revised) for chart in charts]
+        decisions = [self._decide(who, each, instant) for each in grounds]
         view = permitted_view(zip(decisions, charts, rows, strict=True))
         if pinned is not None:
             view = _still_seen(permitted_view(zip(decisions, charts, pinned, strict=True)), view)
-        return Sight(view, tuple(decisions), tuple(charts), up_to)
+        return Sight(view, tuple(decisions), tuple(charts), up_to, tuple(grounds))
 
     async def _rows(self, chart: ChartRef, up_to: int) -> Sequence[IndexRow]:
         key = self._registry.chart_key(chart)
         return (await self._book.open(chart.chart, key)).visible(up_to)
 
-    def _decide(
-        self, who: Requester, chart: ChartRef, patients: frozenset[str], rows: Sequence[IndexRow], instant: datetime
-    ) -> Decision:
+    def _grounds(
+        self, chart: ChartRef, patients: frozenset[str], rows: Sequence[IndexRow], revised: Revised | None
+    ) -> Grounds:
         lists = self._grant.lists(chart)
-        facts = ChartFacts(chart, patients, rows, self._own_records, f"{self._base_url}/fhir")
+        policies = self._policies
+        facts = ChartFacts(chart, patients, rows, policies.own_records, f"{self._base_url}/fhir", policies)
+        owner = None if lists.owner is None else _of_person(lists.owner, patients)
+        if revised is not None and owner is not None:
+            owner = revised(owner)
+        return Grounds(facts, replace(lists, owner=owner))
+
+    def _decide(self, who: Requester, grounds: Grounds, instant: datetime) -> Decision:
+        facts, lists = grounds.facts, grounds.lists
+        chart = facts.chart
         if not lists.is_sound and who.patient is None:
             return Decision(chart.chart, _nothing, lists.height, "fail-closed", instant)
-        owner = None if lists.owner is None else _of_person(lists.owner, patients)
-        decision = decide(who, facts, owner, lists.institution, instant=instant, height=lists.height)
+        decision = decide(
+            who,
+            facts,
+            lists.owner,
+            lists.institution,
+            instant=instant,
+            height=lists.height,
+            in_emergency=self._in_emergency(who, chart.chart, instant),
+        )
         return decision if who.patient is not None else replace(decision, permits=_not_of_agents(decision.permits))
 
 

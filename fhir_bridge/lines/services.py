@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.emergency import EmergencyLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.write import WriteLine
@@ -21,6 +22,7 @@ class Services:
     ingest: IngestLine
     write: WriteLine
     answer: AnswerLine
+    emergency: EmergencyLine
     notary: Notary
     issuer: Issuer
     verifier: TokenVerifier

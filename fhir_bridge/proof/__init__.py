@@ -11,6 +11,7 @@ from fhir_bridge.proof.chain import (
     entry_commitment,
     verify_chain,
 )
+from fhir_bridge.proof.emergency import Emergency, emergency_event
 from fhir_bridge.proof.provenance import CHANGE_EXTENSION, provenance
 from fhir_bridge.proof.receipts import OpenedRecord, ReceiptLedger, record_receipt
 
@@ -20,12 +21,14 @@ __all__ = [
     "Access",
     "AccessEpoch",
     "BlindedHead",
+    "Emergency",
     "OpenedRecord",
     "ReceiptLedger",
     "access_epoch",
     "audit_event",
     "blinded",
     "chain_head",
+    "emergency_event",
     "entry_commitment",
     "provenance",
     "record_receipt",

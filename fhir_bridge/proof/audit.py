@@ -46,6 +46,7 @@ class Access:
         consents: ``(id, version)`` of consents that had a say.
         basis: Why, as :class:`Decision` states it.
         site: Our public base URL.
+        network_policy: Version of the policies beside consents that the decision rests on.
     """
 
     requester: Requester
@@ -63,6 +64,7 @@ class Access:
     client_address: str = ""
     request_id: str = ""
     site: str = ""
+    network_policy: str = ""
 
 
 def audit_event(access: Access, *, event_id: str) -> dict[str, Any]:
@@ -158,6 +160,8 @@ def _user(requester: Requester) -> str | None:
 
 def _entities(access: Access, action: str) -> list[dict[str, Any]]:
     details = [("height", str(access.height)), ("evaluator", access.evaluator), ("basis", access.basis)]
+    if access.network_policy:
+        details.append(("policies", access.network_policy))
     if access.count is not None:
         details.append(("records", str(access.count)))
     entities: list[dict[str, Any]] = []

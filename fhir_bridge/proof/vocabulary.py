@@ -26,6 +26,8 @@ CLIENT: Final = {"system": _DICOM, "code": "110153", "display": "Source Role ID"
 SERVER: Final = {"system": _DICOM, "code": "110152", "display": "Destination Role ID"}
 RECIPIENT: Final = {"system": PARTICIPATION, "code": "IRCP", "display": "information recipient"}
 PROVIDER: Final = {"system": "http://terminology.hl7.org/CodeSystem/v3-RoleClass", "code": "PROV"}
+SECURITY_ALERT: Final = {"system": _DICOM, "code": "110113", "display": "Security Alert"}
+EMERGENCY_STARTED: Final = {"system": _DICOM, "code": "110127", "display": "Emergency Override Started"}
 REQUEST_ID: Final = {
     "system": "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType",
     "code": "XrequestId",
