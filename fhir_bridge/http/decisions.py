@@ -1,0 +1,52 @@
+"""``$explain`` and ``$simulate``: routes of the operations on decisions (docs/explain.md)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from fhir_bridge.errors import Issue, MessageTooLong
+from fhir_bridge.http.caller import read_body, requester_of, services_of
+from fhir_bridge.http.errors import as_response
+from fhir_bridge.lines.decisions import Decisions
+
+router = APIRouter()
+
+
+@router.get("/Patient/{record_id}/$explain")
+async def explain_person(request: Request, record_id: str) -> Response:
+    """Tell by which rules a person's records are open or closed to others."""
+    who = await requester_of(request)
+    return as_response(await _decisions(request).explain_person(who, record_id, _query(request)))
+
+
+@router.get("/{type_name}/{record_id}/$explain")
+async def explain(request: Request, type_name: str, record_id: str) -> Response:
+    """Tell which rule decides on one record."""
+    who = await requester_of(request)
+    return as_response(await _decisions(request).explain(who, type_name, record_id, _query(request)))
+
+
+@router.get("/Patient/{record_id}/$simulate")
+async def simulate(request: Request, record_id: str) -> Response:
+    """Tell what others see, or would see after a withdrawal."""
+    who = await requester_of(request)
+    return as_response(await _decisions(request).simulate(who, record_id, _query(request)))
+
+
+@router.post("/Patient/{record_id}/$simulate")
+async def simulate_draft(request: Request, record_id: str) -> Response:
+    """Tell what others would see under the draft Consent in the body."""
+    who = await requester_of(request)
+    limit = services_of(request).max_body_bytes
+    body = await read_body(request, limit)
+    if body is None:
+        raise MessageTooLong([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
+    return as_response(await _decisions(request).simulate(who, record_id, _query(request), body))
+
+
+def _decisions(request: Request) -> Decisions:
+    return services_of(request).answer.decisions
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    return list(request.query_params.multi_items())
