@@ -217,7 +217,7 @@ def _are_approvals(value: Value, signer: bytes) -> bool:
         key, signature = pair
         if not isinstance(key, bytes) or not isinstance(signature, bytes):
             return False
-        if SIGNATURE_LENGTHS.get(len(key)) != len(signature):
+        if not is_key(key) or SIGNATURE_LENGTHS[len(key)] != len(signature):
             return False
         keys.append(key)
     return keys == sorted(set(keys)) and signer not in keys

@@ -64,6 +64,7 @@ def _transactions() -> Iterator[Forged]:
     for name, is_fine in {"x" * 200: True, "x" * 201: False, "": False, "a\u00a0b": False, "a\x7f": False}.items():
         yield case(f"name {name[:3]!r} of {len(name)}", "member", {**join, "name": name}, is_fine, MEMBER)
     yield case("key of 31 bytes", "member", {**join, "key": HASH[:31]}, False, MEMBER)
+    yield case("key of small order", "member", {**join, "key": HASH}, False, MEMBER)
     for number, is_fine in ((0, False), (1, True), (16, True), (17, False)):
         yield case(f"threshold {number}", "member", {"op": "threshold", "threshold": number}, is_fine)
     for use, suite, is_fine in (
@@ -206,7 +207,7 @@ def _states() -> Iterator[Forged]:
         *(("consent", HASH, CONSENT, at, True) for at in (5, 7, 9)),
         *(
             ("member", KEY, MEMBER_VALUE, at, item)
-            for at, item in ((2, b""), (3, ""), (4, "gone"), (5, -1), (5, "1"))
+            for at, item in ((2, b""), (2, HASH), (3, ""), (4, "gone"), (5, -1), (5, "1"))
         ),
         *(("config", b"", CONFIG, 2, item) for item in (0, 17, True)),
         *(("config", b"", CONFIG, 4, item) for item in ([1], [1, 0, 0], [1, -1])),

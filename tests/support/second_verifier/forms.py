@@ -9,6 +9,7 @@ from tests.support.second_verifier.hashes import (
     SIGNATURE_LENGTHS,
     STATE_TREE_SUITES,
     SUITES_OF_USE,
+    is_small,
 )
 from tests.support.second_verifier.refusal import Refused, require
 
@@ -28,7 +29,7 @@ def is_hash(value: Value) -> bool:
 
 
 def is_key(value: Value) -> bool:
-    return isinstance(value, bytes) and len(value) in SIGNATURE_LENGTHS
+    return isinstance(value, bytes) and len(value) in SIGNATURE_LENGTHS and not is_small(value)
 
 
 def is_name(value: Value) -> bool:
