@@ -202,6 +202,9 @@ async def test_histories_are_refused_without_a_person_a_scope_or_sense(tmp_path:
         ]
         for path, headers, status in asked:
             assert (await world.http.get(f"/fhir/{path}", headers=headers)).status_code == status, path
+        halves = await world.token(scope="system/*.s system/Observation.r")
+        shown = await _pages(world, "_history?patient=p1", halves)
+        assert {each.split("/")[0] for each in shown} == {"PUT Observation"}
         other = await world.token("harbor")
         hidden = await ask(world, f"_history?patient={await world.patient_id('p1')}", other)
         absent = await ask(world, f"_history?patient={'a' * 32}", other)
