@@ -213,7 +213,7 @@ def includes(scene: Scene) -> Case:
     who = scene.people()
     params = [("_id" if type_name == "Patient" else "patient", who), (name, value)]
     if scene.random.random() < 0.4:
-        params.append(scene.random.choice([each[1:] for each in pairs if each[0] == type_name]))
+        params.append(scene.random.choice([each[1:] for each in pairs if each[0] == type_name] or [(name, value)]))
     if scene.random.random() < 0.3:
         params.append(("_count", scene.pick(*_COUNTS)))
     return Case(3, search(type_name, *params), follows=scene.random.random() < 0.3)
@@ -456,21 +456,25 @@ def _transaction(body: Json, condition: str) -> Question:
 
 
 def access_log(scene: Scene) -> Case:
-    """13: who saw what, asked by those whom it concerns and those whom it does not."""
+    """13: who saw what, asked by those whom it concerns and those whom it does not.
+
+    On one page: events of one instant are told by random ids, so that two worlds cut pages differently.
+    """
     version, _ = scene.probe()
     who = scene.people()
     return Case(
         13,
         scene.random.choice(
             [
-                get(f"AuditEvent?patient={who}"),
-                get(f"AuditEvent?patient=Patient/{who}&_count=3"),
-                get(f"AuditEvent?entity={scene.place(version)}"),
-                get("AuditEvent"),
+                get(f"AuditEvent?patient={who}&_count=1000"),
+                get(f"AuditEvent?patient=Patient/{who}&_count=1000"),
+                get(f"AuditEvent?entity={scene.place(version)}&_count=1000"),
+                get(f"AuditEvent?patient={who}&entity={scene.place(version)}&_count=1000"),
+                get("AuditEvent?_count=1000"),
                 get(f"AuditEvent?patient={who}&_summary=count"),
                 get(f"AuditEvent/{scene.id_of(version)}"),
                 get(f"Patient/{who}/$everything?_type=AuditEvent"),
-                posted(get(f"AuditEvent?patient={who}")),
+                posted(get(f"AuditEvent?patient={who}&_count=1000")),
             ]
         ),
     )

@@ -24,6 +24,9 @@ from tests.support.worlds_scripts import make_script
 from tests.support.worlds_service import Host
 
 CASES_A_PAIR = 300
+FEW_CASES_A_PAIR = 40
+"""When one difference is enough: more worlds, fewer questions of each."""
+
 SHRINKING_WORLDS = 24
 
 
@@ -52,12 +55,11 @@ def hunt_pair(
     """Make the worlds of a seed and ask up to ``count`` questions.
 
     Args:
-        channel: Ask of this channel every second time, and pass over worlds that are not made for it. A channel
-            without worlds of its own is looked at in all of them, as is 16, since every consent holds conditions.
+        channel: Ask of this channel every second time, and pass over worlds that are not made for it if others are.
         first: Stop at the first difference.
     """
     script = make_script(seed)
-    if channel in MADE_FOR - {16} | {11} and channel not in script.flavours:
+    if channel in MADE_FOR | {11} and channel not in script.flavours:
         return
     tally.worlds += 1
     with _running(host, script, count, channel) as (pair, cases):
@@ -187,7 +189,8 @@ def run(
     """Hunt by seed until ``limit`` cases are tried, or for ever."""
     tally, began, told_at = Tally(), time.monotonic(), 0.0
     while limit is None or tally.cases.total() < limit:
-        left = CASES_A_PAIR if limit is None else min(CASES_A_PAIR, limit - tally.cases.total())
+        most = FEW_CASES_A_PAIR if first else CASES_A_PAIR
+        left = most if limit is None else min(most, limit - tally.cases.total())
         before = len(tally.found)
         hunt_pair(host, seed, left, tally, channel=channel, first=first)
         for each in tally.found[before : before + 3]:

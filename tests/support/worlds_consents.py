@@ -124,6 +124,28 @@ class Consents:
 
     def conditions(self, most: int) -> Json:
         """Return up to ``most`` conditions of one provision."""
+        return self._conditions(self._random.randrange(most + 1))
+
+    def condition(self) -> Json:
+        """Return exactly one condition."""
+        return self._conditions(1)
+
+    def one_condition(self) -> Json:
+        """Return a Consent that turns on one condition, as a permit, a denial, an exception or a tie."""
+        to_asking: Json = {"actor": [to(ASKING)]}
+        first, second = self.condition(), self.condition()
+        permits, denies = {"type": "permit", **to_asking}, {"type": "deny", **first}
+        inner = {"type": "permit"} | second
+        roots: list[Json] = [
+            {**permits, **first},
+            {**permits, "provision": [denies]},
+            {**permits, "provision": [{**denies, "provision": [inner]}]},
+            {**permits, "provision": [inner, denies]},
+            {"type": "deny", **to_asking, "provision": [{**inner, "provision": [denies]}]},
+        ]
+        return plain(self._random.choice(roots), self._random.choice(["OPTIN", "OPTOUT", None]))
+
+    def _conditions(self, count: int) -> Json:
         makers: dict[str, Callable[[], Any]] = {
             "actor": lambda: [self._actor()],
             "purpose": lambda: [self._coding(f"{THO}v3-ActReason", PURPOSES)],
@@ -135,8 +157,7 @@ class Consents:
             "data": lambda: [self._data()],
             "period": lambda: self._period(),
         }
-        picked = self._random.sample(sorted(makers), self._random.randrange(most + 1))
-        return {name: makers[name]() for name in picked}
+        return {name: makers[name]() for name in self._random.sample(sorted(makers), count)}
 
     def _actor(self) -> Json:
         pick = self._random.random()

@@ -54,6 +54,7 @@ class Maker:
     def patient(self) -> Version:
         """Return the Patient, with a record number, a name and a birth date of its own."""
         number = self._mark()
+        doctor, name = self.doctor()
         body: Json = {
             "resourceType": "Patient",
             "id": self.chart.patient,
@@ -61,9 +62,9 @@ class Maker:
             "name": [{"family": f"Fam{number}", "given": [f"Giv{number}"]}],
             "gender": self._random.choice(["male", "female"]),
             "birthDate": str(FIRST_DAY - timedelta(days=self._random.randrange(30_000))),
-            "generalPractitioner": [{"reference": f"Practitioner/{self._random.choice(DOCTORS)}"}],
+            "generalPractitioner": [doctor],
         }
-        version = self._labelled(body, set(), None, [self._name("Practitioner", "dr-a")], [], 0.1, (number,))
+        version = self._labelled(body, set(), None, [name], [], 0.1, (number,))
         self.made.append(version)
         return version
 

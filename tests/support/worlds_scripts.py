@@ -156,7 +156,10 @@ class _Maker:
                 return [self._ended(consents), *([consents.any()] if self._random.random() < 0.3 else [])]
             case "missing":
                 return [self._demanding(consents)]
-            case "conditions" | "revoked" | "unlinked" if person != "Q" or self._random.random() < 0.3:
+            case "conditions":
+                made = [consents.one_condition()]
+                return [*made, consents.one_condition()] if self._random.random() < 0.2 else made
+            case "revoked" | "unlinked" if person != "Q" or self._random.random() < 0.3:
                 wanted = consents.conditions(1) or {"class": [_class("Condition")]}
                 narrow = consents.conditions(1) if self._random.random() < 0.3 else {}
                 narrow.pop("actor", None)

@@ -173,7 +173,7 @@ class Twin:
 
     async def token(self, who: Who) -> dict[str, str]:
         """Return the headers of a requester, good at the clock's instant."""
-        key = self.clock.now(), repr(who)
+        key = self.clock.now().replace(second=0, microsecond=0), repr(who)
         held = self._tokens.get(key)
         if held is None:
             if who.person is not None:
