@@ -18,7 +18,8 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in sys.stdlib_module_names and top not in {"ledger_core", "blake3", "cryptography", "_cffi_backend"}:
+        ours = top in {"ledger_core", "blake3", "cryptography", "_cffi_backend"}
+        if not ours and top not in sys.stdlib_module_names:
             raise ModuleNotFoundError(f"{name} is not a library of this package", name=name)
         return None
 
