@@ -165,16 +165,27 @@ class _Asked:
 
     def says(self, live: Sequence[_Live]) -> tuple[_Say, ...]:
         """Return what each consent has to say to this request; those that say nothing are left out."""
-        unclear = [each for each in live if not each.policy.understood]
-        suspended_until = max((each.entry.signed_at_us for each in unclear), default=None)
-        says = [_Say(each.entry, (), None, each.adds) for each in unclear]
-        for each in live:
-            is_suspended = suspended_until is not None and each.entry.signed_at_us <= suspended_until
-            is_reached = not each.adds or self._facts.chart.chart in each.entry.charts
-            say = self._say(each.policy, each.entry, each.adds, is_reached and not is_suspended)
+        says = [_Say(each.entry, (), None, each.adds) for each in live if not each.policy.understood]
+        for each, may_permit in self._entitled(live):
+            say = self._say(each.policy, each.entry, each.adds, may_permit)
             if say.clauses or say.base:
                 says.append(say)
         return tuple(says)
+
+    def _entitled(self, live: Sequence[_Live]) -> list[tuple[_Live, bool]]:
+        """Return each consent with whether its permits count: none does that an unclear one suspends.
+
+        A permit of the patient's reaches the charts that were linked when it was signed.
+        """
+        until = max((each.entry.signed_at_us for each in live if not each.policy.understood), default=None)
+        return [
+            (
+                each,
+                (not each.adds or chart in each.entry.charts) and (until is None or each.entry.signed_at_us > until),
+            )
+            for chart in (self._facts.chart.chart,)
+            for each in live
+        ]
 
     def by_law(self) -> Predicate | None:
         """Return what legal bases other than consent permit to this request; None if there is none for it."""
@@ -187,7 +198,8 @@ class _Asked:
         if not self._facts.network.emergency.denial_stands:
             return _everything
         # Whoever states one kind of emergency is held to the denial of any.
-        said = [self._of_emergency(each.policy, purpose) for each in live for purpose in EMERGENCIES]
+        entitled = self._entitled(live)
+        said = [self._of_emergency(each.policy, may, purpose) for each, may in entitled for purpose in EMERGENCIES]
         denials = [clauses for clauses in said if any(not permit for permit, _ in clauses)]
         return lambda row: not any(_first(clauses, row) is False for clauses in denials)
 
@@ -223,14 +235,14 @@ class _Asked:
         ruled = (base.permits, row_predicate(base, outgoing)) if base else None
         return _Say(entry, clauses, ruled, adds, rules, base)
 
-    def _of_emergency(self, policy: Policy, purpose: str) -> tuple[Ruled, ...]:
+    def _of_emergency(self, policy: Policy, may_permit: bool, purpose: str) -> tuple[Ruled, ...]:
         """Return a consent's clauses for an emergency, without the denials that say nothing of emergencies."""
         asks = replace(self._requester, purpose=purpose)
         outgoing = self._outgoing_of(policy)
         return tuple(
             (clause.permits, row_predicate(clause, outgoing))
             for clause in policy.clauses
-            if (clause.permits or _names_emergency(clause)) and self._counts(clause, True, asks)
+            if (clause.permits or _names_emergency(clause)) and self._counts(clause, may_permit, asks)
         )
 
     def _counts(self, clause: Clause, may_permit: bool, requester: Requester) -> bool:
@@ -273,9 +285,8 @@ def _own(requester: Requester, facts: ChartFacts) -> Predicate:
 
 def _combined(says: Sequence[_Say], own: Predicate, policy: OwnRecords, default: Predicate) -> Predicate:
     """Join what all consents say into one predicate: provisions, base rules, own records, the default."""
-    ruling = [(say.clauses, say.adds) for say in says if say.clauses]
-    bases = [(say.base[0], say.base[1], say.adds) for say in says if say.base]
-    if not ruling and not bases:
+    speaking = [(say.clauses, say.base, say.adds) for say in says if say.clauses or say.base]
+    if not speaking:
         return _either(own, default)
 
     stays_open = own if policy is OwnRecords.OPEN else _nothing
@@ -285,16 +296,21 @@ def _combined(says: Sequence[_Say], own: Predicate, policy: OwnRecords, default:
         if stays_open(row):
             return True
         granted = False
-        for clauses, adds in ruling:
+        bases: list[tuple[Ruled, bool]] = []
+        for clauses, base, adds in speaking:
             for permit, test in clauses:
                 if test is None or test(row):
                     if not permit:
                         return False
                     granted = granted or adds
                     break
+            else:
+                # A base rule holds only where no provision of the same consent matches.
+                if base is not None:
+                    bases.append((base, adds))
         if granted:
             return True
-        for permit, test, adds in bases:
+        for (permit, test), adds in bases:
             if test is None or test(row):
                 if not permit:
                     return survives_base(row)

@@ -30,7 +30,7 @@ from tests.unit.consent.consent_samples import (
 )
 
 LEVELS = "ULMNRV"
-PARENTS = {"BTG": "ETREAT", "ETREAT": "TREAT"}
+PARENTS = {"BTG": "ETREAT", "ERTREAT": "ETREAT", "ETREAT": "TREAT"}
 ROLE = concept("http://example.org/roles", "cardiologist")
 
 
@@ -60,6 +60,8 @@ def oracle(requester: Requester, seen: IndexRow, owner: list[Json], institution:
 
 
 def one_consent(requester: Requester, seen: IndexRow, body: Json, may_permit: bool) -> tuple[str | None, bool]:
+    if not is_now(body.get("provision", {})):
+        return None, False
     found = [
         (len(chain), chain[-1]["type"])
         for chain in chains(body.get("provision", {}), [])
@@ -90,6 +92,8 @@ def chains(node: Json, above: list[Json]) -> list[list[Json]]:
 
 
 def holds(requester: Requester, seen: IndexRow, node: Json, chain: list[Json], position: int, body: Json) -> bool:
+    if not is_now(node):
+        return False
     deciding = chain[-1]["type"]
     stated = node.get("type") or ("permit" if body["policyRule"]["coding"][0]["code"] == "OPTIN" else "deny")
     if "actor" in node and not actor_holds(requester, node["actor"], deciding):
@@ -111,6 +115,12 @@ def holds(requester: Requester, seen: IndexRow, node: Json, chain: list[Json], p
         if not (is_it or (node["data"][0]["meaning"] == "dependents" and refers in seen.references)):
             return False
     return "dataPeriod" not in node or period_holds(seen, stated)
+
+
+def is_now(node: Json) -> bool:
+    """Tell whether 1 March 2026 lies in a period of whole years, or there is none."""
+    years = node.get("period", {})
+    return int(years.get("start", "0001")) <= 2026 <= int(years.get("end", "9999"))
 
 
 def actor_holds(requester: Requester, actors: list[Json], deciding: str) -> bool:
