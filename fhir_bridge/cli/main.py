@@ -14,7 +14,18 @@ from typing import Annotated
 import typer
 
 from fhir_bridge import __version__
-from fhir_bridge.cli import demo_command, institutions, ledger, letters, maps, patients, serving, tokens, upkeep
+from fhir_bridge.cli import (
+    consent,
+    demo_command,
+    institutions,
+    ledger,
+    letters,
+    maps,
+    patients,
+    serving,
+    tokens,
+    upkeep,
+)
 from fhir_bridge.cli.failing import SETUP, report
 from fhir_bridge.cli.ingest import ingest
 
@@ -45,6 +56,7 @@ app.command()(serving.status)
 app.add_typer(institutions.app, name="institution")
 app.add_typer(patients.patient, name="patient")
 app.add_typer(patients.person, name="person")
+app.add_typer(consent.app, name="consent")
 app.command()(tokens.token)
 app.command()(ingest)
 app.add_typer(maps.app, name="map")

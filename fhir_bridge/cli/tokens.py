@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from fhir_bridge.cli.failing import SETUP, Failure
 from fhir_bridge.cli.options import Data, data_directory
 
 if TYPE_CHECKING:
+    import httpx
+
     from fhir_bridge.cli.control import Control
 
 
@@ -46,6 +49,26 @@ async def _sign_in(data: Path, institution: str | None, patient: str | None, ext
     async with open_control(data, port=_served_port(data)) as control:
         path = await _credentials_file(control, data, institution, patient)
         return await _request(control, _read(path), extras)
+
+
+@asynccontextmanager
+async def as_agent(data: Path, patient: str, institution: str | None) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """Give a client of the public API that is signed in as a patient's agent, and the canonical Patient id."""
+    import httpx
+
+    from fhir_bridge.cli.control import open_control
+
+    async with open_control(data, port=_served_port(data)) as control:
+        path = await _credentials_file(control, data, institution, patient)
+        credentials = _read(path)
+        headers = {"Authorization": f"Bearer {await _request(control, credentials, {})}"}
+        if control.public is not None:
+            control.public.headers.update(headers)
+            yield control.public, path.stem
+            return
+        base = credentials["token_url"].removesuffix("/token")
+        async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=not _is_near(base)) as client:
+            yield client, path.stem
 
 
 def _served_port(data: Path) -> int | None:
@@ -88,7 +111,10 @@ async def _request(control: Control, credentials: Mapping[str, Any], extras: Map
     now = SystemClock().now()
     if control.public is not None:
         return await request_token_async(control.public, credentials, now, SystemRandomness(), **extras)
-    # A proxy of the environment does not lead to this machine.
-    is_near = urlsplit(credentials["token_url"]).hostname in ("127.0.0.1", "::1", "localhost")
-    async with httpx.AsyncClient(trust_env=not is_near) as client:
+    async with httpx.AsyncClient(trust_env=not _is_near(credentials["token_url"])) as client:
         return await request_token_async(client, credentials, now, SystemRandomness(), **extras)
+
+
+def _is_near(url: str) -> bool:
+    """Tell whether an address is this machine, to which no proxy of the environment leads."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
