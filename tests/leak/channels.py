@@ -540,7 +540,7 @@ def order(scene: Scene) -> Case:
     """20: sorts of every kind, page by page; cursors, ETags, version gaps."""
     type_name = scene.pick(*TYPES)
     if scene.random.random() < 0.15:
-        version, _ = scene.seen()
+        version, _ = scene.probe()
         whole = f"{scene.pick('', f'{version.type}/')}_history?_count={scene.pick('2', '5', '100')}"
         of_person = f"{whole}&patient={scene.people()}"
         return Case(20, get(scene.pick(f"{scene.place(version)}/_history", whole, of_person)), follows=True)

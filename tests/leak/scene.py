@@ -74,7 +74,15 @@ class Scene:
     # --- picking
 
     def probe(self) -> tuple[Version, str]:
-        """Return a hidden version if there is one, three times out of four; else a shown one."""
+        """Return a hidden version if there is one, three times out of four; else a shown one.
+
+        A hidden past of a record that is shown is rare, and is taken more often than its share.
+        """
+        if self.random.random() < 0.15:
+            shown = {version.name for version, _ in self.shown}
+            past = [each for each in self.hidden if each[0].name in shown]
+            if past:
+                return self.random.choice(past)
         if self.hidden and (not self.shown or self.random.random() < 0.75):
             return self.random.choice(self.hidden)
         return self.random.choice(self.shown)
