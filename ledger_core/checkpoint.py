@@ -40,7 +40,7 @@ _SUITES: Final = {
     COSIGNATURE_ML_DSA_44: SUITE_ML_DSA_44,
 }
 _COSIGNATURES: Final = {SUITE_ED25519: COSIGNATURE_ED25519, SUITE_ML_DSA_44: COSIGNATURE_ML_DSA_44}
-_NAME = re.compile(r"[^\s+]+")
+_NAME = re.compile(r"[^\s+\ud800-\udfff]+")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 # Lone surrogates too: they cannot be written as UTF-8, which a note must be.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")

@@ -12,7 +12,7 @@ from tests.support.second_verifier.refusal import Refused, require
 MAX_NOTE = 262_144
 KEY_LENGTHS = {1: 32, 4: 32, 6: 1312}
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
-SPACE_OR_PLUS = re.compile(r"[\s+]")
+NOT_IN_NAMES = re.compile(r"[\s+\ud800-\udfff]")
 DECIMAL = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
 
@@ -59,7 +59,7 @@ def from_decimal(text: str) -> int:
 
 
 def check_name(name: str) -> None:
-    require(bool(name) and SPACE_OR_PLUS.search(name) is None, "not a key name")
+    require(bool(name) and NOT_IN_NAMES.search(name) is None, "not a key name")
 
 
 def check_origin(origin: str) -> None:

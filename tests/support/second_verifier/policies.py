@@ -226,6 +226,7 @@ def _read_text(text: str) -> Policy:
     require(
         not any((letter < " " and letter not in "\t\n") or letter == "\x7f" for letter in text), "a control character"
     )
+    require(not any("\ud800" <= letter <= "\udfff" for letter in text), "a lone surrogate")
     log_keys: list[NoteKey] = []
     witnesses: list[NoteKey] = []
     known: dict[str, str | Group | None] = {"none": None}

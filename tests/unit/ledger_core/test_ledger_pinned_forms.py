@@ -10,10 +10,11 @@ import cbor2
 import pytest
 
 from ledger_core import NoteInvalid, Policy, PolicyInvalid, PolicyUnmet, ProofInvalid, verify_receipt
-from ledger_core.checkpoint import Checkpoint, log_key, parse_checkpoint
+from ledger_core.checkpoint import Checkpoint, log_key, parse_checkpoint, parse_vkey
 from ledger_core.commitment import Opening, OpenPart, SealedPart
 from ledger_core.errors import IntegrityBroken
 from ledger_core.hashing import EMPTY_STATE, leaf_hash, sha256, state_leaf_hash, state_node_hash
+from ledger_core.payloads import is_name
 from ledger_core.proofs import StateProof, verify_absence, verify_presence
 from ledger_core.receipt import RecordClaim
 from ledger_core.stateroot import read_state_entry
@@ -201,6 +202,16 @@ def test_groups_stand_at_most_128_deep() -> None:
 def test_a_policy_of_lone_surrogates_is_refused_as_a_policy() -> None:
     with pytest.raises(PolicyInvalid):
         Policy.decode("log \ud800+00000000+AA==\nquorum none\n")
+    plain = f"log {POLICY.log_keys[0].vkey()}\nquorum none\n"
+    assert Policy.decode(plain).quorum == 0
+    with pytest.raises(PolicyInvalid, match="control characters"):
+        Policy.decode(f"# \ud800\n{plain}")
+    for name in ("a\ud800", "\udfff"):
+        vkey = f"{name}+00000000+{base64.b64encode(bytes((1, *KEY))).decode()}"
+        with pytest.raises(NoteInvalid, match="malformed"):
+            parse_vkey(vkey)
+        with pytest.raises(PolicyInvalid, match="field 'witnesses'"):
+            Policy.decode(changed(witnesses=[vkey]))
 
 
 def test_an_age_at_the_limit_is_accepted_and_a_microsecond_more_is_not() -> None:
@@ -245,3 +256,11 @@ def test_no_approval_is_of_a_key_that_anybody_can_sign_under() -> None:
     for weak in (b"\x01" + bytes(31), bytes(32)):
         with pytest.raises(ValueError, match="malformed"):
             seal_envelope(body, signature, [(weak, bytes(64))])
+
+
+def test_what_is_printable_is_said_by_unicode_14() -> None:
+    # U+1FAE8 and U+11F02 are of Unicode 15. A member whose Python knows more must not accept what others refuse.
+    for name in ("a\U0001fae8", "a\U00011f02", "a\ue000", "a\u200b", "a\u202e", "a\u00ad", "a\u2028", "a\t"):
+        assert not is_name(name)
+    for name in ("a b", "Zürich", "医院", "a\U0001fae0"):
+        assert is_name(name)
