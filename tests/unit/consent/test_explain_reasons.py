@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fhir_bridge.consent import ChartFacts, ConsentList, compile_consent, decide
+from fhir_bridge.consent import ChartFacts, ConsentList, OwnRecords, compile_consent, decide
 from fhir_bridge.consent.explaining import Explanation, Reasons, Rule
 from fhir_bridge.consent.wording import rule_in_words
 from fhir_bridge.model.access import Requester
@@ -123,6 +125,21 @@ def test_a_permit_that_does_not_reach_the_chart_is_told() -> None:
 def test_a_permit_of_the_institutions_own_list_is_never_cited() -> None:
     why = explained(HARBOR, row(), ConsentList(), listed(consent(provision("permit"))))
     assert (why.permits, why.rule, why.cited) == (False, Rule.DEFAULT, ())
+
+
+def test_a_permit_of_the_institution_is_not_cited_beside_the_patients() -> None:
+    why = explained(HARBOR, row(), listed(PERMIT_HARBOR), listed(consent(provision("permit"))))
+    assert [(each.by_patient, each.words) for each in why.cited] == [
+        (True, "permits where the requester is Organization/org-harbor")
+    ]
+
+
+def test_own_records_that_a_denial_does_not_reach_are_not_put_down_to_another_consent() -> None:
+    owner = listed(consent(provision("deny")), consent(None, "OPTIN"))
+    facts = replace(FACTS, own_records=OwnRecords.OPEN)
+    decision = decide(NORTHGATE, facts, owner, None, instant=NOW, height=7)
+    why = Reasons(decision, NORTHGATE, facts, owner, None).of(row(origin="northgate"))
+    assert (why.permits, why.rule, why.cited) == (True, Rule.OWN, ())
 
 
 def test_a_denial_of_the_institutions_own_list_is_cited_as_its_own() -> None:
