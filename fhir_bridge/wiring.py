@@ -25,6 +25,7 @@ from fhir_bridge.adapters.access import (
     IssuerKeys,
     TokenVerifier,
     VaultReplayStore,
+    is_usable_key,
     make_institution_credentials,
     make_patient_credentials,
 )
@@ -51,6 +52,7 @@ from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.clients import Clients
+from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.ingest import IngestLine
@@ -247,6 +249,14 @@ async def open_bridge(
             answer=answer,
             emergency=EmergencyLine(
                 emergencies=emergencies, people=people, audit=audit, clock=clock, rules=policies.emergency
+            ),
+            delegation=DelegationLine(
+                clients=clients,
+                people=people,
+                audit=audit,
+                clock=clock,
+                randomness=randomness,
+                is_usable=is_usable_key,
             ),
             notary=notary,
             issuer=issuer,

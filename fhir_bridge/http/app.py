@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from fhir_bridge import __version__
-from fhir_bridge.http import decisions, emergency, errors, fhir, open_routes
+from fhir_bridge.http import decisions, delegation, emergency, errors, fhir, open_routes
 from fhir_bridge.lines.services import Services
 
 
@@ -20,6 +20,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.include_router(open_routes.router)
     app.include_router(decisions.router, prefix="/fhir")
+    app.include_router(delegation.router, prefix="/fhir")
     app.include_router(emergency.router, prefix="/fhir")
     app.include_router(fhir.router, prefix="/fhir")
     return app

@@ -20,10 +20,16 @@ from fhir_bridge.ports.ambient import Randomness
 
 AGENT = "agent"
 _SOURCE = "urn:fhir-bridge:agent"
+_DELEGATE = "urn:fhir-bridge:delegate:"
 
 
-def agent_record(received: Received, home: ChartRef, registry: Registry, randomness: Randomness) -> Normalized:
+def agent_record(
+    received: Received, home: ChartRef, registry: Registry, randomness: Randomness, delegate: str | None = None
+) -> Normalized:
     """Return a patient's own record, ready to be sealed in the chart where the patient is enrolled.
+
+    Args:
+        delegate: Who writes for the patient in an own name; stands in ``meta.source``.
 
     Raises:
         RecordRefused: The body is not a valid resource of the interaction's type.
@@ -41,11 +47,18 @@ def agent_record(received: Received, home: ChartRef, registry: Registry, randomn
     local_id = entry.interaction.id or _fresh_id(randomness)
     record_id = canonical_id(key, entry.interaction.type, local_id)
     asked = replace(entry.interaction, id=record_id)
-    return replace(_normalized(asked, local_id, entry.resource, entry.original, home, registry), flags=entry.flags)
+    made = _normalized(asked, local_id, entry.resource, entry.original, home, registry, delegate)
+    return replace(made, flags=entry.flags)
 
 
 def restated_record(
-    received: Received, record_id: str, stored: bytes, status: str, home: ChartRef, registry: Registry
+    received: Received,
+    record_id: str,
+    stored: bytes,
+    status: str,
+    home: ChartRef,
+    registry: Registry,
+    delegate: str | None = None,
 ) -> Normalized:
     """Return a stored consent with another status, which is all that ``received`` has to say.
 
@@ -57,7 +70,7 @@ def restated_record(
         raise IntegrityBroken("a withdrawal without an address")
     asked = replace(received.interaction, method="PUT", id=record_id)
     resource = parse(stored) | {"status": status}
-    return _normalized(asked, received.interaction.id, resource, received.body, home, registry)
+    return _normalized(asked, received.interaction.id, resource, received.body, home, registry, delegate)
 
 
 def told_in_r4(body: bytes) -> bytes:
@@ -75,10 +88,16 @@ def patient_of(record: Normalized) -> str | None:
 
 
 def _normalized(
-    asked: Interaction, local_id: str, resource: Body, original: bytes, home: ChartRef, registry: Registry
+    asked: Interaction,
+    local_id: str,
+    resource: Body,
+    original: bytes,
+    home: ChartRef,
+    registry: Registry,
+    delegate: str | None,
 ) -> Normalized:
     record_id = str(asked.id)
-    content = _content(resource, record_id, home, registry.id_key(home.institution))
+    content = _content(resource, record_id, home, registry.id_key(home.institution), delegate)
     rendered = render(content)
     return Normalized(
         index=0,
@@ -97,10 +116,10 @@ def _normalized(
     )
 
 
-def _content(resource: Body, record_id: str, home: ChartRef, key: bytes) -> Body:
+def _content(resource: Body, record_id: str, home: ChartRef, key: bytes, delegate: str | None) -> Body:
     given = resource.get("meta", {})
     meta: dict[str, Any] = {name: given[name] for name in ("profile", "security") if name in given}
-    meta["source"] = _SOURCE
+    meta["source"] = _SOURCE if delegate is None else f"{_DELEGATE}{delegate}"
     meta["tag"] = [{"system": INSTITUTION_SYSTEM, "code": home.institution}]
     content: Body = {"resourceType": resource["resourceType"], "id": record_id, "meta": meta}
     content |= {name: value for name, value in resource.items() if name not in content}

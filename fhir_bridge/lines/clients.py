@@ -38,6 +38,10 @@ class Clients:
         await self._vault.commit(Work(documents=[Document(_COLLECTION, client.client_id, sealed)]), None)
         self._known[client.client_id] = client
 
+    def delegates(self, patient: str) -> list[Client]:
+        """Return whoever acts for a patient in an own name, past ones included."""
+        return [each for each in self._known.values() if each.patient == patient and each.delegate is not None]
+
     async def retire_agents(self, patient: str, *, keeping: str) -> None:
         """Refuse every other client of a patient from now on, tokens they hold included."""
         for client in list(self._known.values()):

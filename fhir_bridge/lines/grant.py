@@ -194,7 +194,7 @@ class GrantLine:
         received = Received(home.institution, _R4, body, self._clock.now(), interaction=interaction)
         received = replace(received, body=told_in_r4(body)) if release is FhirVersion.R5 else received
         async with self._writing:
-            record = replace(await self._record(received, home), original=body)
+            record = replace(await self._record(received, home, who.delegate), original=body)
             done = await self._ingest.push_processed(received, Processed("single", (record,)))
             if done.refused:
                 raise (PreconditionFailed if done.status.startswith("412") else RecordRefused)(done.refused)
@@ -207,20 +207,20 @@ class GrantLine:
                 await self._install(home, outcome, stored)
         return replace(outcome, status="204 No Content") if interaction.method == "DELETE" else outcome
 
-    async def _record(self, received: Received, home: ChartRef) -> Normalized:
+    async def _record(self, received: Received, home: ChartRef, delegate: str | None) -> Normalized:
         """Return what an agent wants stored: its Consent or, where it says less, the stored one withdrawn."""
         found = await find_withdrawn(received, home, self._registry, self._vault)
         if found is None and received.interaction is not None and received.interaction.method == "DELETE":
             raise NotFound
         try:
-            record = agent_record(received, home, self._registry, self._randomness)
+            record = agent_record(received, home, self._registry, self._randomness, delegate)
             self._check_patient(patient_of(record), home)
             if found is None or found.id == record.id:
                 return record
         except RecordRefused:
             if found is None:
                 raise
-        return restated_record(received, found.id, found.body, found.ends_as, found.chart, self._registry)
+        return restated_record(received, found.id, found.body, found.ends_as, found.chart, self._registry, delegate)
 
     async def restrict(self, chart: ChartRef, consent_id: str, version: str) -> None:
         """Enter a Consent that an institution sent, as stored, into that institution's own list of the chart.

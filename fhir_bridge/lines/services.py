@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import EmergencyLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import Notary
@@ -23,6 +24,7 @@ class Services:
     write: WriteLine
     answer: AnswerLine
     emergency: EmergencyLine
+    delegation: DelegationLine
     notary: Notary
     issuer: Issuer
     verifier: TokenVerifier

@@ -23,6 +23,7 @@ class Requester:
         roles: Role codes ``system|code`` that the token states.
         purpose: Purpose of use, code of http://terminology.hl7.org/CodeSystem/v3-ActReason.
         patient: Canonical Patient id whose agent asks.
+        delegate: Who acts for the patient in an own name; None for the patient's own agent.
         scopes: Granted SMART scopes.
         client_id: Who authenticated.
         groups: ``Group/…``, ``CareTeam/…`` and the like that the token states membership of;
@@ -38,6 +39,7 @@ class Requester:
     patient: str | None = None
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
+    delegate: str | None = None
 
 
 Predicate = Callable[[IndexRow], bool]

@@ -44,6 +44,8 @@ class Client:
         is_active: False after revocation: no new token, and issued ones stop at once.
         tokens_after_s: Access tokens issued up to this second (since 1970) are refused; set it when
             the client's keys are replaced because one leaked.
+        delegate: Id under which somebody acts for the patient in an own name; None for the patient's own agent.
+        period_s: When a delegate may act, ``[from, until)`` in seconds since 1970.
     """
 
     client_id: str
@@ -55,6 +57,8 @@ class Client:
     patient: str | None = None
     is_active: bool = True
     tokens_after_s: int = 0
+    delegate: str | None = None
+    period_s: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         is_institution = self.kind is ClientKind.INSTITUTION
@@ -62,6 +66,12 @@ class Client:
             raise ValueError("a client acts for an institution or for a patient, never for both or neither")
         if (self.institution_id is not None) != is_institution:
             raise ValueError("an institution's client carries its public id, a patient's carries none")
+        if (self.delegate is None) != (self.period_s is None) or (is_institution and self.delegate is not None):
+            raise ValueError("a delegate acts for a patient and for a period, nobody else does")
+
+    def may_act(self, now_s: float) -> bool:
+        """Tell whether the client counts at all at a moment."""
+        return self.is_active and (self.period_s is None or self.period_s[0] <= now_s < self.period_s[1])
 
 
 def encode_client(client: Client) -> bytes:
@@ -77,6 +87,7 @@ def encode_client(client: Client) -> bytes:
             "patient": client.patient,
             "is_active": client.is_active,
             "tokens_after_s": client.tokens_after_s,
+            **({"delegate": client.delegate, "period_s": client.period_s} if client.delegate else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -97,6 +108,7 @@ def decode_client(value: bytes) -> Client:
                 "kind": ClientKind(raw["kind"]),
                 "keys": tuple(raw["keys"]),
                 "scopes": tuple(raw["scopes"]),
+                **({"period_s": tuple(raw["period_s"])} if "period_s" in raw else {}),
             }
         )
     except (ValueError, TypeError, KeyError) as error:

@@ -11,6 +11,7 @@ from fhir_bridge.proof.chain import (
     entry_commitment,
     verify_chain,
 )
+from fhir_bridge.proof.delegation import delegation_event
 from fhir_bridge.proof.emergency import Emergency, emergency_event
 from fhir_bridge.proof.provenance import CHANGE_EXTENSION, provenance
 from fhir_bridge.proof.receipts import OpenedRecord, ReceiptLedger, record_receipt
@@ -28,6 +29,7 @@ __all__ = [
     "audit_event",
     "blinded",
     "chain_head",
+    "delegation_event",
     "emergency_event",
     "entry_commitment",
     "provenance",

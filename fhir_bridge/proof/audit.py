@@ -151,6 +151,8 @@ def _people(requester: Requester) -> list[dict[str, Any]]:
 
 
 def _user(requester: Requester) -> str | None:
+    if requester.delegate is not None:
+        return f"RelatedPerson/{requester.delegate}"
     if requester.patient is not None:
         return f"Patient/{requester.patient.removeprefix('Patient/')}"
     if requester.practitioner is not None:

@@ -28,6 +28,7 @@ RECIPIENT: Final = {"system": PARTICIPATION, "code": "IRCP", "display": "informa
 PROVIDER: Final = {"system": "http://terminology.hl7.org/CodeSystem/v3-RoleClass", "code": "PROV"}
 SECURITY_ALERT: Final = {"system": _DICOM, "code": "110113", "display": "Security Alert"}
 EMERGENCY_STARTED: Final = {"system": _DICOM, "code": "110127", "display": "Emergency Override Started"}
+SECURITY_ROLES_CHANGED: Final = {"system": _DICOM, "code": "110136", "display": "Security Roles Changed"}
 REQUEST_ID: Final = {
     "system": "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType",
     "code": "XrequestId",

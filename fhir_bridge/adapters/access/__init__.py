@@ -2,6 +2,7 @@
 
 from fhir_bridge.adapters.access.credentials import (
     client_assertion,
+    is_usable_key,
     make_institution_credentials,
     make_patient_credentials,
     request_token,
@@ -24,6 +25,7 @@ __all__ = [
     "TokenVerifier",
     "VaultReplayStore",
     "client_assertion",
+    "is_usable_key",
     "make_institution_credentials",
     "make_patient_credentials",
     "request_token",

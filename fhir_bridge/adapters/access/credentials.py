@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry
 
 from fhir_bridge.adapters.access import jose
-from fhir_bridge.adapters.access.issuer import ASSERTION_TYPE
+from fhir_bridge.adapters.access.issuer import ASSERTION_ALGORITHMS, ASSERTION_TYPE
 from fhir_bridge.errors import NotAuthenticated, SetupWrong, Unavailable
 from fhir_bridge.model.clients import Client, ClientKind
 from fhir_bridge.model.scopes import INSTITUTION_SCOPES, PATIENT_SCOPES
@@ -65,6 +65,11 @@ def make_patient_credentials(
         patient=patient,
     )
     return client, {**_credentials(client_id, private, token_url), "patient": patient}
+
+
+def is_usable_key(jwk: Mapping[str, Any]) -> bool:
+    """Tell whether a client's public key can verify an assertion here."""
+    return any(key.algorithms & ASSERTION_ALGORITHMS for key in jose.load_keys([jwk]))
 
 
 def client_assertion(credentials: Credentials, now: datetime, jti: str) -> str:

@@ -160,7 +160,7 @@ class AuthorizationServer:
             raise OAuthRefused("invalid_request", f"client_assertion_type must be {ASSERTION_TYPE}")
         try:
             token = jose.take_apart(form.get("client_assertion", ""), frozenset({"jwt", ""}))
-            client = await self._client(token.claims, form)
+            client = await self._client(token.claims, form, now)
             jose.verify_signature(token, jose.load_keys(client.keys), ASSERTION_ALGORITHMS)
             expires_at_s = _check_assertion(token.claims, self._endpoints.token_url, now)
             jti = jose.text_claim(token.claims, "jti")
@@ -170,14 +170,14 @@ class AuthorizationServer:
             raise OAuthRefused("invalid_client", "this client assertion was used before", 401)
         return client
 
-    async def _client(self, claims: Mapping[str, Any], form: Mapping[str, str]) -> Client:
+    async def _client(self, claims: Mapping[str, Any], form: Mapping[str, str], now: datetime) -> Client:
         client_id = jose.text_claim(claims, "iss")
         if jose.text_claim(claims, "sub") != client_id or form.get("client_id", client_id) != client_id:
             raise TokenBroken("iss-is-not-sub")
         client = await self._registry.find(client_id)
         if client is None or client.client_id != client_id:
             raise TokenBroken("unknown-client")
-        if not client.is_active:
+        if not client.may_act(now.timestamp()):
             raise TokenBroken("revoked-client")
         return client
 
@@ -195,7 +195,7 @@ class AuthorizationServer:
             "purpose_of_use": statement.purpose,
         }
         if client.kind is ClientKind.PATIENT:
-            return {**claims, "patient": client.patient}
+            return {**claims, "patient": client.patient, **({"delegate": client.delegate} if client.delegate else {})}
         claims |= {"institution": client.institution, "institution_id": client.institution_id}
         if statement.practitioner:
             claims["fhirUser"] = f"Practitioner/{statement.practitioner}"

@@ -92,7 +92,7 @@ class TokenVerifier:
             raise TokenBroken("wrong-audience")
         issued_at = _check_times(claims, now)
         client = await self._registry.find(jose.text_claim(claims, "client_id"))
-        _check_client(claims, client, issued_at)
+        _check_client(claims, client, issued_at, now)
         return _requester(claims)
 
 
@@ -110,13 +110,13 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> float:
     return issued
 
 
-def _check_client(claims: Mapping[str, Any], client: Client | None, issued_at: float) -> None:
+def _check_client(claims: Mapping[str, Any], client: Client | None, issued_at: float, now: datetime) -> None:
     if client is None or client.client_id != claims["client_id"] or claims.get("sub") != client.client_id:
         raise TokenBroken("unknown-client")
-    if not client.is_active or issued_at <= client.tokens_after_s:
+    if not client.may_act(now.timestamp()) or issued_at <= client.tokens_after_s:
         raise TokenBroken("revoked-client")
-    stated = (claims.get("institution"), claims.get("institution_id"), claims.get("patient"))
-    if stated != (client.institution, client.institution_id, client.patient):
+    names = ("institution", "institution_id", "patient", "delegate")
+    if [claims.get(name) for name in names] != [getattr(client, name) for name in names]:
         raise TokenBroken("other-registration")
     if client.kind is ClientKind.PATIENT and not {"fhirUser", "roles"}.isdisjoint(claims):
         raise TokenBroken("other-registration")
@@ -132,5 +132,6 @@ def _requester(claims: Mapping[str, Any]) -> Requester:
         roles=jose.words_claim(claims, "roles"),
         purpose=jose.text_claim(claims, "purpose_of_use"),
         patient=claims.get("patient"),
+        delegate=claims.get("delegate"),
         scopes=tuple(jose.text_claim(claims, "scope").split()),
     )

@@ -215,6 +215,7 @@ def _row(random: Random) -> IndexRow:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)
 def test_two_evaluators_agree_on_random_worlds() -> None:
     random = Random(SEED)
     outcomes: Counter[tuple[str, bool]] = Counter()
