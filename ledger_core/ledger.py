@@ -48,7 +48,7 @@ from ledger_core.rules.view import find_consent, find_member
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import StateEntry, read_state_entry
 from ledger_core.transactions import Transaction, prepare, sign
-from ledger_core.values import ConsentState, Member, decode_any, state_path
+from ledger_core.values import ConsentState, Member, can_hold, decode_any, state_path
 from ledger_core.verify.revocation import check_superseded
 from ledger_core.versions import Versions
 
@@ -476,10 +476,12 @@ class Ledger:
             raise NotFound(f"the checkpoint of size {head.size} does not reach entry {index}")
 
     def _state_claim(self, kind: str, key: bytes, head: _Head) -> StateClaim:
+        _check_place(kind, key)
         value, proof = self._tree_at(head.height, head.newest).prove(state_path(kind, key))
         return StateClaim(kind, key, value, proof, self.entry(head.size - 1))
 
     def _past_claim(self, kind: str, key: bytes, height: int, head: _Head) -> tuple[PastStateClaim, LogPath]:
+        _check_place(kind, key)
         block = self._store.block_at(height)
         if block is None or height > head.height:
             raise NotFound(f"there is no block {height} under this checkpoint")
@@ -524,6 +526,11 @@ class Ledger:
         checkpoint = Checkpoint(self.origin, state.log.size, state.log.root())
         now_s = max(self._clock_ms(), state.header.time_ms) // 1000
         return sign_checkpoint(checkpoint, self._log_identity, time_s=now_s)
+
+
+def _check_place(kind: str, key: bytes) -> None:
+    if not can_hold(kind, key):
+        raise NotFound(f"state of kind {kind!r} has no such key: see the table of state values")
 
 
 def _height(claim: PastStateClaim) -> int:

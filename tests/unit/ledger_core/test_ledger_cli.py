@@ -103,7 +103,7 @@ def test_keeping_a_checkpoint_again_loses_no_cosignature(folder: Path) -> None:
     with home.reopen(folder) as ledger:
         ledger.keep_checkpoint(cosign(ledger.checkpoint(), WITNESS_KEY, WITNESS, time_s=NOW_S), keys)
         ledger.keep_checkpoint(cosign(ledger.checkpoint(), keys[1], second, time_s=NOW_S + 5), keys)
-        receipt = ledger.state_receipt("member", bytes(32), is_cosigned=True)
+        receipt = ledger.state_receipt("member", WITNESS.public, is_cosigned=True)
     plain = policy_of(folder)
     assert verify_receipt(receipt, policy=Policy(plain.origin, plain.log_keys, tuple(keys), 2)).vouched == "witnessed"
 
