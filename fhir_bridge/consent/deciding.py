@@ -22,7 +22,7 @@ from functools import lru_cache
 
 from fhir_bridge.consent.compiling import compile_consent
 from fhir_bridge.consent.lists import ConsentEntry, ConsentList
-from fhir_bridge.consent.matching import Outgoing, is_about, row_predicate
+from fhir_bridge.consent.matching import Outgoing, concerns, is_about, is_now, row_predicate
 from fhir_bridge.consent.network_policy import NO_POLICIES, NetworkPolicies, OwnRecords, StandingPolicy
 from fhir_bridge.consent.policy import Clause, Policy
 from fhir_bridge.consent.vocabulary import ACT_REASON, EMERGENCIES
@@ -151,6 +151,7 @@ class _Asked:
         self._facts = facts
         self._instant_us = instant_us
         self._outgoing: Outgoing | None = None
+        self._remembered = _memory_of(_attributes(requester))
 
     def live(self, owner_list: ConsentList | None, institution_list: ConsentList | None) -> list[_Live]:
         """Return the consents that are in force now."""
@@ -226,14 +227,33 @@ class _Asked:
         ]
 
     def _say(self, policy: Policy, entry: ConsentEntry | None, adds: bool, may_permit: bool) -> _Say:
-        rules = tuple(clause for clause in policy.clauses if self._counts(clause, may_permit, self._requester))
-        base = policy.base
-        if base is not None and not self._counts(base, may_permit, self._requester):
+        concerning = self._concerning(policy)
+        if not concerning.rules and concerning.base is None:
+            return _SILENT
+        kept = [
+            (rule, ruled)
+            for rule, ruled in concerning.rules
+            if (may_permit or not rule.permits) and is_now(rule, self._instant_us)
+        ]
+        base = concerning.base
+        if base is not None and not ((may_permit or not base[0].permits) and is_now(base[0], self._instant_us)):
             base = None
-        outgoing = self._outgoing_of(policy)
-        clauses = tuple((rule.permits, row_predicate(rule, outgoing)) for rule in rules)
-        ruled = (base.permits, row_predicate(base, outgoing)) if base else None
-        return _Say(entry, clauses, ruled, adds, rules, base)
+        if not kept and base is None:
+            return _SILENT
+        rules, clauses = tuple(rule for rule, _ in kept), tuple(ruled for _, ruled in kept)
+        return _Say(entry, clauses, base[1] if base else None, adds, rules, base[0] if base else None)
+
+    def _concerning(self, policy: Policy) -> _Concerning:
+        found = self._remembered.get(id(policy))
+        # An id is used again once its object is gone: what is kept holds the policy, so that the two are one.
+        if found is not None and found.policy is policy:
+            return found
+        made = _concerning(policy, self._requester, self._outgoing_of(policy))
+        if not _needs_rows(policy):
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[id(policy)] = made
+        return made
 
     def _of_emergency(self, policy: Policy, may_permit: bool, purpose: str) -> tuple[Ruled, ...]:
         """Return a consent's clauses for an emergency, without the denials that say nothing of emergencies."""
@@ -255,6 +275,47 @@ class _Asked:
         if self._outgoing is None:
             self._outgoing = _outgoing(self._facts.rows)
         return self._outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class _Concerning:
+    """The rules of a policy that concern one requester, whenever; each with what it demands of a row."""
+
+    policy: Policy
+    rules: tuple[tuple[Clause, Ruled], ...]
+    base: tuple[Clause, Ruled] | None
+
+
+_Memory = dict[int, _Concerning]
+_MAX_REMEMBERED = 4_096
+"""Policies whose rules are kept for one requester."""
+
+
+def _attributes(requester: Requester) -> tuple[object, ...]:
+    """Return all that a clause looks at in a requester (:func:`fhir_bridge.consent.matching.concerns`)."""
+    who = (requester.institution, requester.institution_id, requester.practitioner, requester.patient)
+    return (*who, requester.roles, requester.purpose, requester.groups)
+
+
+@lru_cache(maxsize=256)
+def _memory_of(_attributes: tuple[object, ...]) -> _Memory:
+    """Return what is remembered for requesters with these attributes, by the identity of compiled policies."""
+    return {}
+
+
+def _concerning(policy: Policy, requester: Requester, outgoing: Outgoing) -> _Concerning:
+    rules = tuple(
+        (clause, (clause.permits, row_predicate(clause, outgoing)))
+        for clause in policy.clauses
+        if concerns(clause, requester)
+    )
+    base = policy.base
+    if base is None or not concerns(base, requester):
+        return _Concerning(policy, rules, None)
+    return _Concerning(policy, rules, (base, (base.permits, row_predicate(base, outgoing))))
+
+
+_SILENT = _Say(None, (), None, False)
 
 
 def _names_emergency(clause: Clause) -> bool:

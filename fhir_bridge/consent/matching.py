@@ -41,10 +41,19 @@ Outgoing = Mapping[str, frozenset[str]]
 
 def is_about(clause: Clause, requester: Requester, instant_us: int) -> bool:
     """Tell whether a clause concerns this request: its actors, purposes, actions and period, ancestors' included."""
+    return is_now(clause, instant_us) and concerns(clause, requester)
+
+
+def is_now(clause: Clause, instant_us: int) -> bool:
+    """Tell whether an instant lies in all periods that a clause and its ancestors state."""
+    return all(_is_within(each.period, instant_us) for each in clause.conditions)
+
+
+def concerns(clause: Clause, requester: Requester) -> bool:
+    """Tell whether a clause concerns this requester, at whatever time."""
     purposes = purposes_of(requester.purpose)
     return all(
-        _is_within(each.period, instant_us)
-        and (not each.actions or bool(each.actions & READING))
+        (not each.actions or bool(each.actions & READING))
         and _has_purpose(each, purposes, clause.permits)
         and _names_requester(each, requester, clause.permits)
         for each in clause.conditions

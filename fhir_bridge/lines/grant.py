@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import msgspec
 
@@ -87,6 +88,13 @@ class _Stored(msgspec.Struct, array_like=True):
     counter: int
     content: bytes
     envelope: bytes
+
+
+@lru_cache(maxsize=1_024)
+def _decoded(content: bytes) -> tuple[ConsentList, bytes]:
+    """Return a stored list with its hash, worked out once for the same bytes."""
+    listed = ConsentList.decode(content)
+    return listed, listed.list_hash()
 
 
 class GrantLine:
@@ -331,8 +339,8 @@ class GrantLine:
             return ConsentList()
         for stored in self._held.get((chart.chart, who), ()):
             if stored.counter == counter:
-                listed = ConsentList.decode(stored.content)
-                return listed if listed.list_hash() == list_hash else None
+                listed, found = _decoded(stored.content)
+                return listed if found == list_hash else None
         return None
 
     def _list(self, chart: ChartRef, who: str) -> ConsentList:
