@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench peers faults leak-hunt mutations mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka bench peers faults leak-hunt compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,7 +51,10 @@ kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 test: env kafka peers ## Everything, real Kafka included
 	@tools/need curl jq
 	$(MAKE) check
-	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench -v
+	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
+	$(BIN)/pytest tests/leak tests/fault/ledger -n $(JOBS)
+	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
+		--ignore=tests/fault/ledger -v
 
 bench: env ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
@@ -62,7 +65,7 @@ peers: env ## Build the Go programs that tests and the benchmark compare with (G
 faults: env ## Kill the ledger 500 times, cut its power 2,000 times, fail every write in turn (about half an hour)
 	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
 
-mutations: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
+compare-verifiers: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
 	LEDGER_MUTATIONS=$${LEDGER_MUTATIONS:-1000000} $(BIN)/python -m tests.support.second_verifier.campaign
 
 leak-hunt: env ## Ask pairs of worlds the same questions, on and on, in two processes (ARGS="--cases 5000" to end)

@@ -1,7 +1,7 @@
 """Two verifiers, written apart, say the same of every receipt, sound or not.
 
 The second one (tests/support/second_verifier) was written from docs/formats/ledger.md by
-somebody who had not read ledger_core. ``make mutations`` compares them a million times.
+somebody who had not read ledger_core. ``make compare-verifiers`` compares them a million times.
 """
 
 import os

@@ -4,6 +4,7 @@ The naive ledger (tests/support) is written from the format page. Envelopes are
 built here by hand, so that what is malformed can be sent too.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -470,6 +471,7 @@ def test_every_code_of_refusal_is_given_where_the_naive_ledger_gives_it() -> Non
     assert codes == {code for name, code in vars(Rejection).items() if name.isupper()}
 
 
+RUNS = int(os.environ.get("LEDGER_MODEL_RUNS", "40"))
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -480,4 +482,4 @@ def test_a_ledger_does_as_the_naive_one() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_a_ledger_does_as_the_naive_one_for_long() -> None:
-    run_state_machine_as_test(NaiveComparison, settings=settings(COMMON, max_examples=300, stateful_step_count=50))
+    run_state_machine_as_test(NaiveComparison, settings=settings(COMMON, max_examples=RUNS, stateful_step_count=50))
