@@ -7,9 +7,11 @@ A kind is a class here (or a few, told apart by ``op``) and a file in ``rules/``
 
 Invariants:
     * a payload with a field too many or too few is refused;
-    * a suite that this version does not know is never read, whatever a network allows.
+    * a suite that this version does not know is never read, whatever a network allows;
+    * no form depends on the Unicode tables of the Python that runs.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Final, TypeAlias
@@ -19,6 +21,12 @@ from ledger_core.hashing import CONTENT_SUITES, DIGEST_BLAKE3, HASH_BYTES, SUITE
 from ledger_core.keys import SIGNATURE_SUITES, is_weak
 
 MAX_NAME_BYTES: Final = 200
+# Controls, marks nobody sees, line ends, turns of direction, halves of characters, tags: a fixed list, for
+# replicas on different Unicode tables must judge alike.
+_NOT_IN_NAMES: Final = re.compile(
+    r"[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e0fff]"
+)
 # The largest number of ML-DSA-44 approvals that is sure to fit one envelope beside signer and new key.
 MAX_THRESHOLD: Final = 16
 
@@ -79,7 +87,11 @@ def is_positive(value: object) -> bool:
 
 
 def is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value.encode()) <= MAX_NAME_BYTES and value.isprintable()
+    """Whether a member or a network may be called so."""
+    # What has no UTF-8 (half a character) is out before it is encoded.
+    if not isinstance(value, str) or _NOT_IN_NAMES.search(value):
+        return False
+    return 0 < len(value.encode()) <= MAX_NAME_BYTES
 
 
 def is_threshold(value: object) -> bool:

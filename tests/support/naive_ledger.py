@@ -47,8 +47,18 @@ def is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
 
+def is_unnameable(code: int) -> bool:
+    if code < 0x10000:
+        control = code < 0x20 or 0x7F <= code < 0xA0 or code in (0xAD, 0x61C, 0x180E, 0xFEFF)
+        unseen = 0x200B <= code < 0x2010 or 0x2028 <= code < 0x202F or 0x2060 <= code < 0x2070
+        return control or unseen or 0xD800 <= code < 0xE000 or (code >= 0xFFF9 and code not in (0xFFFC, 0xFFFD))
+    return code >> 12 == 0xE0
+
+
 def is_name(value: Any) -> bool:
-    return isinstance(value, str) and 1 <= len(value.encode()) <= 200 and value.isprintable()
+    if not isinstance(value, str) or any(is_unnameable(ord(each)) for each in value):
+        return False
+    return 1 <= len(value.encode()) <= 200
 
 
 def is_threshold(value: Any) -> bool:

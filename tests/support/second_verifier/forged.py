@@ -61,7 +61,11 @@ def _transactions() -> Iterator[Forged]:
         return _transaction(name, envelope(kind, payload, *approvers), is_sound)
 
     join = {"op": "join", "key": MEMBER_KEY, "name": "x"}
-    for name, is_fine in {"x" * 200: True, "x" * 201: False, "": False, "a\u00a0b": False, "a\x7f": False}.items():
+    sound, others = (
+        ("x" * 200, "a\u00a0b", "a\U0001fae8b", "a\ue000b"),
+        ("x" * 201, "", "a\x7f", "a\u200bb", "a\U000e0020b"),
+    )
+    for name, is_fine in [*((name, True) for name in sound), *((name, False) for name in others)]:
         yield case(f"name {name[:3]!r} of {len(name)}", "member", {**join, "name": name}, is_fine, MEMBER)
     yield case("key of 31 bytes", "member", {**join, "key": HASH[:31]}, False, MEMBER)
     yield case("key of small order", "member", {**join, "key": HASH}, False, MEMBER)

@@ -15,6 +15,21 @@ from tests.support.second_verifier.refusal import Refused, require
 
 Form = Callable[[Value], bool]
 
+_NEVER_IN_A_NAME = frozenset(
+    {
+        *range(0x001F + 1),
+        *range(0x007F, 0x009F + 1),
+        *(0x00AD, 0x061C, 0x180E, 0xFEFF, 0xFFFE, 0xFFFF),
+        *range(0x200B, 0x200F + 1),
+        *range(0x2028, 0x202E + 1),
+        *range(0x2060, 0x206F + 1),
+        *range(0xD800, 0xDFFF + 1),
+        *range(0xFFF9, 0xFFFB + 1),
+        *range(0xE0000, 0xE0FFF + 1),
+    }
+)
+"""Code points of the formats page, Names and numbers: what no name of a network or member has."""
+
 
 def is_number(value: Value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
@@ -33,7 +48,9 @@ def is_key(value: Value) -> bool:
 
 
 def is_name(value: Value) -> bool:
-    return isinstance(value, str) and 1 <= len(value.encode()) <= 200 and value.isprintable()
+    if not isinstance(value, str) or not _NEVER_IN_A_NAME.isdisjoint(map(ord, value)):
+        return False
+    return 1 <= len(value.encode("utf-8")) <= 200
 
 
 def is_threshold(value: Value) -> bool:

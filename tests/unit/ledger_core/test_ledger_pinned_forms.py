@@ -2,6 +2,8 @@
 
 import base64
 import json
+import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -12,16 +14,19 @@ import pytest
 from ledger_core import NoteInvalid, Policy, PolicyInvalid, PolicyUnmet, ProofInvalid, verify_receipt
 from ledger_core.checkpoint import Checkpoint, log_key, parse_checkpoint, parse_vkey
 from ledger_core.commitment import Opening, OpenPart, SealedPart
-from ledger_core.errors import IntegrityBroken
+from ledger_core.errors import IntegrityBroken, OpeningRefused
 from ledger_core.hashing import EMPTY_STATE, leaf_hash, sha256, state_leaf_hash, state_node_hash
+from ledger_core.machine import begin
 from ledger_core.payloads import is_name
 from ledger_core.proofs import StateProof, verify_absence, verify_presence
 from ledger_core.receipt import RecordClaim
 from ledger_core.stateroot import read_state_entry
 from ledger_core.transactions import Anchor, Transaction, seal_envelope, sign
 from ledger_core.values import can_hold, decode_any
+from tests.support import naive_ledger
+from tests.support.second_verifier import forms
 from tests.unit.ledger_core.ledger_receipt_samples import POLICY, RECEIPTS, SIGNED_S, receipt_of
-from tests.unit.ledger_core.ledger_samples import LOG_KEY, NORTH, filler
+from tests.unit.ledger_core.ledger_samples import GENESIS, LOG_KEY, NORTH, filler
 
 KEY, LONG, HASH = filler(1), b"k" * 1312, filler(2)
 CONFIG: Final[list[Any]] = ["config", 1, 16, True, [2, 2**64 - 1], 2, [1, 2], [1, 2], [1]]
@@ -258,9 +263,48 @@ def test_no_approval_is_of_a_key_that_anybody_can_sign_under() -> None:
             seal_envelope(body, signature, [(weak, bytes(64))])
 
 
-def test_what_is_printable_is_said_by_unicode_14() -> None:
-    # U+1FAE8 and U+11F02 are of Unicode 15. A member whose Python knows more must not accept what others refuse.
-    for name in ("a\U0001fae8", "a\U00011f02", "a\ue000", "a\u200b", "a\u202e", "a\u00ad", "a\u2028", "a\t"):
-        assert not is_name(name)
-    for name in ("a b", "Zürich", "医院", "a\U0001fae0"):
-        assert is_name(name)
+UNNAMEABLE: Final = """
+    0000-001F 007F-009F 00AD 061C 180E 200B-200F 2028-202E 2060-206F
+    D800-DFFF FEFF FFF9-FFFB FFFE-FFFF E0000-E0FFF
+"""
+# Format characters of Unicode 3.2 that are seen: Arabic and Syriac marks, beams and slurs of music.
+SEEN: Final = {0x06DD, 0x070F, *range(0x1D173, 0x1D17B)}
+
+
+def unnameable() -> set[int]:
+    """The code points of the list above, one by one."""
+    bounds = [each.split("-") for each in UNNAMEABLE.split()]
+    return {code for each in bounds for code in range(int(each[0], 16), int(each[-1], 16) + 1)}
+
+
+def test_no_name_has_one_of_6246_code_points_and_every_other_may_stand_in_one() -> None:
+    refused = {code for code in range(0x110000) if not is_name(chr(code))}
+    assert refused == unnameable()
+    assert len(refused) == 32 + 33 + 3 + 5 + 7 + 16 + 2048 + 1 + 3 + 2 + 4096
+
+
+@pytest.mark.parametrize("judge", [is_name, naive_ledger.is_name, forms.is_name])
+def test_every_reader_judges_names_alike(judge: Callable[[Any], bool]) -> None:
+    listed = unnameable()
+    for code in {near for each in listed for near in (each - 1, each, each + 1)} & set(range(0x110000)):
+        assert judge(f"a{chr(code)}b") == (code not in listed)
+    for name in ("", "é" * 101, "n" * 201, b"n", None):
+        assert not judge(name)
+    # U+1FAE8 and U+11F02 came with Unicode 15, U+E000 is private use, U+0378 is nothing yet.
+    for name in ("a b", "Zürich", "医院", "a\u00a0b", "\U0001fae8", "\U00011f02", "\ue000", "\u0378", "é" * 100):
+        assert judge(name)
+
+
+def test_what_unicode_3_2_calls_a_control_or_an_unseen_format_is_in_no_name() -> None:
+    # The one table that every Python carries in the same version.
+    category = unicodedata.ucd_3_2_0.category
+    hidden = {code for code in range(0x110000) if category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert hidden - unnameable() == SEEN
+
+
+def test_no_network_begins_with_a_name_that_hides_something() -> None:
+    for name in ("\u202eten.htron", "north\u200b", "\ud800"):
+        for changed_genesis in (replace(GENESIS, name=name), replace(GENESIS, operator_name=name)):
+            with pytest.raises(OpeningRefused, match="two names"):
+                begin(changed_genesis)
+    assert begin(replace(GENESIS, operator_name="\U0001fae8")).state
