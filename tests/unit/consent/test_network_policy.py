@@ -103,6 +103,12 @@ def test_a_policy_that_is_not_understood_or_too_wide_for_a_law_is_refused(change
     assert _file(LAW).bases
 
 
+def test_a_default_that_is_not_understood_is_refused() -> None:
+    for rules in ({"provision": provision("permit", unheardOf=1)}, {"provision": {}}):
+        with pytest.raises(SetupWrong):
+            _file(DEFAULT | rules)
+
+
 def test_two_policies_of_one_id_are_refused() -> None:
     with pytest.raises(SetupWrong):
         _file(LAW, LAW)
@@ -169,6 +175,8 @@ def test_the_institutions_default_comes_before_the_networks() -> None:
     assert not _sees(HARBOR, _file(DEFAULT, closed))
     assert not _sees(HARBOR, _file(closed, DEFAULT))
     assert _sees(HARBOR, _file(DEFAULT, closed | {"institution": "harbor"}))
+    opened = DEFAULT | {"institution": "northgate"}
+    assert _sees(HARBOR, _file(opened, DEFAULT | {"id": "closed", "provision": {"type": "deny"}}))
 
 
 def test_own_records_are_open_whatever_a_default_says() -> None:
