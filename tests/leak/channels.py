@@ -242,6 +242,9 @@ def bulk(scene: Scene) -> Case:
 def nested(scene: Scene) -> Case:
     """5: contained resources, sections and narrative, whole or in part."""
     type_name = scene.pick("Composition", "MedicationRequest", "DocumentReference", "DiagnosticReport")
+    across = _across(scene) if scene.random.random() < 0.5 else None
+    if across is not None:
+        type_name = across[0].type
     params = [("patient", scene.people())]
     extra = scene.random.choice(
         [

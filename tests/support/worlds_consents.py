@@ -141,6 +141,8 @@ class Consents:
             {**permits, "provision": [denies]},
             {**permits, "provision": [{**denies, "provision": [inner]}]},
             {**permits, "provision": [inner, denies]},
+            {**permits, **first, "provision": [inner]},
+            {**permits, "actor": [to("eastlake")], "provision": [inner]},
             {"type": "deny", **to_asking, "provision": [{**inner, "provision": [denies]}]},
         ]
         return plain(self._random.choice(roots), self._random.choice(["OPTIN", "OPTOUT", None]))
@@ -157,7 +159,9 @@ class Consents:
             "data": lambda: [self._data()],
             "period": lambda: self._period(),
         }
-        return {name: makers[name]() for name in self._random.sample(sorted(makers), count)}
+        # Labels have most to say (levels, topics, free text), so they come three times as often where one is picked.
+        names = sorted(makers) if count != 1 else [*sorted(makers), "securityLabel", "securityLabel"]
+        return {name: makers[name]() for name in self._random.sample(names, count)}
 
     def _actor(self) -> Json:
         pick = self._random.random()

@@ -49,7 +49,7 @@ class _Maker:
             for institution, patient in charts
         ]
         steps: list[Step] = [self._first(maker) for maker in makers]
-        late = self._random.random() < 0.2
+        late = self._random.random() < (0.6 if self._flavour == "unlinked" else 0.2)
         steps += [] if late else self._links(homes)
         enrolled = {person: self._home(charts) for person, charts in homes.items()}
         steps += [Enrol(person, institution) for person, institution in enrolled.items()]
