@@ -45,7 +45,6 @@ UNAVAILABLE: Final = 503
 # 63 proof lines need under 3 KiB; the rest leaves room for about twenty ML-DSA-44 lines.
 MAX_BODY_BYTES: Final = 81_920
 MAX_PROOF_LINES: Final = 63
-MAX_SIZE: Final = 2**63
 
 _OLD = re.compile(r"old (0|[1-9][0-9]{0,18})")
 
@@ -95,8 +94,6 @@ def parse_request(body: bytes) -> Request | Refusal:
         return Refusal(MALFORMED, "the first line must be 'old' and a size")
     if len(proof) > MAX_PROOF_LINES or any(len(item) != HASH_BYTES for item in proof):
         return Refusal(MALFORMED, "a proof has at most 63 lines, each the base64 of 32 bytes")
-    if checkpoint.size >= MAX_SIZE:
-        return Refusal(MALFORMED, "the size is beyond what any log can reach")
     return Request(int(old[1]), proof, note, checkpoint)
 
 
