@@ -104,7 +104,8 @@ def test_a_policy_that_is_not_understood_or_too_wide_for_a_law_is_refused(change
 
 
 def test_a_default_that_is_not_understood_is_refused() -> None:
-    for rules in ({"provision": provision("permit", unheardOf=1)}, {"provision": {}}):
+    wrong: tuple[Json, ...] = ({"provision": provision("permit", unheardOf=1)}, {"provision": {}})
+    for rules in wrong:
         with pytest.raises(SetupWrong):
             _file(DEFAULT | rules)
 
