@@ -69,7 +69,7 @@ class Consents:
         """Return one of any shape; about one in twelve is not understood, as many have ended."""
         pick = self._random.random()
         if pick < 0.08:
-            return self._unclear()
+            return self.unclear()
         if pick < 0.14:
             return plain(None, self._random.choice(["OPTIN", "OPTOUT"]))
         if pick < 0.3:
@@ -104,7 +104,7 @@ class Consents:
             root["period"] = self._period()
         return plain(root, rule)
 
-    def _unclear(self) -> Json:
+    def unclear(self) -> Json:
         """Return a valid Consent whose meaning is not known: docs/consent.md, "Not understood"."""
         body = self._typed()
         pick = self._random.randrange(3)

@@ -158,6 +158,8 @@ class _Maker:
                 return [self._demanding(consents)]
             case "conditions":
                 made = [consents.one_condition()]
+                if self._random.random() < 0.15:
+                    made.append(consents.unclear())
                 return [*made, consents.one_condition()] if self._random.random() < 0.2 else made
             case "revoked" | "unlinked" if person != "Q" or self._random.random() < 0.3:
                 wanted = consents.conditions(1) or {"class": [_class("Condition")]}
