@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTS = Path(__file__).resolve().parent / "plants"
-CASES = 3_000
+CASES = 5_000
 """Within so many cases every planted leak must show."""
 
 _LIMIT_S = 900

@@ -29,7 +29,7 @@ ROLE_SYSTEM = "http://example.org/roles"
 ROLES = ("cardiologist", "nurse")
 UNHEARD_OF = "http://example.org/unheard-of"
 PURPOSES = ("TREAT", "ETREAT", "HRESCH", "HPAYMT")
-MEANINGS = ("instance", "related", "dependents", "authoredby")
+MEANINGS = ("instance", "related", "dependents", "dependents", "authoredby")
 _RECIPIENT = {"coding": [{"system": f"{THO}v3-ParticipationType", "code": "IRCP"}]}
 
 
@@ -159,8 +159,8 @@ class Consents:
             "data": lambda: [self._data()],
             "period": lambda: self._period(),
         }
-        # Labels have most to say (levels, topics, free text), so they come three times as often where one is picked.
-        names = sorted(makers) if count != 1 else [*sorted(makers), "securityLabel", "securityLabel"]
+        # Labels and references have most to say (levels, topics, free text; four meanings): they come more often.
+        names = sorted(makers) if count != 1 else [*sorted(makers), "securityLabel", "securityLabel", "data"]
         return {name: makers[name]() for name in self._random.sample(names, count)}
 
     def _actor(self) -> Json:
@@ -189,7 +189,10 @@ class Consents:
 
     def _data(self) -> Json:
         meaning = self._random.choice(MEANINGS)
-        name = self._random.choice(self._records)
+        # Most records refer to an encounter or a condition, if to anything but their patient; and what the asking
+        # institution wrote itself stays open to it anyway.
+        often = [each for each in self._records if each[1] in ("Encounter", "Condition") and each[0] != ASKING]
+        name = self._random.choice(often if often and self._random.random() < 0.7 else self._records)
         if meaning == "authoredby":
             name = (name[0], "Practitioner", self._random.choice(DOCTORS))
         return {"meaning": meaning, "reference": {"record": list(name)}}
