@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import pygal  # type: ignore[import-untyped]
-from pygal.style import Style  # type: ignore[import-untyped]
+import pygal  # type: ignore[import-untyped]  # the package has no types
+from pygal.style import Style  # type: ignore[import-untyped]  # the package has no types
 
 from tests.bench.ledger_load import envelopes, fresh_folder, open_bench_ledger, prepare
 from tests.bench.ledger_parts import Figures, append, disk_bytes, log_proofs, resident, single, state_proofs

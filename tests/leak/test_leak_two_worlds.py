@@ -80,7 +80,7 @@ def test_ones_own_record_under_a_hidden_id_is_found_as_under_an_absent_one(host:
             body = {"resourceType": type_name, "id": hidden}
             if type_name == "Observation":
                 subject = {"reference": "Patient/pat-p-n"}
-                body |= {"status": "final", "code": {"text": "x"}, "subject": subject}  # type: ignore[dict-item]
+                body |= {"status": "final", "code": {"text": "x"}, "subject": subject}  # type: ignore[dict-item]  # JSON of any kind
             questions: list[Question] = [
                 put(f"{type_name}/{hidden}", body),
                 get(f"{type_name}/{hidden}"),

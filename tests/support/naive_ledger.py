@@ -220,8 +220,8 @@ class NaiveLedger:
 
     def app_hash(self, height: int) -> bytes:
         size, root, contents_root = self.roots[height]
-        suite = decode(self.past[height][CONFIG])[5]  # type: ignore[index]
-        parts = size.to_bytes(8, "big"), root, contents_root, suite.to_bytes(2, "big")  # type: ignore[union-attr]
+        suite = decode(self.past[height][CONFIG])[5]  # type: ignore[index]  # an array
+        parts = size.to_bytes(8, "big"), root, contents_root, suite.to_bytes(2, "big")  # type: ignore[union-attr]  # a number
         return sha(tagged("ledger-core/app-hash/v1", *parts))
 
     def _close(self, time_ms: int) -> None:

@@ -337,7 +337,7 @@ async def _opened(data: Path, clock: StillClock) -> AsyncIterator[Twin]:
     ):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
             listening.bind(("127.0.0.1", 0))
-            server = uvicorn.Server(uvicorn.Config(bridge.http, **_QUIET))  # type: ignore[arg-type]
+            server = uvicorn.Server(uvicorn.Config(bridge.http, **_QUIET))  # type: ignore[arg-type]  # settings by name
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             while not server.started:
                 await asyncio.sleep(0.005)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from pymerkle import InmemoryTree, SqliteTree, __version__  # type: ignore[import-untyped]
+from pymerkle import InmemoryTree, SqliteTree, __version__  # type: ignore[import-untyped]  # the package has no types
 
 _ENTRY_BYTES = 280
 

@@ -112,7 +112,7 @@ def make() -> tuple[list[Sample], bytes]:
 
 
 def _send(ledger: Ledger, payload: ledger_core.Transaction | object, *who: Identity) -> int:
-    return ledger.send(payload, who[0], who[1:]).result(10).index  # type: ignore[arg-type]
+    return ledger.send(payload, who[0], who[1:]).result(10).index  # type: ignore[arg-type]  # a payload
 
 
 def _run(ledger: Ledger) -> Iterator[Sample]:
