@@ -69,6 +69,8 @@ async def test_a_backup_made_under_load_restores_to_a_sound_directory_that_takes
     async with running(restored) as world:
         assert await world.findings() == []
         who, asked = await world.token(), await world.patient_id("p1")
+        # A batch that the copy caught between commit and anchor is anchored after the start, before any later one.
+        assert (await world.send(observation("first", "p1")))["outcomes"] == {"201": 1}
         held = await world.timeline(who, asked)
         summary = await world.send(observation("later", "p1"))
         assert summary["outcomes"] == {"201": 1}
