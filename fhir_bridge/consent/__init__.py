@@ -17,7 +17,7 @@ from fhir_bridge.consent.network_policy import (
 )
 from fhir_bridge.consent.policy import Clause, Policy, restricts
 from fhir_bridge.consent.releases import consent_in_r4
-from fhir_bridge.consent.view import permitted_view
+from fhir_bridge.consent.view import as_of, permitted_view
 from fhir_bridge.consent.vocabulary import EMERGENCIES
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "OwnRecords",
     "Policy",
     "StandingPolicy",
+    "as_of",
     "compile_consent",
     "compiled",
     "consent_in_r4",

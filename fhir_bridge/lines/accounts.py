@@ -19,8 +19,9 @@ from fhir_bridge.lines.pages import Pages
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.reply import NO_STORE, Reply
 from fhir_bridge.lines.scoping import PERSON_PARAMETERS, Params, Scoping, require
-from fhir_bridge.model.access import ChartView, Found, PermittedView, Requester
-from fhir_bridge.model.ingest import IndexRow
+from fhir_bridge.model.access import ChartView, Current, Found, PermittedView, PlainPart, Requester
+from fhir_bridge.model.index import Records
+from fhir_bridge.model.ingest import ChartRef, IndexRow
 from fhir_bridge.model.scopes import readable_types
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.query import QueryRefused, history, read_shape, render_searchset, search
@@ -140,8 +141,10 @@ class Accounts:
 
 def _view_of_events(rows: Sequence[IndexRow]) -> PermittedView:
     """Return the view of a person's access log, every event of which is the person's to see."""
-    chart = ChartView("", "", tuple(rows))
-    return PermittedView((chart,), {f"{row.type}/{row.id}": (chart, row) for row in rows})
+    none = ChartRef("", "", None)
+    records = Records.of(none, rows)
+    view = ChartView(none.chart, none.institution, records, records)
+    return PermittedView((view,), Current([PlainPart({f"{row.type}/{row.id}": (none, row) for row in rows})]))
 
 
 def _row(body: bytes) -> IndexRow:

@@ -14,23 +14,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 from fhir_bridge.lines.versions import place
-from fhir_bridge.model.ingest import IndexRow
-from fhir_bridge.ports.vault import Vault
+from fhir_bridge.model.index import Records
+from fhir_bridge.model.ingest import ChartRef, IndexRow
+from fhir_bridge.ports.vault import StoredSegment, Vault
 from fhir_bridge.seal import open_segment
 
+_FEW_BYTES = 64 << 10
+"""So small an index is opened in a few milliseconds, for which a thread is not worth its while."""
 
-@dataclass(slots=True)
+
 class OpenChart:
-    """One chart's rows in order of arrival, with the batch that anchors each, and its versions by record."""
+    """One chart's rows in order of arrival, with the batch that anchors each, and its versions by record.
 
-    chart: str
-    rows: list[tuple[int, IndexRow]] = field(default_factory=list)
-    histories: dict[str, list[IndexRow]] = field(default_factory=dict)
-    next_segment: int = 0
+    ``histories`` holds all versions, for the writer; what readers get is as far as the ledger has accepted batches.
+    """
+
+    def __init__(self, chart: ChartRef) -> None:
+        self.rows: list[tuple[int, IndexRow]] = []
+        self.histories: dict[str, list[IndexRow]] = {}
+        self.next_segment = 0
+        self._visible = Records(chart)
+        self._taken = 0
 
     def add(self, batch: int, rows: Sequence[IndexRow]) -> None:
         """Append rows of one durable segment."""
@@ -39,15 +47,40 @@ class OpenChart:
             place(self.histories.setdefault(row.id, []), row)
         self.next_segment += 1
 
-    def visible(self, up_to_batch: int) -> tuple[IndexRow, ...]:
-        """Return the rows anchored up to a batch, each record's versions oldest first."""
-        if not self.rows or self.rows[-1][0] <= up_to_batch:
-            return tuple(row for history in self.histories.values() for row in history)
+    def visible(self, up_to_batch: int) -> Records:
+        """Return the rows anchored up to a batch that is not older than any asked for before."""
+        end = self._taken
+        while end < len(self.rows) and self.rows[end][0] <= up_to_batch:
+            end += 1
+        if end > self._taken:
+            changed = {row.id for _, row in self.rows[self._taken : end]}
+            self._taken = end
+            if end == len(self.rows):
+                self._visible.put(_named(self.histories[each] for each in changed))
+            else:
+                self._visible.put(_named(self._until(changed, end)))
+        return self._visible
+
+    def changed_since(self, batch: int) -> tuple[frozenset[str], Sequence[IndexRow]]:
+        """Return the names of records that have visible versions of later batches, and their versions up to then."""
+        start = self._taken
+        while start and self.rows[start - 1][0] > batch:
+            start -= 1
+        later = [row for _, row in self.rows[start : self._taken]]
+        before = self._until({row.id for row in later}, start) if later else ()
+        return frozenset(f"{row.type}/{row.id}" for row in later), [row for history in before for row in history]
+
+    def _until(self, changed: Collection[str], end: int) -> Iterable[list[IndexRow]]:
+        """Return the versions of some records among the first rows, oldest first."""
         histories: dict[str, list[IndexRow]] = {}
-        for batch, row in self.rows:
-            if batch <= up_to_batch:
+        for _, row in self.rows[:end]:
+            if row.id in changed:
                 place(histories.setdefault(row.id, []), row)
-        return tuple(row for history in histories.values() for row in history)
+        return histories.values()
+
+
+def _named(histories: Iterable[Sequence[IndexRow]]) -> dict[str, Sequence[IndexRow]]:
+    return {f"{history[0].type}/{history[0].id}": history for history in histories}
 
 
 class ChartBook:
@@ -62,20 +95,21 @@ class ChartBook:
         self.visible_batch = -1
         self.in_use: set[str] = set()
 
-    async def open(self, chart: str, key: bytes) -> OpenChart:
+    async def open(self, chart: ChartRef, key: bytes) -> OpenChart:
         """Return a chart's rows, read and decrypted if they are not held.
 
         Raises:
             IntegrityBroken: A segment does not open under the chart's key and place.
         """
-        held = self._charts.get(chart)
+        name = chart.chart
+        held = self._charts.get(name)
         if held is not None:
-            self._charts.move_to_end(chart)
+            self._charts.move_to_end(name)
             return held
-        task = self._loading.get(chart)
+        task = self._loading.get(name)
         if task is None:
-            task = self._loading[chart] = asyncio.create_task(self._load(chart, key))
-            task.add_done_callback(lambda _: self._loading.pop(chart, None))
+            task = self._loading[name] = asyncio.create_task(self._load(chart, key))
+            task.add_done_callback(lambda _: self._loading.pop(name, None))
         return await asyncio.shield(task)
 
     def added(self, chart: str, batch: int, rows: Sequence[IndexRow]) -> None:
@@ -98,14 +132,23 @@ class ChartBook:
         if dropped is not None:
             self._held_rows -= len(dropped.rows)
 
-    async def _load(self, chart: str, key: bytes) -> OpenChart:
-        opened = OpenChart(chart)
-        for segment in await self._vault.segments(chart):
-            opened.add(segment.batch, open_segment(key, segment))
-        self._charts[chart] = opened
+    async def _load(self, chart: ChartRef, key: bytes) -> OpenChart:
+        segments = await self._vault.segments(chart.chart)
+        load = partial(_opened, chart, key, segments, self.visible_batch)
+        opened = load() if sum(map(_size, segments)) < _FEW_BYTES else await asyncio.to_thread(load)
+        self._charts[chart.chart] = opened
         self._held_rows += len(opened.rows)
         self.trim()
         return opened
 
 
-Histories = Mapping[str, Sequence[IndexRow]]
+def _opened(chart: ChartRef, key: bytes, segments: Sequence[StoredSegment], visible_batch: int) -> OpenChart:
+    opened = OpenChart(chart)
+    for segment in segments:
+        opened.add(segment.batch, open_segment(key, segment))
+    opened.visible(visible_batch)
+    return opened
+
+
+def _size(segment: StoredSegment) -> int:
+    return len(segment.ciphertext)

@@ -356,7 +356,7 @@ class IngestLine:
         if chart.chart not in charts:
             # Said before it is opened: a reader's load may trim the book in between.
             self._book.in_use.add(chart.chart)
-            charts[chart.chart] = await self._book.open(chart.chart, self._registry.chart_key(chart))
+            charts[chart.chart] = await self._book.open(chart, self._registry.chart_key(chart))
 
     async def _existing(
         self, record: Normalized, chart: ChartRef, layer: Layer, charts: dict[str, OpenChart]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
-from fhir_bridge.consent import ChartFacts, ConsentList, NetworkPolicies, decide, permitted_view
+from fhir_bridge.consent import ChartFacts, ConsentList, NetworkPolicies, as_of, decide, permitted_view
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.lines.agents import AGENT
 from fhir_bridge.lines.charts import ChartBook
@@ -19,6 +19,7 @@ from fhir_bridge.lines.grant import ConsentLists, GrantLine
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.access import Decision, PermittedView, Predicate, Requester
 from fhir_bridge.model.ids import canonical_id
+from fhir_bridge.model.index import EveryRow
 from fhir_bridge.model.ingest import ChartRef, IndexRow
 from fhir_bridge.ports.vault import Vault
 
@@ -124,23 +125,21 @@ class People:
                 and a record whose newest version may not be seen is not shown in an older one either.
             revised: Show what would be seen if the owner's lists were so; for the patient alone.
         """
-        newest = self._book.visible_batch
-        rows = [await self._rows(chart, newest) for chart in charts]
-        patients = frozenset(c.patient_id for c in charts if c.patient_id is not None)
-        every_row = tuple(row for each in rows for row in each)
-        up_to = newest if batch is None else min(batch, newest)
-        pinned = [await self._rows(chart, up_to) for chart in charts] if up_to < newest else None
+        opened = [await self._book.open(chart, self._registry.chart_key(chart)) for chart in charts]
         # Decisions come after the last await: consent read now is in force at the moment the view is made.
+        newest = self._book.visible_batch
+        rows = [each.visible(newest) for each in opened]
+        patients = frozenset(c.patient_id for c in charts if c.patient_id is not None)
+        every_row = EveryRow(rows)
+        up_to = newest if batch is None else min(batch, newest)
         grounds = [self._grounds(chart, patients, every_row, revised) for chart in charts]
         decisions = [self._decide(who, each, instant) for each in grounds]
         view = permitted_view(zip(decisions, charts, rows, strict=True))
-        if pinned is not None:
-            view = _still_seen(permitted_view(zip(decisions, charts, pinned, strict=True)), view)
+        if up_to < newest:
+            earlier = [each.changed_since(up_to) for each in opened]
+            past = permitted_view(zip(decisions, charts, (versions for _, versions in earlier), strict=True))
+            view = as_of(view, past, frozenset[str]().union(*(changed for changed, _ in earlier)))
         return Sight(view, tuple(decisions), tuple(charts), up_to, tuple(grounds))
-
-    async def _rows(self, chart: ChartRef, up_to: int) -> Sequence[IndexRow]:
-        key = self._registry.chart_key(chart)
-        return (await self._book.open(chart.chart, key)).visible(up_to)
 
     def _grounds(
         self, chart: ChartRef, patients: frozenset[str], rows: Sequence[IndexRow], revised: Revised | None
@@ -180,16 +179,6 @@ def _subject(consent: bytes) -> str:
     """Return the Patient id that a stored Consent is about; checked when it was taken."""
     reference = parse(consent).get("patient", {}).get("reference", "")
     return str(reference).removeprefix("Patient/")
-
-
-def _still_seen(past: PermittedView, present: PermittedView) -> PermittedView:
-    """Return the part of an earlier state whose records may be seen as they are now."""
-    seen = {(row.type, row.id) for chart in present.charts for row in chart.rows}
-    charts = tuple(
-        replace(chart, rows=tuple(row for row in chart.rows if (row.type, row.id) in seen)) for chart in past.charts
-    )
-    current = {name: place for name, place in past.current.items() if (place[1].type, place[1].id) in seen}
-    return PermittedView(charts, current)
 
 
 def _not_of_agents(permits: Predicate) -> Predicate:

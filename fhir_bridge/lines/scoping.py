@@ -7,6 +7,7 @@ own local id; whatever is absent or hidden comes out as an empty view.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from fhir_bridge.errors import Issue, NotPermitted
@@ -46,7 +47,7 @@ class Scoping:
             if chart is not None:
                 around = self._people.around(chart)
                 sight = await self._people.view(who, around, instant=now, batch=batch)
-                if any(row.id == candidate and row.type == type_name for c in sight.view.charts for row in c.rows):
+                if any(c.rows.versions(f"{type_name}/{candidate}") for c in sight.view.charts):
                     return sight, candidate
         return await self._people.view(who, [], instant=now, batch=batch), record_id
 
@@ -150,10 +151,8 @@ def within_scopes(who: Requester, sight: Sight, searched: str | None = None) -> 
     may_read = readable_types(who)
     if may_read("*"):
         return sight
-    current = sight.view.current
-    hidden = {name for name in {row.type for _, row in current.values()} if name != searched and not may_read(name)}
-    kept = {name: place for name, place in current.items() if place[1].type not in hidden} if hidden else current
-    view = type(sight.view)(sight.view.charts, kept)
+    kept = sight.view.current.only(lambda name: name == searched or may_read(name))
+    view = replace(sight.view, current=kept)
     return Sight(view, sight.decisions, sight.charts, sight.batch)
 
 
@@ -178,7 +177,11 @@ def _joined(sight: Sight, beside: Sight) -> Sight:
     """Return both views as one; a chart of the first stands for itself."""
     known = {chart.chart for chart in sight.charts}
     charts = tuple(each for each in beside.view.charts if each.chart not in known)
-    view = PermittedView(sight.view.charts + charts, {**beside.view.current, **sight.view.current})
+    view = PermittedView(
+        sight.view.charts + charts,
+        sight.view.current.beside(beside.view.current),
+        beside.view.loose | sight.view.loose,
+    )
     decisions = tuple(each for each in beside.decisions if each.chart not in known)
     refs = tuple(each for each in beside.charts if each.chart not in known)
     return Sight(view, sight.decisions + decisions, sight.charts + refs, sight.batch)

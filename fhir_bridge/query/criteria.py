@@ -35,7 +35,7 @@ CONTROLS = frozenset({"_sort", "_count", "_total", "_summary", "_elements", "_cu
 MAX_LINKS = 8
 """Links of one chain or nested ``_has``; no record of R4 is further from a patient."""
 
-_BUILT_IN = {"_id": "token", "_lastUpdated": "date"}
+BUILT_IN = {"_id": "token", "_lastUpdated": "date"}
 MODIFIERS = {
     "token": frozenset({"not", "missing", "text", "in", "not-in", "of-type"}),
     "date": frozenset({"missing"}),
@@ -68,7 +68,7 @@ class Criteria:
 
 def kind_of(type_name: str, name: str) -> str | None:
     """Return the kind of a search parameter of a type, or None if there is no such parameter."""
-    return _BUILT_IN.get(name) or parameters_of(type_name).get(name)
+    return BUILT_IN.get(name) or parameters_of(type_name).get(name)
 
 
 def values_of(row: IndexRow, name: str) -> Sequence[object]:

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.search import parameters_of, targets_of
 from fhir_bridge.fhir.tables import r4
-from fhir_bridge.model.access import ChartView, PermittedView
+from fhir_bridge.model.access import PermittedView, Place
 from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
-
-Place = tuple[ChartView, IndexRow]
 
 INCLUDES = frozenset({"_include", "_revinclude"})
 MAX_INCLUDED = 5_000

@@ -99,5 +99,5 @@ def _has_parameter(type_name: str, rest: str) -> bool:
 
 def _targets(view: PermittedView, source: str, bare: str, test: Predicate) -> frozenset[str]:
     """Return what the matching records of a type point to."""
-    rows = (row for _, row in view.current.values() if row.type == source)
+    rows = (row for places in view.of_type(source) for _, row in places.values())
     return frozenset(target for row in rows if bare in row.search and test(row) for target in row.search[bare])

@@ -11,15 +11,16 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.search import fold
 from fhir_bridge.model.ingest import IndexRow
-from fhir_bridge.query.criteria import kind_of, values_of
+from fhir_bridge.query.criteria import BUILT_IN, kind_of, values_of
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 
 Key = tuple[int | str, ...]
@@ -109,12 +110,27 @@ def comparable(key: Key, rules: Sequence[Rule]) -> tuple[Any, ...]:
     return tuple(out)
 
 
-def place_of(row: IndexRow, rules: Sequence[Rule]) -> tuple[Any, ...]:
-    """Return ``comparable(key_of(row, rules), rules)``; at a third of the cost for the timeline's own order."""
-    if rules is not TIMELINE:
-        return comparable(key_of(row, rules), rules)
+def sort_key(rules: Sequence[Rule]) -> Callable[[IndexRow], tuple[Any, ...]]:
+    """Return what gives ``comparable(key_of(row, rules), rules)``; faster for the timeline and dates."""
+    if rules == TIMELINE:
+        return _in_timeline
+    if len(rules) == 3 and rules[0].kind == "date" and rules[0].name not in BUILT_IN:
+        return partial(_by_date, rules[0].name, rules[0].is_descending)
+    return lambda row: comparable(key_of(row, rules), rules)
+
+
+def _in_timeline(row: IndexRow) -> tuple[Any, ...]:
     dated = row.dated_us
     return (0, dated, 0, f"{row.id}/{row.type}") if dated is not None else (1, 0, 0, f"{row.id}/{row.type}")
+
+
+def _by_date(name: str, is_descending: bool, row: IndexRow) -> tuple[Any, ...]:
+    values = row.search.get(name)
+    if not values:
+        return (1, 0, *_in_timeline(row))
+    if is_descending:
+        return (0, -int(max(high for _, high in values)), *_in_timeline(row))
+    return (0, int(min(low for low, _ in values)), *_in_timeline(row))
 
 
 def _value(row: IndexRow, rule: Rule) -> int | str | None:

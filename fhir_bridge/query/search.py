@@ -10,18 +10,20 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from heapq import nsmallest
+from itertools import islice
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.dates import ALWAYS, interval
-from fhir_bridge.model.access import ChartView, Found, PermittedView
+from fhir_bridge.model.access import Found, PermittedView, Place
 from fhir_bridge.model.ids import DIRECTORY_TYPES
 from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.query.criteria import Params, read_criteria
-from fhir_bridge.query.including import Place, included
-from fhir_bridge.query.ordering import TIMELINE, Key, Rule, comparable, key_of, place_of, read_sort
+from fhir_bridge.query.including import included
+from fhir_bridge.query.ordering import TIMELINE, Key, Rule, comparable, key_of, read_sort, sort_key
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 from fhir_bridge.query.shaping import COUNT, WHOLE, Shape, read_shape
 
@@ -30,6 +32,9 @@ MAX_PAGE = 1_000
 
 NOT_RECORDS = frozenset({"AuditEvent", "Consent", "Provenance"})
 """Types about records; they have endpoints of their own and stay out of ``$everything``."""
+
+_MANY = 1_000
+"""So many matches cost more to sort for one page than to meet in the order that their charts keep."""
 
 _EVERYTHING_PARAMS = frozenset(
     {"_since", "_count", "_type", "start", "end", "_summary", "_elements", "_cursor", "_format", "_pretty"}
@@ -67,7 +72,7 @@ def search(
     page_size: int = DEFAULT_PAGE,
     lenient: bool = False,
 ) -> SearchResult:
-    """Answer ``GET [base]/Type?params`` over a view; about 3 µs a row of the type.
+    """Answer ``GET [base]/Type?params`` over a view; about 0.1 µs a row, and 1 µs for each criterion.
 
     Args:
         after: From an opened cursor; entries up to and including it are left out.
@@ -84,11 +89,11 @@ def search(
     size = _count(controls.get("_count"), page_size)
     total = _choice(controls, "_total", ("none", "estimate", "accurate"))
     only_count = shape.summary == COUNT or size == 0
-    matches = [place for place in view.current.values() if place[1].type == type_name and criteria.matches(place[1])]
+    matches = _matches(view.of_type(type_name), criteria.matches if criteria.tests else None)
     shown_total = len(matches) if total != "none" or only_count else None
     if only_count:
         return SearchResult((), shown_total, ignored=criteria.ignored)
-    page, last = _page(matches, rules, after, size)
+    page, last = _page(matches, rules, after, size, _Walk(view, type_name, criteria.matches))
     beside = included(view, page, criteria.includes)
     return SearchResult(_found(page) + _found(beside, "include"), shown_total, last, criteria.ignored, shape)
 
@@ -113,17 +118,23 @@ def everything(
     since = _bound(controls, "_since")[0]
     low, high = _bound(controls, "start")[0], _bound(controls, "end")[1]
     left_out = NOT_RECORDS if with_directory else NOT_RECORDS | DIRECTORY_TYPES
-    matches = [
-        place
-        for place in view.current.values()
-        if _is_wanted(place[1], types, left_out)
-        and place[1].last_updated_us >= since
-        and _is_between(place[1], low, high)
-    ]
+
+    def is_wanted(row: IndexRow) -> bool:
+        return row.last_updated_us >= since and _is_between(row, low, high)
+
+    parts = [places for name, places in view.current.by_type() if _is_wanted(name, types, left_out)]
+    is_bounded = since > ALWAYS[0] or (low, high) != ALWAYS
+    matches = _matches(parts, is_wanted if is_bounded else None)
     size = _count(controls.get("_count"), len(matches), limit=False)
     if size == 0 and "_count" in controls:
         return SearchResult((), len(matches))
-    page, last = _page(matches, TIMELINE, after, max(size, 1))
+    page, last = _page(
+        matches,
+        TIMELINE,
+        after,
+        max(size, 1),
+        _Walk(view, None, lambda row: _is_wanted(row.type, types, left_out) and is_wanted(row)),
+    )
     return SearchResult(_found(page), len(matches), last, shape=shape)
 
 
@@ -141,16 +152,13 @@ def vread(view: PermittedView, type_name: str, record_id: str, version: str) -> 
 def history(view: PermittedView, type_name: str, record_id: str) -> tuple[Found, ...]:
     """Return the versions of a record that may be seen, newest first; empty if absent or hidden."""
     found = [
-        Found(chart.chart, row)
-        for chart in view.charts
-        for row in chart.rows
-        if row.id == record_id and row.type == type_name
+        Found(chart.chart, row) for chart in view.charts for row in chart.rows.versions(f"{type_name}/{record_id}")
     ]
     return tuple(reversed(found))
 
 
-def _is_wanted(row: IndexRow, types: set[str], left_out: frozenset[str]) -> bool:
-    return row.type in types if types else row.type not in left_out
+def _is_wanted(type_name: str, types: set[str], left_out: frozenset[str]) -> bool:
+    return type_name in types if types else type_name not in left_out
 
 
 def _is_between(row: IndexRow, low: int, high: int) -> bool:
@@ -160,25 +168,60 @@ def _is_between(row: IndexRow, low: int, high: int) -> bool:
     return period is None or (period[0] < high and low < period[1])
 
 
+class _Matches:
+    """What matches, in no order; counted without being walked where there is nothing to test."""
+
+    def __init__(self, parts: Sequence[Mapping[str, Place]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[Place]:
+        return (place for places in self._parts for place in places.values())
+
+
+def _matches(
+    parts: Sequence[Mapping[str, Place]], is_match: Callable[[IndexRow], bool] | None
+) -> _Matches | list[Place]:
+    every = _Matches(parts)
+    return every if is_match is None else [place for place in every if is_match(place[1])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """How to come by matches in order without sorting them: by the view's own order, and a test."""
+
+    view: PermittedView
+    type_name: str | None
+    is_match: Callable[[IndexRow], bool]
+
+
 def _page(
-    matches: Iterable[Place], rules: Sequence[Rule], after: Key | None, size: int
+    matches: _Matches | list[Place], rules: Sequence[Rule], after: Key | None, size: int, walk: _Walk
 ) -> tuple[list[Place], Key | None]:
-    """Sort, cut after the cursor, and return one page and the key of its last entry if more follow."""
-    keyed = sorted(((place_of(row, rules), chart, row) for chart, row in matches), key=_first)
-    if after is not None:
-        if len(after) != 2 * len(rules):
-            raise QueryRefused([invalid("_cursor", "does not belong to this search; start again without it")])
-        bound = comparable(after, rules)
-        keyed = [each for each in keyed if bound < each[0]]
-    page = [(chart, row) for _, chart, row in keyed[:size]]
-    return page, key_of(page[-1][1], rules) if len(keyed) > size and page else None
+    """Return one page of the matches after the cursor, in order, and the key of its last entry if more follow."""
+    if after is not None and len(after) != 2 * len(rules):
+        raise QueryRefused([invalid("_cursor", "does not belong to this search; start again without it")])
+    bound = None if after is None else comparable(after, rules)
+    key = sort_key(rules)
+    if len(matches) > _MANY:
+        ordered = walk.view.in_order(walk.type_name, tuple(rules), key, after=bound)
+        page = list(islice((place for place in ordered if walk.is_match(place[1])), size + 1))
+    else:
+        keyed = [(key(place[1]), place) for place in matches]
+        keyed = [each for each in keyed if bound is None or bound < each[0]]
+        page = [place for _, place in nsmallest(size + 1, keyed, key=_first)]
+    more = len(page) > size
+    del page[size:]
+    return page, key_of(page[-1][1], rules) if more and page else None
 
 
 def _found(places: Iterable[Place], mode: str = "match") -> tuple[Found, ...]:
     return tuple(Found(chart.chart, row, mode) for chart, row in places)
 
 
-def _first(item: tuple[tuple[object, ...], ChartView, IndexRow]) -> tuple[object, ...]:
+def _first(item: tuple[tuple[object, ...], Place]) -> tuple[object, ...]:
     return item[0]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench import asking, feeding, ledger
+from tests.bench import asking, feeding, large_chart, ledger
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
 
@@ -22,9 +22,19 @@ _AIMS = {
     "ingest_spool.resources_per_s": "1,500 or more on two cores",
     "everything_1000.p50_ms": "50",
     "everything_3000.p50_ms": "150",
+    "large_chart_newest_50.p50_ms": "50, warm",
     **ledger.AIMS,
 }
-_PARTS = ("ingest", "http", "visible", "post", "sync", "answers", *(f"ledger-{name}" for name in ledger.PARTS))
+_PARTS = (
+    "ingest",
+    "http",
+    "visible",
+    "post",
+    "sync",
+    "answers",
+    "large",
+    *(f"ledger-{name}" for name in ledger.PARTS),
+)
 
 
 def main() -> int:
@@ -54,6 +64,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "post": lambda: {"single_post": feeding.single_posts(rounds * 3)},
         "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
         "answers": lambda: asking.answers(rounds),
+        "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
 
 
