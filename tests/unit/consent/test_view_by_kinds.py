@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_bridge.consent import as_of, permitted_view
@@ -68,6 +68,7 @@ def key(each: IndexRow) -> tuple[int, str]:
     return each.dated_us or 0, each.id
 
 
+@settings(deadline=None)
 @given(charts, st.sampled_from(sorted(PREDICATES)))
 def test_a_view_by_kinds_is_the_view_row_by_row(chart: Chart, name: str) -> None:
     permits = PREDICATES[name]
@@ -83,6 +84,7 @@ def test_a_view_by_kinds_is_the_view_row_by_row(chart: Chart, name: str) -> None
     assert len(view.current) == len(current)
 
 
+@settings(deadline=None)
 @given(st.lists(charts, min_size=1, max_size=4), st.sampled_from(sorted(PREDICATES)))
 def test_an_order_that_is_kept_follows_what_comes_in(states: list[Chart], name: str) -> None:
     records = Records(CHART)
@@ -103,6 +105,7 @@ def test_an_order_that_is_kept_follows_what_comes_in(states: list[Chart], name: 
             assert rest == [each for each in wanted if key(each) > after]
 
 
+@settings(deadline=None)
 @given(charts, charts, st.sampled_from(sorted(PREDICATES)))
 def test_an_earlier_state_shows_what_was_there_and_may_be_seen_now(before: Chart, since: Chart, name: str) -> None:
     permits = PREDICATES[name]

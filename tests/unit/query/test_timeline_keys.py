@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_bridge.query.ordering import TIMELINE, comparable, key_of, read_sort, sort_key
@@ -14,12 +14,14 @@ dates = st.one_of(st.none(), st.integers(-(2**60), 2**60))
 names = st.from_regex(r"[A-Za-z0-9\-.]{1,64}", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(dates, names)
 def test_the_short_way_gives_the_key_of_the_rules(dated: int | None, name: str) -> None:
     found = replace(observation("o1"), id=name, dated_us=dated)
     assert sort_key(TIMELINE)(found) == comparable(key_of(found, TIMELINE), TIMELINE)
 
 
+@settings(deadline=None)
 @given(
     dates,
     names,
