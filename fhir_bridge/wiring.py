@@ -55,6 +55,7 @@ from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.guardianship import GuardianshipLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.operations import Operations
@@ -165,6 +166,8 @@ async def open_bridge(
             registry=registry,
             notary=notary,
             ingest=ingest,
+            clients=clients,
+            rules=policies.attestation,
             clock=clock,
             randomness=randomness,
         )
@@ -224,6 +227,18 @@ async def open_bridge(
         if port is not None:
             directory.point_credentials(endpoints.token_url)
 
+        guardianship = GuardianshipLine(
+            clients=clients,
+            people=people,
+            registry=registry,
+            grant=grant,
+            audit=audit,
+            rules=policies.attestation,
+            may_attest=notary.may_attest,
+            clock=clock,
+            randomness=randomness,
+            is_usable=is_usable_key,
+        )
         make = partial(make_institution_credentials, token_url=endpoints.token_url, randomness=randomness)
         operations = Operations(
             vault=vault,
@@ -238,6 +253,7 @@ async def open_bridge(
             clock=clock,
             make_institution=make,
             make_patient=partial(make_patient_credentials, token_url=endpoints.token_url, randomness=randomness),
+            take_over=guardianship.take_over,
             save_credentials=directory.save_credentials,
         )
         services = Services(
@@ -258,6 +274,7 @@ async def open_bridge(
                 randomness=randomness,
                 is_usable=is_usable_key,
             ),
+            guardianship=guardianship,
             notary=notary,
             issuer=issuer,
             verifier=verifier,

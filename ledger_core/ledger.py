@@ -44,7 +44,7 @@ from ledger_core.receipt import (
     StateClaim,
     TransactionClaim,
 )
-from ledger_core.rules.view import find_consent, find_member
+from ledger_core.rules.view import find_config, find_consent, find_member
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import StateEntry, read_state_entry
 from ledger_core.transactions import Transaction, prepare, sign
@@ -223,6 +223,11 @@ class Ledger:
         """Return the consent state at a path together with the height it was read at."""
         state = self._engine.state
         return find_consent(StateView(state.tree), path), state.header.height
+
+    @property
+    def may_attest(self) -> bool:
+        """Tell whether institutions may attest signed papers: genesis decides, and nothing changes it."""
+        return find_config(StateView(self._engine.state.tree)).may_attest
 
     def value(self, kind: str, key: bytes) -> bytes | None:
         """Return the encoded state value of ``kind`` under ``key``, or None."""

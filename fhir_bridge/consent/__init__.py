@@ -3,6 +3,14 @@
 Pure functions on values; no clock, no I/O. docs/consent.md holds the readings.
 """
 
+from fhir_bridge.consent.attesting import (
+    GUARDIAN_SOURCE,
+    PAPER_SOURCE,
+    AttestationRules,
+    Reach,
+    attestation_of,
+    attestation_tags,
+)
 from fhir_bridge.consent.compiling import compile_consent
 from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, compiled, decide
 from fhir_bridge.consent.lists import SALT_BYTES, ConsentEntry, ConsentList, policy_commitment
@@ -23,8 +31,11 @@ from fhir_bridge.consent.vocabulary import EMERGENCIES
 __all__ = [
     "EMERGENCIES",
     "EVALUATOR",
+    "GUARDIAN_SOURCE",
     "NO_POLICIES",
+    "PAPER_SOURCE",
     "SALT_BYTES",
+    "AttestationRules",
     "ChartFacts",
     "Clause",
     "ConsentEntry",
@@ -33,8 +44,11 @@ __all__ = [
     "NetworkPolicies",
     "OwnRecords",
     "Policy",
+    "Reach",
     "StandingPolicy",
     "as_of",
+    "attestation_of",
+    "attestation_tags",
     "compile_consent",
     "compiled",
     "consent_in_r4",

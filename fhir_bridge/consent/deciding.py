@@ -10,7 +10,7 @@ policy, then the network's, decide the rest; else nothing.
 Invariants:
     * fails closed: no list, no consent, no policy or no match means no row but one's own;
     * the outcome does not depend on the order of consents or of policies;
-    * an institution's own list can take away and never adds.
+    * an institution's own list can take away, and adds nothing but what it attests where network policy lets it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from fhir_bridge.consent.attesting import Attestation, Reach, attestation_of
 from fhir_bridge.consent.compiling import compile_consent
 from fhir_bridge.consent.lists import ConsentEntry, ConsentList
 from fhir_bridge.consent.matching import Outgoing, concerns, is_about, is_now, row_predicate
@@ -31,7 +32,7 @@ from fhir_bridge.fhir.json import parse
 from fhir_bridge.model.access import Decision, Predicate, Requester
 from fhir_bridge.model.ingest import ChartRef, IndexRow
 
-EVALUATOR = "fhir-bridge-consent/2"
+EVALUATOR = "fhir-bridge-consent/3"
 """Version of these rules; a decision names it, so that anyone can run the same ones again."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,6 +88,7 @@ def decide(
     instant: datetime,
     height: int,
     in_emergency: bool = False,
+    is_attested: bool = False,
 ) -> Decision:
     """Return what ``requester`` may see of a chart at an instant.
 
@@ -97,21 +99,27 @@ def decide(
         institution_list: Consents that the chart's institution recorded, checked likewise.
         instant: Aware UTC.
         in_emergency: Emergency access to this chart was opened for this requester and has not run out.
+        is_attested: The ledger's state at ``height`` says that the institution attested its list as it is now.
     """
 
     def decision(permits: Predicate, basis: str, says: Sequence[_Say] = ()) -> Decision:
-        had_a_say = tuple((say.entry.id, say.entry.version) for say in says if say.entry is not None)
+        speaking = [say.entry for say in says if say.entry is not None]
+        had_a_say = tuple((entry.id, entry.version) for entry in speaking)
+        vouched = ((entry.id, attestation_of(entry.body)) for entry in speaking)
+        attested = tuple((name, word.institution) for name, word in vouched if word is not None)
         return Decision(
-            facts.chart.chart, permits, height, EVALUATOR, instant, had_a_say, basis, facts.network.version
+            facts.chart.chart, permits, height, EVALUATOR, instant, had_a_say, basis, facts.network.version, attested
         )
 
     if facts.chart.is_directory:
         return decision(_everything, "directory")
+    if requester.attested_by is not None:
+        return decision(*_as_guardian(requester, facts))
     if requester.patient is not None:
         is_own = requester.institution is None and requester.patient in (facts.patients | {facts.chart.patient_id})
         return decision(_everything, "patient") if is_own else decision(_nothing, "default-deny")
     asked = _Asked(requester, facts, (instant - _EPOCH) // _MICROSECOND)
-    live = asked.live(owner_list, institution_list)
+    live = asked.live(owner_list, institution_list, is_attested)
     says = asked.says(live)
     own = _own(requester, facts)
     permits = _combined(says, own, facts.own_records, asked.default(live))
@@ -125,6 +133,11 @@ def decide(
     return decision(permits, basis, says)
 
 
+def counts(word: Attestation, facts: ChartFacts, instant_us: int) -> bool:
+    """Tell whether permits on an institution's word count in a chart at an instant."""
+    return word.is_allowed(facts.chart.institution, facts.network.attestation) and not word.has_ended(instant_us)
+
+
 @lru_cache(maxsize=1_024)
 def compiled(body: bytes, base_url: str | None = None) -> Policy:
     """Return the policy of a Consent's bytes, compiled once; unreadable bytes are a policy that is not understood."""
@@ -136,7 +149,7 @@ def compiled(body: bytes, base_url: str | None = None) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """A consent in force; ``adds`` is True for the patient's own, which alone may permit."""
+    """A consent in force; ``adds`` is True for those that may permit: the patient's own, and attested ones."""
 
     entry: ConsentEntry
     adds: bool
@@ -153,16 +166,23 @@ class _Asked:
         self._outgoing: Outgoing | None = None
         self._remembered = _memory_of(_attributes(requester))
 
-    def live(self, owner_list: ConsentList | None, institution_list: ConsentList | None) -> list[_Live]:
+    def live(
+        self, owner_list: ConsentList | None, institution_list: ConsentList | None, is_attested: bool
+    ) -> list[_Live]:
         """Return the consents that are in force now."""
         found = []
-        for listed, adds in ((owner_list, True), (institution_list, False)):
+        for listed, is_owners in ((owner_list, True), (institution_list, False)):
             for entry in listed.entries if listed else ():
+                adds = is_owners or (is_attested and self._adds_attested(entry))
                 if entry.is_in_force(self._instant_us):
                     policy = compiled(entry.body, self._facts.base_url)
                     if policy.valid[0] <= self._instant_us < policy.valid[1]:
                         found.append(_Live(entry, adds, policy))
         return found
+
+    def _adds_attested(self, entry: ConsentEntry) -> bool:
+        word = attestation_of(entry.body)
+        return word is not None and counts(word, self._facts, self._instant_us)
 
     def says(self, live: Sequence[_Live]) -> tuple[_Say, ...]:
         """Return what each consent has to say to this request; those that say nothing are left out."""
@@ -335,6 +355,14 @@ def _outgoing(rows: Sequence[IndexRow]) -> Outgoing:
         name = f"{row.type}/{row.id}"
         found[name] = found.get(name, frozenset()).union(row.references)
     return found
+
+
+def _as_guardian(requester: Requester, facts: ChartFacts) -> tuple[Predicate, str]:
+    """Return what an attested guardian sees: the institution's own chart, or the person's where policy says so."""
+    reach = facts.network.attestation.guardians
+    here = requester.patient == facts.chart.patient_id and requester.attested_by == facts.chart.institution
+    is_own = here or (reach is Reach.PERSON and requester.patient in facts.patients)
+    return (_everything, "guardian") if is_own and reach is not Reach.REFUSED else (_nothing, "default-deny")
 
 
 def _own(requester: Requester, facts: ChartFacts) -> Predicate:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from fhir_bridge.consent.deciding import ChartFacts, compiled
+from fhir_bridge.consent.attesting import Attestation, attestation_of
+from fhir_bridge.consent.deciding import ChartFacts, compiled, counts
 from fhir_bridge.consent.lists import ConsentEntry, ConsentList
 from fhir_bridge.consent.matching import Outgoing, is_about, row_predicate
 from fhir_bridge.consent.policy import Clause, Policy
@@ -27,7 +28,7 @@ from fhir_bridge.model.access import Decision, Predicate, Requester
 from fhir_bridge.model.ingest import IndexRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WHOLE_CHART = frozenset({"patient", "directory", "fail-closed"})
+_WHOLE_CHART = frozenset({"patient", "guardian", "directory", "fail-closed"})
 _BEFORE_CONSENT = frozenset({"emergency", "law"})
 
 
@@ -46,8 +47,9 @@ class Cited:
     """One rule of one consent.
 
     Attributes:
-        by_patient: The patient's own consent; False for one that the institution recorded, which only denies.
+        by_patient: The patient's own consent; False for one that the institution recorded.
         path: Place in the Consent, as FHIRPath.
+        attested_by: Institution on whose word the consent rests; empty for any other.
     """
 
     consent: str
@@ -56,6 +58,7 @@ class Cited:
     path: str
     permits: bool
     words: str
+    attested_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +92,22 @@ class _Live:
     entry: ConsentEntry
     by_patient: bool
     policy: Policy
+    word: Attestation | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """A consent and its rules that are about the request, in the order in which they are tried."""
+    """A consent and its rules that are about the request, in the order in which they are tried.
+
+    ``only_denies`` says why its permits do not count; empty if they do.
+    """
 
     entry: ConsentEntry
     by_patient: bool
     rules: tuple[tuple[Clause, Predicate | None], ...]
     base: tuple[Clause, Predicate | None] | None
+    word: Attestation | None
+    only_denies: str
 
 
 class Reasons:
@@ -107,6 +116,7 @@ class Reasons:
     Args:
         decision: What the engine decided for this requester and chart.
         owner_list: The lists that it decided with.
+        is_attested: As the decision was told.
     """
 
     def __init__(
@@ -116,7 +126,10 @@ class Reasons:
         facts: ChartFacts,
         owner_list: ConsentList | None,
         institution_list: ConsentList | None,
+        *,
+        is_attested: bool = False,
     ) -> None:
+        self._is_attested = is_attested
         self._decision = decision
         self._requester = requester
         self._facts = facts
@@ -138,8 +151,8 @@ class Reasons:
             if rule is None:
                 what = "this record" if voice.rules or voice.base else "this requester"
                 silent.setdefault(voice.entry.id, _silent(voice.entry, f"says nothing about {what}"))
-            elif rule.permits and not voice.by_patient:
-                silent[voice.entry.id] = _silent(voice.entry, "was recorded by the institution and can only deny")
+            elif rule.permits and voice.only_denies:
+                silent[voice.entry.id] = _silent(voice.entry, voice.only_denies)
             else:
                 (based if is_base else ruled).append(_cited(voice, rule))
         kind, cited = self._accounted(permits, row, ruled, based)
@@ -193,7 +206,7 @@ class Reasons:
             elif not entry.is_in_force(self._instant_us) or not _contains(policy.valid, self._instant_us):
                 self._silent.append(_silent(entry, "is not in force at this time"))
             else:
-                yield _Live(entry, by_patient, policy)
+                yield _Live(entry, by_patient, policy, None if by_patient else attestation_of(entry.body))
 
     def _voice(self, live: _Live, suspended_until: int | None) -> _Voice:
         """Return what a consent may say to the request; it may not permit if suspended or about other charts."""
@@ -212,9 +225,22 @@ class Reasons:
             if self._applies(clause, may_permit)
         )
         base = live.policy.base
-        if base is None or not self._applies(base, may_permit):
-            return _Voice(live.entry, live.by_patient, rules, None)
-        return _Voice(live.entry, live.by_patient, rules, (base, row_predicate(base, self._outgoing)))
+        based = None if base is None or not self._applies(base, may_permit) else base
+        tested = None if based is None else (based, row_predicate(based, self._outgoing))
+        return _Voice(live.entry, live.by_patient, rules, tested, live.word, self._only_denies(live))
+
+    def _only_denies(self, live: _Live) -> str:
+        """Say why the permits of a consent do not count; empty if they do."""
+        if live.by_patient:
+            return ""
+        if live.word is None:
+            return "was recorded by the institution and can only deny"
+        attested = f"was attested by institution {live.word.institution}"
+        if live.word.has_ended(self._instant_us):
+            return f"{attested} for a guardian whose time is over and can only deny"
+        if not self._is_attested or not counts(live.word, self._facts, self._instant_us):
+            return f"{attested} and can only deny where network policy or the ledger's state do not let it count"
+        return ""
 
     def _applies(self, clause: Clause, may_permit: bool) -> bool:
         return (may_permit or not clause.permits) and is_about(clause, self._requester, self._instant_us)
@@ -238,7 +264,8 @@ def _contains(interval: tuple[int, int], instant_us: int) -> bool:
 
 def _cited(voice: _Voice, rule: Clause) -> Cited:
     entry = voice.entry
-    return Cited(entry.id, entry.version, voice.by_patient, rule.path, rule.permits, rule_in_words(rule))
+    word = "" if voice.word is None else voice.word.institution
+    return Cited(entry.id, entry.version, voice.by_patient, rule.path, rule.permits, rule_in_words(rule), word)
 
 
 def _silent(entry: ConsentEntry, why: str) -> Silent:

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from fhir_bridge.consent.attesting import AttestationRules, Reach
 from fhir_bridge.consent.compiling import compile_consent
 from fhir_bridge.consent.policy import Policy
 from fhir_bridge.consent.vocabulary import CONSENT_SCOPE, PRACTITIONER_ROLE
@@ -33,6 +34,7 @@ MAX_EMERGENCY_MINUTES: Final = 24 * 60
 _FORMAT: Final = 1
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _KNOWN: Final = frozenset({"format", "own_records", "emergency", "policies"})
+_ATTESTATION: Final = "attestation"
 _KNOWN_POLICY: Final = frozenset({"id", "kind", "citation", "institution", "patient", "policyRule", "provision"})
 _KNOWN_EMERGENCY: Final = frozenset({"roles", "max_minutes", "patient_denial"})
 
@@ -88,6 +90,7 @@ class NetworkPolicies:
         content: The canonical bytes; whoever is given them decides alike.
         bases: Legal bases other than consent; they permit, whatever consents say.
         defaults: What holds where no consent applies: the institution's first, then the network's.
+        attestation: Whether an institution's word makes signed papers and guardians count; by default it does not.
     """
 
     content: bytes
@@ -95,6 +98,7 @@ class NetworkPolicies:
     emergency: EmergencyRules
     bases: tuple[StandingPolicy, ...] = ()
     defaults: tuple[StandingPolicy, ...] = ()
+    attestation: AttestationRules = field(default_factory=AttestationRules)
     digest: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,8 +146,10 @@ def open_policies(content: bytes, digest: bytes) -> NetworkPolicies:
 
 
 def _read(stated: Mapping[str, Any]) -> NetworkPolicies:
-    if stated.keys() != _KNOWN or stated["format"] != _FORMAT:
-        raise SetupWrong("a policies file has format 1, own_records, emergency and policies, nothing else")
+    if stated.keys() - {_ATTESTATION} != _KNOWN or stated["format"] != _FORMAT:
+        raise SetupWrong(
+            "a policies file has format 1, own_records, emergency, policies and attestation, nothing else"
+        )
     if stated["own_records"] not in list(OwnRecords):
         raise SetupWrong(f"own_records must be one of {', '.join(OwnRecords)}")
     if not isinstance(stated["policies"], list):
@@ -154,6 +160,11 @@ def _read(stated: Mapping[str, Any]) -> NetworkPolicies:
     if len(set(names)) != len(names):
         raise SetupWrong("two policies have one id")
     content = dict(stated) | {"emergency": _emergency_data(emergency)}
+    attestation = AttestationRules()
+    if _ATTESTATION in stated:
+        # Left out where it is not stated, so that files which say nothing of it keep their name.
+        attestation = _attestation(stated[_ATTESTATION])
+        content[_ATTESTATION] = _attestation_data(attestation)
     canonical = json.loads(render(content))
     return NetworkPolicies(
         content=json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode(),
@@ -161,6 +172,7 @@ def _read(stated: Mapping[str, Any]) -> NetworkPolicies:
         emergency=emergency,
         bases=tuple(policy for kind, policy in read if kind == "basis"),
         defaults=tuple(policy for kind, policy in read if kind == "default"),
+        attestation=attestation,
     )
 
 
@@ -182,6 +194,20 @@ def _emergency(value: object) -> EmergencyRules:
     if not isinstance(minutes, int) or isinstance(minutes, bool) or not 1 <= minutes <= MAX_EMERGENCY_MINUTES:
         raise SetupWrong(f"emergency.max_minutes must be 1 to {MAX_EMERGENCY_MINUTES}")
     return EmergencyRules(frozenset(roles), minutes, denial == "stands")
+
+
+def _attestation(value: object) -> AttestationRules:
+    given = _object(value)
+    paper, guardians = given.get("paper", "refused"), given.get("guardians", Reach.REFUSED.value)
+    if given.keys() - {"paper", "guardians"} or paper not in ("refused", "counts") or guardians not in list(Reach):
+        raise SetupWrong(
+            "attestation has paper (refused or counts) and guardians (refused, own-chart or person), nothing else"
+        )
+    return AttestationRules(paper == "counts", Reach(guardians))
+
+
+def _attestation_data(rules: AttestationRules) -> dict[str, Any]:
+    return {"paper": "counts" if rules.paper else "refused", "guardians": rules.guardians.value}
 
 
 def _emergency_data(rules: EmergencyRules) -> dict[str, Any]:

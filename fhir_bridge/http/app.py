@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from fhir_bridge import __version__
-from fhir_bridge.http import decisions, delegation, emergency, errors, fhir, open_routes
+from fhir_bridge.http import decisions, delegation, emergency, errors, fhir, guardianship, open_routes
 from fhir_bridge.lines.services import Services
 
 
@@ -22,5 +22,6 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(decisions.router, prefix="/fhir")
     app.include_router(delegation.router, prefix="/fhir")
     app.include_router(emergency.router, prefix="/fhir")
+    app.include_router(guardianship.router, prefix="/fhir")
     app.include_router(fhir.router, prefix="/fhir")
     return app

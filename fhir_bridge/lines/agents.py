@@ -1,4 +1,7 @@
-"""Records that a patient's agent writes: validated like any other, but no institution's rules touch them."""
+"""Consents that a person signs: validated like any other record, but no institution's rules touch them.
+
+Written by a patient's agent or delegate, by a guardian, or by a clerk who has the signed paper.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,25 @@ from fhir_bridge.fhir.search import codes, extract
 from fhir_bridge.fhir.timeline import dated
 from fhir_bridge.intake import Limits, receive
 from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.signatories import Signatory
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, canonical_id, content_digest
 from fhir_bridge.model.ingest import Body, ChartRef, IndexRow, Interaction, Normalized, Received, Refusal
 from fhir_bridge.ports.ambient import Randomness
 
-AGENT = "agent"
-_SOURCE = "urn:fhir-bridge:agent"
-_DELEGATE = "urn:fhir-bridge:delegate:"
-
 
 def agent_record(
-    received: Received, home: ChartRef, registry: Registry, randomness: Randomness, delegate: str | None = None
+    received: Received, home: ChartRef, registry: Registry, randomness: Randomness, by: Signatory
 ) -> Normalized:
-    """Return a patient's own record, ready to be sealed in the chart where the patient is enrolled.
+    """Return a signed record, ready to be sealed in the chart ``home`` of its patient.
 
     Args:
-        delegate: Who writes for the patient in an own name; stands in ``meta.source``.
+        by: In whose name; stands in ``meta.source``.
 
     Raises:
         RecordRefused: The body is not a valid resource of the interaction's type.
     """
     if received.interaction is not None and received.interaction.if_none_exist is not None:
-        problem = "If-None-Exist is not taken from a patient's agent: name the id with PUT"
+        problem = "If-None-Exist is not taken with a signed record: name the id with PUT"
         raise RecordRefused([Issue("error", "not-supported", problem)])
     reception = receive(received, Limits())
     entry = reception.entries[0] if reception.entries else None
@@ -43,11 +43,10 @@ def agent_record(
         raise RecordRefused(reception.refused or (entry.issues if entry is not None else ()))
     if entry.resource is None:
         raise RecordRefused(reception.refused)
-    key = registry.agent_key(home)
     local_id = entry.interaction.id or _fresh_id(randomness)
-    record_id = canonical_id(key, entry.interaction.type, local_id)
+    record_id = canonical_id(by.key, entry.interaction.type, local_id)
     asked = replace(entry.interaction, id=record_id)
-    made = _normalized(asked, local_id, entry.resource, entry.original, home, registry, delegate)
+    made = _normalized(asked, local_id, entry.resource, entry.original, home, registry, by)
     return replace(made, flags=entry.flags)
 
 
@@ -58,19 +57,20 @@ def restated_record(
     status: str,
     home: ChartRef,
     registry: Registry,
-    delegate: str | None = None,
+    by: Signatory,
 ) -> Normalized:
     """Return a stored consent with another status, which is all that ``received`` has to say.
 
     Args:
         stored: The exact bytes of the version that is restated.
         home: The chart that holds it.
+        by: In whose name the new version stands.
     """
     if received.interaction is None or received.interaction.id is None:
         raise IntegrityBroken("a withdrawal without an address")
     asked = replace(received.interaction, method="PUT", id=record_id)
     resource = parse(stored) | {"status": status}
-    return _normalized(asked, received.interaction.id, resource, received.body, home, registry, delegate)
+    return _normalized(asked, received.interaction.id, resource, received.body, home, registry, by)
 
 
 def told_in_r4(body: bytes) -> bytes:
@@ -82,7 +82,7 @@ def told_in_r4(body: bytes) -> bytes:
 
 
 def patient_of(record: Normalized) -> str | None:
-    """Return the literal reference in ``patient`` of an agent's record."""
+    """Return the literal reference in ``patient`` of a signed record."""
     reference = parse(record.content).get("patient", {}).get("reference")
     return reference if isinstance(reference, str) else None
 
@@ -94,10 +94,10 @@ def _normalized(
     original: bytes,
     home: ChartRef,
     registry: Registry,
-    delegate: str | None,
+    by: Signatory,
 ) -> Normalized:
     record_id = str(asked.id)
-    content = _content(resource, record_id, home, registry.id_key(home.institution), delegate)
+    content = _content(resource, record_id, home, registry.id_key(home.institution), by)
     rendered = render(content)
     return Normalized(
         index=0,
@@ -109,18 +109,18 @@ def _normalized(
         original=original,
         content=rendered,
         stamp_at=rendered.index(b'"meta":{') + len(b'"meta":{'),
-        row=_row(content, record_id, home, registry.agent_key(home)),
+        row=_row(content, record_id, home, by),
         identifiers=(),
         lineage=b"[]",
         ruleset="",
     )
 
 
-def _content(resource: Body, record_id: str, home: ChartRef, key: bytes, delegate: str | None) -> Body:
+def _content(resource: Body, record_id: str, home: ChartRef, key: bytes, by: Signatory) -> Body:
     given = resource.get("meta", {})
     meta: dict[str, Any] = {name: given[name] for name in ("profile", "security") if name in given}
-    meta["source"] = _SOURCE if delegate is None else f"{_DELEGATE}{delegate}"
-    meta["tag"] = [{"system": INSTITUTION_SYSTEM, "code": home.institution}]
+    meta["source"] = by.source
+    meta["tag"] = [{"system": INSTITUTION_SYSTEM, "code": home.institution}, *by.tags]
     content: Body = {"resourceType": resource["resourceType"], "id": record_id, "meta": meta}
     content |= {name: value for name, value in resource.items() if name not in content}
     for reference in walk(content):
@@ -136,7 +136,7 @@ def _patient(reference: str, home: ChartRef, key: bytes) -> str:
     return f"Patient/{canonical}" if canonical == home.patient_id else reference
 
 
-def _row(content: Body, record_id: str, home: ChartRef, key: bytes) -> IndexRow:
+def _row(content: Body, record_id: str, home: ChartRef, by: Signatory) -> IndexRow:
     start, period = dated(content)
     labels = content["meta"].get("security", [])
     return IndexRow(
@@ -145,7 +145,7 @@ def _row(content: Body, record_id: str, home: ChartRef, key: bytes) -> IndexRow:
         version="",
         deleted=False,
         origin=home.institution,
-        author=AGENT,
+        author=by.author,
         last_updated_us=0,
         source_updated_us=None,
         dated_us=start,
@@ -154,7 +154,7 @@ def _row(content: Body, record_id: str, home: ChartRef, key: bytes) -> IndexRow:
         data_period_us=period,
         search=extract(content),
         references=tuple(r["reference"] for r in walk(content) if isinstance(r.get("reference"), str)),
-        content=content_digest(key, render(content)),
+        content=content_digest(by.key, render(content)),
     )
 
 

@@ -230,6 +230,7 @@ class AuditLine:
             count=count,
             consents=decision.policies,
             network_policy=decision.network_policy,
+            attested=decision.attested,
         )
 
     def _event(self, access: Access) -> bytes:

@@ -39,8 +39,18 @@ class Clients:
         self._known[client.client_id] = client
 
     def delegates(self, patient: str) -> list[Client]:
-        """Return whoever acts for a patient in an own name, past ones included."""
-        return [each for each in self._known.values() if each.patient == patient and each.delegate is not None]
+        """Return whom a patient named to act in an own name, past ones included."""
+        found = [each for each in self._known.values() if each.patient == patient and each.delegate is not None]
+        return [each for each in found if each.attested_by is None]
+
+    def guardians(self, patient: str) -> list[Client]:
+        """Return whom an institution attested as a patient's guardians, past ones included."""
+        return [each for each in self._known.values() if each.patient == patient and each.attested_by is not None]
+
+    def guardian(self, guardian: str) -> Client | None:
+        """Return the client of an attested guardian, acting or not, or None."""
+        found = (each for each in self._known.values() if each.attested_by is not None and each.delegate == guardian)
+        return next(found, None)
 
     async def retire_agents(self, patient: str, *, keeping: str) -> None:
         """Refuse every other client of a patient from now on, tokens they hold included."""

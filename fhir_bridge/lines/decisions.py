@@ -17,14 +17,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from fhir_bridge.consent.explaining import Explanation, Reasons
-from fhir_bridge.errors import Issue, NotFound
-from fhir_bridge.lines.agents import AGENT
+from fhir_bridge.errors import Issue, NotFound, NotPermitted
 from fhir_bridge.lines.audit import AuditLine, Interaction
 from fhir_bridge.lines.drafts import Change, Drafts
 from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import NO_STORE, Reply
 from fhir_bridge.lines.scoping import Params, Scoping, require, within_scopes
+from fhir_bridge.lines.signatories import AGENT, GUARDIAN, PAPER
 from fhir_bridge.lines.telling import Difference, Judged, difference_report, person_report, record_report
 from fhir_bridge.model.access import Found, Requester
 from fhir_bridge.model.ingest import IndexRow
@@ -32,7 +32,10 @@ from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.query import QueryRefused, read
 
 AGENTS_OWN = "agents-own"
-"""The rule that what a patient's agent wrote is for that patient only."""
+"""The rule that what a patient's agent or guardian wrote is for that patient only."""
+
+PAPERS = "attested-paper"
+"""The rule that a signed paper is for the patient and the institution that has it only."""
 
 _ASKER = frozenset({"institution", "practitioner", "purpose", "role"})
 
@@ -90,7 +93,11 @@ class Decisions:
 
         Raises:
             RecordRefused: The draft is no valid Consent about this patient.
+            NotPermitted: An attested guardian asks about a change.
         """
+        if who.attested_by is not None and (draft or any(name == "revoke" for name, _ in params)):
+            # What a guardian signs goes to another list than the one that is simulated.
+            raise NotPermitted("changes are simulated for the patient's own agent and its delegates")
         sight, canonical, now = await self._person(who, patient, "simulate", params)
         askers = self._askers(params, _ASKER | {"revoke"})
         revoked = [value for name, value in params if name == "revoke"]
@@ -168,6 +175,7 @@ def _judged(asker: Requester, seen: Sight, found: Sequence[Found]) -> list[Judge
             grounds.facts,
             grounds.lists.owner,
             grounds.lists.institution,
+            is_attested=grounds.lists.is_attested,
         )
         for grounds in seen.grounds
     }
@@ -176,4 +184,5 @@ def _judged(asker: Requester, seen: Sight, found: Sequence[Found]) -> list[Judge
 
 def _why(row: IndexRow, reasons: Reasons) -> Explanation:
     why = reasons.of(row)
-    return Explanation(why.permits, AGENTS_OWN, (), (), ()) if row.author == AGENT else why
+    rule = {AGENT: AGENTS_OWN, GUARDIAN: AGENTS_OWN, PAPER: PAPERS}.get(row.author)
+    return why if rule is None else Explanation(why.permits, rule, (), (), ())

@@ -17,6 +17,7 @@ from fhir_bridge.fhir.json import NotStrictJson, parse
 from fhir_bridge.lines.agents import agent_record, patient_of
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.signatories import agent_of
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import ChartRef, FhirVersion, Interaction, Received
@@ -74,7 +75,7 @@ class Drafts:
         local_id = _id_of(draft)
         asked = Interaction("POST" if local_id is None else "PUT", "Consent", local_id)
         received = Received(home.institution, FhirVersion.R4, draft, now, interaction=asked)
-        record = agent_record(received, home, self._registry, self._randomness)
+        record = agent_record(received, home, self._registry, self._randomness, agent_of(who, home, self._registry))
         if patient_of(record) not in {f"Patient/{chart.patient_id}" for chart in charts}:
             problem = "patient must refer to the Patient whose agent asks"
             raise RecordRefused([Issue("error", "invalid", problem, "Consent.patient")])

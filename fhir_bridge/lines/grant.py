@@ -9,7 +9,8 @@ Invariants:
     * a list counts only while its hash is the one the ledger holds now;
     * a signed change is stored before it is submitted, so a crash between the
       two is made good at the next start;
-    * an institution's own Consents enter a list of its own, which only narrows;
+    * an institution's own Consents enter a list of its own, which only narrows; signed papers and what guardians
+      signed enter it too, and then the institution attests the list as a whole;
     * while such a Consent is stored and not yet in its list, the chart is closed to all but the patient.
 """
 
@@ -22,7 +23,7 @@ from functools import lru_cache
 
 import msgspec
 
-from fhir_bridge.consent import ConsentEntry, ConsentList, compile_consent
+from fhir_bridge.consent import AttestationRules, ConsentEntry, ConsentList, Reach, attestation_of, compile_consent
 from fhir_bridge.errors import (
     IntegrityBroken,
     Issue,
@@ -34,9 +35,12 @@ from fhir_bridge.errors import (
 )
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.lines.agents import agent_record, patient_of, restated_record, told_in_r4
+from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.ingest import RESTRICTIONS, IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.signatories import AGENT, GUARDIAN, Signatory, agent_of, clerk_of, guardian_of, same_again
+from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.lines.withdrawal import find_withdrawn, stored_body
 from fhir_bridge.model.access import Requester
@@ -48,6 +52,7 @@ from fhir_bridge.model.ingest import (
     Outcome,
     Processed,
     Received,
+    instant,
     stamped,
 )
 from fhir_bridge.ports.ambient import Clock, Randomness
@@ -74,12 +79,15 @@ class ConsentLists:
 
     ``is_sound`` is False when a stored list does not have the hash that the
     ledger holds: then nobody but the patient may see anything of the chart.
+    ``is_attested`` is True when the institution's list was last changed by an
+    attestation, so that the ledger says whose word its papers rest on.
     """
 
     owner: ConsentList | None
     institution: ConsentList | None
     height: int
     is_sound: bool = True
+    is_attested: bool = False
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -108,6 +116,8 @@ class GrantLine:
         registry: Registry,
         notary: Notary,
         ingest: IngestLine,
+        clients: Clients,
+        rules: AttestationRules,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
@@ -116,6 +126,8 @@ class GrantLine:
         self._registry = registry
         self._notary = notary
         self._ingest = ingest
+        self._clients = clients
+        self._rules = rules
         self._clock = clock
         self._randomness = randomness
         # An agent's write waits for the ingest line, and the ingest line waits for restrict(): two locks, lest
@@ -151,6 +163,7 @@ class GrantLine:
             if chart is not None:
                 await self.restrict(chart, consent_id, version.decode())
         await self.follow_links()
+        await self._end_former_guardians()
 
     # --- agents
 
@@ -172,11 +185,14 @@ class GrantLine:
     async def _open_paths(self, chart: ChartRef) -> int:
         linked = self._registry.linked(chart)
         for each in linked:
-            owner = Identity.from_private_bytes(self._key(KeyKind.PATH_OWNER, each))
-            await self._notary.open_path(self._key(KeyKind.CONSENT_SECRET, each), owner.public, each.institution)
-            if self._newest(each, _KEPT) is not None:
-                await self._publish_restriction(each, self._list(each, _INSTITUTION), [])
+            await self._open_path(each)
         return len(linked)
+
+    async def _open_path(self, chart: ChartRef) -> None:
+        owner = Identity.from_private_bytes(self._key(KeyKind.PATH_OWNER, chart))
+        await self._notary.open_path(self._key(KeyKind.CONSENT_SECRET, chart), owner.public, chart.institution)
+        if self._newest(chart, _KEPT) is not None:
+            await self._publish_restriction(chart, self._list(chart, _INSTITUTION), [])
 
     # --- consents
 
@@ -186,10 +202,10 @@ class GrantLine:
         """Take a Consent from a patient's agent, or its withdrawal; it is in force when this returns.
 
         A deletion makes a new version with status ``inactive``. An R5 Consent is stored in R4's words, its own bytes
-        beside them.
+        beside them. What an attested guardian signs goes to the institution's list, with the institution's word.
 
         Raises:
-            NotPermitted: Another resource type.
+            NotPermitted: Another resource type, or a guardian whom network policy does not let sign.
             NotFound: A deletion of what is no consent of this patient.
             RecordRefused: The body is no valid Consent about this patient, and withdraws none.
             Unavailable: Not taken; safe to retry.
@@ -201,34 +217,115 @@ class GrantLine:
             raise NotPermitted("this patient is not enrolled here")
         received = Received(home.institution, _R4, body, self._clock.now(), interaction=interaction)
         received = replace(received, body=told_in_r4(body)) if release is FhirVersion.R5 else received
+        by = self._guardian(who, home) if who.attested_by is not None else agent_of(who, home, self._registry)
         async with self._writing:
-            record = replace(await self._record(received, home, who.delegate), original=body)
-            done = await self._ingest.push_processed(received, Processed("single", (record,)))
-            if done.refused:
-                raise (PreconditionFailed if done.status.startswith("412") else RecordRefused)(done.refused)
-            outcome = done.outcomes[0]
-            if outcome.last_updated is None:
-                raise IntegrityBroken("a stored consent has no time")
-            stored = stamped(record, version=outcome.version, last_updated=outcome.last_updated)
-            async with self._changing:
-                await self._open_paths(home)
-                await self._install(home, outcome, stored)
+            record = replace(await self._record(received, home, by), original=body)
+            outcome = await self._take(received, record)
         return replace(outcome, status="204 No Content") if interaction.method == "DELETE" else outcome
 
-    async def _record(self, received: Received, home: ChartRef, delegate: str | None) -> Normalized:
+    async def attest(self, institution: str, chart: ChartRef, body: bytes, local_id: str | None) -> Outcome:
+        """Take a Consent signed on paper, on its institution's word; it is in force when this returns.
+
+        Args:
+            chart: The institution's own chart of the patient.
+            local_id: The institution's id of the Consent; a known one gets a new version.
+
+        Raises:
+            NotPermitted: Network policy does not let papers count.
+            RecordRefused: The body is no valid Consent about this patient.
+            Unavailable: Not taken; safe to retry.
+        """
+        if not (self._rules.paper and self._notary.may_attest):
+            raise NotPermitted("network policy does not let signed papers count on an institution's word")
+        interaction = Interaction("POST" if local_id is None else "PUT", "Consent", local_id)
+        received = Received(institution, _R4, body, self._clock.now(), interaction=interaction)
+        async with self._writing:
+            by = clerk_of(chart, self._registry)
+            record = agent_record(received, chart, self._registry, self._randomness, by)
+            self._check_patient(patient_of(record), [chart])
+            return await self._take(received, record)
+
+    async def _take(self, received: Received, record: Normalized) -> Outcome:
+        """Store a signed Consent and bring the list that it belongs to into force."""
+        is_owners = record.row.author == AGENT
+        async with self._changing:
+            # Before it is stored: a list that is not on the ledger cannot be attested.
+            await (self._open_paths(record.chart) if is_owners else self._open_path(record.chart))
+        done = await self._ingest.push_processed(received, Processed("single", (record,)))
+        if done.refused:
+            raise (PreconditionFailed if done.status.startswith("412") else RecordRefused)(done.refused)
+        outcome = done.outcomes[0]
+        if outcome.last_updated is None:
+            raise IntegrityBroken("a stored consent has no time")
+        if is_owners:
+            stored = stamped(record, version=outcome.version, last_updated=outcome.last_updated)
+            async with self._changing:
+                await self._install(record.chart, outcome, stored)
+        elif self._unsettled.get(record.chart.chart):
+            raise Unavailable("the consent is stored and its chart closed until the ledger has its list")
+        return outcome
+
+    async def _record(self, received: Received, home: ChartRef, by: Signatory) -> Normalized:
         """Return what an agent wants stored: its Consent or, where it says less, the stored one withdrawn."""
-        found = await find_withdrawn(received, home, self._registry, self._vault)
+        found = await find_withdrawn(received, home, self._registry, self._vault, by)
         if found is None and received.interaction is not None and received.interaction.method == "DELETE":
             raise NotFound
         try:
-            record = agent_record(received, home, self._registry, self._randomness, delegate)
-            self._check_patient(patient_of(record), home)
+            record = agent_record(received, home, self._registry, self._randomness, by)
+            self._check_patient(patient_of(record), self._registry.linked(home) if by.author == AGENT else [home])
             if found is None or found.id == record.id:
+                self._check_guardian(record)
                 return record
         except RecordRefused:
             if found is None:
                 raise
-        return restated_record(received, found.id, found.body, found.ends_as, found.chart, self._registry, delegate)
+        by = same_again(found.author, found.body, by)
+        return restated_record(received, found.id, found.body, found.ends_as, found.chart, self._registry, by)
+
+    # --- guardians
+
+    def _guardian(self, who: Requester, home: ChartRef) -> Signatory:
+        client = self._clients.guardian(str(who.delegate))
+        if client is None or client.period_s is None or home.institution != client.attested_by:
+            raise NotPermitted("this guardian's attestation does not hold")
+        until = instant(instant_of(client.period_s[1] * 1_000_000))
+        return guardian_of(str(who.delegate), until, home, self._registry)
+
+    def _check_guardian(self, record: Normalized) -> None:
+        """Refuse what a guardian signs where nothing that is signed so counts; a withdrawal is never refused."""
+        is_allowed = self._rules.guardians is not Reach.REFUSED and self._notary.may_attest
+        if record.row.author == GUARDIAN and not is_allowed and parse(record.content).get("status") == "active":
+            raise NotPermitted("network policy does not let guardians sign on an institution's word")
+
+    async def end_guardian(self, chart: ChartRef, guardian: str) -> None:
+        """Let no permit that a guardian signed count from now on; denials stay, so that an end never widens anything.
+
+        Raises:
+            Unavailable: Not all ended; safe to retry.
+        """
+        async with self._writing:
+            now = self._clock.now().replace(microsecond=0)
+            for entry in self._list(chart, _INSTITUTION).entries:
+                word = attestation_of(entry.body)
+                if word is None or word.guardian != guardian or word.has_ended(microseconds(now)):
+                    continue
+                asked = Interaction("PUT", "Consent", entry.id)
+                received = Received(chart.institution, _R4, entry.body, self._clock.now(), interaction=asked)
+                by = guardian_of(guardian, instant(now), chart, self._registry)
+                record = restated_record(received, entry.id, entry.body, entry.status, chart, self._registry, by)
+                await self._take(received, record)
+
+    async def _end_former_guardians(self) -> None:
+        """End what a crash left standing of guardians who act no more."""
+        for chart_id, who in list(self._held):
+            chart = self._registry.chart(chart_id)
+            if who != _INSTITUTION or chart is None or not self._vouched(chart).is_sound:
+                continue
+            words = [attestation_of(entry.body) for entry in self._list(chart, _INSTITUTION).entries]
+            for guardian in {word.guardian for word in words if word is not None and word.guardian is not None}:
+                client = self._clients.guardian(guardian)
+                if client is None or not client.is_active:
+                    await self.end_guardian(chart, guardian)
 
     async def restrict(self, chart: ChartRef, consent_id: str, version: str) -> None:
         """Enter a Consent that an institution sent, as stored, into that institution's own list of the chart.
@@ -290,11 +387,17 @@ class GrantLine:
             await self._store([(chart, _KEPT, _Stored(0, listed.encode(), b""))], also)
             return
         counter = self._counter(chart, _INSTITUTION) + 1
-        envelope = self._notary.sign_restriction(self._path(chart), counter, listed.list_hash(), chart.institution)
+        sign = self._notary.sign_attestation if self._is_to_attest(listed) else self._notary.sign_restriction
+        envelope = sign(self._path(chart), counter, listed.list_hash(), chart.institution)
         await self._store([(chart, _INSTITUTION, _Stored(counter, listed.encode(), envelope))], also)
         await self._notary.submit(envelope)
         if self._held.pop((chart.chart, _KEPT), None):
             await self._vault.commit(Work(documents=[Document(_LISTS, f"{chart.chart}/{_KEPT}/0", None)]), None)
+
+    def _is_to_attest(self, listed: ConsentList) -> bool:
+        """Tell whether a list holds what rests on the institution's word, and the ledger takes its word."""
+        words = (attestation_of(entry.body) for entry in listed.entries if entry.status == "active")
+        return self._notary.may_attest and any(word is not None for word in words)
 
     async def _store(self, changes: Iterable[tuple[ChartRef, str, _Stored]], also: Sequence[Document] = ()) -> None:
         """Store new lists beside the ones in force: until the ledger takes the change, the old one counts."""
@@ -332,7 +435,8 @@ class GrantLine:
             return ConsentLists(None, None, height, is_sound=False)
         for entry in narrowing.entries:
             own = own.with_entry(entry)
-        return ConsentLists(owner, own, height)
+        is_attested = 0 < current.attested == current.institution_counter
+        return ConsentLists(owner, own, height, is_attested=is_attested)
 
     def _in_force(self, chart: ChartRef, who: str, counter: int, list_hash: bytes) -> ConsentList | None:
         if counter == 0:
@@ -389,8 +493,7 @@ class GrantLine:
             charts=tuple(charts),
         )
 
-    def _check_patient(self, reference: str | None, home: ChartRef) -> None:
-        own = {f"Patient/{chart.patient_id}" for chart in self._registry.linked(home)}
-        if reference not in own:
+    def _check_patient(self, reference: str | None, charts: Sequence[ChartRef]) -> None:
+        if reference not in {f"Patient/{chart.patient_id}" for chart in charts}:
             problem = "patient must refer to the Patient whose agent asks"
             raise RecordRefused([Issue("error", "invalid", problem, "Consent.patient")])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fhir_bridge.errors import IntegrityBroken, Issue
+from fhir_bridge.lines.signatories import AGENT
 from fhir_bridge.lines.staging import Layer, StagedRecord
 from fhir_bridge.model.ingest import Anchored, Normalized, Outcome, Processed, Received, Refusal
 from fhir_bridge.ports.vault import SealedLetter
@@ -54,12 +55,12 @@ class Job:
 
 
 def restrictions(group: Layer) -> list[StagedRecord]:
-    """Return the institutions' Consents of a group that are the current version of theirs."""
+    """Return the Consents of a group that belong in their institution's list and are the current version of theirs."""
     return [
         item
         for item in group.staged
         if item.row.type == "Consent"
-        and item.row.author == "institution"
+        and item.row.author != AGENT
         and group.histories[item.row.id][-1].version == item.row.version
     ]
 

@@ -24,6 +24,7 @@ from fhir_bridge.ports.keys import Keyring
 from ledger_core import (
     AccessHead,
     Anchor,
+    Attest,
     ConsentState,
     Identity,
     Join,
@@ -146,6 +147,15 @@ class Notary:
     def sign_restriction(self, path: bytes, counter: int, list_hash: bytes, institution: str) -> bytes:
         """Return the institution's signed change of its own list, which can only narrow."""
         return self._ledger.sign(Restrict(path, counter, list_hash), self.identity(institution))
+
+    def sign_attestation(self, path: bytes, counter: int, list_hash: bytes, institution: str) -> bytes:
+        """Return the institution's signed change of its own list, with its word for the signed papers in it."""
+        return self._ledger.sign(Attest(path, counter, list_hash), self.identity(institution))
+
+    @property
+    def may_attest(self) -> bool:
+        """Tell whether the network was begun with leave for institutions to attest."""
+        return self._ledger.may_attest
 
     async def submit(self, envelope: bytes) -> int:
         """Submit a stored envelope; return the height. Repeatable."""

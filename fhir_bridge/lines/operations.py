@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Operations:
         clock: Clock,
         make_institution: MakeClient,
         make_patient: MakeClient,
+        take_over: Callable[[Sequence[ChartRef]], Awaitable[None]],
         save_credentials: SaveCredentials,
     ) -> None:
         self._vault = vault
@@ -70,6 +71,7 @@ class Operations:
         self._clock = clock
         self._make_institution = make_institution
         self._make_patient = make_patient
+        self._take_over = take_over
         self._save_credentials = save_credentials
 
     # --- institutions and patients
@@ -114,7 +116,8 @@ class Operations:
     async def enrol(self, institution: str, patient: str) -> dict[str, Any]:
         """Give a patient an agent: credentials, and an owner key for the consent path of every linked chart.
 
-        Doing it again gives new credentials and ends the old ones at once.
+        Doing it again gives new credentials and ends the old ones at once. The patient takes over from whomever
+        institutions attested as guardians.
         """
         chart = self._registry.chart_for(institution, patient)
         if self._registry.chart_of_patient(str(chart.patient_id)) is None:
@@ -124,6 +127,7 @@ class Operations:
         opened = await self._grant.enrol(chart)
         client, credentials = self._make_patient(str(chart.patient_id))
         await self._clients.add(client)
+        await self._take_over(self._registry.linked(chart))
         await self._clients.retire_agents(str(chart.patient_id), keeping=client.client_id)
         saved = self._save_credentials(f"patients/{chart.patient_id}", credentials | {"institution": institution})
         return {"patient": chart.patient_id, "credentials": str(saved), "charts": opened}

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
-from fhir_bridge.consent import ChartFacts, ConsentList, NetworkPolicies, as_of, decide, permitted_view
+from fhir_bridge.consent import ChartFacts, ConsentList, NetworkPolicies, Reach, as_of, decide, permitted_view
 from fhir_bridge.fhir.json import parse
-from fhir_bridge.lines.agents import AGENT
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.grant import ConsentLists, GrantLine
 from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.signatories import AGENT, GUARDIAN, PAPER
 from fhir_bridge.model.access import Decision, PermittedView, Predicate, Requester
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.index import EveryRow
@@ -85,7 +85,10 @@ class People:
         own = canonical_id(self._registry.id_key(name), type_name, record_id)
         if home is None:
             return record_id, own
-        return record_id, canonical_id(self._registry.agent_key(home), type_name, record_id), own
+        key = self._registry.agent_key(home)
+        if who.attested_by is not None:
+            key = self._registry.guardian_key(home, str(who.delegate))
+        return record_id, canonical_id(key, type_name, record_id), own
 
     async def chart_of_record(self, record_id: str) -> ChartRef | None:
         """Return the chart that holds a record, or None."""
@@ -97,8 +100,14 @@ class People:
         for candidate in self.ids(who, "Patient", patient.removeprefix("Patient/")):
             chart = self._registry.chart_of_patient(candidate)
             if chart is not None:
-                return self._registry.linked(chart)
+                return self._reached(who, self._registry.linked(chart))
         return ()
+
+    def _reached(self, who: Requester, charts: Sequence[ChartRef]) -> Sequence[ChartRef]:
+        """Return those of a person's charts that an attested guardian may know of; all of them to anybody else."""
+        if who.attested_by is None or self._policies.attestation.guardians is Reach.PERSON:
+            return charts
+        return [chart for chart in charts if chart.patient_id == who.patient]
 
     def around(self, chart: ChartRef) -> Sequence[ChartRef]:
         """Return the charts to look at for a record in ``chart``: the person's, or the directory alone."""
@@ -155,7 +164,7 @@ class People:
     def _decide(self, who: Requester, grounds: Grounds, instant: datetime) -> Decision:
         facts, lists = grounds.facts, grounds.lists
         chart = facts.chart
-        if not lists.is_sound and who.patient is None:
+        if not lists.is_sound and (who.patient is None or who.attested_by is not None):
             return Decision(chart.chart, _nothing, lists.height, "fail-closed", instant)
         decision = decide(
             who,
@@ -165,7 +174,10 @@ class People:
             instant=instant,
             height=lists.height,
             in_emergency=self._in_emergency(who, chart.chart, instant),
+            is_attested=lists.is_attested,
         )
+        if who.patient is None:
+            decision = replace(decision, permits=_not_of_signed(who, decision.permits))
         return decision if who.patient is not None else replace(decision, permits=_not_of_agents(decision.permits))
 
 
@@ -184,6 +196,17 @@ def _subject(consent: bytes) -> str:
 def _not_of_agents(permits: Predicate) -> Predicate:
     """Keep what a patient's agent wrote from everybody else: a consent's text names what it hides."""
     return lambda row: row.author != AGENT and permits(row)
+
+
+def _not_of_signed(who: Requester, permits: Predicate) -> Predicate:
+    """Keep what guardians signed from everybody else too, and a paper from all but the institution that has it."""
+
+    def permitted(row: IndexRow) -> bool:
+        if row.author == PAPER:
+            return row.origin == who.institution
+        return row.author != GUARDIAN and permits(row)
+
+    return permitted
 
 
 def _nothing(_: IndexRow) -> bool:

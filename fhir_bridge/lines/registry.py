@@ -100,6 +100,11 @@ class Registry:
         """
         return blake3(b"fhir-bridge/agent-ids/2" + home.chart.encode(), key=self.id_key(home.institution)).digest()
 
+    def guardian_key(self, home: ChartRef, guardian: str) -> bytes:
+        """Return the key of the ids that one guardian gives, out of reach of agents and other guardians."""
+        place = f"{home.chart}/{guardian}".encode()
+        return blake3(b"fhir-bridge/guardian-ids/1" + place, key=self.id_key(home.institution)).digest()
+
     def source(self, name: str) -> SourceContext:
         """Return what the pure rooms need to know about a sender."""
         known = self.institution(name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import EmergencyLine
+from fhir_bridge.lines.guardianship import GuardianshipLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.write import WriteLine
@@ -25,6 +26,7 @@ class Services:
     answer: AnswerLine
     emergency: EmergencyLine
     delegation: DelegationLine
+    guardianship: GuardianshipLine
     notary: Notary
     issuer: Issuer
     verifier: TokenVerifier

@@ -126,6 +126,8 @@ def _cited(name: str, each: Cited) -> Json:
         _string("words", each.words),
         _code("recorded-by", "patient" if each.by_patient else "institution"),
     ]
+    if each.attested_by:
+        parts.append(_string("attested-by", f"attested by institution {each.attested_by}"))
     return {"name": name, "part": parts}
 
 

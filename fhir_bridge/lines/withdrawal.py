@@ -5,7 +5,8 @@ patient. Where a request says too little to be a Consent itself, the stored one
 stays as it is but for its status.
 
 Invariants:
-    * nothing is withdrawn but what an agent of the same person wrote;
+    * nothing is withdrawn but what an agent of the same person wrote, and by the person's own agent what was attested
+      for it; a guardian withdraws only what that guardian signed;
     * an id of nobody and an id of somebody else's record are told apart by nothing.
 """
 
@@ -16,8 +17,8 @@ from typing import Final
 
 from fhir_bridge.errors import IntegrityBroken
 from fhir_bridge.fhir.json import NotStrictJson, parse
-from fhir_bridge.lines.agents import AGENT
 from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.signatories import AGENT, GUARDIAN, PAPER, Signatory
 from fhir_bridge.lines.versions import place
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import ChartRef, IndexRow, Received
@@ -31,9 +32,10 @@ _CONSENT: Final = "Consent"
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The current version of a consent that an agent wrote, as stored in ``chart``, and the status it ends with."""
+    """The current version of a signed consent, as stored in ``chart``, who wrote it, and the status it ends with."""
 
     chart: ChartRef
+    author: str
     id: str
     body: bytes
     ends_as: str
@@ -48,7 +50,9 @@ class _Withdrawal:
     body_id: str | None = None
 
 
-async def find_withdrawn(received: Received, home: ChartRef, registry: Registry, vault: Vault) -> Withdrawn | None:
+async def find_withdrawn(
+    received: Received, home: ChartRef, registry: Registry, vault: Vault, by: Signatory
+) -> Withdrawn | None:
     """Return the consent of the person in ``home`` that a request withdraws, or None if it withdraws none.
 
     The address may hold the id that the agent gave, or the canonical one. Cost: reads the index of the chart that
@@ -57,17 +61,21 @@ async def find_withdrawn(received: Received, home: ChartRef, registry: Registry,
     said = _withdrawal_in(received)
     if said is None:
         return None
-    own = canonical_id(registry.agent_key(home), _CONSENT, said.id)
+    own = canonical_id(by.key, _CONSENT, said.id)
     held = await vault.charts_of({own, said.id})
+    authors = frozenset({AGENT, GUARDIAN, PAPER}) if by.author == AGENT else frozenset({by.author})
     linked = {chart.chart: chart for chart in registry.linked(home)}
     for candidate in dict.fromkeys((own, said.id)):
         chart = linked.get(held.get(candidate, ""))
-        if chart is None or not _is_named(said.body_id, candidate, chart, registry):
+        if chart is None or not _is_named(
+            said.body_id, candidate, by.key if chart == home else registry.agent_key(chart)
+        ):
             continue
         row = await _newest(chart, candidate, registry, vault)
-        if row is not None and (row.type, row.author, row.deleted) == (_CONSENT, AGENT, False):
+        if row is not None and row.type == _CONSENT and row.author in authors and not row.deleted:
             body = await stored_body(chart, candidate, row.version, registry, vault)
-            return Withdrawn(chart, candidate, body, said.status or _status_after(body))
+            if by.author == AGENT or parse(body)["meta"]["source"] == by.source:
+                return Withdrawn(chart, row.author, candidate, body, said.status or _status_after(body))
     return None
 
 
@@ -101,11 +109,9 @@ def _withdrawal_in(received: Received) -> _Withdrawal | None:
     return _Withdrawal(asked.id, status, body_id if isinstance(body_id, str) else None)
 
 
-def _is_named(body_id: str | None, record_id: str, chart: ChartRef, registry: Registry) -> bool:
+def _is_named(body_id: str | None, record_id: str, key: bytes) -> bool:
     """Tell whether the id in a body, if there is one, means the record; a body about another one is no withdrawal."""
-    return body_id in (None, record_id) or (
-        canonical_id(registry.agent_key(chart), _CONSENT, str(body_id)) == record_id
-    )
+    return body_id in (None, record_id) or canonical_id(key, _CONSENT, str(body_id)) == record_id
 
 
 def _status_after(body: bytes) -> str:

@@ -78,7 +78,7 @@ class WriteLine:
             if anchored.refused:
                 return outcome_reply(int(anchored.status[:3]), anchored.refused)
             outcome = anchored.outcomes[0]
-        return await self._written(who, outcome, prefer)
+        return await self.written(who, outcome, prefer)
 
     def _received(
         self, institution: str, body: bytes, content_type: str, interaction: Interaction | None
@@ -90,7 +90,8 @@ class WriteLine:
         kind = content_type or "application/fhir+json"
         return Received(institution, version, body, self._clock.now(), kind, interaction)
 
-    async def _written(self, who: Requester, outcome: Outcome, prefer: str) -> Reply:
+    async def written(self, who: Requester, outcome: Outcome, prefer: str) -> Reply:
+        """Answer the writer of a record, with as much of it as is preferred."""
         status = int(outcome.status[:3])
         if status >= 400 or status == 202:
             return outcome_reply(status, outcome.issues)

@@ -43,6 +43,7 @@ class Requester:
         purpose: Purpose of use, code of http://terminology.hl7.org/CodeSystem/v3-ActReason.
         patient: Canonical Patient id whose agent asks.
         delegate: Who acts for the patient in an own name; None for the patient's own agent.
+        attested_by: Institution on whose word ``delegate`` is the patient's guardian; None for any other.
         scopes: Granted SMART scopes.
         client_id: Who authenticated.
         groups: ``Group/…``, ``CareTeam/…`` and the like that the token states membership of;
@@ -59,6 +60,7 @@ class Requester:
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     delegate: str | None = None
+    attested_by: str | None = None
 
 
 Predicate = Callable[[IndexRow], bool]
@@ -73,8 +75,10 @@ class Decision:
         height: Ledger height whose state was used.
         evaluator: Version of the evaluator.
         policies: ``(consent id, version)`` that had a say; never shown to the requester.
-        basis: ``own``, ``consent``, ``patient``, ``directory``, ``law``, ``emergency`` or ``default-deny``.
+        basis: ``own``, ``consent``, ``patient``, ``guardian``, ``directory``, ``law``, ``emergency`` or
+            ``default-deny``.
         network_policy: Version of the policies beside consents, the hex digest that the ledger names.
+        attested: ``(consent id, institution)`` of those among ``policies`` that rest on an institution's word.
     """
 
     chart: str
@@ -85,6 +89,7 @@ class Decision:
     policies: tuple[tuple[str, str], ...] = ()
     basis: str = "default-deny"
     network_policy: str = ""
+    attested: tuple[tuple[str, str], ...] = ()
 
 
 class Part(Protocol):

@@ -46,6 +46,7 @@ class Client:
             the client's keys are replaced because one leaked.
         delegate: Id under which somebody acts for the patient in an own name; None for the patient's own agent.
         period_s: When a delegate may act, ``[from, until)`` in seconds since 1970.
+        attested_by: Institution on whose word the delegate is the patient's guardian; None for any other.
     """
 
     client_id: str
@@ -59,6 +60,7 @@ class Client:
     tokens_after_s: int = 0
     delegate: str | None = None
     period_s: tuple[int, int] | None = None
+    attested_by: str | None = None
 
     def __post_init__(self) -> None:
         is_institution = self.kind is ClientKind.INSTITUTION
@@ -68,6 +70,8 @@ class Client:
             raise ValueError("an institution's client carries its public id, a patient's carries none")
         if (self.delegate is None) != (self.period_s is None) or (is_institution and self.delegate is not None):
             raise ValueError("a delegate acts for a patient and for a period, nobody else does")
+        if self.attested_by is not None and self.delegate is None:
+            raise ValueError("an institution attests guardians, who act in an own name")
 
     def may_act(self, now_s: float) -> bool:
         """Tell whether the client counts at all at a moment."""
@@ -88,6 +92,7 @@ def encode_client(client: Client) -> bytes:
             "is_active": client.is_active,
             "tokens_after_s": client.tokens_after_s,
             **({"delegate": client.delegate, "period_s": client.period_s} if client.delegate else {}),
+            **({"attested_by": client.attested_by} if client.attested_by else {}),
         },
         sort_keys=True,
         separators=(",", ":"),

@@ -32,6 +32,13 @@ DIRECTORY_TYPES = frozenset(
 INSTITUTION_SYSTEM = "urn:fhir-bridge:institution"
 """System of the ``meta.tag`` that names the institution a record came from."""
 
+ATTESTED_BY = "urn:fhir-bridge:attested-by"
+ATTESTED_UNTIL = "urn:fhir-bridge:attested-until"
+"""Systems of the ``meta.tag`` that name on which institution's word a Consent rests, and how long."""
+
+OWN_TAG_SYSTEMS = frozenset({INSTITUTION_SYSTEM, ATTESTED_BY, ATTESTED_UNTIL})
+"""Tags that only we set; a sender's never stand."""
+
 NETWORK_PREFIX = "network-"
 _NETWORK_ID = re.compile(NETWORK_PREFIX + "[a-z2-7]{26}")
 

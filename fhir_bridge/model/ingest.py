@@ -174,7 +174,8 @@ class IndexRow:
         version: ``meta.versionId``, opaque.
         deleted: The version is a tombstone.
         origin: Institution (name) whose feed or agent wrote it.
-        author: ``institution``, or ``agent`` for what a patient's agent wrote.
+        author: ``institution``; ``agent`` for what a patient's agent wrote, ``guardian`` for what an attested
+            guardian signed, ``paper`` for a signed paper that a clerk entered.
         last_updated_us: ``meta.lastUpdated``, µs since 1970 UTC.
         source_updated_us: The sender's own ``meta.lastUpdated`` when it gave one.
         dated_us: Start of the element that dates the type (``fhir/timeline.py``).

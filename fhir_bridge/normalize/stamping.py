@@ -16,7 +16,7 @@ from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.search import extract
 from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.timeline import dated
-from fhir_bridge.model.ids import INSTITUTION_SYSTEM, content_digest
+from fhir_bridge.model.ids import INSTITUTION_SYSTEM, OWN_TAG_SYSTEMS, content_digest
 from fhir_bridge.model.ingest import Body, Change, ChartRef, IndexRow, Normalized, SourceContext, Validated
 from fhir_bridge.normalize.draft import By, Draft
 
@@ -49,7 +49,7 @@ def _meta(draft: Draft, sent: dict[str, Any], source: SourceContext) -> dict[str
     meta = {"source": ours, **{key: value for key, value in sent.items() if key not in _SENDERS_OWN}}
     tag = {"system": INSTITUTION_SYSTEM, "code": source.institution}
     held = meta.pop("tag", None)
-    others = [t for t in held or () if t.get("system") != INSTITUTION_SYSTEM]
+    others = [t for t in held or () if t.get("system") not in OWN_TAG_SYSTEMS]
     meta["tag"] = [*others, tag]
     draft.changed(STAMP, f"{where}.tag", held, meta["tag"], is_safe=True)
     return meta

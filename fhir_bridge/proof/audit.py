@@ -47,6 +47,7 @@ class Access:
         basis: Why, as :class:`Decision` states it.
         site: Our public base URL.
         network_policy: Version of the policies beside consents that the decision rests on.
+        attested: ``(id, institution)`` of those consents that rest on an institution's word.
     """
 
     requester: Requester
@@ -65,6 +66,7 @@ class Access:
     request_id: str = ""
     site: str = ""
     network_policy: str = ""
+    attested: Sequence[tuple[str, str]] = ()
 
 
 def audit_event(access: Access, *, event_id: str) -> dict[str, Any]:
@@ -164,6 +166,8 @@ def _entities(access: Access, action: str) -> list[dict[str, Any]]:
     details = [("height", str(access.height)), ("evaluator", access.evaluator), ("basis", access.basis)]
     if access.network_policy:
         details.append(("policies", access.network_policy))
+    if access.requester.attested_by is not None:
+        details.append(("guardian", f"attested by institution {access.requester.attested_by}"))
     if access.count is not None:
         details.append(("records", str(access.count)))
     entities: list[dict[str, Any]] = []
@@ -183,8 +187,13 @@ def _entities(access: Access, action: str) -> list[dict[str, Any]]:
             "detail": [{"type": name, "valueString": text} for name, text in details],
         }
     )
+    words = dict(access.attested)
     for consent, version in access.consents:
-        entities.append({"what": {"reference": f"Consent/{consent}/_history/{version}"}, "type": v.CONSENT_TYPE})
+        entity: dict[str, Any] = {"what": {"reference": f"Consent/{consent}/_history/{version}"}}
+        entity["type"] = v.CONSENT_TYPE
+        if consent in words:
+            entity["detail"] = [{"type": "basis", "valueString": f"attested by institution {words[consent]}"}]
+        entities.append(entity)
     if access.request_id:
         entities.append({"what": {"identifier": {"value": access.request_id}}, "type": v.REQUEST_ID})
     return entities

@@ -195,7 +195,8 @@ class AuthorizationServer:
             "purpose_of_use": statement.purpose,
         }
         if client.kind is ClientKind.PATIENT:
-            return {**claims, "patient": client.patient, **({"delegate": client.delegate} if client.delegate else {})}
+            acting = {"delegate": client.delegate, "attested_by": client.attested_by}
+            return {**claims, "patient": client.patient, **{name: told for name, told in acting.items() if told}}
         claims |= {"institution": client.institution, "institution_id": client.institution_id}
         if statement.practitioner:
             claims["fhirUser"] = f"Practitioner/{statement.practitioner}"

@@ -115,7 +115,7 @@ def _check_client(claims: Mapping[str, Any], client: Client | None, issued_at: f
         raise TokenBroken("unknown-client")
     if not client.may_act(now.timestamp()) or issued_at <= client.tokens_after_s:
         raise TokenBroken("revoked-client")
-    names = ("institution", "institution_id", "patient", "delegate")
+    names = ("institution", "institution_id", "patient", "delegate", "attested_by")
     if [claims.get(name) for name in names] != [getattr(client, name) for name in names]:
         raise TokenBroken("other-registration")
     if client.kind is ClientKind.PATIENT and not {"fhirUser", "roles"}.isdisjoint(claims):
@@ -133,5 +133,6 @@ def _requester(claims: Mapping[str, Any]) -> Requester:
         purpose=jose.text_claim(claims, "purpose_of_use"),
         patient=claims.get("patient"),
         delegate=claims.get("delegate"),
+        attested_by=claims.get("attested_by"),
         scopes=tuple(jose.text_claim(claims, "scope").split()),
     )

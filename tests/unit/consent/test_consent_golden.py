@@ -443,7 +443,7 @@ def test_a_consent_to_treatment_says_nothing_about_data() -> None:
 
 def test_a_decision_names_height_evaluator_and_the_consents_that_had_a_say() -> None:
     made = decision(HARBOR, consent(provision("permit", **to("Organization/org-cedar"))), PERMIT_HARBOR)
-    assert (made.height, made.evaluator, made.policies) == (7, "fhir-bridge-consent/2", (("consent-2", "v1"),))
+    assert (made.height, made.evaluator, made.policies) == (7, "fhir-bridge-consent/3", (("consent-2", "v1"),))
     assert made.basis == "consent"
 
 
