@@ -40,9 +40,11 @@ MAX_GUARDIANS: Final = 8
 """Acting ones of one patient at one institution."""
 
 RELATIONSHIPS: Final = frozenset(
-    ["PRN", "MTH", "FTH", "NPRN", "NMTH", "NFTH", "ADOPTP", "ADOPTM", "ADOPTF", "STPPRN", "STPMTH", "STPFTH"]
-    + ["PRNFOST", "MTHFOST", "FTHFOST", "GRPRN", "GRMTH", "GRFTH", "SIB", "CHILD", "SPS", "DOMPART", "FAMMEMB"]
-    + ["GUARD", "GUADLTM", "POWATT", "DPOWATT", "HPOWATT", "SPOWATT", "RESPRSN"]
+    [
+        *("PRN", "MTH", "FTH", "NPRN", "NMTH", "NFTH", "ADOPTP", "ADOPTM", "ADOPTF", "STPPRN", "STPMTH", "STPFTH"),
+        *("PRNFOST", "MTHFOST", "FTHFOST", "GRPRN", "GRMTH", "GRFTH", "SIB", "CHILD", "SPS", "DOMPART", "FAMMEMB"),
+        *("GUARD", "GUADLTM", "POWATT", "DPOWATT", "HPOWATT", "SPOWATT", "RESPRSN"),
+    ]
 )
 """Codes of v3-RoleCode for who may speak for a patient: family, guardians, attorneys."""
 

@@ -55,7 +55,7 @@ class Job:
 
 
 def restrictions(group: Layer) -> list[StagedRecord]:
-    """Return the Consents of a group that belong in their institution's list and are the current version of theirs."""
+    """Return the Consents of a group that belong in an institution's list and are the current version of theirs."""
     return [
         item
         for item in group.staged

@@ -60,7 +60,7 @@ def judged(who: Requester, seen: IndexRow, world: Json) -> bool:
             return True
     if world["emergency"] and not (world["denial"] == "stands" and _explicitly_denied(who, seen, owner, institution)):
         return True
-    if oracle(who, seen, owner, institution):
+    if oracle(who, seen, owner, institution, world["word"]):
         return True
     if any("unheardOf" in body for body in owner + institution) or _is_ruled(who, seen, owner, institution):
         return False
@@ -158,6 +158,24 @@ def _consent(random: Random) -> Json:
     return body | ({"unheardOf": 1} if random.random() < 0.08 else {})
 
 
+def _of_institution(random: Random) -> Json:
+    """A Consent of northgate's list: its own, a paper's or a guardian's, in some name and until some day."""
+    body, name = _consent(random), random.choice(["northgate", "northgate", "harbor"])
+    until = random.choice(["2026-03-01T11:59:59.000Z", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:01.000Z"])
+    tags = [coding("urn:fhir-bridge:attested-by", name), coding("urn:fhir-bridge:attested-until", until)]
+    source = random.choice([f"institution:{name}", f"paper:{name}", "guardian:g1"])
+    return body | {"meta": {"source": f"urn:fhir-bridge:{source}", "tag": tags[: random.choice([1, 2, 2, 2])]}}
+
+
+def _word(random: Random) -> Json:
+    guardians = random.choice(["refused", "own-chart", "person"])
+    return {
+        "paper": random.choice(["refused", "counts", "counts"]),
+        "guardians": guardians,
+        "list": random.random() < 0.8,
+    }
+
+
 def _policy(random: Random, number: int) -> Json:
     made: Json = {"id": f"p{number}", "citation": "a law", "kind": random.choice(["basis", "default"])}
     if random.random() < 0.4:
@@ -177,7 +195,8 @@ def _world(random: Random) -> Json:
     policies = [_policy(random, number) for number in range(random.choice([0, 0, 0, 1, 2, 3]))]
     return {
         "owner": [_consent(random) for _ in range(random.choice([0, 1, 1, 2, 3]))],
-        "institution": [_consent(random) for _ in range(random.choice([0, 0, 0, 1]))],
+        "institution": [_of_institution(random) for _ in range(random.choice([0, 0, 1, 2]))],
+        "word": _word(random),
         "policies": [each for each in policies if each["kind"] == "basis" or "policyRule" in each or _typed(each)],
         "emergency": random.random() < 0.3,
         "denial": random.choice(["stands", "stands", "yields"]),
@@ -222,16 +241,20 @@ def test_two_evaluators_agree_on_random_worlds() -> None:
     for number in range(CASES):
         who, world = _requester(random), _world(random)
         rules = {"format": 1, "emergency": {"patient_denial": world["denial"]}, "policies": world["policies"]}
+        rules["attestation"] = {name: world["word"][name] for name in ("paper", "guardians")}
         policies = load_policies(json.dumps(rules).encode())
         facts = ChartFacts(CHART, frozenset({"pat1"}), (), OwnRecords.CLOSED_BY_PROVISION, None, policies)
         lists = listed(*world["owner"]), listed(*world["institution"])
-        made = decide(who, facts, *lists, instant=NOW, height=7, in_emergency=world["emergency"])
+        more = {"in_emergency": world["emergency"], "is_attested": world["word"]["list"]}
+        made = decide(who, facts, *lists, instant=NOW, height=7, **more)
         for _ in range(ROWS):
             seen = _row(random)
             shown = made.permits(seen)
             assert shown == judged(who, seen, world), (SEED, number, who, seen, json.dumps(world))
             outcomes[made.basis, shown] += 1
+            outcomes["attested", shown] += shown and not judged(who, seen, world | {"word": {}})
     # Agreement on nothing but refusals would prove little.
     for basis in ("consent", "default-deny", "emergency", "law", "own"):
         assert outcomes[basis, True] > CASES // 100, (basis, outcomes)
         assert outcomes[basis, False] > CASES // 100, (basis, outcomes)
+    assert outcomes["attested", True] > CASES // 100, outcomes

@@ -34,10 +34,16 @@ PARENTS = {"BTG": "ETREAT", "ERTREAT": "ETREAT", "ETREAT": "TREAT"}
 ROLE = concept("http://example.org/roles", "cardiologist")
 
 
-def oracle(requester: Requester, seen: IndexRow, owner: list[Json], institution: list[Json]) -> bool:
-    """Say whether a row may be seen; consents are signed in the order given, all active, all of this chart."""
+def oracle(
+    requester: Requester, seen: IndexRow, owner: list[Json], institution: list[Json], word: Json | None = None
+) -> bool:
+    """Say whether a row may be seen; consents are signed in the order given, all active, all of this chart.
+
+    ``word`` is what network policy says of attestations, with ``list`` for whether the ledger has the
+    institution's list by an attestation; None lets none count.
+    """
     signed = [(number, body, True) for number, body in enumerate(owner, 1)]
-    signed += [(number, body, False) for number, body in enumerate(institution, 1)]
+    signed += [(number, body, is_attested(body, word or {})) for number, body in enumerate(institution, 1)]
     unclear = [number for number, body, _ in signed if "unheardOf" in body]
     by_provision: list[str | None] = []
     by_base: list[str | None] = []
@@ -57,6 +63,20 @@ def oracle(requester: Requester, seen: IndexRow, owner: list[Json], institution:
     if "deny" in by_base:
         return own
     return "permit" in by_base or own
+
+
+def is_attested(body: Json, word: Json) -> bool:
+    """Tell whether a Consent of northgate's list may permit on northgate's word, on 1 March 2026 at noon."""
+    source = body.get("meta", {}).get("source", "")
+    if not word.get("list"):
+        return False
+    if source.startswith("urn:fhir-bridge:paper:"):
+        return source == "urn:fhir-bridge:paper:northgate" and word.get("paper") == "counts"
+    if not source.startswith("urn:fhir-bridge:guardian:") or word.get("guardians") not in ("own-chart", "person"):
+        return False
+    said = {tag["system"]: tag["code"] for tag in body["meta"]["tag"]}
+    until = said.get("urn:fhir-bridge:attested-until", "")
+    return said.get("urn:fhir-bridge:attested-by") == "northgate" and until > "2026-03-01T12:00:00.000Z"
 
 
 def one_consent(requester: Requester, seen: IndexRow, body: Json, may_permit: bool) -> tuple[str | None, bool]:
