@@ -30,7 +30,7 @@ from ledger_core.receipt import (
 )
 from ledger_core.stateroot import StateEntry, read_state_entry
 from ledger_core.transactions import Anchor, Envelope, read_envelope
-from ledger_core.values import Held, can_hold, decode_any, state_path
+from ledger_core.values import ConsentState, Held, can_hold, decode_any, state_path
 from ledger_core.verify.revocation import check_superseded
 
 
@@ -213,7 +213,12 @@ def _block_details(entry: StateEntry) -> tuple[tuple[str, str], ...]:
 
 
 def _value_details(held: Held | None) -> Sequence[tuple[str, str]]:
-    return (("value", "absent"),) if held is None else _fields_of(held)
+    if held is None:
+        return (("value", "absent"),)
+    if isinstance(held, ConsentState) and 0 < held.attested == held.institution_counter:
+        said = f"attested by institution {held.institution.hex()}"
+        return *_fields_of(held), ("institution's list", said)
+    return _fields_of(held)
 
 
 def _fields_of(shape: object) -> tuple[tuple[str, str], ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ledger_core import (
+    Attest,
     Ledger,
     LedgerError,
     OpenPath,
@@ -138,6 +139,22 @@ def test_state_is_proved_present_or_absent(ledger: Ledger, is_present: bool) -> 
     outcome = verify_receipt(state_receipt(ledger, is_present=is_present), policy=ledger.policy())
     assert outcome.claim == ("state present" if is_present else "state absent")
     assert dict(outcome.details)["height"] == str(ledger.height)
+
+
+def test_a_state_receipt_says_whether_the_institutions_list_is_attested_as_it_is(ledger: Ledger) -> None:
+    def said() -> str | None:
+        outcome = verify_receipt(ledger.state_receipt("consent", PATH), policy=ledger.policy())
+        return dict(outcome.details).get("institution's list")
+
+    ledger.send(OpenPath(PATH, PATIENT.public, filler(1)), NORTH).result(10)
+    assert said() is None
+    for payload, expected in (
+        (Restrict(PATH, 1, filler(2)), None),
+        (Attest(PATH, 2, filler(3)), f"attested by institution {NORTH.public.hex()}"),
+        (Restrict(PATH, 3, filler(4)), None),
+    ):
+        ledger.send(payload, NORTH).result(10)
+        assert said() == expected
 
 
 def test_an_older_state_under_a_newer_checkpoint_is_refused(ledger: Ledger) -> None:
