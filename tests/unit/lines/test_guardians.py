@@ -24,7 +24,7 @@ from tests.support.bridge_world import BASE, World, consent, fresh, observation,
 
 Json = dict[str, Any]
 UNTIL = f"{datetime.now(UTC).year + 10}-05-01"
-PAPER = {"sourceAttachment": {"title": "Consent form signed 2026-01-01, folder 7"}}
+PAPER: Json = {"sourceAttachment": {"title": "Consent form signed 2026-01-01, folder 7"}}
 NOBODY = "aaaaaaaaaaaaaaaaaaaa"
 
 
