@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench peers faults leak-hunt compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka bench peers faults leak-hunt races compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ compare-verifiers: env ## Compare two verifiers on a million changed receipts, o
 leak-hunt: env ## Ask pairs of worlds the same questions, on and on, in two processes (ARGS="--cases 5000" to end)
 	$(BIN)/python -m tests.leak.hunt --seed 0 --stride 2 $(ARGS) & \
 	$(BIN)/python -m tests.leak.hunt --seed 1 --stride 2 $(ARGS); status=$$?; wait $$! && exit $$status
+
+races: env ## Race 10,000 withdrawals against readers, over TCP too (half an hour; RACES=1000 for fewer)
+	RACES=$${RACES:-10000} $(BIN)/pytest tests/races -s -v
 
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v

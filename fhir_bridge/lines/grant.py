@@ -363,7 +363,7 @@ class GrantLine:
         await self._publish_restriction(chart, listed, done)
 
     async def _install(self, home: ChartRef, outcome: Outcome, body: bytes) -> None:
-        """Sign the consent into the list of every chart it covers, store all, then submit all."""
+        """Sign the consent into the list of every chart it covers, store all, then submit all to one block."""
         before = self._list(home, _OWNER).find(outcome.id)
         linked = list(self._registry.linked(home))
         covered = tuple(chart.chart for chart in linked)
@@ -378,8 +378,7 @@ class GrantLine:
             envelope = self._notary.sign_consent(self._path(chart), counter, listed.list_hash(), owner)
             changes.append((chart, _OWNER, _Stored(counter, listed.encode(), envelope)))
         await self._store(changes)
-        for _, _, stored in changes:
-            await self._notary.submit(stored.envelope)
+        await self._notary.submit_together([stored.envelope for _, _, stored in changes])
 
     async def _publish_restriction(self, chart: ChartRef, listed: ConsentList, also: Sequence[Document]) -> None:
         """Put the institution's list into force: on the ledger if the path is open, else by keeping it."""
@@ -414,6 +413,14 @@ class GrantLine:
             held[:] = [old for old in held if old.counter % 2 != stored.counter % 2] + [stored]
 
     # --- what decisions rest on
+
+    def lists_of(self, charts: Sequence[ChartRef]) -> list[ConsentLists]:
+        """Return the lists of charts as one block of the ledger holds them: the ledger goes on in another thread."""
+        while True:
+            height = self._notary.height
+            found = [self.lists(chart) for chart in charts]
+            if self._notary.height == height:
+                return found
 
     def lists(self, chart: ChartRef) -> ConsentLists:
         """Return the chart's lists whose hashes the ledger holds now."""

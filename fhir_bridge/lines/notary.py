@@ -162,6 +162,20 @@ class Notary:
         height, _ = await self._submit(envelope)
         return height
 
+    async def submit_together(self, envelopes: Sequence[bytes]) -> None:
+        """Submit stored envelopes that belong together: one block takes them all. Repeatable."""
+        try:
+            # In a thread, for a full queue is waited for; shielded, for what is being committed cannot be taken back.
+            waiting = await asyncio.to_thread(self._ledger.submit_many, envelopes)
+            taken = await asyncio.shield(asyncio.wrap_future(waiting))
+        except LedgerUnavailable as cause:
+            raise Unavailable("the ledger cannot take a transaction now") from cause
+        except LedgerError as cause:
+            raise IntegrityBroken(f"ledger: {cause.code}") from cause
+        for outcome in taken:
+            if isinstance(outcome, TransactionRefused):
+                raise LedgerRefused(outcome.rejection) from outcome
+
     # --- reading
 
     @property

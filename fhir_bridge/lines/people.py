@@ -141,7 +141,11 @@ class People:
         patients = frozenset(c.patient_id for c in charts if c.patient_id is not None)
         every_row = EveryRow(rows)
         up_to = newest if batch is None else min(batch, newest)
-        grounds = [self._grounds(chart, patients, every_row, revised) for chart in charts]
+        lists = self._grant.lists_of(charts)
+        grounds = [
+            self._grounds(chart, each, patients, every_row, revised)
+            for chart, each in zip(charts, lists, strict=True)
+        ]
         decisions = [self._decide(who, each, instant) for each in grounds]
         view = permitted_view(zip(decisions, charts, rows, strict=True))
         if up_to < newest:
@@ -151,9 +155,13 @@ class People:
         return Sight(view, tuple(decisions), tuple(charts), up_to, tuple(grounds))
 
     def _grounds(
-        self, chart: ChartRef, patients: frozenset[str], rows: Sequence[IndexRow], revised: Revised | None
+        self,
+        chart: ChartRef,
+        lists: ConsentLists,
+        patients: frozenset[str],
+        rows: Sequence[IndexRow],
+        revised: Revised | None,
     ) -> Grounds:
-        lists = self._grant.lists(chart)
         policies = self._policies
         facts = ChartFacts(chart, patients, rows, policies.own_records, f"{self._base_url}/fhir", policies)
         owner = None if lists.owner is None else _of_person(lists.owner, patients)

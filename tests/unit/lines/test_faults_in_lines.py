@@ -247,7 +247,7 @@ async def test_a_withdrawal_cut_short_is_in_force_after_the_restart(tmp_path: Pa
         body = consent(f"Patient/{asked}", permit=named, id="mine")
         assert (await world.http.put("/fhir/Consent/mine", json=body, headers=agent)).status_code == 201
         grant = world.bridge.services.write._grant
-        grant._notary = before(grant._notary, submit=_times(1, Unavailable("x")))
+        grant._notary = before(grant._notary, submit_together=_times(1, Unavailable("x")))
         inactive = await world.http.put("/fhir/Consent/mine", json=body | {"status": "inactive"}, headers=agent)
         assert inactive.status_code == 503
         both = ["Patient/h1", "Patient/p1"]

@@ -161,7 +161,7 @@ async def test_a_permit_that_the_ledger_has_not_taken_yet_is_withdrawn_for_good(
 
         body = await _consent(world)
         with monkeypatch.context() as patched:
-            patched.setattr(world.bridge.services.write._grant._notary, "submit", fails)
+            patched.setattr(world.bridge.services.write._grant._notary, "submit_together", fails)
             assert (await world.http.put("/fhir/Consent/mine", json=body, headers=agent)).status_code == 503
         assert (await world.http.delete("/fhir/Consent/mine", headers=agent)).status_code == 204
     async with running(data) as world:
