@@ -1,4 +1,4 @@
-"""``consent``: ask, as a patient's agent, why somebody sees a record and what a change of consent would do."""
+"""``consent``: why somebody sees a record and what a change would do, for agents; signed papers, for clerks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 
 from fhir_bridge.cli import screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
-from fhir_bridge.cli.options import AsJson, Data, data_directory
+from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
 
-app = typer.Typer(help="Why consent decides as it does, for a patient's agent.", rich_markup_mode=None)
+app = typer.Typer(help="Why consent decides as it does; consents signed on paper.", rich_markup_mode=None)
 
 Patient = Annotated[str, typer.Option("--patient", help="Patient whose agent asks, by canonical or local id.")]
 At = Annotated[str | None, typer.Option("--institution", help="With a local patient id: the institution it is of.")]
@@ -26,7 +26,7 @@ Role = Annotated[list[str] | None, typer.Option(help="Role that the requester st
 
 @app.callback()
 def _consent() -> None:
-    """Why consent decides as it does, for a patient's agent."""
+    """Why consent decides as it does, for a patient's agent; consents signed on paper, for an institution's clerk."""
 
 
 @app.command()
@@ -66,6 +66,29 @@ def simulate(
     body = None if draft is None else draft.read_bytes()
     answer = asyncio.run(_ask(data_directory(data), patient, institution, None, "$simulate", params, body))
     _show(answer, as_json, _compared)
+
+
+@app.command()
+def attest(
+    paper: Annotated[Path, typer.Argument(help="File with the Consent (R4 JSON) that the paper says.")],
+    institution: InstitutionName,
+    patient: Annotated[
+        str, typer.Option("--patient", help="Patient, by the institution's own id or the canonical one.")
+    ],
+    practitioner: Annotated[str, typer.Option(help="Practitioner id of who enters it.")],
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Enter a Consent that a patient signed on paper; it counts for this institution's own chart, on its word."""
+    from fhir_bridge.cli.guardians import ask_as_clerk
+
+    path = f"Patient/{patient}/$attest-consent"
+    answer, _ = asyncio.run(ask_as_clerk(data_directory(data), institution, practitioner, path, paper.read_bytes()))
+    if as_json:
+        screen.print_json(answer)
+        return
+    print(f"Consent/{answer['id']}")
+    screen.remark(f"in force, version {answer['meta']['versionId']}, attested by institution {institution}")
 
 
 def _params(

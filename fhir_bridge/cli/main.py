@@ -17,6 +17,7 @@ from fhir_bridge import __version__
 from fhir_bridge.cli import (
     consent,
     demo_command,
+    guardians,
     institutions,
     ledger,
     letters,
@@ -56,6 +57,7 @@ app.command()(serving.status)
 app.add_typer(institutions.app, name="institution")
 app.add_typer(patients.patient, name="patient")
 app.add_typer(patients.person, name="person")
+app.add_typer(guardians.app, name="guardian")
 app.add_typer(consent.app, name="consent")
 app.command()(tokens.token)
 app.command()(ingest)

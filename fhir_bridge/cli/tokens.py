@@ -54,21 +54,39 @@ async def _sign_in(data: Path, institution: str | None, patient: str | None, ext
 @asynccontextmanager
 async def as_agent(data: Path, patient: str, institution: str | None) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """Give a client of the public API that is signed in as a patient's agent, and the canonical Patient id."""
-    import httpx
-
     from fhir_bridge.cli.control import open_control
 
     async with open_control(data, port=_served_port(data)) as control:
         path = await _credentials_file(control, data, institution, patient)
-        credentials = _read(path)
-        headers = {"Authorization": f"Bearer {await _request(control, credentials, {})}"}
-        if control.public is not None:
-            control.public.headers.update(headers)
-            yield control.public, path.stem
-            return
-        base = credentials["token_url"].removesuffix("/token")
-        async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=not _is_near(base)) as client:
+        async with _signed_in(control, _read(path), {}) as client:
             yield client, path.stem
+
+
+@asynccontextmanager
+async def as_institution(data: Path, institution: str, **stated: str) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """Give a client of the public API that is signed in as an institution's system, and its token endpoint."""
+    from fhir_bridge.cli.control import open_control
+
+    async with open_control(data, port=_served_port(data)) as control:
+        credentials = _read(await _credentials_file(control, data, institution, None))
+        async with _signed_in(control, credentials, stated) as client:
+            yield client, credentials["token_url"]
+
+
+@asynccontextmanager
+async def _signed_in(
+    control: Control, credentials: Mapping[str, Any], stated: Mapping[str, str]
+) -> AsyncIterator[httpx.AsyncClient]:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {await _request(control, credentials, stated)}"}
+    if control.public is not None:
+        control.public.headers.update(headers)
+        yield control.public
+        return
+    base = credentials["token_url"].removesuffix("/token")
+    async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=not _is_near(base)) as client:
+        yield client
 
 
 def _served_port(data: Path) -> int | None:

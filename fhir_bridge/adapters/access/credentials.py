@@ -67,6 +67,12 @@ def make_patient_credentials(
     return client, {**_credentials(client_id, private, token_url), "patient": patient}
 
 
+def make_key() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a new P-384 key (ES384) as JSON Web Keys: the private one, and the public one to hand over."""
+    private = _new_key()
+    return dict(private.as_dict(private=True)), _public(private)
+
+
 def is_usable_key(jwk: Mapping[str, Any]) -> bool:
     """Tell whether a client's public key can verify an assertion here."""
     return any(key.algorithms & ASSERTION_ALGORITHMS for key in jose.load_keys([jwk]))

@@ -5,6 +5,7 @@ Through both entrances of a bridge in this process. What is expected stands in d
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from joserfc.jwk import ECKey
 
 from fhir_bridge.adapters.access import request_token_async
 from fhir_bridge.adapters.ambient import SystemRandomness
+from fhir_bridge.cli.main import main
 from fhir_bridge.errors import NotAuthenticated
 from tests.support.bridge_world import BASE, World, consent, fresh, observation, patient, running
 
@@ -452,3 +454,46 @@ async def _entries(scene: Scene, who: Mapping[str, str], type_name: str) -> list
 def _resource(entry: Json) -> Json:
     found: Json = entry["resource"]
     return found
+
+
+# --- the command line
+
+
+def test_a_clerk_attests_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, form, mothers = fresh(tmp_path), tmp_path / "form.json", tmp_path / "mother.json"
+    _allowing(tmp_path, monkeypatch, paper="counts", guardians="own-chart")
+
+    async def prepare() -> None:
+        async with _scene(data) as scene:
+            form.write_text(json.dumps(await scene.permitting(**PAPER)))
+
+    asyncio.run(prepare())
+    clerk = ["--institution", "northgate", "--patient", "kid", "--practitioner", "clerk-1", "--data", str(data)]
+    said = ["--name", "Ada", "--relationship", "MTH", "--basis", "birth certificate 12/2016", "--until", UNTIL]
+    assert main(["guardian", "attest", *clerk, *said, "--new-key", str(mothers)]) == 0
+    guardian = capsys.readouterr().out.strip()
+    assert mothers.stat().st_mode & 0o777 == 0o600
+    assert main(["guardian", "attest", *clerk, *said, "--new-key", str(mothers)]) == 2
+    assert main(["guardian", "attest", *clerk, *said]) == 2
+    assert main(["guardian", "attest", *clerk, *said[:-1], "soon", "--new-key", str(tmp_path / "x.json")]) == 1
+    assert not (tmp_path / "x.json").exists()
+    assert main(["consent", "attest", *clerk, str(form)]) == 0
+    assert "Consent/" in capsys.readouterr().out
+
+    async def look() -> None:
+        async with _scene(data) as scene:
+            assert await scene.harbor_sees() == ["o-harbor", "o-northgate"]
+            assert await scene.seen(await scene.token(json.loads(mothers.read_text()))) == ["o-northgate"]
+
+    asyncio.run(look())
+    assert main(["guardian", "end", *clerk, "f" * 32]) == 1
+    assert main(["guardian", "end", *clerk, guardian]) == 0
+
+    async def look_again() -> None:
+        async with _scene(data) as scene:
+            with pytest.raises(NotAuthenticated):
+                await scene.token(json.loads(mothers.read_text()))
+
+    asyncio.run(look_again())
