@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong
 from fhir_bridge.http.caller import read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
+from fhir_bridge.lines.reply import Held
 from fhir_bridge.model.ingest import Interaction
 
 router = APIRouter()
@@ -85,17 +86,34 @@ async def history_of_type(request: Request, type_name: str) -> Response:
 async def search_by_post(request: Request, type_name: str) -> Response:
     """Search with the criteria in the body, where no log of addresses sees them."""
     who = await requester_of(request)
-    form = parse_qsl((await _body(request)).decode("utf-8", "replace"), keep_blank_values=True)
-    params = _query(request) + form
+    params = await _form(request)
     answer = services_of(request).answer
     return as_response(await answer.search(who, type_name, params, lenient=_is_lenient(request)))
 
 
+@router.post("/Patient/{record_id}/{type_name}/_search")
+async def search_compartment_by_post(request: Request, record_id: str, type_name: str) -> Response:
+    """Search one type in a Patient's compartment with the criteria in the body."""
+    who = await requester_of(request)
+    params = await _form(request)
+    answer, lenient = services_of(request).answer, _is_lenient(request)
+    return as_response(await answer.in_compartment(who, record_id, type_name, params, lenient=lenient))
+
+
 @_reading("/{type_name}/{record_id}")
 async def read(request: Request, type_name: str, record_id: str) -> Response:
-    """Read the current version of a record."""
+    """Read the current version of a record, unless the reader holds it already."""
     who = await requester_of(request)
-    return as_response(await services_of(request).answer.read(who, type_name, record_id, _query(request)))
+    held = Held(request.headers.get("if-none-match"), request.headers.get("if-modified-since"))
+    return as_response(await services_of(request).answer.read(who, type_name, record_id, _query(request), held))
+
+
+@_reading("/Patient/{record_id}/{type_name}")
+async def search_compartment(request: Request, record_id: str, type_name: str) -> Response:
+    """Search one type in a Patient's compartment."""
+    who = await requester_of(request)
+    answer, lenient = services_of(request).answer, _is_lenient(request)
+    return as_response(await answer.in_compartment(who, record_id, type_name, _query(request), lenient=lenient))
 
 
 @_reading("/{type_name}")
@@ -145,6 +163,12 @@ async def _body(request: Request) -> bytes:
     if body is None:
         raise MessageTooLong([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
     return body
+
+
+async def _form(request: Request) -> Params:
+    """Return the criteria of a search by POST: those of the address and those of the body."""
+    form = parse_qsl((await _body(request)).decode("utf-8", "replace"), keep_blank_values=True)
+    return _query(request) + form
 
 
 def _query(request: Request) -> Params:

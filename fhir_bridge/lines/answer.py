@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Sequence
 from datetime import datetime
 
 from fhir_bridge.errors import Issue, NotFound, TypeUnknown
+from fhir_bridge.fhir.compartment import is_in_patient_compartment
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.fhir.tables import r4
@@ -30,7 +31,7 @@ from fhir_bridge.lines.opening import Opening
 from fhir_bridge.lines.pages import Pages, pinned
 from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.lines.reply import NO_STORE, Reply, version_headers
+from fhir_bridge.lines.reply import NO_STORE, NOTHING_HELD, Held, Reply, version_headers
 from fhir_bridge.lines.scoping import Params, Scoping, require, within_scopes
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.access import Found, Requester
@@ -100,8 +101,15 @@ class AnswerLine:
 
     # --- one record
 
-    async def read(self, who: Requester, type_name: str, record_id: str, params: Params = ()) -> Reply:
-        """Answer ``GET [base]/Type/id``.
+    async def read(
+        self,
+        who: Requester,
+        type_name: str,
+        record_id: str,
+        params: Params = (),
+        held: Held = NOTHING_HELD,
+    ) -> Reply:
+        """Answer ``GET [base]/Type/id``: 304 without a body if the reader holds the version that it may see.
 
         Raises:
             NotFound: Absent or hidden.
@@ -116,7 +124,7 @@ class AnswerLine:
             named = find_organizations(self._registry.institutions.values(), [("_id", record_id)])
             if named:
                 return Reply(200, named[0])
-        return await self._one(who, type_name, record_id, None, "read", _shape(params, type_name))
+        return await self._one(who, type_name, record_id, None, "read", _shape(params, type_name), held)
 
     async def vread(self, who: Requester, type_name: str, record_id: str, version: str, params: Params = ()) -> Reply:
         """Answer ``GET [base]/Type/id/_history/version``."""
@@ -150,7 +158,14 @@ class AnswerLine:
         return b"" if found is None or found.row.deleted else (await self._opening.bodies([found]))[0]
 
     async def _one(
-        self, who: Requester, type_name: str, record_id: str, version: str | None, action: str, shape: Shape
+        self,
+        who: Requester,
+        type_name: str,
+        record_id: str,
+        version: str | None,
+        action: str,
+        shape: Shape,
+        held: Held = NOTHING_HELD,
     ) -> Reply:
         now = self._clock.now()
         sight, canonical = await self._scoping.of_record(who, type_name, record_id, now)
@@ -160,7 +175,10 @@ class AnswerLine:
             raise NotFound
         if found.row.deleted:
             return Reply(410, _gone(), NO_STORE)
-        headers = version_headers(found.row.version, instant_of(found.row.last_updated_us))
+        updated = instant_of(found.row.last_updated_us)
+        headers = version_headers(found.row.version, updated)
+        if held.is_current(found.row.version, updated):
+            return Reply(304, b"", headers + NO_STORE)
         body = (await self._opening.bodies([found]))[0]
         return Reply(200, shape.of(type_name, body), headers + NO_STORE)
 
@@ -213,6 +231,20 @@ class AnswerLine:
         )
         recorded = self._audit.record(who, Interaction("search", type_name, query=params), sight, result.found, now)
         return await _both(recorded, self._searchset(who, type_name, params, result, sight, now))
+
+    async def in_compartment(
+        self, who: Requester, patient: str, type_name: str, params: Params, *, lenient: bool = False
+    ) -> Reply:
+        """Answer ``GET [base]/Patient/id/Type?params``: what ``Type?patient=id&params`` answers.
+
+        Raises:
+            TypeUnknown: No type of R4's Patient compartment.
+            QueryRefused: As for a search.
+        """
+        if not is_in_patient_compartment(type_name):
+            problem = "the address names no resource type of the Patient compartment"
+            raise TypeUnknown([Issue("error", "not-supported", problem)])
+        return await self.search(who, type_name, [*params, ("patient", patient)], lenient=lenient)
 
     async def _searchset(
         self, who: Requester, target: str, params: Params, result: SearchResult, sight: Sight, now: datetime

@@ -43,6 +43,7 @@ def _security(base_url: str) -> dict[str, Any]:
 def _system() -> dict[str, Any]:
     return {
         "interaction": [{"code": "transaction"}, {"code": "batch"}, {"code": "history-system"}],
+        "compartment": ["http://hl7.org/fhir/CompartmentDefinition/patient"],
         "documentation": "Searches and histories outside the directory name one patient. " + SEARCHES,
     }
 
@@ -83,6 +84,8 @@ def _resource(name: str) -> dict[str, Any]:
         "versioning": "versioned-update",
         "readHistory": name not in _READ_ONLY,
         "updateCreate": name not in _READ_ONLY,
+        "conditionalCreate": name not in _READ_ONLY,
+        "conditionalRead": "not-supported" if name in _READ_ONLY else "full-support",
         **_includes(name),
         "searchParam": [{"name": each, "type": kind} for each, kind in sorted(searchable(name).items())],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.json import render
@@ -24,6 +24,31 @@ class Reply:
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = FHIR_JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a reader says it holds already: ``If-None-Match`` and ``If-Modified-Since`` as sent, or None."""
+
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+
+    def is_current(self, version: str, last_updated: datetime) -> bool:
+        """Tell whether it holds this version (RFC 9110 section 13.2.2: a time counts only where no tag is given)."""
+        if self.if_none_match is not None:
+            tags = [each.strip().removeprefix("W/").strip('"') for each in self.if_none_match.split(",")]
+            return tags == ["*"] or version in tags
+        if self.if_modified_since is None:
+            return False
+        try:
+            since = parsedate_to_datetime(self.if_modified_since)
+        except ValueError:
+            return False
+        # Last-Modified is told in whole seconds. A date without a zone is none of HTTP's.
+        return since.tzinfo is not None and last_updated.replace(microsecond=0) <= since
+
+
+NOTHING_HELD = Held()
 
 
 def outcome_reply(status: int, issues: Sequence[Issue], headers: tuple[tuple[str, str], ...] = ()) -> Reply:
