@@ -1,4 +1,4 @@
-"""The 23 example Consents of IHE PCF 1.1 come out as the notes beside each say.
+"""The 23 example Consents of IHE PCF 1.1 come out as its sentences say (``pcf_sentences``).
 
 The examples are not part of this project (CC BY 4.0, kept apart): the test reads
 them from ``FHIR_BRIDGE_PCF_EXAMPLES`` or from a folder beside the checkout.
@@ -18,6 +18,7 @@ from fhir_bridge.fhir.dates import interval
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import IndexRow
 from tests.unit.consent.consent_samples import decision, row
+from tests.unit.consent.pcf_sentences import SENTENCES
 
 BESIDE = Path(__file__).parents[3].parent / "shared" / "data" / "ihe" / "pcf"
 FOLDER = Path(os.environ.get("FHIR_BRIDGE_PCF_EXAMPLES", BESIDE))
@@ -98,11 +99,10 @@ def visible(name: str, requester: Requester, rows: dict[str, IndexRow], at: date
 
 @pytest.mark.parametrize(("name", "requester", "expected"), CASES)
 def test_an_example_comes_out_as_its_notes_say(name: str, requester: Requester, expected: str) -> None:
-    assert visible(name, requester, records()) == set(expected.split())
+    assert visible(name, requester, records()) == set(expected.split()), SENTENCES[name]
 
 
 def test_an_example_ends_with_its_period() -> None:
-    # notes on "expired-treat": before expiration as "basic-treat", after it no token
     assert visible("consent-expired-treat", CLINICIAN, records()) == set(ALL.split())
     assert visible("consent-expired-treat", CLINICIAN, records(), datetime(2023, 1, 1, tzinfo=UTC)) == set()
 
@@ -118,5 +118,5 @@ def test_topics_are_carved_out_for_the_named_practitioner_alone(topic: str) -> N
 
 def test_every_example_is_read_by_some_case() -> None:
     names = {path.stem.removeprefix("Consent-ex-") for path in FOLDER.glob("Consent-*.json")}
-    assert len(names) == 23
+    assert names == set(SENTENCES)
     assert names == {name for name, _, _ in CASES} | {"consent-expired-treat"}
