@@ -291,8 +291,24 @@ def notices(scene: Scene) -> Case:
 
 
 def after_change(scene: Scene) -> Case:
-    """7: the same question again; in worlds made for it, permits were taken back since it was asked first."""
-    return replace(_plain(scene), channel=7, twice=True)
+    """7: the same question again; in worlds made for it, permits were taken back since it was asked first.
+
+    Or its next page, by the cursor of a first page from before that.
+    """
+    if scene.random.random() < 0.6:
+        return replace(_plain(scene), channel=7, twice=True)
+    who, count = scene.own_patient(), scene.pick("1", "2", "3")
+    type_name = scene.seen()[0].type if scene.random.random() < 0.3 else scene.probe()[0].type
+    sort = scene.pick("date", "-date", "_lastUpdated", "-_lastUpdated", "_id")
+    question = scene.random.choice(
+        [
+            get(f"Patient/{who}/$everything?_count={count}"),
+            search(type_name, ("patient", who), ("_sort", sort), ("_count", count)),
+            search(type_name, ("patient", who), ("_count", count)),
+            get(f"_history?patient={who}&_count={count}"),
+        ]
+    )
+    return Case(7, question, twice=True, begun=True)
 
 
 def after_others(scene: Scene) -> Case:
@@ -373,6 +389,20 @@ def errors(scene: Scene) -> Case:
             ]
         ),
     )
+
+
+def emergency_doors(scene: Scene) -> Case:
+    """10: opening emergency access is answered alike whoever stands behind an id, and whether or not anybody does.
+
+    To be asked last: what is opened changes what may be seen.
+    """
+    reason = scene.pick("unconscious after a fall", "unconscious after a fall", "no", "")
+    listed: list[Json] = [{"name": "reason", "valueString": reason}]
+    if scene.random.random() < 0.7:
+        listed.append({"name": "minutes", "valuePositiveInt": scene.random.choice([1, 30, 1_440, 1_441])})
+    body = {"resourceType": "Parameters", "parameter": listed}
+    who = scene.patient() if scene.random.random() < 0.7 else scene.id_of(scene.probe()[0])
+    return Case(10, post(f"Patient/{who}/$emergency-access", body))
 
 
 def links(scene: Scene) -> Case:
@@ -555,7 +585,9 @@ def order(scene: Scene) -> Case:
     asked = search(
         type_name, ("patient", scene.people()), ("_sort", sort), ("_count", scene.pick("1", "2", "3", "50"))
     )
-    return Case(20, posted(asked) if scene.random.random() < 0.15 else asked, follows=scene.random.random() < 0.8)
+    question = posted(asked) if scene.random.random() < 0.15 else asked
+    follows = scene.random.random() < 0.8
+    return Case(20, question, follows=follows, again=follows and "_count=2" in asked.path)
 
 
 def evidence(scene: Scene) -> Case:

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from tests.leak.channels import CHANNELS, MADE_FOR
+from tests.leak.channels import CHANNELS, MADE_FOR, emergency_doors
 from tests.leak.pairs import Difference, Pair, open_pair
 from tests.leak.scene import Case
 from tests.support.worlds import Script, Send
@@ -40,6 +41,14 @@ class Tally:
     found: list[tuple[int, Difference]] = field(default_factory=list)
     entries: int = 0
     worlds: int = 0
+    first: tuple[int, int] | None = None
+    """World of the first difference, and how many cases had been tried in it."""
+
+    def json(self) -> str:
+        """Return all figures for another program."""
+        counts = {"cases": self.cases, "answered": self.answered, "differences": self.differences}
+        first = None if self.first is None else dict(zip(("seed", "cases"), self.first, strict=True))
+        return json.dumps(counts | {"entries": self.entries, "worlds": self.worlds, "first": first})
 
     def lines(self) -> list[str]:
         """Return the table that a run prints."""
@@ -63,12 +72,13 @@ def hunt_pair(
         return
     tally.worlds += 1
     with _running(host, script, count, channel) as (pair, cases):
-        for case, status, difference in pair.compare_all(cases):
+        for number, (case, status, difference) in enumerate(pair.compare_all(cases), 1):
             tally.cases[case.channel] += 1
             tally.answered[case.channel] += status < 300
             if difference is not None:
                 tally.differences[case.channel] += 1
                 tally.found.append((seed, difference))
+                tally.first = tally.first or (seed, number)
                 if first:
                     break
         tally.entries += pair.entries
@@ -78,7 +88,7 @@ def hunt_pair(
 def _running(host: Host, script: Script, count: int, channel: int | None) -> Iterator[tuple[Pair, list[Case]]]:
     with open_pair(host, script, keep_consents=script.seed % 2 == 0) as (pair, start):
         cases = list(_cases(pair, count, channel))
-        pair.warm([case for case in cases if case.twice])
+        pair.warm([case for case in cases if case.twice], start.until)
         start.finish()
         yield pair, cases
 
@@ -89,8 +99,11 @@ def _cases(pair: Pair, count: int, channel: int | None) -> Iterator[Case]:
     weighted = open_to + [n for n in pair.script.flavours for _ in range(6)]
     if channel in open_to:
         weighted += [channel] * len(weighted)
-    for _ in range(count):
+    doors = 0 if pair.script.policies is None else count // 10
+    for _ in range(count - doors):
         yield CHANNELS[scene.random.choice(weighted)](scene)
+    for _ in range(doors):
+        yield emergency_doors(scene)
 
 
 # --- shrinking
@@ -122,7 +135,7 @@ def _try(host: Host, script: Script, case: Case) -> Difference | None:
     """Return the difference of the simplest form of a question that differs in fresh worlds."""
     try:
         with open_pair(host, script, keep_consents=script.seed % 2 == 0) as (pair, start):
-            pair.warm([case])
+            pair.warm([case], start.until)
             start.finish()
             for simpler in _simpler(case):
                 found = pair.compare(simpler)
@@ -136,6 +149,9 @@ def _try(host: Host, script: Script, case: Case) -> Difference | None:
 
 def _simpler(case: Case) -> Iterator[Case]:
     """Yield forms of a case with fewer parameters, the case itself last."""
+    if case.begun:
+        yield case
+        return
     path, _, criteria = case.question.path.partition("?")
     params = criteria.split("&") if criteria else []
     for keep in range(1, len(params)):
@@ -214,12 +230,13 @@ def main() -> int:
     parser.add_argument("--channel", type=int, help="this channel above all")
     parser.add_argument("--first", action="store_true", help="stop at the first difference")
     parser.add_argument("--json", action="store_true", help="print the tally as JSON, as the last line")
+    parser.add_argument("--template", type=Path, help="start from the directory that another host made")
     asked = parser.parse_args()
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    host = Host()
+    host = Host(asked.template)
     try:
         tally = run(
             host,
@@ -233,8 +250,7 @@ def main() -> int:
     finally:
         host.close()
     if asked.json:
-        summary = {"cases": tally.cases, "differences": tally.differences, "entries": tally.entries}
-        print(json.dumps(summary | {"worlds": tally.worlds}))
+        print(tally.json())
     else:
         print("\n".join(tally.lines()))
     return 1 if tally.found else 0

@@ -12,14 +12,14 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 from tests.leak.scene import JSON, Case, Question, Scene
-from tests.support.worlds import ASKING, Script, Version, Warm, Who
+from tests.support.worlds import ASKING, Script, Version, Warm, Who, instant_of
 from tests.support.worlds_oracle import visible
 from tests.support.worlds_scripts import Numbered, without_hidden
-from tests.support.worlds_service import BASE, Host, Names, Twin
+from tests.support.worlds_service import BASE, Host, Names, Twin, written_policies
 
 MAX_PAGES = 80
 _TICK = timedelta(milliseconds=1)
@@ -59,6 +59,29 @@ class _Page:
     following: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """All pages together: entries in order, as text, and every total that was stated."""
+
+    entries: tuple[str, ...]
+    totals: frozenset[int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What was shown of a question before the world changed.
+
+    Attributes:
+        shown: Entries of the first page.
+        following: The link that was to go on.
+        until: When the last thing was stored before the change.
+    """
+
+    shown: frozenset[str]
+    following: str
+    until: datetime
+
+
 class Pair:
     """Two worlds, made and running."""
 
@@ -68,6 +91,7 @@ class Pair:
         self.full = full
         self.less = less
         self.scene = scene
+        self._begun: dict[Case, _Begun] = {}
         self.entries = 0
         """Entries seen in answers, so that a run that compared nothing with nothing shows."""
 
@@ -102,6 +126,9 @@ class Pair:
         for who in self._others(case):
             for twin in (self.full, self.less):
                 await self._ask(twin, replace(case.question, token=(await twin.token(who))["Authorization"]))
+        if case in self._begun:
+            return await self._compare_rest(case, self._begun[case])
+        asked = case.question, case.question
         one, other = await self._ask_both(case.question)
         status = one.answer.status
         plain = Question("GET", "", token=case.question.token)
@@ -112,18 +139,71 @@ class Pair:
             if one.answer != other.answer:
                 return status, Difference(case, f"page {page}: {_parting(one.answer, other.answer)}")
             self.entries += one.answer.body.count(b'"fullUrl"')
+            if case.again and await self._parts_from_itself(case, asked, (one, other)):
+                return status, Difference(case, f"page {page}: another answer when asked again")
             if not case.follows or one.following is None or other.following is None:
                 break
             # Each world has its own cursors, equal in all but their bytes.
-            one = await self._ask(self.full, replace(plain, path=one.following))
-            other = await self._ask(self.less, replace(plain, path=other.following))
+            asked = replace(plain, path=one.following), replace(plain, path=other.following)
+            one, other = await self._ask(self.full, asked[0]), await self._ask(self.less, asked[1])
         return status, None
 
-    def warm(self, cases: Sequence[Case]) -> None:
-        """Ask what only reads, and throw the answers away."""
+    async def _parts_from_itself(
+        self, case: Case, asked: tuple[Question, Question], told: tuple[_Page, _Page]
+    ) -> bool:
+        once_more = await self._ask(self.full, asked[0]), await self._ask(self.less, asked[1])
+        return any(new.answer != old.answer for new, old in zip(once_more, told, strict=True))
+
+    async def _compare_rest(self, case: Case, begun: _Begun) -> tuple[int, Difference | None]:
+        """Go on by a cursor from before a change; the world that never held what is hidden begins anew.
+
+        What follows must be what that one shows, without what was shown before the change.
+        """
+        first = await self._ask(self.less, case.question)
+        other = await self._to_the_end(self.less, first)
+        onward = await self._ask(self.full, Question("GET", begun.following, token=case.question.token))
+        one = await self._to_the_end(self.full, onward)
+        status = onward.answer.status
+        if status != first.answer.status or (status != 200 and onward.answer.body != first.answer.body):
+            return status, Difference(case, f"after the change: {_parting(onward.answer, first.answer)}")
+        self.entries += len(one.entries)
+        # A cursor goes on in the state that its first page was answered from.
+        known = [entry for entry in other.entries if _stored_at(entry) <= begun.until]
+        expected = tuple(entry for entry in known if entry not in begun.shown)
+        if one.entries != expected:
+            told, due = (sorted(set(a) - set(b)) for a, b in ((one.entries, expected), (expected, one.entries)))
+            return status, Difference(case, f"after the change: {told[:2]} and not {due[:2]}, or another order")
+        if one.totals - {None, len(known)}:
+            return status, Difference(case, f"after the change: totals {one.totals} against {len(known)}")
+        return status, None
+
+    async def _to_the_end(self, twin: Twin, page: _Page) -> _Whole:
+        entries: list[str] = []
+        totals: set[int | None] = set()
+        for _ in range(MAX_PAGES):
+            if page.answer.status == 200:
+                bundle = json.loads(page.answer.body)
+                entries += [json.dumps(entry) for entry in bundle.get("entry", ())]
+                totals.add(bundle.get("total"))
+            if page.following is None:
+                break
+            page = await self._ask(twin, Question("GET", page.following))
+        return _Whole(tuple(entries), frozenset(totals))
+
+    def warm(self, cases: Sequence[Case], until: datetime) -> None:
+        """Ask what only reads, and throw the answers away but for the cursors that are to outlive a change.
+
+        Args:
+            until: No step that was played is younger.
+        """
         for case in cases:
             if not _writes(case):
-                self._host.run(self._ask_both(case.question))
+                page, _ = self._host.run(self._ask_both(case.question))
+                if case.begun and page.following is not None:
+                    shown = [json.dumps(entry) for entry in json.loads(page.answer.body).get("entry", ())]
+                    self._begun[case] = _Begun(frozenset(shown), page.following, until)
+                    # Asked once before the change too, so that an answer that is kept would be seen again.
+                    self._host.run(self._ask(self.full, Question("GET", page.following)))
 
     def _before(self, case: Case) -> Iterator[Question]:
         if case.twice:
@@ -194,6 +274,12 @@ def _receipt(body: bytes) -> bytes:
     return json.dumps([sorted(parsed), parsed["claim"], sorted(record), record["facts"], form]).encode()
 
 
+def _stored_at(entry: str) -> datetime:
+    parsed = json.loads(entry)
+    stored = parsed["resource"]["meta"]["lastUpdated"] if "resource" in parsed else parsed["response"]["lastModified"]
+    return datetime.fromisoformat(stored)
+
+
 def _next(body: bytes) -> str | None:
     if b'"relation":"next"' not in body:
         return None
@@ -226,9 +312,10 @@ def open_pair(
     less_steps = without_hidden(script, seen, keep_consents=keep_consents)
     cut = next((number for number, step in steps if isinstance(step, Warm)), len(steps))
     with ExitStack() as stack:
-        full = stack.enter_context(host.twin(f"{script.seed}-full"))
-        less = stack.enter_context(host.twin(f"{script.seed}-less"))
-        names = host.run(full.learn(script))
+        names = host.learn(script)
+        policies = written_policies(script, names)
+        full = stack.enter_context(host.twin(f"{script.seed}-full", policies))
+        less = stack.enter_context(host.twin(f"{script.seed}-less", policies))
         host.run(full.play(script, [each for each in steps if each[0] <= cut], names))
         host.run(less.play(script, [each for each in less_steps if each[0] <= cut], names))
         scene = _scene(script, names, full, seen, random or Random(script.seed))
@@ -237,7 +324,7 @@ def open_pair(
             (full, [each for each in steps if each[0] > cut]),
             (less, [each for each in less_steps if each[0] > cut]),
         ]
-        yield pair, PairStart(host, script, names, later)
+        yield pair, PairStart(host, script, names, later, instant_of(cut))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +335,8 @@ class PairStart:
     script: Script
     names: Names
     later: list[tuple[Twin, list[Numbered]]]
+
+    until: datetime
 
     def finish(self) -> None:
         """Play the rest of the script in both worlds."""

@@ -46,6 +46,8 @@ class Case:
         follows: Go on by ``next`` links to the end.
         others_first: Other requesters ask the same question before, answers thrown away.
         twice: The question is asked once before, the answer thrown away.
+        begun: Its first pages are asked before the world's last change, and the rest by their cursor after it.
+        again: Each page is asked once more by the same link.
     """
 
     channel: int
@@ -53,6 +55,8 @@ class Case:
     follows: bool = False
     others_first: bool = False
     twice: bool = False
+    begun: bool = False
+    again: bool = False
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -37,7 +37,9 @@ def test_a_short_stretch_finds_no_difference(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("stretch", range(STRETCHES))
-def test_two_worlds_give_the_same_answers(host: Host, stretch: int) -> None:
+def test_two_worlds_give_the_same_answers(
+    host: Host, stretch: int, record_property: Callable[[str, object], None]
+) -> None:
     said: list[str] = []
     tally = run(
         host,
@@ -48,7 +50,7 @@ def test_two_worlds_give_the_same_answers(host: Host, stretch: int) -> None:
         first=False,
         tell=said.append,
     )
-    print("\n".join(tally.lines()))
+    record_property("tally", tally.json())
     assert [text for text in said if text.startswith("channel")] == []
 
 

@@ -101,22 +101,19 @@ class Sign:
 
 
 @dataclass(frozen=True, slots=True)
-class Warm:
-    """The requester asks now, before what follows; the answers are thrown away."""
-
-
-Step = Send | Link | Enrol | Sign | Warm
-
-
-@dataclass(frozen=True, slots=True)
 class Who:
-    """Who asks, as a token states it; ``person`` is set for a patient's agent."""
+    """Who asks, as a token states it; ``person`` is set for a patient's agent.
+
+    Attributes:
+        types: For a patient's delegate, the resource types that the patient allowed; None for the agent itself.
+    """
 
     institution: str | None
     practitioner: str | None = None
     purpose: str = "TREAT"
     role: str | None = None
     person: str | None = None
+    types: tuple[str, ...] | None = None
 
     @property
     def statement(self) -> dict[str, str]:
@@ -126,11 +123,40 @@ class Who:
 
 
 @dataclass(frozen=True, slots=True)
+class Open:
+    """A clinician opens emergency access to a person, by the Patient id that one institution's chart has."""
+
+    who: Who
+    person: str
+    institution: str
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """A patient's agent names a delegate who may read these types."""
+
+    person: str
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """The requester asks now, before what follows; the answers are thrown away."""
+
+
+Step = Send | Link | Enrol | Sign | Open | Delegate | Warm
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
     """A world, step by step; step ``n`` happens at ``BEGIN + n * STEP``.
 
     Attributes:
         homes: Person → charts ``(institution, local patient id)``.
+        policies: What the network decides by beside consents, as docs/consent.md has its file; None without one.
+            Records and institutions are named as in :class:`Sign`, one person by a chart:
+            ``{"patient": [institution, person]}``.
         flavours: Channels of consent-and-search that this world is made for (docs/leak-hunt.md).
     """
 
@@ -139,6 +165,7 @@ class Script:
     steps: tuple[Step, ...]
     homes: dict[str, tuple[tuple[str, str], ...]]
     flavours: frozenset[int] = field(default_factory=frozenset)
+    policies: Json | None = None
 
     def versions(self) -> Iterator[tuple[int, Version]]:
         """Yield ``(step, version)`` of every record version, in order."""

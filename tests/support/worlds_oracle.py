@@ -8,15 +8,29 @@ record says from whoever made it up, not from an index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
-from tests.support.worlds import ASKED_AT, Enrol, Json, Link, Name, Script, Send, Sign, Version, Who
+from tests.support.worlds import (
+    ASKED_AT,
+    Enrol,
+    Json,
+    Link,
+    Name,
+    Open,
+    Script,
+    Send,
+    Sign,
+    Version,
+    Who,
+    instant_of,
+)
 from tests.support.worlds_consents import UNHEARD_OF
 from tests.support.worlds_records import ACT_CODE, CONFIDENTIALITY, SECTION
 
 LEVELS = "ULMNRV"
-PARENTS = {"BTG": "ETREAT", "ETREAT": "TREAT"}
+PARENTS = {"BTG": "ETREAT", "ERTREAT": "ETREAT", "ETREAT": "TREAT"}
+EMERGENCIES = ("ETREAT", "BTG", "ERTREAT")
 FREE_TEXT = {"DocumentReference", "Composition"}
 ROLE_PREFIX = "http://example.org/roles|"
 Chart = tuple[str, str]
@@ -35,10 +49,33 @@ class Signed:
 
 @dataclass(slots=True)
 class Facts:
-    """A chart when the questions are asked: versions by record, and its consents by id."""
+    """A chart when the questions are asked.
+
+    Attributes:
+        records: Versions by record.
+        consents: By id.
+        linked: Institutions of the charts that count as the same person's, its own among them.
+        opened: Who opened emergency access to it, and until when.
+    """
 
     records: dict[Name, list[tuple[int, Version]]] = field(default_factory=dict)
     consents: dict[str, Signed] = field(default_factory=dict)
+    linked: set[str] = field(default_factory=set)
+    opened: list[tuple[Who, datetime]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One requester before one chart, and what beside consents decides there."""
+
+    who: Who
+    institution: str
+    consents: Sequence[Signed]
+    every: Sequence[Version]
+    in_emergency: bool = False
+    denial_stands: bool = True
+    bases: Sequence[Json] = ()
+    defaults: Sequence[Json] = ()
 
 
 def visible(script: Script) -> set[tuple[int, Name]]:
@@ -47,13 +84,48 @@ def visible(script: Script) -> set[tuple[int, Name]]:
     found: set[tuple[int, Name]] = set()
     for (institution, person), chart in charts.items():
         every = [v for (_, p), c in charts.items() if p == person for h in c.records.values() for _, v in h]
+        asked = _asked(script, (institution, person), chart, every)
         for name, history in chart.records.items():
-            if script.who.person is not None:
-                seen = history if person == script.who.person else []
+            if script.who.person is None:
+                seen = _of_record(asked, history)
             else:
-                seen = _of_record(script.who, institution, history, list(chart.consents.values()), every)
+                is_open = script.who.types is None or name[1] in script.who.types
+                seen = history if person == script.who.person and is_open else []
             found |= {(step, name) for step, _ in seen}
     return found
+
+
+def _asked(script: Script, place: Chart, chart: Facts, every: Sequence[Version]) -> Asked:
+    network = script.policies or {}
+    rules = network.get("emergency", {})
+    admitted = rules.get("roles", ())
+    who = script.who
+    is_entitled = bool(who.practitioner and who.purpose in EMERGENCIES and who.role in admitted)
+    opened = any(_is_same_clinician(who, by) and until > ASKED_AT for by, until in chart.opened)
+    policies = [each for each in network.get("policies", ()) if _is_about(each, place, chart)]
+    return Asked(
+        who,
+        place[0],
+        list(chart.consents.values()),
+        every,
+        is_entitled and opened,
+        rules.get("patient_denial") != "yields",
+        [each for each in policies if each["kind"] == "basis"],
+        [each for each in policies if each["kind"] == "default"],
+    )
+
+
+def _is_same_clinician(one: Who, other: Who) -> bool:
+    return (one.institution, one.practitioner) == (other.institution, other.practitioner)
+
+
+def _is_about(policy: Json, place: Chart, chart: Facts) -> bool:
+    if policy.get("institution", place[0]) != place[0] or not _in_period(policy.get("provision", {}).get("period")):
+        return False
+    if "patient" not in policy:
+        return True
+    institution, person = policy["patient"]["patient"]
+    return person == place[1] and institution in chart.linked
 
 
 def charts_of(script: Script) -> dict[Chart, Facts]:
@@ -81,42 +153,98 @@ def charts_of(script: Script) -> dict[Chart, Facts]:
                 signed = Signed(body, number, True, institution in reached)
                 charts[institution, step.person].consents[step.id] = signed
             covered[step.person, step.id] = reached
+        elif isinstance(step, Open):
+            until = instant_of(number) + timedelta(minutes=step.minutes)
+            for institution in _around(linked[step.person], step.institution):
+                charts[institution, step.person].opened.append((step.who, until))
+    for (institution, person), chart in charts.items():
+        chart.linked = _around(linked[person], institution)
     return charts
 
 
-def _of_record(
-    who: Who, institution: str, history: list[tuple[int, Version]], consents: Sequence[Signed], every: list[Version]
-) -> list[tuple[int, Version]]:
+def _around(linked: set[str], institution: str) -> set[str]:
+    return set(linked) if institution in linked else {institution}
+
+
+def _of_record(asked: Asked, history: list[tuple[int, Version]]) -> list[tuple[int, Version]]:
     shown, is_seen = [], False
     for step, version in history:
         if version.body is not None:
-            is_seen = may_see(who, institution, version, consents, every)
+            is_seen = may_see(asked, version)
         if is_seen:
             shown.append((step, version))
     return shown if is_seen else []
 
 
-def may_see(
-    who: Who, institution: str, version: Version, consents: Sequence[Signed], every: Sequence[Version]
-) -> bool:
-    """Judge one version as docs/consent.md, "Several Consents", has it."""
-    if who.institution == institution:
+def may_see(asked: Asked, version: Version) -> bool:
+    """Judge one version as docs/consent.md has it, "Several Consents" and "Policies beside consents"."""
+    if asked.who.institution == asked.institution or _is_lawful(asked, version):
         return True
-    live = [each for each in consents if each.body["status"] == "active" and _in_period(_root(each).get("period"))]
-    unclear = [each.step for each in consents if each.body["status"] == "active" and _is_unclear(each.body)]
+    if asked.in_emergency and not (asked.denial_stands and _is_kept_from_emergencies(asked, version)):
+        return True
+    live, unclear = _counting(asked.consents)
     by_provision: list[str | None] = []
     by_base: list[str | None] = []
     for each in live:
-        if _is_unclear(each.body):
-            continue
         may_permit = each.adds and each.reaches and not (unclear and each.step <= max(unclear))
-        verdict, is_base = _one(who, version, each.body, may_permit, every)
+        verdict, is_base = _one(asked.who, version, each.body, may_permit, asked.every)
         (by_base if is_base else by_provision).append(verdict)
     if "deny" in by_provision:
         return False
     if "permit" in by_provision:
         return True
-    return "deny" not in by_base and "permit" in by_base
+    if "deny" in by_base or "permit" in by_base:
+        return "deny" not in by_base
+    return not unclear and _by_default(asked, version)
+
+
+def _counting(consents: Sequence[Signed]) -> tuple[list[Signed], list[int]]:
+    """Return the consents in force that are understood, and when those were signed that are not."""
+    live = [each for each in consents if each.body["status"] == "active" and _in_period(_root(each).get("period"))]
+    unclear = [each.step for each in consents if each.body["status"] == "active" and _is_unclear(each.body)]
+    return [each for each in live if not _is_unclear(each.body)], unclear
+
+
+def _is_lawful(asked: Asked, version: Version) -> bool:
+    return any(_one(asked.who, version, each, True, asked.every) == ("permit", False) for each in asked.bases)
+
+
+def _is_kept_from_emergencies(asked: Asked, version: Version) -> bool:
+    live, unclear = _counting(asked.consents)
+    return any(
+        _denies_emergency(replace(asked.who, purpose=purpose), version, each, suspended, asked.every)
+        for each in live
+        for suspended in [bool(unclear) and each.step <= max(unclear)]
+        for purpose in EMERGENCIES
+    )
+
+
+def _denies_emergency(who: Who, version: Version, signed: Signed, suspended: bool, every: Sequence[Version]) -> bool:
+    """Tell whether a denial that names an emergency purpose is the deepest that matches."""
+    found: list[tuple[int, str]] = []
+    for chain in _chains(_root(signed), []):
+        kind = chain[-1].get("type")
+        named = {each["code"] for node in chain for each in node.get("purpose", ())} & set(EMERGENCIES)
+        counts = bool(named) if kind == "deny" else signed.reaches and not suspended
+        if (
+            kind
+            and counts
+            and all(_holds(who, version, chain, place, signed.body, every) for place in range(len(chain)))
+        ):
+            found.append((len(chain), kind))
+    return (max((depth for depth, _ in found), default=0), "deny") in found
+
+
+def _by_default(asked: Asked, version: Version) -> bool:
+    """Judge by the policies of the chart's institution, then by those of the network."""
+    for is_networks in (False, True):
+        level = [each for each in asked.defaults if ("institution" not in each) is is_networks]
+        said = [_one(asked.who, version, each, True, asked.every) for each in level]
+        for rank in (False, True):
+            verdicts = {verdict for verdict, is_base in said if is_base is rank and verdict}
+            if verdicts:
+                return "deny" not in verdicts
+    return False
 
 
 def _root(signed: Signed) -> Json:

@@ -10,10 +10,12 @@ from random import Random
 from tests.support.worlds import (
     ASKING,
     INSTITUTIONS,
+    Delegate,
     Enrol,
     Json,
     Link,
     Name,
+    Open,
     Script,
     Send,
     Sign,
@@ -22,12 +24,24 @@ from tests.support.worlds import (
     Warm,
     Who,
 )
-from tests.support.worlds_consents import ROLE_SYSTEM, ROLES, Consents, permit_all
-from tests.support.worlds_records import DOCTORS, Chart, Maker
+from tests.support.worlds_consents import ROLE_SYSTEM, ROLES, Consents, permit_all, plain
+from tests.support.worlds_policies import Policies
+from tests.support.worlds_records import DOCTORS, TYPES, Chart, Maker
 
 Numbered = tuple[int, Step]
+Homes = dict[str, tuple[tuple[str, str], ...]]
 _FLAVOURS = ("any", "any", "any", "ended", "silent", "missing", "conditions", "conditions", "revoked", "unlinked")
-_CHANNEL_OF = {"revoked": 7, "ended": 9, "unlinked": 11, "silent": 14, "missing": 15, "conditions": 16}
+_BESIDE = ("emergency", "emergency", "emergency", "defaults", "defaults", "bases", "bases", "delegate", "delegate")
+"""Worlds where more than consents decides: every fifth."""
+
+_CHANNEL_OF = {"revoked": 7, "ended": 9, "unlinked": 11, "silent": 14, "missing": 15, "conditions": 16} | {
+    # A time box is a period; a default policy speaks where no consent does; a basis turns on its conditions;
+    # includes reach for types that a delegate may not read.
+    "emergency": 9,
+    "defaults": 14,
+    "bases": 16,
+    "delegate": 3,
+}
 
 
 def make_script(seed: int) -> Script:
@@ -39,7 +53,7 @@ class _Maker:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._random = Random(seed)
-        self._flavour = self._random.choice(_FLAVOURS)
+        self._flavour = self._random.choice(_BESIDE if seed % 5 == 4 else _FLAVOURS)
 
     def script(self) -> Script:
         homes = self._homes()
@@ -64,9 +78,35 @@ class _Maker:
         if self._flavour == "revoked":
             steps += [Warm(), *self._revocation(homes, signed)]
         channel = _CHANNEL_OF.get(self._flavour)
-        return Script(self._seed, self._who(), tuple(steps), homes, frozenset([channel] if channel else []))
+        flavours = frozenset([channel] if channel else [])
+        if self._flavour in _BESIDE:
+            return self._beside(Policies(self._random, homes, consents), steps, homes, flavours)
+        return Script(self._seed, self._who(), tuple(steps), homes, flavours)
 
-    def _homes(self) -> dict[str, tuple[tuple[str, str], ...]]:
+    def _beside(self, made: Policies, steps: list[Step], homes: Homes, flavours: frozenset[int]) -> Script:
+        """Finish a world where a policy, an emergency or a delegate counts."""
+        who, policies = self._who(), None
+        if self._flavour == "delegate":
+            types = tuple(self._random.sample(TYPES, self._random.choice([3, 6, len(TYPES)])))
+            types = ("Patient", *types)
+            who = Who(None, person="P", purpose="PATRQT", types=types)
+            steps.append(Delegate("P", types))
+        elif self._flavour == "emergency":
+            who = made.emergency_requester()
+            if self._random.random() < 0.85:
+                steps.append(Sign("P", "c8", made.denial()))
+            policies = made.network(made.bases() if self._random.random() < 0.15 else ())
+            for _ in range(self._random.choice([1, 1, 2])):
+                steps += made.opened(len(steps), who)
+        else:
+            who = who if who.person is None else Who(ASKING, "dr-a")
+            has_both = self._random.random() < 0.2
+            bases = made.bases() if self._flavour == "bases" or has_both else []
+            defaults = made.defaults() if self._flavour == "defaults" or has_both else []
+            policies = made.network(bases + defaults)
+        return Script(self._seed, who, tuple(steps), homes, flavours, policies)
+
+    def _homes(self) -> Homes:
         places = [ASKING, *self._random.sample([name for name in INSTITUTIONS if name != ASKING], 2)]
         homes = {"P": tuple((name, f"pat-p-{name[0]}") for name in places[: self._random.choice([2, 2, 3])])}
         if self._random.random() < 0.7 or self._flavour == "unlinked":
@@ -89,7 +129,7 @@ class _Maker:
     def _home(self, charts: Sequence[tuple[str, str]]) -> str:
         return charts[0][0] if self._random.random() < 0.7 else self._random.choice(list(charts))[0]
 
-    def _links(self, homes: dict[str, tuple[tuple[str, str], ...]]) -> list[Step]:
+    def _links(self, homes: Homes) -> list[Step]:
         linked = [person for person, charts in homes.items() if len(charts) > 1 and person != "R"]
         return [Link(person, homes[person]) for person in linked]
 
@@ -109,7 +149,7 @@ class _Maker:
         changed = [maker.record(version.type, version.id) for version in again if version not in deleted]
         fresh = [maker.record() for _ in range(self._random.randrange(3))]
         first = [*changed, *fresh, *(maker.deleted(version) for version in deleted)]
-        if self._random.random() < 0.3 and self._flavour == "any":
+        if self._random.random() < 0.3 and self._flavour in ("any", "emergency", "defaults"):
             first.append(self._restriction(maker, consents))
         if first:
             steps.append(Send(maker.chart.institution, tuple(first)))
@@ -172,6 +212,12 @@ class _Maker:
                     *made,
                     *([consents.permit_but(consents.conditions(2))] if self._random.random() < 0.7 else []),
                 ]
+            case "emergency" | "delegate":
+                return [consents.any()] if self._random.random() < 0.6 else []
+            case "defaults" | "bases":
+                # Denials and silence: what is seen then is what the policies say.
+                said = [consents.any(), plain({"type": "deny", **consents.condition()}, "OPTIN")]
+                return self._random.sample(said, self._random.choice([0, 0, 1, 1, 2]))
         return []
 
     def _ended(self, consents: Consents) -> Json:
@@ -211,7 +257,7 @@ class _Maker:
             body["provision"]["provision"] = [denied]
         return body
 
-    def _revocation(self, homes: dict[str, tuple[tuple[str, str], ...]], signed: Sequence[Step]) -> list[Step]:
+    def _revocation(self, homes: Homes, signed: Sequence[Step]) -> list[Step]:
         of_p = [step for step in signed if isinstance(step, Sign) and step.person == "P"]
         if of_p and self._random.random() < 0.5:
             return [Sign("P", of_p[0].id, None)]
@@ -241,6 +287,7 @@ class _Without:
     def __init__(self, script: Script, seen: set[tuple[int, Name]], keep_consents: bool) -> None:
         self._script = script
         self._seen = seen
+        self._policies: list[Json] = (script.policies or {}).get("policies", [])
         self._first: dict[tuple[str, str], int] = {}
         for number, version in script.versions():
             if (number, version.name) in seen:
@@ -258,9 +305,28 @@ class _Without:
     def _keeps(self, person: str, keep_consents: bool) -> bool:
         if self._script.who.person is not None:
             return person == self._script.who.person
+        if not keep_consents or not self._can_open(person) or not self._is_known_to_policies(person):
+            return False
         enrolled = [(n, s) for n, s in enumerate(self._script.steps) if isinstance(s, Enrol) and s.person == person]
         first = self._first.get((enrolled[0][1].institution, person)) if enrolled else None
-        return keep_consents and first is not None and first < enrolled[0][0]
+        return first is not None and first < enrolled[0][0]
+
+    def _can_open(self, person: str) -> bool:
+        """Tell whether all that is left of a person is there whenever emergency access is opened."""
+        opened = [n for n, s in enumerate(self._script.steps) if isinstance(s, Open) and s.person == person]
+        return all(self._first[place] < number for number in opened for place in self._first if place[1] == person)
+
+    def _is_known_to_policies(self, person: str) -> bool:
+        """Tell whether the charts by which policies name a person are left."""
+        named = [each["patient"]["patient"] for each in self._policies if "patient" in each]
+        return all((institution, p) in self._first for institution, p in named if p == person)
+
+    def _opened(self, step: Open) -> Open:
+        """Return how what is left is opened: by the same Patient id, or by that of another chart linked to it."""
+        places = [institution for institution, person in self._first if person == step.person]
+        if step.institution in places or not places or step.person not in self._kept:
+            return step
+        return replace(step, institution=places[0])
 
     def _of(self, number: int, step: Step) -> Step | None:
         if isinstance(step, Send):
@@ -271,7 +337,7 @@ class _Without:
             return replace(step, charts=charts) if len(charts) > 1 else None
         if isinstance(step, Enrol | Sign):
             return step if step.person in self._kept else None
-        return step
+        return self._opened(step) if isinstance(step, Open) else step
 
     def _permits(self, person: str) -> list[Step]:
         """Open what is left of a person's charts elsewhere, chart by chart if they are not linked."""

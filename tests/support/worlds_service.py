@@ -17,7 +17,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,19 +25,22 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+from joserfc.jwk import ECKey
 
 from fhir_bridge.adapters.access import request_token_async
 from fhir_bridge.adapters.ambient import SystemRandomness
-from fhir_bridge.wiring import open_bridge
+from fhir_bridge.wiring import Bridge, open_bridge
 from tests.support.worlds import (
     ASKED_AT,
     BEGIN,
     INSTITUTIONS,
     STEP,
+    Delegate,
     Enrol,
     Json,
     Link,
     Name,
+    Open,
     Script,
     Send,
     Sign,
@@ -61,6 +64,7 @@ _QUIET = {
     "timeout_keep_alive": 3_600,
 }
 _LIMIT_S = 60.0
+_POLICIES = "FHIR_BRIDGE_CONSENT_POLICIES_FILE"
 T = TypeVar("T")
 
 
@@ -102,9 +106,11 @@ class Twin:
         self.data = data
         self.clock = clock
         self.port = port
+        self.homes: Mapping[str, tuple[tuple[str, str], ...]] = {}
         self._http = http
         self._control = control
         self._agents: dict[str, tuple[Path, str]] = {}
+        self._delegates: dict[str, Json] = {}
         self._tokens: dict[tuple[datetime, str], dict[str, str]] = {}
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.versions: dict[tuple[int, Name], str] = {}
@@ -130,6 +136,7 @@ class Twin:
 
     async def play(self, script: Script, steps: Iterable[Numbered], names: Names) -> None:
         """Play steps, each at its instant; then let it be the time of asking."""
+        self.homes = script.homes
         for number, step in steps:
             self.clock.instant = instant_of(number)
             match step:
@@ -145,6 +152,10 @@ class Twin:
                     self._agents[step.person] = (Path(done["credentials"]), done["patient"])
                 case Sign():
                     await self._sign(step, names)
+                case Open():
+                    await self._open(step, names)
+                case Delegate():
+                    await self._delegate(step)
                 case Warm():
                     pass
         self.clock.instant = ASKED_AT
@@ -169,6 +180,26 @@ class Twin:
         body = written(step.body, names) | {"id": step.id, "patient": {"reference": f"Patient/{patient}"}}
         _good(await self._http.put(where, headers=headers, json=body))
 
+    async def _open(self, step: Open, names: Names) -> None:
+        patient = names.canonical[step.institution, "Patient", _patient_at(self.homes, step.person, step.institution)]
+        body = _parameters(
+            valueString={"reason": "unconscious after a fall"}, valuePositiveInt={"minutes": step.minutes}
+        )
+        where = f"/fhir/Patient/{patient}/$emergency-access"
+        _good(await self._http.post(where, headers=await self.token(step.who), json=body))
+
+    async def _delegate(self, step: Delegate) -> None:
+        patient, credentials = self._agents[step.person][1], json.loads(self._agents[step.person][0].read_text())
+        key = ECKey.generate_key("P-384")
+        key.ensure_kid()
+        scope = " ".join(f"patient/{name}.rs" for name in step.types)
+        told = {"name": "Ada Lovelace", "key": json.dumps(key.as_dict(private=False)), "scope": scope}
+        body = _parameters(valueString=told | {"until": "2027-06-30"})
+        headers = await self.token(Who(None, person=step.person))
+        made = _good(await self._http.post(f"/fhir/Patient/{patient}/$delegate", headers=headers, json=body)).json()
+        given = {each["name"]: each["valueString"] for each in made["parameter"]}
+        self._delegates[step.person] = credentials | given | {"private_jwk": key.as_dict(private=True)}
+
     # --- asking
 
     async def token(self, who: Who) -> dict[str, str]:
@@ -176,11 +207,14 @@ class Twin:
         key = self.clock.now().replace(second=0, microsecond=0), repr(who)
         held = self._tokens.get(key)
         if held is None:
-            if who.person is not None:
-                file, extras = self._agents[who.person][0], {}
+            extras: dict[str, str] = {}
+            if who.types is not None:
+                credentials = self._delegates[str(who.person)]
+            elif who.person is not None:
+                credentials = json.loads(self._agents[who.person][0].read_text())
             else:
-                file, extras = self.data / "credentials" / f"{who.institution}.json", who.statement
-            credentials = json.loads(file.read_text())
+                credentials = json.loads((self.data / "credentials" / f"{who.institution}.json").read_text())
+                extras = who.statement
             made = await request_token_async(self._http, credentials, self.clock.now(), SystemRandomness(), **extras)
             held = self._tokens[key] = {"Authorization": f"Bearer {made}"}
         return held
@@ -192,7 +226,13 @@ class Twin:
     @property
     def private(self) -> dict[str, str]:
         """What is random in each world: client ids of agents, by the name to show instead."""
-        return {json.loads(f.read_text())["client_id"]: f"(agent of {p})" for p, (f, _) in self._agents.items()}
+        agents = {json.loads(f.read_text())["client_id"]: f"(agent of {p})" for p, (f, _) in self._agents.items()}
+        named = {
+            made[name]: f"({name} of {p})"
+            for p, made in self._delegates.items()
+            for name in ("client_id", "delegate")
+        }
+        return agents | named
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Told:
         """Ask over TCP; connections are kept, and as many are open as questions under way."""
@@ -248,6 +288,31 @@ def written(value: Any, names: Names) -> Any:
     return {key: written(each, names) for key, each in value.items()}
 
 
+def written_policies(script: Script, names: Names) -> bytes | None:
+    """Return the policies file of a script."""
+    if script.policies is None:
+        return None
+    policies = []
+    for each in script.policies["policies"]:
+        rules = written({name: each[name] for name in ("policyRule", "provision") if name in each}, names)
+        made = {name: each[name] for name in ("id", "kind", "citation", "institution") if name in each} | rules
+        if "patient" in each:
+            institution, person = each["patient"]["patient"]
+            local = _patient_at(script.homes, person, institution)
+            made["patient"] = names.canonical[institution, "Patient", local]
+        policies.append(made)
+    return json.dumps(script.policies | {"policies": policies}).encode()
+
+
+def _patient_at(homes: Mapping[str, tuple[tuple[str, str], ...]], person: str, institution: str) -> str:
+    return dict(homes[person])[institution]
+
+
+def _parameters(**values: Mapping[str, object]) -> Json:
+    listed = [{"name": name, form: value} for form, given in values.items() for name, value in given.items()]
+    return {"resourceType": "Parameters", "parameter": listed}
+
+
 def _entry(version: Version) -> Json:
     if version.body is None:
         return {"request": {"method": "DELETE", "url": f"{version.type}/{version.id}"}}
@@ -268,15 +333,23 @@ def _good(answer: httpx.Response) -> httpx.Response:
 
 
 class Host:
-    """An event loop in a thread, where bridges live; and the data directory that they all start from."""
+    """An event loop in a thread, where bridges live; and the data directory that they all start from.
 
-    def __init__(self) -> None:
+    Args:
+        template: Such a directory that another host made, instead of a new one.
+    """
+
+    def __init__(self, template: Path | None = None) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="worlds", daemon=True)
         self._thread.start()
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="worlds-", dir=memory if os.access(memory, os.W_OK) else None))
-        self.run(_template(self.folder / "template"))
+        self.template = template or self.folder / "template"
+        if template is None:
+            self.run(_template(self.template))
+        self._open = ExitStack()
+        self._learner = self._open.enter_context(self.twin("learner"))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it."""
@@ -284,19 +357,27 @@ class Host:
 
     def close(self) -> None:
         """End the loop and remove everything."""
+        self._open.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_LIMIT_S)
         self._loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def learn(self, script: Script) -> Names:
+        """Return the canonical ids of everything in a script; every twin calls them so."""
+        return self.run(self._learner.learn(script))
+
     @contextmanager
-    def twin(self, name: str) -> Iterator[Twin]:
-        """Serve a fresh copy of the common beginning."""
+    def twin(self, name: str, policies: bytes | None = None) -> Iterator[Twin]:
+        """Serve a fresh copy of the common beginning, under the policies of a file if there is one."""
         data = self.folder / name
-        shutil.copytree(self.folder / "template", data)
+        shutil.copytree(self.template, data)
+        file = None if policies is None else data / "policies.json"
+        if file is not None and policies is not None:
+            file.write_bytes(policies)
         ready: asyncio.Future[Twin] = self.run(_future())
         end: asyncio.Event = self.run(_event())
-        living = asyncio.run_coroutine_threadsafe(_live(data, ready, end), self._loop)
+        living = asyncio.run_coroutine_threadsafe(_live(data, ready, end, file), self._loop)
         try:
             yield self.run(_first(ready, asyncio.wrap_future(living, loop=self._loop)))
         finally:
@@ -321,17 +402,35 @@ async def _first(ready: asyncio.Future[Twin], living: asyncio.Future[None]) -> T
     return ready.result()
 
 
-async def _live(data: Path, ready: asyncio.Future[Twin], end: asyncio.Event) -> None:
-    async with _opened(data, StillClock()) as twin:
+async def _live(data: Path, ready: asyncio.Future[Twin], end: asyncio.Event, policies: Path | None) -> None:
+    async with _opened(data, StillClock(), policies) as twin:
         ready.set_result(twin)
         await end.wait()
         twin.hang_up()
 
 
 @asynccontextmanager
-async def _opened(data: Path, clock: StillClock) -> AsyncIterator[Twin]:
+async def _opened(data: Path, clock: StillClock, policies: Path | None = None) -> AsyncIterator[Twin]:
+    async with AsyncExitStack() as stack:
+        with _settings(policies):
+            bridge = await stack.enter_async_context(open_bridge(data, workers=0, clock=clock))
+        yield await stack.enter_async_context(_served(data, clock, bridge))
+
+
+@contextmanager
+def _settings(policies: Path | None) -> Iterator[None]:
+    """Name the policies file as an operator does; twins are opened one after the other."""
+    if policies is not None:
+        os.environ[_POLICIES] = str(policies)
+    try:
+        yield
+    finally:
+        os.environ.pop(_POLICIES, None)
+
+
+@asynccontextmanager
+async def _served(data: Path, clock: StillClock, bridge: Bridge) -> AsyncIterator[Twin]:
     async with (
-        open_bridge(data, workers=0, clock=clock) as bridge,
         httpx.AsyncClient(transport=httpx.ASGITransport(bridge.control), base_url="http://control") as control,
         httpx.AsyncClient(transport=httpx.ASGITransport(bridge.http), base_url=BASE) as http,
     ):
@@ -360,4 +459,4 @@ async def _template(data: Path) -> None:
         (data / "control.sock").unlink()
 
 
-__all__ = ["DOCTORS", "Host", "Names", "StillClock", "Twin", "written"]
+__all__ = ["DOCTORS", "Host", "Names", "StillClock", "Twin", "written", "written_policies"]
