@@ -52,7 +52,7 @@ test: env kafka peers ## Everything, real Kafka included
 	@tools/need curl jq
 	$(MAKE) check
 	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
-	$(BIN)/pytest tests/leak -m "not slow"
+	$(BIN)/pytest tests/leak -n $(JOBS)
 	$(BIN)/pytest tests/fault/ledger -n $(JOBS)
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
 		--ignore=tests/fault/ledger -v

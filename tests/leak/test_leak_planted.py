@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.leak.planting import PLANTS, channel_of, hunted, planted
+from tests.leak.planting import PLANTS, channel_of, known_worlds, shown
+from tests.support.worlds_service import Host
 
 PATCHES = sorted(PLANTS.glob("*.patch"))
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    made = Host()
+    yield made
+    made.close()
 
 
 def test_at_least_forty_leaks_are_planted_in_every_channel_that_can_leak_here() -> None:
@@ -16,9 +25,17 @@ def test_at_least_forty_leaks_are_planted_in_every_channel_that_can_leak_here() 
     assert len({channel_of(patch) for patch in PATCHES}) == 22
 
 
+def test_worlds_are_known_of_leaks_that_are_planted() -> None:
+    assert set(known_worlds()) <= {patch.stem for patch in PATCHES}
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1_000)
+@pytest.mark.timeout(1_900)
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_a_planted_leak_is_caught(patch: Path, tmp_path: Path) -> None:
-    outcome = hunted(planted(patch, tmp_path), channel_of(patch))
-    assert outcome.found, f"{patch.stem} lived through {outcome.cases} cases"
+def test_a_planted_leak_is_caught(
+    patch: Path, host: Host, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    outcome, was_searched = shown(patch, tmp_path, host.template)
+    if was_searched:
+        record_property("searched", f"{patch.stem}: {outcome.cases} cases, world {outcome.seed}")
+    assert outcome.seed is not None, f"{patch.stem} lived through {outcome.cases} cases"
