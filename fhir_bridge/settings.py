@@ -45,6 +45,16 @@ class AnswerSettings(BaseSettings):
     page_max: int = Field(1_000, ge=1, le=10_000, description="Largest _count that is honoured.")
 
 
+class IndexSettings(BaseSettings):
+    """How charts' indexes are kept on disk."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_INDEX_", frozen=True, extra="forbid")
+
+    merge_at: int = Field(
+        16, ge=2, le=1_000, description="Index segments of about a size that are merged when a chart has so many."
+    )
+
+
 class ConsentSettings(BaseSettings):
     """What decides beside consents."""
 

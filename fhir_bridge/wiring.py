@@ -56,6 +56,7 @@ from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
+from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.operations import Operations
@@ -73,6 +74,7 @@ from fhir_bridge.settings import (
     AnswerSettings,
     AuditSettings,
     ConsentSettings,
+    IndexSettings,
     IngestSettings,
     ServiceSettings,
 )
@@ -136,7 +138,8 @@ async def open_bridge(
         notary = Notary(ledger, keyring)
         registry = Registry(vault, keys, randomness)
         clients = Clients(vault, keys, randomness)
-        book = ChartBook(vault, max_rows=AnswerSettings().index_max_rows)
+        indexes = Indexes(vault=vault, registry=registry, randomness=randomness, settings=IndexSettings())
+        book = ChartBook(indexes, max_rows=AnswerSettings().index_max_rows)
         rooms = _rooms(
             ingest_settings if workers is None else ingest_settings.model_copy(update={"workers": workers})
         )
@@ -223,6 +226,8 @@ async def open_bridge(
         await grant.start()
         await audit.start()
         stack.push_async_callback(_end_reading_and_audit, ingest, reader, audit, service.drain_s)
+        await indexes.start()
+        stack.push_async_callback(indexes.stop)
         await reader.start()
         if port is not None:
             directory.point_credentials(endpoints.token_url)
@@ -248,6 +253,7 @@ async def open_bridge(
             ingest=ingest,
             grant=grant,
             reader=reader,
+            indexes=indexes,
             rooms=rooms,
             notary=notary,
             clock=clock,

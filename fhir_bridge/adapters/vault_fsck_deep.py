@@ -13,7 +13,7 @@ from fhir_bridge.errors import EnvelopeBroken
 from fhir_bridge.lines.checking import Finding
 from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.ports.vault import StoredSegment
-from fhir_bridge.seal import LINEAGE, NORMALISED, ORIGINAL, RecordPlace, open_normalised, open_part, open_segment
+from fhir_bridge.seal import LINEAGE, NORMALISED, ORIGINAL, RecordPlace, open_normalised, open_part, open_parts
 
 
 def check_charts(connection: sqlite3.Connection, chart_keys: Callable[[str], bytes | None]) -> Iterator[Finding]:
@@ -30,14 +30,22 @@ def _check_chart(connection: sqlite3.Connection, chart: str, key: bytes) -> Iter
     segments = connection.execute(
         "SELECT chart, number, batch, ciphertext FROM segments WHERE chart = ? ORDER BY number", (chart,)
     )
-    for expected, stored in enumerate(segments):
+    expected: int | None = 0
+    for stored in segments:
         segment = StoredSegment(*stored)
-        if segment.number != expected:
-            yield Finding(f"segments {chart}/{expected}", "missing")
+        place = f"segments {chart}/{segment.number}"
         try:
-            rows |= {(row.id, row.version): row for row in open_segment(key, segment)}
+            opened = open_parts(key, segment)
+            rows |= {(row.id, row.version): row for part in opened.parts for row in part.rows()}
         except EnvelopeBroken as error:
-            yield Finding(f"segments {chart}/{segment.number}", str(error))
+            yield Finding(place, str(error))
+            expected = None
+            continue
+        if expected is not None and opened.first > expected:
+            yield Finding(f"segments {chart}/{expected}", "missing")
+        elif expected is not None and opened.first < expected:
+            yield Finding(place, "stands for rows that another segment holds too")
+        expected = segment.number + 1
     yield from _check_records(connection, chart, key, rows)
 
 

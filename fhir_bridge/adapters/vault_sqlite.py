@@ -120,6 +120,17 @@ class SqliteVault:
         sql = "SELECT chart, number, batch, ciphertext FROM segments WHERE chart = ? ORDER BY number"
         return [StoredSegment(*row) for row in await self._select(sql, chart)]
 
+    async def segment_sizes(self, chart: str) -> Sequence[tuple[int, int]]:
+        """Return number and bytes of a chart's index segments in order."""
+        return await self._select(
+            "SELECT number, length(ciphertext) FROM segments WHERE chart = ? ORDER BY number", chart
+        )
+
+    async def crowded_charts(self, at_least: int) -> Sequence[str]:
+        """Return the charts that have so many index segments or more."""
+        sql = "SELECT chart FROM segments GROUP BY chart HAVING count(*) >= ? ORDER BY chart"
+        return [row[0] for row in await self._select(sql, at_least)]
+
     async def charts_of(self, record_ids: Collection[str]) -> dict[str, str]:
         """Return the chart that holds each record id; ids of none are left out."""
         found: dict[str, str] = {}

@@ -19,7 +19,7 @@ from fhir_bridge.adapters.sqlite_support import open_database, transaction, tran
 from fhir_bridge.adapters.vault_sqlite_schema import KEY_STORE, SCHEMA, TABLES, VERSION, WHAT
 from fhir_bridge.errors import IntegrityBroken
 from fhir_bridge.model.ingest import Sealed
-from fhir_bridge.ports.vault import Anchorer, Batch, Document, Work
+from fhir_bridge.ports.vault import Anchorer, Batch, Document, Replacement, Work
 
 KeyHead = Callable[[], tuple[int, bytes] | None]
 _CHECKPOINT_PAGES = 4_000
@@ -99,6 +99,8 @@ class VaultWriter:
             self._insert("records", (_record_row(record, batch) for record in work.records))
         if work.segments:
             self._insert("segments", ((s.chart, s.number, batch, s.ciphertext) for s in work.segments))
+        for replacement in work.replacements:
+            self._replace(replacement)
         if work.audits:
             self._insert("audits", ((a.chain, a.counter, batch, a.previous, a.head, a.envelope) for a in work.audits))
         # A group brings many positions of one partition; only the last one says anything.
@@ -110,6 +112,20 @@ class VaultWriter:
         )
         for document in work.documents:
             self._write_document(document)
+
+    def _replace(self, new: Replacement) -> None:
+        """Put one segment in the place of several, all of which must be there."""
+        segment = new.segment
+        if not new.replaces or new.replaces[-1] != segment.number:
+            raise ValueError("a segment takes the number of the last one that it replaces")
+        for number in new.replaces:
+            key = (segment.chart, number)
+            gone = self._connection.execute("DELETE FROM segments WHERE chart = ? AND number = ?", key)
+            if gone.rowcount != 1:
+                raise IntegrityBroken("an index segment that is to be replaced is missing; run fsck")
+            if number != segment.number:
+                self._journal.note_gone("segments", key)
+        self._insert("segments", [(segment.chart, segment.number, new.batch, segment.ciphertext)])
 
     def _write_document(self, document: Document) -> None:
         key = (document.collection, document.key)

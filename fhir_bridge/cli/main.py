@@ -66,6 +66,7 @@ app.add_typer(letters.app, name="dead-letters")
 app.command()(ledger.verify)
 app.add_typer(ledger.app, name="ledger")
 app.command()(upkeep.fsck)
+app.command()(upkeep.reindex)
 app.command()(upkeep.backup)
 app.command()(upkeep.restore)
 

@@ -1,4 +1,4 @@
-"""``fsck``, ``backup`` and ``restore``: is everything still what was anchored, and could it be brought back?"""
+"""``fsck``, ``reindex``, ``backup`` and ``restore``: is all still what was anchored, and could it be brought back?"""
 
 from __future__ import annotations
 
@@ -41,6 +41,18 @@ def fsck(
         print(f"{done['records']} records checked: {verdict}" if "records" in done else f"checked: {verdict}")
     if findings:
         raise typer.Exit(FAILED)
+
+
+def reindex(data: Data = None, as_json: AsJson = False) -> None:
+    """Make every chart's index anew where other search definitions made it. Safe to break off and to repeat.
+
+    A running service does the same by itself, in the background and for each chart that is opened.
+    """
+    done = asyncio.run(_reindex(data_directory(data)))
+    if as_json:
+        screen.print_json(done)
+    else:
+        print(f"{done['segments']} index segments made anew; every chart is of the definitions in use")
 
 
 def backup(
@@ -87,6 +99,22 @@ async def _fsck(data: Path, deep: bool, checkpoint: str | None) -> tuple[list[di
     if done is None:
         raise Failure("the check broke off before its end (look at the service's log and start it again)")
     return findings, done
+
+
+async def _reindex(data: Path) -> dict[str, Any]:
+    from fhir_bridge.cli.control import open_control
+
+    done: dict[str, Any] | None = None
+    async with open_control(data) as control:
+        with screen.metered("reindex", None) as meter:
+            async for line in control.lines("/reindex", {}):
+                event = json.loads(line)
+                done = event.get("done", done)
+                if "progress" in event:
+                    meter.advance(1, f"{event['progress']['charts']} of {event['progress']['of']} charts")
+    if done is None:
+        raise Failure("the work broke off before its end (look at the service's log and start it again)")
+    return done
 
 
 async def _events(data: Path, deep: bool, checkpoint: str | None) -> AsyncIterator[dict[str, Any]]:

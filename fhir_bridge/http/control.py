@@ -115,6 +115,11 @@ def create_control(
         found = check(bool(given.get("deep", False)), note if isinstance(note, str) else None)
         return StreamingResponse(lines_of(found), media_type="application/x-ndjson")
 
+    @app.post("/reindex")
+    async def reindex() -> StreamingResponse:
+        lines = (_line(each) async for each in operations.reindex())
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
     @app.post("/backup")
     async def make_backup(request: Request) -> JSONResponse:
         return JSONResponse(await backup(Path(_text(await _object(request), "to"))))

@@ -17,14 +17,10 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
+from fhir_bridge.lines.indexes import Indexes, LoadedIndex
 from fhir_bridge.lines.versions import place
 from fhir_bridge.model.index import Records
 from fhir_bridge.model.ingest import ChartRef, IndexRow
-from fhir_bridge.ports.vault import StoredSegment, Vault
-from fhir_bridge.seal import open_segment
-
-_FEW_BYTES = 64 << 10
-"""So small an index is opened in a few milliseconds, for which a thread is not worth its while."""
 
 
 class OpenChart:
@@ -86,8 +82,8 @@ def _named(histories: Iterable[Sequence[IndexRow]]) -> dict[str, Sequence[IndexR
 class ChartBook:
     """Opened charts, least recently used dropped first."""
 
-    def __init__(self, vault: Vault, *, max_rows: int) -> None:
-        self._vault = vault
+    def __init__(self, indexes: Indexes, *, max_rows: int) -> None:
+        self._indexes = indexes
         self._max_rows = max_rows
         self._held_rows = 0
         self._charts: OrderedDict[str, OpenChart] = OrderedDict()
@@ -115,6 +111,7 @@ class ChartBook:
     def added(self, chart: str, batch: int, rows: Sequence[IndexRow]) -> None:
         """Note rows that a commit made durable; the chart must have been opened before that commit."""
         self._charts[chart].add(batch, rows)
+        self._indexes.appended(chart)
         self._held_rows += len(rows)
 
     def trim(self) -> None:
@@ -133,22 +130,19 @@ class ChartBook:
             self._held_rows -= len(dropped.rows)
 
     async def _load(self, chart: ChartRef, key: bytes) -> OpenChart:
-        segments = await self._vault.segments(chart.chart)
-        load = partial(_opened, chart, key, segments, self.visible_batch)
-        opened = load() if sum(map(_size, segments)) < _FEW_BYTES else await asyncio.to_thread(load)
+        loaded = await self._indexes.load(chart, key)
+        made = partial(_opened, chart, loaded, self.visible_batch)
+        opened = made() if loaded.is_small else await asyncio.to_thread(made)
         self._charts[chart.chart] = opened
         self._held_rows += len(opened.rows)
         self.trim()
         return opened
 
 
-def _opened(chart: ChartRef, key: bytes, segments: Sequence[StoredSegment], visible_batch: int) -> OpenChart:
+def _opened(chart: ChartRef, loaded: LoadedIndex, visible_batch: int) -> OpenChart:
     opened = OpenChart(chart)
-    for segment in segments:
-        opened.add(segment.batch, open_segment(key, segment))
+    for batch, rows in loaded.rows():
+        opened.add(batch, rows)
+    opened.next_segment = loaded.next_segment
     opened.visible(visible_batch)
     return opened
-
-
-def _size(segment: StoredSegment) -> int:
-    return len(segment.ciphertext)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fhir_bridge.errors import SetupWrong
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.grant import GrantLine
+from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.jobs import Again
 from fhir_bridge.lines.letters import Letter, open_letter, settled
@@ -51,6 +52,7 @@ class Operations:
         ingest: IngestLine,
         grant: GrantLine,
         reader: BusReader,
+        indexes: Indexes,
         rooms: Rooms,
         notary: Notary,
         clock: Clock,
@@ -66,6 +68,7 @@ class Operations:
         self._ingest = ingest
         self._grant = grant
         self._reader = reader
+        self._indexes = indexes
         self._rooms = rooms
         self._notary = notary
         self._clock = clock
@@ -210,7 +213,25 @@ class Operations:
             "counters": dict(self._ingest.counters),
             "height": self._notary.height,
             "vault": await self._vault.counts(),
+            "index": self._indexes.state,
         }
+
+    async def reindex(self) -> AsyncIterator[dict[str, Any]]:
+        """Make anew what other definitions made; tell after each chart how far it is, then how much there was."""
+        told: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+        work = asyncio.create_task(self._indexes.renew_all(told))
+        try:
+            while not (work.done() and told.empty()):
+                following = asyncio.create_task(told.get())
+                await asyncio.wait([work, following], return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    done, every = following.result()
+                    yield {"progress": {"charts": done, "of": every}}
+                else:
+                    following.cancel()
+            yield {"done": {"segments": work.result()}}
+        finally:
+            work.cancel()
 
     def _describe(self, institution: Institution) -> dict[str, Any]:
         return {

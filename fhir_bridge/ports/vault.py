@@ -21,7 +21,11 @@ from fhir_bridge.model.ingest import Position, Sealed
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Encrypted index rows that one commit appended to one chart; ``number`` counts a chart's segments from 0."""
+    """Encrypted index rows of one chart.
+
+    A commit appends one under the next ``number``, counted from 0. One that took the place of several has the number
+    of the last of them, so numbers may leave gaps; ``number`` orders a chart's segments.
+    """
 
     chart: str
     number: int
@@ -36,6 +40,20 @@ class StoredSegment:
     number: int
     batch: int
     ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A segment that takes the place of others, with the same rows in the same order.
+
+    Attributes:
+        replaces: Numbers of all segments that it stands for; the last is its own.
+        batch: The newest batch of any of its rows.
+    """
+
+    segment: Segment
+    batch: int
+    replaces: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +136,7 @@ class Work:
     letters: Sequence[SealedLetter] = ()
     documents: Sequence[Document] = ()
     audits: Sequence[AuditEntry] = ()
+    replacements: Sequence[Replacement] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +169,7 @@ class Vault(Protocol):
         audits. Returns once everything survives loss of power.
 
         Raises:
+            IntegrityBroken: A row that must be new exists, or a segment to be replaced does not; nothing was written.
             Unavailable: Nothing was written; safe to retry.
         """
         ...
@@ -176,6 +196,14 @@ class Vault(Protocol):
 
     async def segments(self, chart: str) -> Sequence[StoredSegment]:
         """Return a chart's index segments in order, pending ones included (the caller knows what is visible)."""
+        ...
+
+    async def segment_sizes(self, chart: str) -> Sequence[tuple[int, int]]:
+        """Return number and bytes of a chart's index segments in order."""
+        ...
+
+    async def crowded_charts(self, at_least: int) -> Sequence[str]:
+        """Return the charts that have so many index segments or more."""
         ...
 
     async def charts_of(self, record_ids: Collection[str]) -> dict[str, str]:

@@ -33,7 +33,12 @@ STILLBORN = 0.2
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
 FINISH_LIMIT_S = 300.0
 # Small groups: many commits, so that a kill can fall between, before and inside them.
-SETTINGS = {"FHIR_BRIDGE_INGEST_GROUP_MAX_MESSAGES": "8", "FHIR_BRIDGE_INGEST_GROUP_MAX_BYTES": "65536"}
+# And index segments are merged all the while.
+SETTINGS = {
+    "FHIR_BRIDGE_INGEST_GROUP_MAX_MESSAGES": "8",
+    "FHIR_BRIDGE_INGEST_GROUP_MAX_BYTES": "65536",
+    "FHIR_BRIDGE_INDEX_MERGE_AT": "3",
+}
 FAULTY = ("bad-gender.json", "json-truncated.json", "bundle-atomic.json", "unknown-nested.json", "type-missing.json")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
