@@ -109,6 +109,18 @@ class NotFound(AccessRefused):
         super().__init__("no such resource")
 
 
+class AnswerCutOff(AccessRefused):
+    """An answer under way would go on to show what may be seen no more, or cannot be finished: its connection ends.
+
+    It is raised only after the first bytes have left, so no status stands for it.
+    """
+
+    code = "answer-cut-off"
+
+    def __init__(self) -> None:
+        super().__init__("the answer was cut off")
+
+
 class Unavailable(BridgeError):
     """Try again; nothing was lost and nothing was half done."""
 

@@ -42,6 +42,10 @@ class AnswerSettings(BaseSettings):
         "provision denies, or also what a base rule denies.",
     )
     page_default: int = Field(20, ge=1, le=1_000, description="Entries of a search page when _count is absent.")
+    stream_above: int = Field(
+        1_000, ge=1, description="Answers of more records than this leave block by block, without Content-Length."
+    )
+    stream_block: int = Field(500, ge=1, le=10_000, description="Records in one block of such an answer.")
     page_max: int = Field(1_000, ge=1, le=10_000, description="Largest _count that is honoured.")
 
 

@@ -233,6 +233,7 @@ def _normalised(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple
         held = connection.execute("SELECT count(*) FROM records WHERE chart = ?", (chart,)).fetchone()[0]
         if len(keys) * 4 >= held:
             return _normalised_of_chart(connection, chart, keys)
+        return _normalised_of_many(connection, chart, keys)
     found: list[bytes] = []
     for record_id, version in keys:
         row = connection.execute(_NORMALISED, (chart, record_id, version)).fetchone()
@@ -240,6 +241,19 @@ def _normalised(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple
             raise _missing()
         found.append(row[0])
     return found
+
+
+def _normalised_of_many(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:
+    held: dict[tuple[str, str], bytes] = {}
+    for start in range(0, len(keys), _IDS_AT_ONCE):
+        ids = [record_id for record_id, _ in keys[start : start + _IDS_AT_ONCE]]
+        marks = ",".join("?" * len(ids))
+        sql = f"SELECT id, version, normalised FROM records WHERE chart = ? AND id IN ({marks})"  # noqa: S608 - question marks only
+        held |= {(record_id, version): each for record_id, version, each in connection.execute(sql, (chart, *ids))}
+    try:
+        return [held[record_id, version] for record_id, version in keys]
+    except KeyError:
+        raise _missing() from None
 
 
 def _normalised_of_chart(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:

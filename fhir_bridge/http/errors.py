@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from fhir_bridge.errors import (
@@ -69,8 +70,12 @@ def reply_to(error: BridgeError) -> Reply:
 
 def as_response(reply: Reply) -> Response:
     """Turn a reply into bytes on the wire; the server leaves out the body where HEAD asked."""
-    response = Response(content=reply.body, status_code=reply.status, media_type=None)
-    if reply.body:
+    if reply.stream is not None:
+        # Chunked: whoever cuts it off leaves out the last chunk, which RFC 9112 section 8 calls incomplete.
+        response: Response = StreamingResponse(reply.stream, status_code=reply.status, media_type=None)
+    else:
+        response = Response(content=reply.body, status_code=reply.status, media_type=None)
+    if reply.body or reply.stream is not None:
         response.headers["Content-Type"] = reply.content_type
     for name, value in reply.headers:
         response.headers.append(name, value)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from datetime import datetime
 
 from fhir_bridge.errors import Issue, NotFound, TypeUnknown
 from fhir_bridge.fhir.compartment import is_in_patient_compartment
@@ -34,6 +33,7 @@ from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import NO_STORE, NOTHING_HELD, Held, Reply, version_headers
 from fhir_bridge.lines.scoping import Params, Scoping, require, within_scopes
 from fhir_bridge.lines.staging import instant_of
+from fhir_bridge.lines.streaming import Again, stream
 from fhir_bridge.model.access import Found, Requester
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyStore
@@ -42,6 +42,7 @@ from fhir_bridge.query import (
     SearchResult,
     Shape,
     everything,
+    frame_searchset,
     read,
     read_shape,
     render_searchset,
@@ -197,7 +198,11 @@ class AnswerLine:
         after = cursor.after if cursor is not None else None
         result = everything(within_scopes(who, sight).view, params, after=after)
         recorded = self._audit.record(who, Interaction("everything", "Patient", canonical), sight, result.found, now)
-        return await _both(recorded, self._searchset(who, target, params, result, sight, now))
+
+        async def again() -> Sight:
+            return (await self._scoping.of_person(who, patient, self._clock.now(), None))[0]
+
+        return await _both(recorded, self._searchset(who, target, params, result, sight, again))
 
     async def search(self, who: Requester, type_name: str, params: Params, *, lenient: bool = False) -> Reply:
         """Answer ``GET [base]/Type?params`` within one person's view, or within the directory.
@@ -230,7 +235,11 @@ class AnswerLine:
             lenient=lenient,
         )
         recorded = self._audit.record(who, Interaction("search", type_name, query=params), sight, result.found, now)
-        return await _both(recorded, self._searchset(who, type_name, params, result, sight, now))
+
+        async def again() -> Sight:
+            return (await self._scoping.of_search(who, type_name, params, self._clock.now(), None))[0]
+
+        return await _both(recorded, self._searchset(who, type_name, params, result, sight, again))
 
     async def in_compartment(
         self, who: Requester, patient: str, type_name: str, params: Params, *, lenient: bool = False
@@ -247,8 +256,22 @@ class AnswerLine:
         return await self.search(who, type_name, [*params, ("patient", patient)], lenient=lenient)
 
     async def _searchset(
-        self, who: Requester, target: str, params: Params, result: SearchResult, sight: Sight, now: datetime
+        self, who: Requester, target: str, params: Params, result: SearchResult, sight: Sight, again: Again
     ) -> Reply:
+        next_link = self._pages.following(who, target, params, result.after, sight.batch)
+        self_link = self._pages.itself(target, params, result.ignored)
+        outcome = _ignored(result.ignored)
+        if len(result.found) > self._settings.stream_above:
+            frame = frame_searchset(self_link=self_link, next_link=next_link, total=result.total, outcome=outcome)
+            blocks = await stream(
+                result,
+                frame,
+                opening=self._opening,
+                again=again,
+                base_url=self._base,
+                block=self._settings.stream_block,
+            )
+            return Reply(200, b"", NO_STORE, stream=blocks)
         bodies = await self._opening.bodies(result.found)
         if not result.shape.is_whole:
             bodies = await asyncio.to_thread(_shaped, result, bodies)
@@ -257,10 +280,10 @@ class AnswerLine:
             result.found,
             bodies,
             base_url=self._base,
-            self_link=self._pages.itself(target, params, result.ignored),
-            next_link=self._pages.following(who, target, params, result.after, sight.batch),
+            self_link=self_link,
+            next_link=next_link,
             total=result.total,
-            outcome=_ignored(result.ignored),
+            outcome=outcome,
         )
         return Reply(200, body, NO_STORE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -18,12 +18,16 @@ NO_STORE = (("Cache-Control", "no-store"),)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer in plain values; ``headers`` leave out content type and length."""
+    """An HTTP answer in plain values; ``headers`` leave out content type and length.
+
+    ``stream`` gives the body in blocks, instead of ``body``; if it raises, the answer must not end as a whole one.
+    """
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = FHIR_JSON
+    stream: AsyncIterator[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

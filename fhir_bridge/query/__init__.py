@@ -8,7 +8,7 @@ from fhir_bridge.query.criteria import CONTROLS, MODIFIERS, Criteria, read_crite
 from fhir_bridge.query.cursor import Cursor, open_cursor, seal_cursor
 from fhir_bridge.query.past import HistoryAsked, history_of_view, read_history
 from fhir_bridge.query.refusals import QueryRefused
-from fhir_bridge.query.render import render_history, render_searchset
+from fhir_bridge.query.render import Frame, frame_searchset, render_entries, render_history, render_searchset
 from fhir_bridge.query.search import (
     DEFAULT_PAGE,
     MAX_PAGE,
@@ -30,11 +30,13 @@ __all__ = [
     "NOT_RECORDS",
     "Criteria",
     "Cursor",
+    "Frame",
     "HistoryAsked",
     "QueryRefused",
     "SearchResult",
     "Shape",
     "everything",
+    "frame_searchset",
     "history",
     "history_of_view",
     "open_cursor",
@@ -42,6 +44,7 @@ __all__ = [
     "read_criteria",
     "read_history",
     "read_shape",
+    "render_entries",
     "render_history",
     "render_searchset",
     "seal_cursor",

@@ -9,6 +9,7 @@ same view has the same bytes as its answer, so nothing in them can tell worlds a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from fhir_bridge.model.access import Found
 from fhir_bridge.model.ingest import instant
 
+_ENTRY, _END = b',"entry":[', b"]}"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -39,15 +41,41 @@ def render_searchset(
     Raises:
         ValueError: ``bodies`` and ``found`` differ in length.
     """
+    entries = render_entries(found, bodies, base_url=base_url)
+    if outcome is not None:
+        entries += _outcome(outcome)
+    return _bundle(bundle_type, entries, self_link, next_link, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands before and after the entries of a searchset that has some."""
+
+    head: bytes
+    tail: bytes
+
+
+def frame_searchset(
+    *, self_link: str, next_link: str | None, total: int | None, outcome: bytes | None = None
+) -> Frame:
+    """Return what :func:`render_searchset` would put around entries, the first one's comma left out."""
+    tail = b"" if outcome is None else b"".join(_outcome(outcome))
+    return Frame(_head("searchset", self_link, next_link, total) + _ENTRY, tail + _END)
+
+
+def render_entries(found: Sequence[Found], bodies: Sequence[bytes], *, base_url: str) -> list[bytes]:
+    """Return the pieces of some entries of a searchset; each entry begins with a comma."""
     base = _text(base_url.rstrip("/"))[:-1]
     entries: list[bytes] = []
     for each, body in zip(found, bodies, strict=True):
         # Type and id are checked names (R4 datatypes.html#id): nothing in them needs escaping.
         place = f'/{each.row.type}/{each.row.id}","resource":'.encode()
         entries += (b',{"fullUrl":', base, place, body, _MODES.get(each.mode) or _mode(each.mode))
-    if outcome is not None:
-        entries += (b',{"resource":', outcome, _mode("outcome"))
-    return _bundle(bundle_type, entries, self_link, next_link, total)
+    return entries
+
+
+def _outcome(body: bytes) -> tuple[bytes, ...]:
+    return b',{"resource":', body, _mode("outcome")
 
 
 def render_history(
@@ -98,17 +126,21 @@ def _bundle(
     Args:
         entries: Pieces of the entries; each entry begins with a comma.
     """
+    head = _head(kind, self_link, next_link, total)
+    # An empty array is no valid JSON in FHIR, so an empty answer has no "entry" at all.
+    if not entries:
+        return head + b"}"
+    return b"".join((head, _ENTRY, entries[0][1:], *entries[1:], _END))
+
+
+def _head(kind: str, self_link: str, next_link: str | None, total: int | None) -> bytes:
     links = b'{"relation":"self","url":%b}' % _text(self_link)
     if next_link is not None:
         links += b',{"relation":"next","url":%b}' % _text(next_link)
     head = b'{"resourceType":"Bundle","type":%b' % _text(kind)
     if total is not None:
         head += b',"total":%d' % total
-    head += b',"link":[%b]' % links
-    # An empty array is no valid JSON in FHIR, so an empty answer has no "entry" at all.
-    if not entries:
-        return head + b"}"
-    return b"".join((head, b',"entry":[', entries[0][1:], *entries[1:], b"]}"))
+    return head + b',"link":[%b]' % links
 
 
 def _mode(mode: str) -> bytes:
