@@ -6,7 +6,7 @@ no other way. Whatever is absent, unknown or hidden comes out as the same None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -94,6 +94,12 @@ class People:
         """Return the chart that holds a record, or None."""
         held = await self._vault.charts_of([record_id])
         return self._registry.chart(held[record_id]) if record_id in held else None
+
+    async def charts_of_records(self, record_ids: Collection[str]) -> dict[str, ChartRef]:
+        """Return the charts that hold records, by record id; ids of none are left out."""
+        held = await self._vault.charts_of(record_ids)
+        known = ((record_id, self._registry.chart(held.get(record_id, ""))) for record_id in record_ids)
+        return {record_id: chart for record_id, chart in known if chart is not None}
 
     def person_of(self, who: Requester, patient: str) -> Sequence[ChartRef]:
         """Return the charts of the person that a Patient id names, canonical or own local; or none."""

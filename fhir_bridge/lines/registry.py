@@ -60,6 +60,7 @@ class Registry:
         self._randomness = randomness
         self.institutions: dict[str, Institution] = {}
         self._charts: dict[str, ChartRef] = {}
+        self._patients_charts: list[str] = []
         self._chart_of_patient: dict[str, str] = {}
         self._person_of: dict[str, str] = {}
         self._charts_of: dict[str, list[str]] = {}
@@ -131,6 +132,17 @@ class Registry:
         chart = self._chart_of_patient.get(patient_id)
         return None if chart is None else self._charts[chart]
 
+    def stand_in(self, record_id: str) -> ChartRef | None:
+        """Return the chart that stands in for an unknown id's, always the same for one id; None without charts.
+
+        It is drawn with a key, so that nobody can tell whether an id has a stand-in or is a record's.
+        """
+        known = self._patients_charts
+        if not known:
+            return None
+        drawn = blake3(b"fhir-bridge/stand-in/1" + record_id.encode(), key=self._key()).digest()
+        return self._charts[known[int.from_bytes(drawn[:8]) % len(known)]]
+
     def key_name(self, chart: ChartRef) -> KeyName:
         """Return the name of the key that everything in a chart is sealed under."""
         kind = KeyKind.DIRECTORY if chart.is_directory else KeyKind.CHART
@@ -192,6 +204,8 @@ class Registry:
     # --- sealed documents
 
     def _hold(self, chart: ChartRef) -> None:
+        if chart.chart not in self._charts and not chart.is_directory:
+            self._patients_charts.append(chart.chart)
         self._charts[chart.chart] = chart
         if chart.patient_id is not None:
             self._chart_of_patient[chart.patient_id] = chart.chart

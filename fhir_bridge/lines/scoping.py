@@ -6,7 +6,7 @@ own local id; whatever is absent or hidden comes out as an empty view.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.access import PermittedView, Requester
 from fhir_bridge.model.ids import DIRECTORY_TYPES
+from fhir_bridge.model.ingest import ChartRef
 from fhir_bridge.model.scopes import allows, readable_types
 from fhir_bridge.ports.vault import Vault
 from fhir_bridge.query import QueryRefused
@@ -42,14 +43,15 @@ class Scoping:
         An id that means a hidden record still may be the requester's own id of another one: hidden is as good as
         absent here too, or who writes under a guessed id would learn whether somebody else has it.
         """
-        for candidate in dict.fromkeys(self._people.ids(who, type_name, record_id)):
-            chart = await self._people.chart_of_record(candidate)
-            if chart is not None:
-                around = self._people.around(chart)
-                sight = await self._people.view(who, around, instant=now, batch=batch)
-                if any(c.rows.versions(f"{type_name}/{candidate}") for c in sight.view.charts):
-                    return sight, candidate
-        return await self._people.view(who, [], instant=now, batch=batch), record_id
+        candidates = list(dict.fromkeys(self._people.ids(who, type_name, record_id)))
+        charts = await self._people.charts_of_records(candidates)
+
+        def is_seen(sight: Sight, name: str) -> bool:
+            return any(chart.rows.versions(name) for chart in sight.view.charts)
+
+        homes = {candidate: charts.get(candidate) for candidate in candidates}
+        sight, seen = await self._first_seen(who, type_name, homes, is_seen, now, batch)
+        return sight, seen or record_id
 
     async def of_person(
         self, who: Requester, patient: str, now: datetime, batch: int | None
@@ -58,13 +60,40 @@ class Scoping:
 
         A Patient that is hidden is as good as absent: the view is empty and the id None.
         """
-        for candidate in dict.fromkeys(self._people.ids(who, "Patient", patient.removeprefix("Patient/"))):
-            chart = self._registry.chart_of_patient(candidate)
-            if chart is not None:
-                linked = self._registry.linked(chart)
-                sight = await self._people.view(who, linked, instant=now, batch=batch)
-                if f"Patient/{candidate}" in sight.view.current:
+        named = patient.removeprefix("Patient/")
+        homes = {name: self._registry.chart_of_patient(name) for name in self._people.ids(who, "Patient", named)}
+
+        def is_seen(sight: Sight, name: str) -> bool:
+            return name in sight.view.current
+
+        return await self._first_seen(who, "Patient", homes, is_seen, now, batch)
+
+    async def _first_seen(
+        self,
+        who: Requester,
+        type_name: str,
+        homes: Mapping[str, ChartRef | None],
+        is_seen: Callable[[Sight, str], bool],
+        now: datetime,
+        batch: int | None,
+    ) -> tuple[Sight, str | None]:
+        """Return the view around the first candidate that may be seen, and that one; an empty view and None if none.
+
+        Where none is seen, each was looked for in a view, in that of a stand-in if it is in no chart: what is hidden
+        and what is absent take the same steps, so that their answers take the same time.
+        """
+        stand_ins = {candidate: self._registry.stand_in(candidate) for candidate in homes}
+        for candidate, home in homes.items():
+            if home is not None:
+                sight = await self._people.view(who, self._people.around(home), instant=now, batch=batch)
+                if is_seen(sight, f"{type_name}/{candidate}"):
                     return sight, candidate
+        for candidate, home in homes.items():
+            other = stand_ins[candidate]
+            if home is None and other is not None:
+                sight = await self._people.view(who, self._people.around(other), instant=now, batch=batch)
+                # Asked about a record that is there, as the hidden one is.
+                is_seen(sight, f"Patient/{other.patient_id}")
         return await self._people.view(who, [], instant=now, batch=batch), None
 
     async def of_search(
