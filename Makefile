@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench peers faults leak-hunt races compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka bench peers faults leak-hunt races timing compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ leak-hunt: env ## Ask pairs of worlds the same questions, on and on, in two proc
 
 races: env ## Race 10,000 withdrawals against readers, over TCP too (half an hour; RACES=1000 for fewer)
 	RACES=$${RACES:-10000} $(BIN)/pytest tests/races -s -v
+
+timing: env ## Tell hidden from absent by time, if it can be done: 20,000 pairs an interaction (ARGS="--pairs 2000")
+	$(BIN)/python -m tests.bench.timing $(ARGS)
 
 soak: env kafka ## kill -9 during twenty whole ingests on each bus (hours)
 	SOAK_ROUNDS=20 $(BIN)/pytest tests/fault/test_kill.py -v

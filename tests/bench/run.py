@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench import asking, feeding, large_chart, ledger
+from tests.bench import asking, feeding, large_chart, ledger, timing
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
 
@@ -32,6 +32,7 @@ _PARTS = (
     "post",
     "sync",
     "answers",
+    "timing",
     "large",
     *(f"ledger-{name}" for name in ledger.PARTS),
 )
@@ -64,6 +65,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "post": lambda: {"single_post": feeding.single_posts(rounds * 3)},
         "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
         "answers": lambda: asking.answers(rounds),
+        "timing": lambda: timing.measure(1_000 if quick else timing.PAIRS),
         "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
 
