@@ -52,6 +52,7 @@ from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.clients import Clients
+from fhir_bridge.lines.conditional_writes import ConditionalWrites
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.grant import GrantLine
@@ -266,7 +267,13 @@ async def open_bridge(
             base_url=base_url,
             ingest=ingest,
             write=WriteLine(
-                ingest=ingest, grant=grant, answer=answer, registry=registry, clock=clock, base_url=base_url
+                ingest=ingest,
+                grant=grant,
+                answer=answer,
+                conditional=ConditionalWrites(ingest=ingest, registry=registry, book=book, vault=vault),
+                registry=registry,
+                clock=clock,
+                base_url=base_url,
             ),
             answer=answer,
             emergency=EmergencyLine(

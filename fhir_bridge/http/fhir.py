@@ -11,6 +11,7 @@ from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong
 from fhir_bridge.http.caller import read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.lines.reply import Held
+from fhir_bridge.lines.write import Sent
 from fhir_bridge.model.ingest import Interaction
 
 router = APIRouter()
@@ -144,6 +145,25 @@ async def update(request: Request, type_name: str, record_id: str) -> Response:
 async def delete(request: Request, type_name: str, record_id: str) -> Response:
     """Mark the sender's own record deleted, or withdraw a patient's consent; its versions stay in the history."""
     return await _write(request, Interaction("DELETE", type_name, record_id, if_match=_if_match(request)))
+
+
+@router.put("/{type_name}")
+async def conditional_update(request: Request, type_name: str) -> Response:
+    """Update the sender's own record that the criteria match, or create one."""
+    return await _write_matching(request, Interaction("PUT", type_name, if_match=_if_match(request)))
+
+
+@router.delete("/{type_name}")
+async def conditional_delete(request: Request, type_name: str) -> Response:
+    """Mark the sender's own record deleted that the criteria match."""
+    return await _write_matching(request, Interaction("DELETE", type_name, if_match=_if_match(request)))
+
+
+async def _write_matching(request: Request, interaction: Interaction) -> Response:
+    who = await requester_of(request)
+    headers = request.headers
+    sent = Sent(await _body(request), headers.get("content-type", ""), headers.get("prefer", ""))
+    return as_response(await services_of(request).write.conditional(who, interaction, _query(request), sent))
 
 
 async def _write(request: Request, interaction: Interaction) -> Response:

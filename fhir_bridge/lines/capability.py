@@ -85,6 +85,8 @@ def _resource(name: str) -> dict[str, Any]:
         "readHistory": name not in _READ_ONLY,
         "updateCreate": name not in _READ_ONLY,
         "conditionalCreate": name not in _READ_ONLY,
+        "conditionalUpdate": name not in _READ_ONLY,
+        "conditionalDelete": "not-supported" if name in _READ_ONLY else "single",
         "conditionalRead": "not-supported" if name in _READ_ONLY else "full-support",
         **_includes(name),
         "searchParam": [{"name": each, "type": kind} for each, kind in sorted(searchable(name).items())],

@@ -1,4 +1,4 @@
-"""Conditional create and the blind look-up of an institution's own patients by exact identifier.
+"""Criteria of conditional writes and the blind look-up of an institution's own patients by exact identifier.
 
 Matches the sender's own records only, so a match never tells one institution
 about another's (docs/search.md).
@@ -34,7 +34,7 @@ async def patients_with(vault: Vault, id_key: bytes, identifier: str) -> list[st
 
 
 def criterion(query: str) -> str:
-    """Return the ``system|value`` of an ``If-None-Exist`` query.
+    """Return the ``system|value`` of the query of a conditional create, update or delete.
 
     Raises:
         Refused: Anything but one ``identifier=system|value``.
@@ -42,7 +42,7 @@ def criterion(query: str) -> str:
     pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True)
     if len(pairs) == 1 and pairs[0][0] == "identifier" and "|" in pairs[0][1]:
         return pairs[0][1]
-    problem = Issue("error", "not-supported", "If-None-Exist takes identifier=system|value and nothing else")
+    problem = Issue("error", "not-supported", "a condition is identifier=system|value and nothing else")
     raise Refused("400 Bad Request", problem)
 
 
@@ -61,7 +61,9 @@ def match_among(type_name: str, identifier: str, layer: Layer, charts: Collectio
             if _carries(newest, identifier):
                 found[newest.id] = newest
     if len(found) > 1:
-        raise Refused("412 Precondition Failed", Issue("error", "multiple-matches", "If-None-Exist is not selective"))
+        raise Refused(
+            "412 Precondition Failed", Issue("error", "multiple-matches", "the condition matches several records")
+        )
     return next(iter(found.values()), None)
 
 

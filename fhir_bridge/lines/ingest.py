@@ -29,7 +29,15 @@ from fhir_bridge.lines.jobs import Again, Job, judged, names_a_patient, only, re
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.lines.staging import Layer, Refused, StagedRecord, check_if_match, instant_of
+from fhir_bridge.lines.staging import (
+    Elsewhere,
+    Layer,
+    Refused,
+    StagedRecord,
+    check_if_match,
+    check_match,
+    instant_of,
+)
 from fhir_bridge.lines.standing import Standing
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ingest import (
@@ -314,6 +322,7 @@ class IngestLine:
                     job.outcomes.append(await self._take(record, home, layer, charts, now))
                 except Refused as no:
                     refusals.append(Refusal(record.index, (no.issue,)))
+                    job.elsewhere = no.found if isinstance(no, Elsewhere) else None
                     job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
                     job.status = no.status if len(refusals) == 1 else job.status
             processed = judged(processed, refusals)
@@ -345,8 +354,10 @@ class IngestLine:
             raise Refused("409 Conflict", _MOVED)
         await self._hold(chart, charts)
         id_key = self._registry.id_key(chart.institution)
+        if record.interaction.match is not None:
+            check_match(record, await self._existing(record, chart, layer, charts, record.interaction.match))
         if record.interaction.if_none_exist is not None:
-            match = await self._existing(record, chart, layer, charts)
+            match = await self._existing(record, chart, layer, charts, record.interaction.if_none_exist)
             if match is not None:
                 when = instant_of(match.last_updated_us)
                 return Outcome(record.index, "200 OK", match.type, match.id, match.version, when)
@@ -359,10 +370,10 @@ class IngestLine:
             charts[chart.chart] = await self._book.open(chart, self._registry.chart_key(chart))
 
     async def _existing(
-        self, record: Normalized, chart: ChartRef, layer: Layer, charts: dict[str, OpenChart]
+        self, record: Normalized, chart: ChartRef, layer: Layer, charts: dict[str, OpenChart], query: str
     ) -> IndexRow | None:
-        """Return what ``If-None-Exist`` matches among the sender's own: of a Patient anywhere, else in its chart."""
-        identifier = criterion(record.interaction.if_none_exist or "")
+        """Return what criteria match among the sender's own: of a Patient anywhere, else in its chart."""
+        identifier = criterion(query)
         homes = {chart.chart: chart}
         if record.type == "Patient":
             id_key = self._registry.id_key(chart.institution)
@@ -370,6 +381,10 @@ class IngestLine:
                 home = self._registry.chart_of_patient(patient)
                 if home is not None:
                     homes[home.chart] = home
+            # What others of this group have staged has no look-up document yet.
+            homes |= {
+                each.chart: each for each in layer.charts_of_patients() if each.institution == chart.institution
+            }
         for each in homes.values():
             await self._hold(each, charts)
         return match_among(record.type, identifier, layer, homes)
@@ -457,6 +472,7 @@ class IngestLine:
                             job.refused,
                             tuple(x.id for x in job.letters),
                             job.status,
+                            job.elsewhere,
                         )
                     )
 

@@ -42,10 +42,12 @@ class Job:
     refused: tuple[Issue, ...] = ()
     letters: list[SealedLetter] = field(default_factory=list)
     is_set_aside: bool = False
+    elsewhere: str | None = None
 
     def reset(self) -> None:
         """Forget what an attempt decided that was not committed."""
         self.outcomes, self.letters, self.refused, self.status = [], [], (), _BAD_REQUEST
+        self.elsewhere = None
 
     def set_aside(self) -> None:
         """Give up on this message: HTTP is told, what came by bus becomes a dead letter."""

@@ -40,6 +40,15 @@ class Refused(Exception):
         self.issue = issue
 
 
+class Elsewhere(Refused):
+    """The criteria of a conditional write match another record than it is about; ``found`` is its id, or empty."""
+
+    def __init__(self, found: str) -> None:
+        issue = Issue("error", "conflict", "the criteria match another record by now; try again")
+        super().__init__("409 Conflict", issue)
+        self.found = found
+
+
 @dataclass(slots=True)
 class Layer:
     """Versions added by one message (or, merged, by a group), over the charts as they are durable.
@@ -72,6 +81,11 @@ class Layer:
     def _durable(self, chart: str) -> Mapping[str, Sequence[IndexRow]]:
         opened = self.charts.get(chart)
         return opened.histories if opened is not None else {}
+
+    def charts_of_patients(self) -> list[ChartRef]:
+        """Return the charts of the Patients that are staged here and below."""
+        here = [item.chart for item in self.staged if item.row.type == "Patient"]
+        return here if self.below is None else [*self.below.charts_of_patients(), *here]
 
     def home(self, record_id: str) -> ChartRef | None:
         """Return the chart of a record staged here or below."""
@@ -132,6 +146,19 @@ def check_if_match(record: Normalized, history: Sequence[IndexRow]) -> None:
         return
     issue = Issue("error", "conflict", "If-Match does not name the current version; read it and try again")
     raise Refused("412 Precondition Failed", issue)
+
+
+def check_match(record: Normalized, found: IndexRow | None) -> None:
+    """Check that the criteria of a conditional write match what it is about, or nothing if it is to create.
+
+    Raises:
+        Elsewhere: They match another record, or none where one was expected.
+    """
+    if found is None:
+        if record.interaction.id is not None:
+            raise Elsewhere("")
+    elif found.id != record.id:
+        raise Elsewhere(found.id)
 
 
 def check_if_none_match(record: Normalized, history: Sequence[IndexRow]) -> None:

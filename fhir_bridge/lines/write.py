@@ -6,10 +6,15 @@ nothing else, and only with the patient's own token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
 from fhir_bridge.errors import Issue, MediaUnsupported, NotPermitted, RecordRefused
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.conditional_writes import ConditionalWrites
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.registry import Registry
@@ -23,6 +28,15 @@ _NAMES = {"POST": "create", "PUT": "update", "DELETE": "delete"}
 _MIME_VERSIONS = {"3.0": FhirVersion.STU3, "4.0": FhirVersion.R4, "4.3": FhirVersion.R4B, "5.0": FhirVersion.R5}
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The body of a write, and how it is sent and to be answered."""
+
+    body: bytes
+    content_type: str
+    prefer: str
+
+
 class WriteLine:
     """Takes bodies from authenticated senders."""
 
@@ -32,6 +46,7 @@ class WriteLine:
         ingest: IngestLine,
         grant: GrantLine,
         answer: AnswerLine,
+        conditional: ConditionalWrites,
         registry: Registry,
         clock: Clock,
         base_url: str,
@@ -39,6 +54,7 @@ class WriteLine:
         self._ingest = ingest
         self._grant = grant
         self._answer = answer
+        self._conditional = conditional
         self._registry = registry
         self._clock = clock
         self._base_url = base_url
@@ -79,6 +95,29 @@ class WriteLine:
                 return outcome_reply(int(anchored.status[:3]), anchored.refused)
             outcome = anchored.outcomes[0]
         return await self.written(who, outcome, prefer)
+
+    async def conditional(
+        self, who: Requester, interaction: Interaction, params: Sequence[tuple[str, str]], sent: Sent
+    ) -> Reply:
+        """Update (PUT) or delete the sender's own record that criteria match; an update of none creates.
+
+        Raises:
+            NotPermitted: Not this sender's to write.
+            RecordRefused: The criteria are none that are taken, or the sender is a patient's agent.
+            PreconditionFailed: Several records match.
+            Busy, Unavailable: Nothing was stored; safe to retry.
+        """
+        _require(who, interaction.type, _NAMES[interaction.method])
+        if interaction.method == "PUT":
+            _require(who, interaction.type, "create")
+        if who.patient is not None:
+            raise RecordRefused([Issue("error", "not-supported", "a patient's agent names the id")])
+        received = self._received(_institution(who), sent.body, sent.content_type, interaction)
+        if interaction.method == "DELETE":
+            deleted = await self._conditional.delete(received, params)
+            return Reply(204, b"") if deleted is None else await self.written(who, deleted.outcomes[0], sent.prefer)
+        anchored = await self._conditional.update(received, urlencode(list(params)))
+        return await self.written(who, anchored.outcomes[0], sent.prefer)
 
     def _received(
         self, institution: str, body: bytes, content_type: str, interaction: Interaction | None

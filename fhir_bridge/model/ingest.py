@@ -48,6 +48,8 @@ class Interaction:
     ``id`` is the sender's local id. ``if_match`` is a bare version id,
     ``if_none_exist`` a query string, both as FHIR R4 http.html defines them.
     ``if_none_match`` is ``*`` (RFC 9110 section 13.1.2: create only) or None.
+    ``match`` is the query string of a conditional update or delete: it must match the
+    record of this interaction when that is committed, or none if no ``id`` is named.
     """
 
     method: str
@@ -56,6 +58,7 @@ class Interaction:
     if_match: str | None = None
     if_none_exist: str | None = None
     if_none_match: str | None = None
+    match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +297,8 @@ class Anchored:
     """A message whose records are durable and anchored at ``height``; ``kind`` as in :class:`Reception`.
 
     ``status`` is the HTTP status line of a message that is ``refused`` as a whole.
+    ``elsewhere`` is set where that is because its criteria match another record than
+    it is about: the id of that record, empty for none.
     """
 
     kind: str
@@ -302,6 +307,7 @@ class Anchored:
     refused: tuple[Issue, ...] = ()
     dead_letters: tuple[str, ...] = ()
     status: str = "400 Bad Request"
+    elsewhere: str | None = None
 
 
 def stamped(record: Normalized, *, version: str, last_updated: datetime) -> bytes:
