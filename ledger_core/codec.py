@@ -30,6 +30,11 @@ MAX_INTEGER = 2**64 - 1
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _SIMPLE_VALUES: Mapping[int, Value] = {20: False, 21: True, 22: None}
 _WIDTHS: Mapping[int, tuple[int, int]] = {24: (1, 24), 25: (2, 2**8), 26: (4, 2**16), 27: (8, 2**32)}
+# The heads of arguments below 256, by major type: nearly all there are.
+_HEADS = tuple(
+    tuple(bytes((major << 5 | least,)) if least < 24 else bytes((major << 5 | 24, least)) for least in range(256))
+    for major in range(_TAG)
+)
 
 
 def encode(value: Value) -> bytes:
@@ -39,7 +44,7 @@ def encode(value: Value) -> bytes:
         NotCanonical: The value holds a type or an integer outside the profile.
     """
     out = bytearray()
-    _write(out, value, 0)
+    _write(out, (value,), 0)
     return bytes(out)
 
 
@@ -68,28 +73,29 @@ def decode_base64(text: str) -> bytes:
     return data if base64.b64encode(data).decode() == text else b""
 
 
-def _write(out: bytearray, value: Value, depth: int) -> None:
-    if depth > MAX_DEPTH:
+def _write(out: bytearray, values: Sequence[Value], depth: int) -> None:
+    """Append the encodings of ``values``; one call a container and none a leaf, as in reading."""
+    if values and depth > MAX_DEPTH:
         raise NotCanonical("nested too deeply")
-    if value is None or isinstance(value, bool):
-        out.append(0xF6 if value is None else 0xF5 if value else 0xF4)
-    elif isinstance(value, int):
-        _write_head(out, _NEGATIVE if value < 0 else _UNSIGNED, -1 - value if value < 0 else value)
-    elif isinstance(value, bytes):
-        _write_head(out, _BYTES, len(value))
-        out += value
-    elif isinstance(value, str):
-        text = _utf8(value)
-        _write_head(out, _TEXT, len(text))
-        out += text
-    elif isinstance(value, Mapping):
-        _write_map(out, value, depth)
-    elif isinstance(value, list | tuple):
-        _write_head(out, _ARRAY, len(value))
-        for item in value:
-            _write(out, item, depth + 1)
-    else:
-        raise NotCanonical(f"type {type(value).__name__} has no encoding here")
+    for value in values:
+        if isinstance(value, bytes):
+            out += _head(_BYTES, len(value))
+            out += value
+        elif isinstance(value, str):
+            text = _utf8(value)
+            out += _head(_TEXT, len(text))
+            out += text
+        elif value is None or isinstance(value, bool):
+            out.append(0xF6 if value is None else 0xF5 if value else 0xF4)
+        elif isinstance(value, int):
+            out += _head(_NEGATIVE, -1 - value) if value < 0 else _head(_UNSIGNED, value)
+        elif isinstance(value, list | tuple):
+            out += _head(_ARRAY, len(value))
+            _write(out, value, depth + 1)
+        elif isinstance(value, Mapping):
+            _write_map(out, value, depth)
+        else:
+            raise NotCanonical(f"type {type(value).__name__} has no encoding here")
 
 
 def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
@@ -98,10 +104,10 @@ def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
         if not isinstance(key, str):
             raise NotCanonical("map keys must be text")
         pairs.append((encode(key), item))
-    _write_head(out, _MAP, len(pairs))
+    out += _head(_MAP, len(pairs))
     for encoded, item in sorted(pairs, key=lambda pair: pair[0]):
         out += encoded
-        _write(out, item, depth + 1)
+        _write(out, (item,), depth + 1)
 
 
 def _utf8(text: str) -> bytes:
@@ -111,15 +117,12 @@ def _utf8(text: str) -> bytes:
         raise NotCanonical("text holds a lone surrogate") from None
 
 
-def _write_head(out: bytearray, major: int, argument: int) -> None:
-    if argument < 24:
-        out.append(major << 5 | argument)
-        return
+def _head(major: int, argument: int) -> bytes:
+    if argument < 256:
+        return _HEADS[major][argument]
     for info, (width, _) in _WIDTHS.items():
         if argument < 1 << (8 * width):
-            out.append(major << 5 | info)
-            out += argument.to_bytes(width, "big")
-            return
+            return bytes((major << 5 | info,)) + argument.to_bytes(width, "big")
     raise NotCanonical("integer does not fit 64 bits")
 
 
@@ -136,9 +139,18 @@ def _read(data: bytes, at: int, count: int, depth: int, out: list[Value]) -> int
             raise NotCanonical("value is cut short")
         major, argument = data[at] >> 5, data[at] & 0x1F
         at += 1
-        if argument >= 24 and major < _TAG:
+        if argument == 24 and major < _TAG and at < size and data[at] >= 24:
+            # The commonest head by far: hashes, keys and signatures.
+            argument, at = data[at], at + 1
+        elif argument >= 24 and major < _TAG:
             argument, at = _read_argument(data, at, argument)
-        if major == _UNSIGNED:
+        if _BYTES <= major <= _TEXT:
+            end = at + argument
+            if end > size:
+                raise NotCanonical("value is cut short")
+            out.append(data[at:end] if major == _BYTES else _read_text(data, at, end))
+            at = end
+        elif major == _UNSIGNED:
             out.append(argument)
         elif major == _NEGATIVE:
             out.append(-1 - argument)
@@ -146,12 +158,6 @@ def _read(data: bytes, at: int, count: int, depth: int, out: list[Value]) -> int
             out.append(_read_simple(major, argument))
         elif argument > size - at:
             raise NotCanonical("value is cut short")
-        elif major == _BYTES:
-            out.append(data[at : at + argument])
-            at += argument
-        elif major == _TEXT:
-            out.append(_read_text(data, at, argument))
-            at += argument
         elif major == _MAP:
             at = _read_map(data, at, argument, depth, out)
         else:
@@ -184,9 +190,9 @@ def _read_simple(major: int, argument: int) -> Value:
     return _SIMPLE_VALUES[argument]
 
 
-def _read_text(data: bytes, at: int, length: int) -> str:
+def _read_text(data: bytes, at: int, end: int) -> str:
     try:
-        return data[at : at + length].decode()
+        return data[at:end].decode()
     except UnicodeDecodeError:
         raise NotCanonical("text is not UTF-8") from None
 
