@@ -109,6 +109,8 @@ class StateTree:
         Raises:
             ValueError: A path is not 32 bytes.
         """
+        if not changes:
+            return self
         for path in changes:
             _check_path(path)
         top = _changed(self._top, sorted(changes.items()), 0, self._hash)
@@ -224,14 +226,20 @@ def _joined(left: _Tree, right: _Tree, digest: _Hash) -> _Tree:
 
 
 def _changed(node: _Tree, changes: Sequence[_Change], depth: int, digest: _Hash) -> _Tree:
-    """Return the subtree at ``depth`` after ``changes``, in order of path; the same object if nothing differs."""
+    """Return the subtree at ``depth`` after ``changes``, one or more, by path; the same object if nothing differs."""
     if len(changes) == 1:
         return _changed_at(node, *changes[0], depth, digest)
     if len(node) != 4:
         return _changed_bucket(node, changes, depth, digest)
     _, old_left, old_right, _ = node
     at, mask = depth >> 3, 0x80 >> (depth & 7)
-    middle = bisect_left(changes, mask, key=lambda change: change[0][at] & mask)
+    # Changes are in order, so the first and the last of them often say it all.
+    if changes[0][0][at] & mask:
+        middle = 0
+    elif not changes[-1][0][at] & mask:
+        middle = len(changes)
+    else:
+        middle = bisect_left(changes, mask, 1, len(changes) - 1, key=lambda change: change[0][at] & mask)
     left = _changed(old_left, changes[:middle], depth + 1, digest) if middle else old_left
     right = _changed(old_right, changes[middle:], depth + 1, digest) if middle < len(changes) else old_right
     if left is old_left and right is old_right:
@@ -324,7 +332,10 @@ def _fold(paths: bytes, leaves: bytes, begin: int, end: int, depth: int, digest:
     """Return the hash of the subtree at ``depth`` that holds leaves begin..end."""
     if end - begin < 2:
         return leaves[begin * HASH_BYTES : end * HASH_BYTES] or EMPTY_STATE
-    middle = _split(paths, begin, end, depth)
+    # Looked for one by one: for the few leaves of a bucket quicker than _split.
+    at, mask, middle = depth >> 3, 0x80 >> (depth & 7), begin
+    while middle < end and not paths[middle * HASH_BYTES + at] & mask:
+        middle += 1
     cut = middle * HASH_BYTES
     if middle - begin < 2:
         left = leaves[begin * HASH_BYTES : cut] or EMPTY_STATE
