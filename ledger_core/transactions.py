@@ -119,12 +119,17 @@ class Prepared(NamedTuple):
 def prepare(data: bytes, *, signatures: bool = True) -> Prepared:
     """Read an envelope, name it and check its signatures: the costly part of judging one.
 
-    Pure, and fit for any thread: most of the time the interpreter's lock is free.
-    Without ``signatures`` they are checked when the machine needs to know.
+    Pure, and fit for any thread. Without ``signatures`` they are checked when
+    the machine needs to know, or by ``check_signatures``.
     """
-    found = read_envelope(data)
-    checked = found.is_signed() if signatures and not isinstance(found, str) else None
-    return Prepared(data, envelope_digest(data), found, checked)
+    prepared = Prepared(data, envelope_digest(data), read_envelope(data), None)
+    return check_signatures(prepared) if signatures else prepared
+
+
+def check_signatures(prepared: Prepared) -> Prepared:
+    """Return ``prepared`` with its signatures looked at; nearly all the while the interpreter's lock is free."""
+    data, digest, found, _ = prepared
+    return prepared if isinstance(found, str) else Prepared(data, digest, found, found.is_signed())
 
 
 def sign(transaction: Transaction, identity: Identity, approvers: Sequence[Identity] = ()) -> bytes:

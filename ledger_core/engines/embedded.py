@@ -2,9 +2,11 @@
 
 A block takes whatever is waiting when the one before it is durable, so a single
 submission is quick and a busy ledger commits in large groups without any timer.
-While one block is judged and written, the signatures of the next are checked in
-other threads; checking is pure, so who does it changes no outcome. Futures
-resolve after the commit: an accepted transaction survives loss of power.
+The signatures of a block are checked by other threads while the one before it
+is written; checking is pure, so who does it changes no outcome. The writer reads
+the envelopes itself: reading needs the interpreter's lock all the time, and
+threads that fight over it cost more than they save. Futures resolve after the
+commit: an accepted transaction survives loss of power.
 
 Invariants:
     * the published head is durable before anybody can see it;
@@ -29,7 +31,7 @@ from ledger_core.keys import Identity
 from ledger_core.log import TiledLog
 from ledger_core.machine import Accepted, BlockResult, Header, Result, State, apply_block
 from ledger_core.ports import Store, Submission, commit_of, find_accepted
-from ledger_core.transactions import Prepared, prepare
+from ledger_core.transactions import Prepared, check_signatures, prepare
 
 _POLL_S: Final = 0.001
 # Fewer than this are checked at once by the writer: handing them over costs more than it saves.
@@ -75,12 +77,14 @@ class _Group:
     slices: list[_Slice]
     checked: "Sequence[Future[list[Prepared]]] | None" = None
 
-    def envelopes(self) -> list[bytes]:
-        return [each for job, begin, end in self.slices for each in job.envelopes[begin:end]]
+    def read(self) -> list[Prepared]:
+        return [
+            prepare(each, signatures=False) for job, begin, end in self.slices for each in job.envelopes[begin:end]
+        ]
 
     def prepared(self) -> list[Prepared]:
         if self.checked is None:
-            return [prepare(each) for each in self.envelopes()]
+            return _check_all(self.read())
         return [each for part in self.checked for each in part.result()]
 
 
@@ -233,12 +237,12 @@ class EmbeddedEngine:
             return None
         group = _Group(slices)
         if count >= _WORTH_SHARING:
-            envelopes = group.envelopes()
+            read = group.read()
             width = -(-count // _CHECKERS)
-            parts = [envelopes[begin : begin + width] for begin in range(0, count, width)]
+            parts = [read[begin : begin + width] for begin in range(0, count, width)]
             # No thread to be had, or the interpreter is ending: the writer checks them itself.
             with contextlib.suppress(RuntimeError):
-                group.checked = [self._checkers.submit(_prepare_all, part) for part in parts]
+                group.checked = [self._checkers.submit(_check_all, part) for part in parts]
         return group
 
     def _commit(self, group: _Group, prepared: list[Prepared]) -> None:
@@ -278,8 +282,8 @@ class EmbeddedEngine:
                     job.future.set_exception(failure)
 
 
-def _prepare_all(envelopes: Sequence[bytes]) -> list[Prepared]:
-    return [prepare(each) for each in envelopes]
+def _check_all(read: Sequence[Prepared]) -> list[Prepared]:
+    return [check_signatures(each) for each in read]
 
 
 def _submissions(prepared: Sequence[Prepared], results: Sequence[Result]) -> tuple[Submission, ...]:
