@@ -13,7 +13,6 @@ different lists of parts never give the same bytes.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from struct import Struct
 from typing import Final, Protocol
 
 from blake3 import blake3
@@ -33,7 +32,6 @@ EMPTY_STATE: Final = bytes(HASH_BYTES)
 EMPTY_LOG: Final = hashlib.sha256(b"").digest()
 
 _sha256 = hashlib.sha256
-_each_pair = Struct(f"{2 * HASH_BYTES}s").iter_unpack
 
 
 class Hasher(Protocol):
@@ -84,11 +82,6 @@ def leaf_hash(entry: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Hash two children of a history tree."""
     return _sha256(b"\x01" + left + right).digest()
-
-
-def row_above(row: bytes) -> bytes:
-    """Hash a row of joined hashes of a history tree, two by two, to the joined row above it."""
-    return b"".join([_sha256(b"\x01" + pair).digest() for (pair,) in _each_pair(row)])
 
 
 def tree_suite(suite: int) -> Callable[[bytes], bytes]:

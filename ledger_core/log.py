@@ -23,7 +23,8 @@ from operator import itemgetter
 from typing import Final, TypeAlias
 
 from ledger_core.errors import IntegrityBroken, ProofInvalid
-from ledger_core.hashing import EMPTY_LOG, HASH_BYTES, leaf_hash, node_hash, row_above
+from ledger_core.hashing import EMPTY_LOG, HASH_BYTES, node_hash
+from ledger_core.quickhash import leaf_hashes, node_hashes, row_above
 
 TILE_LEVELS: Final = 8
 TILE_WIDTH: Final = 1 << TILE_LEVELS
@@ -354,10 +355,10 @@ class MerkleBatch:
     def __init__(self, leaves: Sequence[bytes]) -> None:
         if not leaves or any(len(leaf) != HASH_BYTES for leaf in leaves):
             raise ValueError("a batch needs at least one leaf, each of 32 bytes")
-        levels = [[leaf_hash(leaf) for leaf in leaves]]
+        levels = [leaf_hashes(leaves)]
         while len(levels[-1]) > 1:
             row = levels[-1]
-            above = [node_hash(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)]
+            above = node_hashes(row)
             if len(row) & 1:
                 above.append(row[-1])
             levels.append(above)

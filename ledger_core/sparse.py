@@ -29,9 +29,9 @@ from ledger_core.hashing import (
     STATE_LEAF,
     STATE_NODE,
     TREE_SHA256,
-    tree_suite,
 )
 from ledger_core.proofs import StateProof
+from ledger_core.quickhash import quick_suite
 
 BUCKET_LEAVES: Final = 8
 
@@ -51,7 +51,7 @@ class StateTree:
             NotCanonical: The suite is unknown.
             ValueError: A path is not 32 bytes.
         """
-        self._suite, self._hash = suite, tree_suite(suite)
+        self._suite, self._hash = suite, quick_suite(suite)
         self._top: _Tree = _load(sorted((contents or {}).items()), self._hash)
 
     @classmethod
