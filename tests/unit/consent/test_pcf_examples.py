@@ -11,12 +11,14 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fhir_bridge.consent import compile_consent, consent_in_r4
 from fhir_bridge.fhir.dates import interval
 from fhir_bridge.model.access import Requester
-from fhir_bridge.model.ingest import IndexRow
+from fhir_bridge.model.ingest import FhirVersion, IndexRow
 from tests.unit.consent.consent_samples import decision, row
 from tests.unit.consent.pcf_sentences import SENTENCES
 
@@ -120,3 +122,53 @@ def test_every_example_is_read_by_some_case() -> None:
     names = {path.stem.removeprefix("Consent-ex-") for path in FOLDER.glob("Consent-*.json")}
     assert names == set(SENTENCES)
     assert names == {name for name, _, _ in CASES} | {"consent-expired-treat"}
+
+
+# --- the same examples in the words of R4B and R5
+
+
+def _in_r5(body: dict[str, Any]) -> dict[str, Any]:
+    """Say an example in R5: nothing but what it permits is granted, and each level negates the one above.
+
+    R5's provisions alternate, so a permit nested in a permit stands beside it, with what it inherits; PCF lets a
+    nested securityLabel replace the outer one. A denial at the root says what ``decision`` says already.
+    """
+    told = {name: body[name] for name in ("resourceType", "status", "category")}
+    told |= {"subject": body["patient"], "date": body["dateTime"], "decision": "deny"}
+    root = body["provision"]
+    if "period" in root:
+        told["period"] = root["period"]
+    return told | {"provision": _permits(root, {})}
+
+
+def _permits(node: dict[str, Any], inherited: dict[str, Any]) -> list[dict[str, Any]]:
+    own = {name: value for name, value in node.items() if name not in ("type", "period", "provision")}
+    if "class" in own:
+        own["resourceType"] = own.pop("class")
+    stated, nested = {**inherited, **own}, node.get("provision", [])
+    if node["type"] == "deny":
+        return [made for each in nested for made in _permits(each, {})]
+    denials = [{n: v for n, v in each.items() if n != "type"} for each in nested if each["type"] == "deny"]
+    permit = stated | ({"provision": denials} if denials else {})
+    return [permit, *(made for each in nested if each["type"] == "permit" for made in _permits(each, stated))]
+
+
+@pytest.mark.parametrize(("name", "requester", "expected"), CASES)
+def test_an_example_said_in_r5_comes_out_alike(name: str, requester: Requester, expected: str) -> None:
+    body = json.loads((FOLDER / f"Consent-ex-{name}.json").read_text())
+    rows = records()
+    said = consent_in_r4(_in_r5(body))
+    assert compile_consent(said).understood
+    permits = decision(requester, said, at=WHILE_VALID, rows=tuple(rows.values())).permits
+    assert {each for each, candidate in rows.items() if permits(candidate)} == set(expected.split())
+
+
+def test_every_example_is_typed_at_its_root_as_pcf_asks() -> None:
+    bodies = [json.loads(path.read_text()) for path in FOLDER.glob("Consent-*.json")]
+    assert {body["provision"].get("type") for body in bodies} == {"permit", "deny"}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _, _ in CASES}))
+def test_an_example_means_in_r4b_what_it_means_in_r4(name: str) -> None:
+    body = json.loads((FOLDER / f"Consent-ex-{name}.json").read_text())
+    assert compile_consent(body, release=FhirVersion.R4B) == compile_consent(body)
