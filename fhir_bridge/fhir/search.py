@@ -31,7 +31,7 @@ from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Evaluate, compile_path, leading_keys, scope_of
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
 from fhir_bridge.fhir.subjects import codes
-from fhir_bridge.fhir.tables import SearchParameter, r4, search_parameters
+from fhir_bridge.fhir.tables import Element, SearchParameter, r4, search_parameters
 
 __all__ = [
     "Composite",
@@ -41,6 +41,7 @@ __all__ = [
     "extract",
     "fold",
     "has_plain_codes",
+    "implied_systems",
     "names_beside",
     "parameters_of",
     "stored_names",
@@ -54,6 +55,7 @@ OF_TYPE = ":of-type"
 COMPOSITE = "composite"
 
 _KINDS = frozenset({"token", "date", "reference", "string", "uri", "quantity", "number", COMPOSITE})
+_DATED = frozenset({"date", "dateTime", "instant"})
 _CODED = frozenset({"CodeableConcept", "Coding", "Identifier"})
 # Matches what a coder would call by sound; the standard leaves the algorithm open, so none is claimed.
 _NOT_OFFERED = frozenset({"phonetic"})
@@ -155,16 +157,51 @@ def has_plain_codes(type_name: str, parameter: str) -> bool:
 
 
 @cache
+def implied_systems(type_name: str, parameter: str) -> Mapping[str, str]:
+    """Return code → system for a token parameter that finds nothing but elements of type ``code``.
+
+    R4 search.html#token has their system as "(implicit)": "the system is defined in the value set". Empty for other
+    parameters, and where the value set cannot be listed.
+    """
+    found = [e for e in _extractors(type_name) if e.name == parameter]
+    if not found or any(e.types != {"code"} for e in found):
+        return {}
+    elements = [_element_at(e.branch) for e in found]
+    codes = [r4().codes[each.codes] for each in elements if each is not None and each.codes is not None]
+    return {code: system for systems in codes for system, listed in systems.items() for code in listed}
+
+
+@cache
 def targets_of(type_name: str, parameter: str) -> tuple[str, ...]:
-    """Return the types that a reference parameter can point to; empty means any."""
+    """Return the types that a reference parameter can point to; empty means any.
+
+    What the element can point to counts as well: R4's definition of Condition's ``subject`` names other types.
+    """
     found = _parameters(type_name).get(parameter)
-    return found.targets if found else ()
+    if found is None or not found.targets:
+        return ()
+    element = _element_at(found.path)
+    if element is None or element.types != ("Reference",):
+        return found.targets
+    return tuple(sorted({*found.targets, *element.targets})) if element.targets else ()
 
 
 def fold(text: str) -> str:
     """Make strings comparable as search.html#string asks: no case, accents or surplus spaces."""
     plain = unicodedata.normalize("NFKD", text)
     return " ".join("".join(c for c in plain if not unicodedata.combining(c)).casefold().split())
+
+
+def _element_at(path: str) -> Element | None:
+    """Return the element that a path of plain names ends at; None for any other path."""
+    first, *names = path.split(".")
+    row, element = r4().types.get(first), None
+    for name in names:
+        element = row.elements.get(name) if row is not None else None
+        if element is None or len(element.types) != 1:
+            return None
+        row = r4().types.get(element.types[0])
+    return element
 
 
 def _parameters(type_name: str) -> dict[str, SearchParameter]:
@@ -302,7 +339,7 @@ def _converter(kind: str, types: frozenset[str]) -> Callable[[Any], Iterator[Any
         case "token":
             return _identifiers if types & {"Identifier", "ContactPoint"} else _tokens
         case "date":
-            return _dates
+            return _dates if types & _DATED else _dates_of_parts
         case "reference":
             return _references
         case "quantity":
@@ -362,6 +399,12 @@ def _dates(value: Any) -> Iterator[Interval]:
         found = period(value)
         if found:
             yield found
+
+
+def _dates_of_parts(value: Any) -> Iterator[Interval]:
+    """Of an element that may be text but no date: what it writes as text is none (R4 search.html#date)."""
+    if type(value) is dict:
+        yield from _dates(value)
 
 
 def _timing(value: dict[str, Any]) -> Iterator[Interval]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from fhir_bridge.errors import Issue, NotPermitted
+from fhir_bridge.fhir.search import parameters_of
 from fhir_bridge.lines.conditional import patients_with
 from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import Registry
@@ -127,7 +128,7 @@ class Scoping:
         if patient is None:
             return await self._by_id(who, type_name, params, now, batch), rest
         sight, _ = await self.of_person(who, patient, now, batch)
-        return sight, rest
+        return sight, rest + _about_person(type_name, params, sight)
 
     async def of_history(
         self, who: Requester, type_name: str | None, params: Params, now: datetime, batch: int | None
@@ -196,6 +197,17 @@ def _one_patient(named: Sequence[str], who: Requester) -> str | None:
     if len(named) > 1 or (named and "," in named[0]):
         raise QueryRefused([Issue("error", "not-supported", "name one patient at a time", "patient")])
     return named[0] if named else who.patient
+
+
+def _about_person(type_name: str, params: Params, sight: Sight) -> list[tuple[str, str]]:
+    """Return the parameter that named the person as a criterion: a record need not say whose chart it is in.
+
+    Whichever of the person's ids was named, records of linked charts name another.
+    """
+    patients = ",".join(f"Patient/{chart.patient_id}" for chart in sight.charts if chart.patient_id is not None)
+    kinds = parameters_of(type_name)
+    named = (name for name, _ in params if name in PERSON_PARAMETERS)
+    return [(name, patients) for name in named if patients and kinds.get(name.partition(":")[0]) == "reference"]
 
 
 def _follows(name: str) -> bool:

@@ -15,6 +15,7 @@ from fhir_bridge.fhir.search import (
     COMPOSITE,
     composite_of,
     has_plain_codes,
+    implied_systems,
     names_beside,
     parameters_of,
     stored_names,
@@ -248,4 +249,4 @@ def _token_test(asked: _Asked, text: str) -> ValueTest:
             return values.of_type_test(asked.name, text)
         case "in" | "not-in":
             return values.in_value_set_test(asked.name, text, plain=has_plain_codes(asked.type_name, asked.name))
-    return values.token_test(asked.name, text)
+    return values.token_test(asked.name, text, implied_systems(asked.type_name, asked.name))

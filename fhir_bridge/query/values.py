@@ -8,7 +8,7 @@ parse raises :class:`QueryRefused`. Semantics are those of FHIR R4 search.html.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -22,6 +22,7 @@ ValueTest = Callable[[Sequence[Any]], bool]
 _PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 _R4_VERSION = "4.0.1"
 _NO_CODES: frozenset[str] = frozenset()
+_NOTHING_IMPLIED: Mapping[str, str] = {}
 _APPROXIMATELY = 10
 """``ap`` allows a tenth of the distance to now, as search.html#prefix recommends."""
 
@@ -44,8 +45,12 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([,|$\\])", r"\1", text)
 
 
-def token_test(name: str, text: str) -> ValueTest:
-    """``code``, ``|code`` (no system), ``system|`` (any code) or ``system|code``; case matters."""
+def token_test(name: str, text: str, implied: Mapping[str, str] = _NOTHING_IMPLIED) -> ValueTest:
+    """``code``, ``|code`` (no system), ``system|`` (any code) or ``system|code``; case matters.
+
+    Args:
+        implied: Systems by code where elements are of type ``code``, which have one without saying so.
+    """
     parts = [unescape(part) for part in split(text, "|")]
     if len(parts) > 2 or not any(parts):
         raise QueryRefused([invalid(name, "is no token: code, |code, system| or system|code")])
@@ -53,6 +58,8 @@ def token_test(name: str, text: str) -> ValueTest:
         code = parts[0]
         return lambda values: any(value[1] == code for value in values)
     system, code = parts
+    if implied:
+        return lambda values: any(code in ("", value[1]) and implied.get(value[1], "") == system for value in values)
     if not code:
         return lambda values: any(value[0] == system for value in values)
     return lambda values: any(value[1] == code and value[0] == system for value in values)

@@ -99,6 +99,20 @@ def test_every_form_of_a_date_is_an_interval(elements: Json, low: str, high: str
     assert extract(observation(effectiveDateTime=None, **elements))["date"] == ((first[0], last[1]),)
 
 
+def test_text_is_no_date_even_if_it_reads_like_one() -> None:
+    # search.html#date lists date, dateTime, instant, Period and Timing; scheduled[x] may be a string as well.
+    plan = {"resourceType": "CarePlan", "id": "c", "activity": [{"detail": {"scheduledString": "2011-06-27"}}]}
+    assert "activity-date" not in extract(plan)
+    plan["activity"] = [{"detail": {"scheduledPeriod": {"start": "2011-06-27", "end": "2011-06-28"}}}]
+    assert len(extract(plan)["activity-date"]) == 1
+
+
+def test_a_parameter_can_point_to_what_its_element_can_point_to() -> None:
+    # R4's definition of this parameter names Organization alone; the element is Reference(Patient | Group).
+    assert {"Group", "Patient"} <= set(targets_of("Condition", "subject"))
+    assert targets_of("Encounter", "service-provider") == ("Organization",)
+
+
 def test_extraction_serves_exactly_the_parameters_it_names() -> None:
     for example in examples("r4"):
         type_name = example["resourceType"]

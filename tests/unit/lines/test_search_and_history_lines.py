@@ -59,6 +59,35 @@ async def test_references_lead_into_the_directory_and_back_to_the_patient(tmp_pa
         assert names(has) == ["Patient/p1"]
 
 
+async def test_a_record_of_a_chart_that_does_not_name_its_patient_so_is_not_found_by_the_patient(
+    tmp_path: Path,
+) -> None:
+    async with running(fresh(tmp_path)) as world:
+        who = await filled(world)
+        # List's patient is its subject (R4 list.html#search); this one is in the chart for its source.
+        listed = {"resourceType": "List", "id": "l1", "status": "current", "mode": "working"}
+        named = [{"system": "urn:test", "value": "l1"}]
+        await world.send(listed | {"identifier": named, "source": {"reference": "Patient/p1"}})
+        assert names(await ask(world, "List?patient=p1", who)) == []
+        assert names(await ask(world, "List?_id=l1", who)) == ["List/l1"]
+        await world.send(listed | {"identifier": named, "subject": {"reference": "Patient/p1"}})
+        assert names(await ask(world, "List?patient=p1", who)) == ["List/l1"]
+
+
+async def test_whichever_id_names_a_person_records_of_all_linked_charts_match(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await filled(world)
+        await world.send(patient("h1"), "harbor")
+        await world.send(observation("o3", "h1"), "harbor")
+        agent = await world.enrol("p1")
+        await world.enrol("h1", "harbor")
+        await world.link("P", ("northgate", "p1"), ("harbor", "h1"))
+        every = ["Observation/o1", "Observation/o2", "Observation/o3"]
+        for name in ("patient", "subject", "subject:Patient"):
+            for named in ("p1", await world.patient_id("h1", "harbor")):
+                assert names(await ask(world, f"Observation?{name}={named}", agent)) == every
+
+
 async def test_a_token_follows_references_only_to_types_it_may_read(tmp_path: Path) -> None:
     async with running(fresh(tmp_path)) as world:
         await filled(world)

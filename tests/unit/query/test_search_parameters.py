@@ -47,6 +47,23 @@ def test_token_forms(text: str, expected: str) -> None:
     assert ids("code", text, *TOKENS) == set(expected.split())
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # search.html#token: a code's system is "(implicit)": the one that the value set names
+        ("final", "final"),
+        ("http://hl7.org/fhir/observation-status|final", "final"),
+        ("http://hl7.org/fhir/observation-status|", "final amended"),
+        ("http://hl7.org/fhir/publication-status|final", ""),
+        ("|final", ""),
+        ("|final,amended", "amended"),
+    ],
+)
+def test_a_bare_code_has_the_system_of_its_value_set(text: str, expected: str) -> None:
+    rows = (observation("final", status=(("", "final"),)), observation("amended", status=(("", "amended"),)))
+    assert ids("status", text, *rows) == set(expected.split())
+
+
 def test_not_also_finds_what_has_no_value() -> None:
     # search.html#modifiers: ":not … includes resources that have no value for the parameter"
     assert ids("code:not", "a", *TOKENS) == {"two", "comma", "none"}
