@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Send
 
 from fhir_bridge.errors import (
     AccessRefused,
+    AnswerCutOff,
     BridgeError,
     Busy,
     IntegrityBroken,
@@ -68,11 +71,19 @@ def reply_to(error: BridgeError) -> Reply:
             return outcome_reply(500, [Issue("fatal", "exception", f"internal error ({error.code})")])
 
 
+class _Blocks(StreamingResponse):
+    """A chunked body that, when it is cut off, lacks its last chunk, which RFC 9112 section 8 calls incomplete."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the blocks; the server closes the connection of an answer that it did not see the end of."""
+        with contextlib.suppress(AnswerCutOff):
+            await super().stream_response(send)
+
+
 def as_response(reply: Reply) -> Response:
     """Turn a reply into bytes on the wire; the server leaves out the body where HEAD asked."""
     if reply.stream is not None:
-        # Chunked: whoever cuts it off leaves out the last chunk, which RFC 9112 section 8 calls incomplete.
-        response: Response = StreamingResponse(reply.stream, status_code=reply.status, media_type=None)
+        response: Response = _Blocks(reply.stream, status_code=reply.status, media_type=None)
     else:
         response = Response(content=reply.body, status_code=reply.status, media_type=None)
     if reply.body or reply.stream is not None:

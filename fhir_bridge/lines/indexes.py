@@ -172,7 +172,7 @@ class Indexes:
             for at, old in enumerate(opened):
                 if old.is_of_today:
                     continue
-                parts = [(part.batch, part.rows()) for part in old.parts]
+                parts = await asyncio.to_thread(_unpacked, old)
                 keys = [(row.id, row.version) for _, rows in parts for row in rows]
                 envelopes = await self._vault.normalised(chart, keys)
                 segment = await asyncio.to_thread(self._make_anew, key, old, parts, envelopes)
@@ -250,6 +250,10 @@ class Indexes:
 
 def _newest(segments: Sequence[OpenedSegment]) -> int:
     return max(part.batch for each in segments for part in each.parts)
+
+
+def _unpacked(segment: OpenedSegment) -> list[BatchRows]:
+    return [(part.batch, part.rows()) for part in segment.parts]
 
 
 def _open_few(key: bytes, stored: Sequence[StoredSegment]) -> list[OpenedSegment]:

@@ -61,6 +61,9 @@ async def _rest(
             _check(found, await again())
             yield entries
         yield frame.tail
+    except AnswerCutOff as cut:
+        _log.info("answer cut off", code=cut.code)
+        raise
     except BridgeError as error:
         _log.error("answer cut off", code=error.code)
         raise AnswerCutOff from error

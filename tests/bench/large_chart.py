@@ -1,8 +1,8 @@
 """One chart of 100,000 records: filled through the real line, asked over real HTTP, cold and warm.
 
 The asker is another hospital with the patient's consent, which permits everything but a sensitive
-topic, so that consent is evaluated and enforced for each answer. A second consent that names a
-period of data shows what deciding row by row costs.
+topic, so that consent is evaluated and enforced for each answer. A second consent that denies one
+record by its id shows what deciding row by row costs.
 """
 
 from __future__ import annotations
@@ -84,9 +84,10 @@ def questions(service: Service, patient: str, rounds: int) -> dict[str, Figures]
             found["large_chart_everything"] = _everything(service, connection, patient, headers)
         service.stop()
     service.start()
-    permit(service, deny={"dataPeriod": {"start": "2030-01-01"}})
+    record = {"meaning": "instance", "reference": {"reference": f"Observation/{_one(service)}"}}
+    permit(service, deny={"data": [record]})
     path = "/fhir/" + _QUESTIONS["newest_50"].format(patient=patient)
-    found["large_chart_period_in_consent"] = _asked(
+    found["large_chart_judged_row_by_row"] = _asked(
         service, over_tcp(service.port)(), path, service.token(ASKER), rounds
     )
     service.stop()
