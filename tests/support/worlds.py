@@ -124,11 +124,17 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A clinician opens emergency access to a person, by the Patient id that one institution's chart has."""
+    """A clinician opens emergency access to a person, by the Patient id that one institution's chart has.
+
+    Attributes:
+        earlier_min: How long before the questions are asked, in minutes; the last of the steps.
+        minutes: For how long.
+    """
 
     who: Who
     person: str
     institution: str
+    earlier_min: int
     minutes: int
 
 

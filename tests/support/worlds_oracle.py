@@ -23,7 +23,6 @@ from tests.support.worlds import (
     Sign,
     Version,
     Who,
-    instant_of,
 )
 from tests.support.worlds_consents import UNHEARD_OF
 from tests.support.worlds_records import ACT_CODE, CONFIDENTIALITY, SECTION
@@ -154,7 +153,7 @@ def charts_of(script: Script) -> dict[Chart, Facts]:
                 charts[institution, step.person].consents[step.id] = signed
             covered[step.person, step.id] = reached
         elif isinstance(step, Open):
-            until = instant_of(number) + timedelta(minutes=step.minutes)
+            until = ASKED_AT + timedelta(minutes=step.minutes - step.earlier_min)
             for institution in _around(linked[step.person], step.institution):
                 charts[institution, step.person].opened.append((step.who, until))
     for (institution, person), chart in charts.items():

@@ -8,10 +8,9 @@ symbolically (see :class:`tests.support.worlds.Sign`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from random import Random
 
-from tests.support.worlds import ASKED_AT, ASKING, Json, Open, Step, Who, instant_of
+from tests.support.worlds import ASKING, Json, Open, Who
 from tests.support.worlds_consents import ROLE_SYSTEM, ROLES, Consents, plain, to
 from tests.support.worlds_records import DOCTORS, THO
 
@@ -87,36 +86,43 @@ class Policies:
         """Return a Consent that keeps something from emergencies too, or seems to."""
         purpose = self._random.choice(["ETREAT", "ETREAT", "BTG", "TREAT"])
         denied: Json = {"type": "deny", "purpose": [{"system": _REASON, "code": purpose}]}
-        denied |= {k: v for k, v in self._consents.condition().items() if k != "purpose"}
+        denied |= self._of_records()
         if self._random.random() < 0.35:
-            excepted = {k: v for k, v in self._consents.condition().items() if k != "purpose"}
-            denied["provision"] = [{"type": "permit", **excepted}]
+            denied["provision"] = [{"type": "permit", **self._of_records()}]
         if self._random.random() < 0.5:
             return plain(denied, self._random.choice(["OPTIN", "OPTOUT", None]))
         named = denied.pop("purpose")
         return plain({"type": "permit", "purpose": named, "provision": [denied]}, "OPTOUT")
 
-    def opened(self, number: int, who: Who) -> list[Step]:
+    def _of_records(self) -> Json:
+        """Return a condition, most often one of records: who asks and when is settled by the emergency."""
+        for _ in range(4):
+            found = self._consents.condition()
+            if not found.keys() & {"actor", "action", "period", "purpose"}:
+                return found
+        return {k: v for k, v in self._consents.condition().items() if k != "purpose"}
+
+    def opened(self, who: Who) -> Open:
         """Return the step that opens emergency access at some time, by the requester or by somebody else."""
-        person = self._random.choice(["P", "P", *sorted(self._homes)])
+        person = self._random.choice(["P", "P", "P", *sorted(self._homes)])
         institution = self._random.choice(self._homes[person])[0]
-        by = self._random.choice([who] * 5 + [Who("harbor", who.practitioner, "BTG", ADMITTED)])
+        by = self._random.choice([who] * 7 + [Who("harbor", who.practitioner, "BTG", ADMITTED)])
         if self._random.random() < 0.15:
             by = Who(ASKING, "dr-b" if who.practitioner == "dr-a" else "dr-a", "ETREAT", ADMITTED)
         if not by.practitioner or by.role != ADMITTED or by.purpose not in ("ETREAT", "BTG"):
             by = Who(by.institution, by.practitioner or "dr-a", self._random.choice(["ETREAT", "BTG"]), ADMITTED)
-        until = ASKED_AT + timedelta(minutes=self._random.choice([1, 1, 30, 30, 60, 60, -1, -45]))
-        minutes = int((until - instant_of(number)).total_seconds() // 60)
-        return [Open(by, person, institution, max(1, min(minutes, LONGEST_MINUTES)))]
+        earlier = self._random.choice([1, 30, 90])
+        minutes = earlier + self._random.choice([1, 1, 30, 30, 60, -1, -29])
+        return Open(by, person, institution, earlier, max(1, minutes))
 
     def emergency_requester(self) -> Who:
         """Return who opens emergency access, or states all but one thing that it needs."""
         pick = self._random.random()
         return Who(
             ASKING,
-            None if pick < 0.06 else self._random.choice(DOCTORS),
-            "TREAT" if pick > 0.9 else self._random.choice(["ETREAT", "BTG"]),
-            None if 0.06 < pick < 0.14 else f"{ROLE_SYSTEM}|{ROLES[0]}" if 0.14 < pick < 0.2 else ADMITTED,
+            None if pick < 0.03 else self._random.choice(DOCTORS),
+            "TREAT" if pick > 0.95 else self._random.choice(["ETREAT", "BTG"]),
+            None if 0.03 < pick < 0.06 else f"{ROLE_SYSTEM}|{ROLES[0]}" if 0.06 < pick < 0.12 else ADMITTED,
         )
 
 

@@ -96,8 +96,7 @@ class _Maker:
             if self._random.random() < 0.85:
                 steps.append(Sign("P", "c8", made.denial()))
             policies = made.network(made.bases() if self._random.random() < 0.15 else ())
-            for _ in range(self._random.choice([1, 1, 2])):
-                steps += made.opened(len(steps), who)
+            steps += [made.opened(who) for _ in range(self._random.choice([1, 1, 2]))]
         else:
             who = who if who.person is None else Who(ASKING, "dr-a")
             has_both = self._random.random() < 0.2

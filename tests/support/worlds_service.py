@@ -19,7 +19,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,6 +181,7 @@ class Twin:
         _good(await self._http.put(where, headers=headers, json=body))
 
     async def _open(self, step: Open, names: Names) -> None:
+        self.clock.instant = ASKED_AT - timedelta(minutes=step.earlier_min)
         patient = names.canonical[step.institution, "Patient", _patient_at(self.homes, step.person, step.institution)]
         body = _parameters(
             valueString={"reason": "unconscious after a fall"}, valuePositiveInt={"minutes": step.minutes}
