@@ -168,6 +168,12 @@ class SetupWrong(BridgeError):
     code = "setup-wrong"
 
 
+class ValueSetBroken(SetupWrong):
+    """A value set cannot be put into force; the message names file, line and concept."""
+
+    code = "value-set-broken"
+
+
 class DataDirectoryInUse(SetupWrong):
     """Another process holds the data directory's lock."""
 

@@ -59,10 +59,12 @@ from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
 from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.labels import Labels
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.registry import OPERATOR, Registry
+from fhir_bridge.lines.relabelling import RelabelLine
 from fhir_bridge.lines.services import Services
 from fhir_bridge.lines.standing import Standing
 from fhir_bridge.lines.write import WriteLine
@@ -95,6 +97,7 @@ class Bridge:
     http: FastAPI
     control: FastAPI
     services: Services
+    relabelling: RelabelLine
     standing: Standing
 
 
@@ -151,7 +154,17 @@ async def open_bridge(
         await registry.load()
         await clients.load()
 
-        standing = Standing()
+        standing, committing = Standing(), asyncio.Lock()
+        labels = Labels(
+            vault=vault,
+            registry=registry,
+            book=book,
+            notary=notary,
+            randomness=randomness,
+            folder=data / "labels",
+            committing=committing,
+        )
+        await labels.load()
         ingest = IngestLine(
             vault=vault,
             keys=keys,
@@ -163,6 +176,7 @@ async def open_bridge(
             randomness=randomness,
             settings=ingest_settings,
             standing=standing,
+            committing=committing,
         )
         grant = GrantLine(
             vault=vault,
@@ -194,6 +208,7 @@ async def open_bridge(
             vault=vault,
             registry=registry,
             book=book,
+            labels=labels,
             grant=grant,
             policies=policies,
             in_emergency=emergencies.is_open,
@@ -209,6 +224,7 @@ async def open_bridge(
             clock=clock,
             randomness=randomness,
             settings=AnswerSettings(),
+            labels=labels,
             base_url=base_url,
         )
         bus = _bus(data, keys, kafka)
@@ -294,16 +310,19 @@ async def open_bridge(
             clock=clock,
             max_body_bytes=ingest_settings.max_message_bytes,
             readiness=partial(_readiness, vault.last_batch, notary, keys, mac, reader, ingest, standing),
+            value_sets=lambda: labels.sets.names,
         )
+        relabelling = RelabelLine(labels=labels, registry=registry, ingest=ingest, clock=clock)
         control = create_control(
             operations,
+            relabelling,
             check=partial(check_everything, data, keyring),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data),
             policy=notary.policy,
             checkpoint=notary.checkpoint,
         )
-        yield Bridge(create_app(services), control, services, standing)
+        yield Bridge(create_app(services), control, services, relabelling, standing)
 
 
 async def _policies() -> NetworkPolicies:

@@ -19,6 +19,7 @@ from fhir_bridge.cli import (
     demo_command,
     guardians,
     institutions,
+    labels,
     ledger,
     letters,
     maps,
@@ -62,6 +63,7 @@ app.add_typer(consent.app, name="consent")
 app.command()(tokens.token)
 app.command()(ingest)
 app.add_typer(maps.app, name="map")
+app.add_typer(labels.app, name="labels")
 app.add_typer(letters.app, name="dead-letters")
 app.command()(ledger.verify)
 app.add_typer(ledger.app, name="ledger")

@@ -5,8 +5,9 @@ There is no token here; the file system says who may come in.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fhir_bridge.http import errors
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.letters import QUARANTINED
 from fhir_bridge.lines.operations import Operations
+from fhir_bridge.lines.relabelling import RelabelLine
 from fhir_bridge.model.ingest import Processed
 
 Check = Callable[[bool, str | None], Iterator[Finding | Progress]]
@@ -29,6 +31,7 @@ Backup = Callable[[Path], Any]
 
 def create_control(
     operations: Operations,
+    relabelling: RelabelLine,
     *,
     check: Check,
     export: Export,
@@ -96,6 +99,28 @@ def create_control(
     async def letter(letter_id: str) -> JSONResponse:
         return JSONResponse(await operations.letter(letter_id))
 
+    @app.get("/labels")
+    async def labels() -> JSONResponse:
+        return JSONResponse(relabelling.described())
+
+    @app.post("/labels")
+    async def load_labels(request: Request) -> JSONResponse:
+        given = await _object(request)
+        sets = await asyncio.to_thread(
+            relabelling.read,
+            _texts(given, "topics"),
+            list(_texts(given, "also")),
+            _texts(given, "files"),
+            packaged=given.get("packaged") is True,
+        )
+        if given.get("check_only") is not True:
+            await relabelling.activate(sets)
+        return JSONResponse({"digest": sets.digest.hex(), "value_sets": list(sets.names)})
+
+    @app.post("/labels/relabel")
+    async def relabel() -> StreamingResponse:
+        return StreamingResponse(_relabelled(relabelling), media_type="application/x-ndjson")
+
     @app.get("/ledger/policy")
     async def ledger_policy() -> PlainTextResponse:
         return PlainTextResponse(policy(), media_type="application/json")
@@ -139,6 +164,19 @@ def lines_of(found: Iterator[Finding | Progress]) -> Iterator[bytes]:
     yield _line({"done": {"findings": findings}})
 
 
+async def _relabelled(relabelling: RelabelLine) -> AsyncIterator[bytes]:
+    """Return a run as NDJSON: ``progress`` after each chart, ``done`` at the end, ``refused`` if it cannot begin."""
+    last: dict[str, Any] = {}
+    try:
+        async for progress in relabelling.run():
+            last = asdict(progress)
+            yield _line({"progress": last})
+    except SetupWrong as refused:
+        yield _line({"refused": str(refused)})
+        return
+    yield _line({"done": last})
+
+
 def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
@@ -157,6 +195,13 @@ def _text(given: dict[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str) or not value:
         raise SetupWrong(f"{name} must be a text")
+    return value
+
+
+def _texts(given: dict[str, Any], name: str) -> dict[str, str]:
+    value = given.get(name, {})
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise SetupWrong(f"{name} must be an object of texts")
     return value
 
 

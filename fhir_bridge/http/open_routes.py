@@ -75,4 +75,6 @@ async def checkpoint(request: Request) -> PlainTextResponse:
 async def metadata(request: Request) -> Response:
     """The CapabilityStatement, generated from what the code does."""
     services = services_of(request)
-    return as_response(Reply(200, capability_statement(services.base_url, services.clock.now())))
+    return as_response(
+        Reply(200, capability_statement(services.base_url, services.clock.now(), services.value_sets()))
+    )

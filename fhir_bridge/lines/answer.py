@@ -24,6 +24,7 @@ from fhir_bridge.lines.audit import AuditLine, Interaction
 from fhir_bridge.lines.decisions import Decisions
 from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.histories import Histories
+from fhir_bridge.lines.labels import Labels
 from fhir_bridge.lines.network import find_organizations
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.opening import Opening
@@ -68,8 +69,10 @@ class AnswerLine:
         clock: Clock,
         randomness: Randomness,
         settings: AnswerSettings,
+        labels: Labels,
         base_url: str,
     ) -> None:
+        self._labels = labels
         self._registry = registry
         self._audit = audit
         self._clock = clock
@@ -233,6 +236,7 @@ class AnswerLine:
             after=cursor.after if cursor is not None else None,
             page_size=self._settings.page_default,
             lenient=lenient,
+            find_set=self._labels.sets.find,
         )
         recorded = self._audit.record(who, Interaction("search", type_name, query=params), sight, result.found, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -17,8 +18,12 @@ from fhir_bridge.query import MODIFIERS
 _READ_ONLY = frozenset({"AuditEvent", "Provenance"})
 
 
-def capability_statement(base_url: str, now: datetime) -> bytes:
-    """Return the CapabilityStatement of this service as bytes (R4 capabilitystatement.html)."""
+def capability_statement(base_url: str, now: datetime, value_sets: Sequence[str] = ()) -> bytes:
+    """Return the CapabilityStatement of this service as bytes (R4 capabilitystatement.html).
+
+    Args:
+        value_sets: ``url|version`` of the sets that are loaded, for ``:in`` and ``:not-in``.
+    """
     statement = {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -28,7 +33,9 @@ def capability_statement(base_url: str, now: datetime) -> bytes:
         "implementation": {"description": "fhir-bridge", "url": f"{base_url}/fhir"},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json"],
-        "rest": [{"mode": "server", "security": _security(base_url), "resource": _resources(), **_system()}],
+        "rest": [
+            {"mode": "server", "security": _security(base_url), "resource": _resources(), **_system(value_sets)}
+        ],
     }
     return render(statement)
 
@@ -40,11 +47,12 @@ def _security(base_url: str) -> dict[str, Any]:
     return {"extension": [endpoint], "service": [{"coding": [coding]}]}
 
 
-def _system() -> dict[str, Any]:
+def _system(value_sets: Sequence[str]) -> dict[str, Any]:
+    loaded = f" Value sets loaded for :in and :not-in: {', '.join(value_sets)}." if value_sets else ""
     return {
         "interaction": [{"code": "transaction"}, {"code": "batch"}, {"code": "history-system"}],
         "compartment": ["http://hl7.org/fhir/CompartmentDefinition/patient"],
-        "documentation": "Searches and histories outside the directory name one patient. " + SEARCHES,
+        "documentation": "Searches and histories outside the directory name one patient. " + SEARCHES + loaded,
     }
 
 

@@ -10,7 +10,8 @@ Invariants:
     * messages of one bus partition are committed in their order;
     * what is answered with success is durable and anchored;
     * a message by bus is never dropped: it is committed, or it becomes a dead
-      letter in the very commit that moves its position on.
+      letter in the very commit that moves its position on;
+    * no record is committed that other value sets than those in force have labelled.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ _RETRY_S = 0.5
 _MOVED = Issue(
     "error", "conflict", "this record belongs to another patient already: delete it and send it under a new id"
 )
+_OTHER_SETS = Issue("error", "conflict", "other value sets have come into force: judge again")
 _UNPROCESSED = Issue("error", "exception", "this message could not be processed; the operator has been told")
 RESTRICTIONS = "restrictions"
 """Consents of institutions that are stored and not yet in their list: ``chart/record id`` → version."""
@@ -86,7 +88,10 @@ class IngestLine:
         randomness: Randomness,
         settings: IngestSettings,
         standing: Standing,
+        committing: asyncio.Lock,
     ) -> None:
+        """Take the lock that is held while a group is committed, so that rules can change between two groups."""
+        self.committing = committing
         self._vault = vault
         self._keys = keys
         self._registry = registry
@@ -161,9 +166,14 @@ class IngestLine:
         """
         if self.is_full and received.position is None:
             raise Busy
-        # The release is the message's own: a sender may declare another than it is registered with.
-        source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
-        return self._enqueue(received, lambda: self._rooms.process(received, source), again)
+        self._registry.institution(received.institution)
+
+        async def process() -> Processed:
+            # The release is the message's own: a sender may declare another than it is registered with.
+            source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
+            return await self._rooms.process(received, source)
+
+        return self._enqueue(received, process, again)
 
     def _enqueue(
         self, received: Received, work: Callable[[], Coroutine[Any, Any, Processed]], again: Again | None = None
@@ -194,6 +204,16 @@ class IngestLine:
 
         return await asyncio.shield(self._enqueue(received, ready))
 
+    async def push_relabelled(self, received: Received, processed: Processed) -> Anchored:
+        """Put versions with new labels on the line; refused if other value sets come into force first."""
+
+        async def still_valid() -> Processed:
+            if processed.sets != self._registry.sets[0]:
+                raise RecordRefused([_OTHER_SETS])
+            return processed
+
+        return await asyncio.shield(self._enqueue(received, still_valid))
+
     async def room(self) -> None:
         """Wait until the queue takes more; buses pause meanwhile."""
         await self._roomy.wait()
@@ -219,7 +239,10 @@ class IngestLine:
         while jobs:
             await asyncio.wait([job.processed for job in jobs])
             try:
-                await self._commit(jobs)
+                async with self.committing:
+                    if self._renew(jobs):
+                        continue
+                    await self._commit(jobs)
                 break
             except Unavailable as error:
                 jobs = await self._after_failure(jobs, error)
@@ -232,6 +255,13 @@ class IngestLine:
                         await self._commit_whole([job])
                     break
                 jobs[0].set_aside()
+
+    def _renew(self, jobs: Sequence[Job]) -> bool:
+        """Send messages through their rooms again that were labelled by other sets than are in force now."""
+        old = [job for job in jobs if not job.is_set_aside and job.made_by_sets not in ("", self._registry.sets[0])]
+        for job in old:
+            job.processed = asyncio.create_task(job.work())
+        return bool(old)
 
     async def _next_group(self) -> list[Job]:
         """Wait for the oldest message, then add those behind it whose rooms are done already."""

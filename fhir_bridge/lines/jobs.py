@@ -44,6 +44,12 @@ class Job:
     is_set_aside: bool = False
     elsewhere: str | None = None
 
+    @property
+    def made_by_sets(self) -> str:
+        """Digest of the value sets that labelled what the rooms have made; empty if none did."""
+        is_made = not self.processed.cancelled() and self.processed.exception() is None
+        return self.processed.result().sets if is_made else ""
+
     def reset(self) -> None:
         """Forget what an attempt decided that was not committed."""
         self.outcomes, self.letters, self.refused, self.status = [], [], (), _BAD_REQUEST

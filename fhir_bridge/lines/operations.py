@@ -28,7 +28,7 @@ from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.clients import Client
 from fhir_bridge.model.ids import canonical_id, is_canonical, network_id
 from fhir_bridge.model.ingest import Anchored, ChartRef, FhirVersion, Outcome, Processed, Received, instant
-from fhir_bridge.normalize import load_ruleset
+from fhir_bridge.normalize import load_ruleset, ruleset_under
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.rooms import Rooms
@@ -239,6 +239,7 @@ class Operations:
             "name": institution.name,
             "fhir_version": institution.fhir_version.value,
             "ruleset": institution.ruleset,
+            "ruleset_with_value_sets": ruleset_under(institution.ruleset, bytes.fromhex(self._registry.sets[0])),
             "ruleset_dir": institution.ruleset_dir,
             "topic": f"fhir.{institution.name}.in",
             "credentials": f"credentials/{institution.name}.json",

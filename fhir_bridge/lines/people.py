@@ -13,8 +13,9 @@ from functools import lru_cache
 
 from fhir_bridge.consent import ChartFacts, ConsentList, NetworkPolicies, Reach, as_of, decide, permitted_view
 from fhir_bridge.fhir.json import parse
-from fhir_bridge.lines.charts import ChartBook
+from fhir_bridge.lines.charts import ChartBook, OpenChart
 from fhir_bridge.lines.grant import ConsentLists, GrantLine
+from fhir_bridge.lines.labels import HeldLabels, Labels, labelled
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.signatories import AGENT, GUARDIAN, PAPER
 from fhir_bridge.model.access import Decision, PermittedView, Predicate, Requester
@@ -60,6 +61,7 @@ class People:
         vault: Vault,
         registry: Registry,
         book: ChartBook,
+        labels: Labels,
         grant: GrantLine,
         policies: NetworkPolicies,
         in_emergency: Callable[[Requester, str, datetime], bool],
@@ -68,6 +70,7 @@ class People:
         self._vault = vault
         self._registry = registry
         self._book = book
+        self._labels = labels
         self._grant = grant
         self._policies = policies
         self._in_emergency = in_emergency
@@ -140,10 +143,12 @@ class People:
                 and a record whose newest version may not be seen is not shown in an older one either.
             revised: Show what would be seen if the owner's lists were so; for the patient alone.
         """
-        opened = [await self._book.open(chart, self._registry.chart_key(chart)) for chart in charts]
+        opened, held = await self._opened(charts)
         # Decisions come after the last await: consent read now is in force at the moment the view is made.
         newest = self._book.visible_batch
-        rows = [each.visible(newest) for each in opened]
+        rows = [
+            self._labels.shown(each, each.visible(newest), labels) for each, labels in zip(opened, held, strict=True)
+        ]
         patients = frozenset(c.patient_id for c in charts if c.patient_id is not None)
         every_row = EveryRow(rows)
         up_to = newest if batch is None else min(batch, newest)
@@ -156,9 +161,19 @@ class People:
         view = permitted_view(zip(decisions, charts, rows, strict=True))
         if up_to < newest:
             earlier = [each.changed_since(up_to) for each in opened]
-            past = permitted_view(zip(decisions, charts, (versions for _, versions in earlier), strict=True))
+            versions = [labelled(each, labels) for (_, each), labels in zip(earlier, held, strict=True)]
+            past = permitted_view(zip(decisions, charts, versions, strict=True))
             view = as_of(view, past, frozenset[str]().union(*(changed for changed, _ in earlier)))
         return Sight(view, tuple(decisions), tuple(charts), up_to, tuple(grounds))
+
+    async def _opened(self, charts: Sequence[ChartRef]) -> tuple[list[OpenChart], list[HeldLabels]]:
+        """Return charts opened, with the labels that the value sets in force give otherwise than their rows say."""
+        while True:
+            sets = self._labels.sets
+            opened = [await self._book.open(chart, self._registry.chart_key(chart)) for chart in charts]
+            held = [await self._labels.held(chart) for chart in charts]
+            if self._labels.sets is sets:
+                return opened, held
 
     def _grounds(
         self,

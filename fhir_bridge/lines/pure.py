@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from fhir_bridge.errors import IntegrityBroken
+from fhir_bridge.fhir.value_set_files import packaged_sets
+from fhir_bridge.fhir.value_sets import LabelSets
 from fhir_bridge.intake import Limits, receive
 from fhir_bridge.model.ingest import Processed, Received, Refusal, SourceContext, Validated
 from fhir_bridge.normalize import Ruleset, load_ruleset, normalize
 
 
 def process(received: Received, source: SourceContext, limits: Limits) -> Processed:
-    """Decode, validate and normalise one message; pure but for reading the rule pack once.
+    """Decode, validate and normalise one message; pure but for reading rule pack and value sets once.
 
     A refused entry of a batch leaves its neighbours alone; a refused entry of
     a transaction refuses the whole (``refused``).
@@ -25,11 +28,23 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
     refusals = tuple(entry for entry in reception.entries if isinstance(entry, Refusal))
     if not any(isinstance(entry, Validated) for entry in reception.entries):
         return Processed(reception.kind, refusals=refusals)
-    done = normalize(reception, source, _ruleset(source.ruleset_dir, source.ruleset))
-    return Processed(reception.kind, done.records, done.quarantined, refusals)
+    sets = _sets(source.sets_file, source.sets)
+    done = normalize(reception, source, _ruleset(source.ruleset_dir, source.ruleset), sets)
+    return Processed(reception.kind, done.records, done.quarantined, refusals, sets=source.sets)
 
 
 @lru_cache(maxsize=32)
 def _ruleset(directory: str, registered: str) -> Ruleset:
     """Load a pack once for each time it is registered with other content."""
     return load_ruleset(Path(directory))
+
+
+@lru_cache(maxsize=4)
+def _sets(file: str, digest: str) -> LabelSets:
+    """Read the value sets in force once; a file that holds others labels nothing."""
+    if not digest:
+        return packaged_sets()
+    sets = LabelSets.decode(Path(file).read_bytes())
+    if sets.digest.hex() != digest:
+        raise IntegrityBroken("the file of the value sets in force holds others: restart the service")
+    return sets

@@ -52,13 +52,14 @@ class Link:
 
 
 class Registry:
-    """Institutions, charts and persons of this node."""
+    """Institutions, charts and persons of this node; ``sets`` is digest and file of the value sets in force."""
 
     def __init__(self, vault: Vault, keys: KeyStore, randomness: Randomness) -> None:
         self._vault = vault
         self._keys = keys
         self._randomness = randomness
         self.institutions: dict[str, Institution] = {}
+        self.sets = ("", "")
         self._charts: dict[str, ChartRef] = {}
         self._patients_charts: list[str] = []
         self._chart_of_patient: dict[str, str] = {}
@@ -109,7 +110,9 @@ class Registry:
     def source(self, name: str) -> SourceContext:
         """Return what the pure rooms need to know about a sender."""
         known = self.institution(name)
-        return SourceContext(name, known.id, known.fhir_version, self.id_key(name), known.ruleset_dir, known.ruleset)
+        return SourceContext(
+            name, known.id, known.fhir_version, self.id_key(name), known.ruleset_dir, known.ruleset, *self.sets
+        )
 
     async def add_institution(self, institution: Institution) -> None:
         """Store an institution; replaces one of the same name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from fhir_bridge.lines.answer import AnswerLine
@@ -18,7 +18,10 @@ from fhir_bridge.ports.ambient import Clock
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a route may call; ``base_url`` is without a trailing slash and without ``/fhir``."""
+    """Everything a route may call; ``base_url`` is without a trailing slash and without ``/fhir``.
+
+    ``value_sets`` names those in force, as ``url|version``.
+    """
 
     base_url: str
     ingest: IngestLine
@@ -33,3 +36,4 @@ class Services:
     clock: Clock
     max_body_bytes: int
     readiness: Callable[[], Awaitable[dict[str, bool]]]
+    value_sets: Callable[[], Sequence[str]]

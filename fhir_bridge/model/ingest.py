@@ -130,6 +130,8 @@ class SourceContext:
         id_key: 32 bytes; canonical ids of this institution are keyed with it.
         ruleset_dir: Folder of the rule pack.
         ruleset: Hash of the pack as registered; another hash makes workers read the folder again.
+        sets: Hex digest of the value sets in force; empty for those that ship with the package.
+        sets_file: Their canonical bytes.
     """
 
     institution: str
@@ -138,6 +140,8 @@ class SourceContext:
     id_key: bytes = field(repr=False)
     ruleset_dir: str = ""
     ruleset: str = ""
+    sets: str = ""
+    sets_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +253,17 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """A message after the pure rooms: what to store, what to quarantine, what to refuse."""
+    """A message after the pure rooms: what to store, what to quarantine, what to refuse.
+
+    ``sets`` is the hex digest of the value sets that labelled the records; empty for what no set labels.
+    """
 
     kind: str
     records: tuple[Normalized, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     refused: tuple[Issue, ...] = ()
+    sets: str = ""
 
 
 @dataclass(frozen=True, slots=True)

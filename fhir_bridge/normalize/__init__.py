@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
+from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
 
@@ -20,10 +21,14 @@ __all__ = [
     "Normalization",
     "Preview",
     "Ruleset",
+    "StoredVersion",
     "explain_changes",
+    "is_settled",
     "load_ruleset",
     "normalize",
     "packaged_core",
     "preview",
+    "relabelled",
+    "ruleset_under",
     "run_examples",
 ]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse_any
 from fhir_bridge.fhir.validate import is_refused, validate_r4
+from fhir_bridge.fhir.value_set_files import packaged_sets
+from fhir_bridge.fhir.value_sets import LabelSets
 from fhir_bridge.model.ingest import (
     Body,
     Change,
@@ -23,6 +25,7 @@ from fhir_bridge.model.ingest import (
 )
 from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
 from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
+from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
 from fhir_bridge.normalize.links import R4_TYPE, Links, local_id
 from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.rules import LABEL, STAGES
@@ -60,15 +63,20 @@ class _Work:
     updated_us: int | None = None
 
 
-def normalize(reception: Reception, source: SourceContext, ruleset: Ruleset) -> Normalization:
-    """Apply ``ruleset`` to every accepted entry of a message.
+def normalize(
+    reception: Reception, source: SourceContext, ruleset: Ruleset, sets: LabelSets | None = None
+) -> Normalization:
+    """Apply ``ruleset`` to every accepted entry of a message, then label it by value sets.
 
     Cost: about 0.2 ms a record that only needs ids, 0.4 ms one that changes release.
 
     Args:
         reception: What intake accepted; refused entries are passed over.
         source: Whose message it is; its key makes the ids.
+        sets: The value sets in force; those that ship with the package by default.
     """
+    by_sets = sets or packaged_sets()
+    rules_hash = ruleset_under(ruleset.hash, by_sets.digest)
     entries = [entry for entry in reception.entries if isinstance(entry, Validated)]
     quarantined: list[Quarantined] = []
     deletions: list[Normalized] = []
@@ -76,10 +84,10 @@ def normalize(reception: Reception, source: SourceContext, ruleset: Ruleset) -> 
     links = Links(source.id_key, ruleset.base_urls)
     for entry in entries:
         if entry.resource is None:
-            _delete(entry, source, ruleset, deletions, quarantined)
+            _delete(entry, source, rules_hash, deletions, quarantined)
             continue
         try:
-            draft = shaped(entry.resource, source.fhir_version, ruleset)
+            draft = shaped(entry.resource, source.fhir_version, ruleset, by_sets)
         except Unconvertible as verdict:
             quarantined.append(_quarantine(entry, (verdict.issue,)))
             continue
@@ -87,26 +95,26 @@ def normalize(reception: Reception, source: SourceContext, ruleset: Ruleset) -> 
         local = local_id(entry, entry.resource)
         links.add(entry, type_name, local, draft.body)
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
-    records = _finished(works, links, source, ruleset, quarantined, is_transaction=reception.kind == "transaction")
+    records = _finished(works, links, source, rules_hash, quarantined, is_transaction=reception.kind == "transaction")
     by_index = sorted([*deletions, *records], key=lambda record: record.index)
     return Normalization(tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)))
 
 
-def preview(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Preview:
+def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets | None = None) -> Preview:
     """Return what the rules make of one resource, before ids and stamps; nothing is stored.
 
     Raises:
         RecordRefused: A rule, or the release, forbids to pass it on.
     """
     try:
-        draft = shaped(resource, version, ruleset)
+        draft = shaped(resource, version, ruleset, sets or packaged_sets())
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
     return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
 
 
-def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
-    """Return a draft of a copy of ``resource`` after the rules of every stage.
+def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets) -> Draft:
+    """Return a draft of a copy of ``resource`` after the rules of every stage, labelled.
 
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
@@ -116,6 +124,7 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
     release = "STU3" if version is FhirVersion.STU3 else "R4"
     draft = _shaped(copied(resource), release, ruleset)
     _run(draft, LABEL, release, ruleset)
+    label_by_sets(draft, sets)
     return draft
 
 
@@ -154,7 +163,7 @@ def _finished(
     works: list[_Work],
     links: Links,
     source: SourceContext,
-    ruleset: Ruleset,
+    rules_hash: str,
     quarantined: list[Quarantined],
     *,
     is_transaction: bool,
@@ -184,7 +193,7 @@ def _finished(
                 references=work.targets,
                 source_updated_us=work.updated_us,
                 source=source,
-                ruleset_hash=ruleset.hash,
+                ruleset_hash=rules_hash,
             )
         )
     return records
@@ -205,7 +214,7 @@ def _faults(work: _Work, source: SourceContext) -> tuple[Issue, ...]:
 def _delete(
     entry: Validated,
     source: SourceContext,
-    ruleset: Ruleset,
+    rules_hash: str,
     deletions: list[Normalized],
     quarantined: list[Quarantined],
 ) -> None:
@@ -225,7 +234,7 @@ def _delete(
             local_id=local,
             chart=chart,
             source=source,
-            ruleset_hash=ruleset.hash,
+            ruleset_hash=rules_hash,
         )
     )
 

@@ -39,7 +39,7 @@ _KEYS = (
 )
 SOURCE = "source.yaml"
 
-ENGINE = "1"
+ENGINE = "2"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
 
 

@@ -69,7 +69,13 @@ def finish(
     """Render a stamped draft and describe it for the index."""
     body = draft.body
     content = render(body)
-    row = _row(body, content, references, source_updated_us, source)
+    row = index_row(
+        body,
+        origin=source.institution,
+        digest=content_digest(source.id_key, content),
+        references=references,
+        source_updated_us=source_updated_us,
+    )
     return Normalized(
         index=entry.index,
         interaction=entry.interaction,
@@ -79,7 +85,7 @@ def finish(
         local_id=local_id,
         original=entry.original,
         content=content,
-        stamp_at=len(f'{{"resourceType":"{row.type}","id":"{row.id}","meta":{{'),
+        stamp_at=meta_start(row.type, row.id),
         row=row,
         identifiers=_record_numbers(body),
         lineage=lineage(draft.changes),
@@ -98,26 +104,32 @@ def lineage(changes: list[Change]) -> bytes:
     )
 
 
-def _row(
-    body: Body, content: bytes, references: tuple[str, ...], updated_us: int | None, source: SourceContext
+def meta_start(type_name: str, record_id: str) -> int:
+    """Return the offset in a rendered draft at which version and time are put in."""
+    return len(f'{{"resourceType":"{type_name}","id":"{record_id}","meta":{{')
+
+
+def index_row(
+    body: Body, *, origin: str, digest: bytes, references: tuple[str, ...], source_updated_us: int | None
 ) -> IndexRow:
+    """Describe a stamped body for the index; version and time are not known yet."""
     dated_us, period = dated(body)
     return IndexRow(
         type=body["resourceType"],
         id=body["id"],
         version="",
         deleted=False,
-        origin=source.institution,
+        origin=origin,
         author="institution",
         last_updated_us=0,
-        source_updated_us=updated_us,
+        source_updated_us=source_updated_us,
         dated_us=dated_us,
         labels=tuple(f"{label.get('system', '')}|{label.get('code', '')}" for label in _labels(body)),
         codes=codes(body),
         data_period_us=period,
         search=extract(body),
         references=references,
-        content=content_digest(source.id_key, content),
+        content=digest,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from fhir_bridge.errors import Issue
+from fhir_bridge.fhir.value_sets import every_coding
 from fhir_bridge.normalize.draft import By, Draft, Unconvertible, copied
 from fhir_bridge.normalize.tables import CodeMap, Target
 from fhir_bridge.normalize.verb_args import Act, Args, Verb
@@ -131,7 +132,7 @@ def _tag(args: Args) -> Act:
         labels = args.named("table", args.bench.tables.labels, "label table").labels
 
         def look_up(draft: Draft) -> None:
-            found = {t: None for key in _codings(draft.body) if key in labels for t in labels[key]}
+            found = {t: None for key in every_coding(draft.body) if key in labels for t in labels[key]}
             _label(draft, by, "security", list(found))
 
         return look_up
@@ -150,20 +151,6 @@ def _label(draft: Draft, by: By, element: str, wanted: list[Target]) -> None:
     if added:
         meta[element] = [*before, *added]
         draft.changed(by, f"{draft.body['resourceType']}.meta.{element}", before or None, meta[element], is_safe=True)
-
-
-def _codings(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """``(system, code)`` of every coding but those of ``meta``."""
-    waiting: list[Any] = [value for key, value in body.items() if key != "meta"]
-    while waiting:
-        value = waiting.pop()
-        if type(value) is list:
-            waiting.extend(v for v in value if type(v) is dict)
-        elif type(value) is dict:
-            code = value.get("code")
-            if type(code) is str:
-                yield value.get("system") or "", code
-            waiting.extend(v for v in value.values() if type(v) is dict or type(v) is list)
 
 
 def _identifier(args: Args) -> Act:

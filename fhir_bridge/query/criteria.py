@@ -26,7 +26,7 @@ from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.query import linking, values
 from fhir_bridge.query.including import INCLUDES, Include, read_include
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
-from fhir_bridge.query.values import ValueTest
+from fhir_bridge.query.values import FindSet, ValueTest
 
 Params = Sequence[tuple[str, str]]
 
@@ -82,17 +82,25 @@ def values_of(row: IndexRow, name: str) -> Sequence[object]:
 
 
 def read_criteria(
-    type_name: str, params: Params, *, view: PermittedView, base_url: str, now_us: int, lenient: bool = False
+    type_name: str,
+    params: Params,
+    *,
+    view: PermittedView,
+    base_url: str,
+    now_us: int,
+    lenient: bool = False,
+    find_set: FindSet = values.no_set,
 ) -> Criteria:
     """Read all parameters but the controls.
 
     Args:
         view: Where chains and ``_has`` look for other records.
+        find_set: Finds a loaded value set for ``:in``.
 
     Raises:
         QueryRefused: One issue for each parameter that is unknown or has a bad value.
     """
-    reader = _Reader(view, base_url, now_us)
+    reader = _Reader(view, base_url, now_us, find_set)
     tests: list[Predicate] = []
     includes: list[Include] = []
     issues: list[Issue] = []
@@ -122,6 +130,7 @@ class _Reader:
     view: PermittedView
     base_url: str
     now_us: int
+    find_set: FindSet
     links: int = 0
 
     def criterion(self, type_name: str, name: str, text: str) -> Predicate:
@@ -132,10 +141,10 @@ class _Reader:
             further = replace(self, links=self.links + 1)
             link = linking.has if name.startswith(linking.HAS) else linking.chain
             return link(self.view, type_name, name, text, further.criterion)
-        return _criterion(type_name, name, text, self.base_url, self.now_us)
+        return _criterion(type_name, name, text, self)
 
 
-def _criterion(type_name: str, name: str, text: str, base_url: str, now_us: int) -> Predicate:
+def _criterion(type_name: str, name: str, text: str, reader: _Reader) -> Predicate:
     bare, colon, modifier = name.partition(":")
     kind = kind_of(type_name, bare)
     if kind is None or kind not in MODIFIERS:
@@ -145,7 +154,7 @@ def _criterion(type_name: str, name: str, text: str, base_url: str, now_us: int)
         raise QueryRefused([unsupported(name, "has a modifier that is not supported here")])
     if modifier == "missing":
         return _missing(bare, text)
-    asked = _Asked(type_name, bare, modifier, target, base_url, now_us)
+    asked = _Asked(type_name, bare, modifier, target, reader.base_url, reader.now_us, reader.find_set)
     if kind == COMPOSITE:
         return _any([_composite(asked, each) for each in values.alternatives(text)])
     tests = [_value_test(kind, asked, each) for each in values.alternatives(text)]
@@ -169,6 +178,7 @@ class _Asked:
     target: str | None
     base_url: str
     now_us: int
+    find_set: FindSet
 
 
 def _is_modifier(type_name: str, kind: str, name: str, modifier: str) -> bool:
@@ -248,5 +258,6 @@ def _token_test(asked: _Asked, text: str) -> ValueTest:
         case "of-type":
             return values.of_type_test(asked.name, text)
         case "in" | "not-in":
-            return values.in_value_set_test(asked.name, text, plain=has_plain_codes(asked.type_name, asked.name))
+            plain = has_plain_codes(asked.type_name, asked.name)
+            return values.in_value_set_test(asked.name, text, plain=plain, find_set=asked.find_set)
     return values.token_test(asked.name, text, implied_systems(asked.type_name, asked.name))

@@ -15,9 +15,12 @@ from typing import Any
 from fhir_bridge.fhir.dates import interval
 from fhir_bridge.fhir.search import fold
 from fhir_bridge.fhir.tables import r4
+from fhir_bridge.fhir.value_sets import ValueSet
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 
 ValueTest = Callable[[Sequence[Any]], bool]
+FindSet = Callable[[str], ValueSet | None]
+"""From ``url`` or ``url|version`` to a loaded value set."""
 
 _PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 _R4_VERSION = "4.0.1"
@@ -73,20 +76,38 @@ def of_type_test(name: str, text: str) -> ValueTest:
     return lambda values: any(tuple(value) == parts for value in values)
 
 
-def in_value_set_test(name: str, url: str, *, plain: bool) -> ValueTest:
-    """``:in`` with the URL of a value set of R4 that is listed in the definitions.
+def no_set(_: str) -> None:
+    """Find no value set: where none is loaded."""
+
+
+def in_value_set_test(name: str, url: str, *, plain: bool, find_set: FindSet) -> ValueTest:
+    """``:in`` with the URL of a value set of R4 that is listed in the definitions, or of one that is loaded.
 
     Args:
         plain: The parameter finds elements of type ``code``, which have no system beside them.
+        find_set: Finds a loaded set by ``url`` or ``url|version``.
     """
     bare, _, version = url.partition("|")
     systems = r4().codes.get(bare)
-    if systems is None or version not in ("", _R4_VERSION):
+    if systems is None:
+        return _in_loaded_set_test(name, url, find_set, plain=plain)
+    if version not in ("", _R4_VERSION):
         raise QueryRefused([unsupported(f"{name}:in", "names a value set that is not loaded here")])
     every = frozenset(code for codes in systems.values() for code in codes) if plain else _NO_CODES
     return lambda values: any(
         value[1] in (systems.get(value[0], _NO_CODES) if value[0] else every) for value in values
     )
+
+
+def _in_loaded_set_test(name: str, url: str, find_set: FindSet, *, plain: bool) -> ValueTest:
+    loaded = find_set(url)
+    if loaded is None:
+        raise QueryRefused([unsupported(f"{name}:in", "names a value set that is not loaded here")])
+    if plain:
+        return lambda values: any(
+            loaded.holds(value[0], value[1]) if value[0] else loaded.holds_code(value[1]) for value in values
+        )
+    return lambda values: any(loaded.holds(value[0], value[1]) for value in values)
 
 
 def date_test(name: str, text: str, now_us: int) -> ValueTest:

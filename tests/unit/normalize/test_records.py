@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_bridge.fhir.json import parse, render
+from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, canonical_id, content_digest
 from fhir_bridge.model.ingest import FhirVersion, stamped
 from fhir_bridge.normalize import Ruleset, explain_changes, load_ruleset, normalize
@@ -135,7 +137,8 @@ def test_lineage_gives_back_the_changes_with_numbers_as_they_stood() -> None:
 
 
 def test_the_ruleset_is_named_in_every_record(northgate: Ruleset) -> None:
-    assert run(patient(), ruleset=northgate).records[0].ruleset == northgate.hash
+    named = blake3(b"fhir-bridge/ruleset-and-sets/1\0" + bytes.fromhex(northgate.hash) + packaged_sets().digest)
+    assert run(patient(), ruleset=northgate).records[0].ruleset == named.hexdigest()
 
 
 def test_what_a_rule_makes_invalid_is_quarantined_with_the_place() -> None:
@@ -210,4 +213,4 @@ def test_a_score_among_components_labels_the_panel(northgate: Ruleset) -> None:
     score = {"code": {"coding": [{"system": "http://loinc.org", "code": "75626-2"}]}, "valueInteger": 8}
     (record,) = run(observation(component=[score]), ruleset=northgate).records
     act = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
-    assert record.row.labels == (f"{act}|ETHUD", f"{act}|ETH")
+    assert record.row.labels == (f"{act}|ETH", f"{act}|ETHUD")
