@@ -169,8 +169,9 @@ class Labels:
 
     def _write(self, sets: LabelSets) -> None:
         """Put the sets where workers read them; the vault's copy counts, this one is made anew at each start."""
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         unfinished = self._file(sets).with_suffix(".new")
+        unfinished.touch(mode=0o600)
         unfinished.write_bytes(sets.encoded)
         unfinished.replace(self._file(sets))
 
