@@ -250,7 +250,7 @@ async def test_a_message_on_its_way_when_sets_change_is_labelled_by_the_new_ones
 
 async def _waiting(lock: asyncio.Lock, wanted: int) -> None:
     """Return once so many wait for the lock."""
-    while len(lock._waiters or ()) < wanted:  # type: ignore[attr-defined]
+    while len(lock._waiters or ()) < wanted:
         await asyncio.sleep(0.001)
 
 
