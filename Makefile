@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi bench peers beside-hapi faults leak-hunt races timing compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi bench peers beside-hapi faults leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,7 +51,10 @@ hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
-test: env kafka hapi peers ## Everything, real Kafka and HAPI included
+clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
+	@tools/fetch-clients
+
+test: env kafka hapi peers clients ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
 	$(MAKE) check
 	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
