@@ -29,7 +29,10 @@ _LIMIT_S: Final = 1200
 _LAST: Final = 10_000
 _STEP: Final = 50_000
 _EXTRAS: Final = re.compile(r"<!--.*?-->|<script.*?</script>", re.DOTALL)
-_STYLE: Final = Style(background="white", plot_background="white", opacity=".9", font_family="sans-serif")
+_STYLE: Final = Style(
+    background="white", plot_background="white", opacity=".9", font_family="sans-serif",
+    colors=("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#111111"),
+)  # fmt: skip
 
 RATES: Final = {
     "append_tx_per_s": "signed durable tx/s, in groups",
