@@ -17,7 +17,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -59,8 +58,6 @@ SELECT changed.path,
 FROM (SELECT DISTINCT path FROM state INDEXED BY state_by_height WHERE height > ?1) AS changed
 """
 _LARGEST: Final = 2**63 - 1
-_AT_ONCE: Final = 64
-_PLACES: Final = ", ".join(["(?, ?, ?)"] * _AT_ONCE)
 # Level in the high bits: SQLite's integers have 63, and a level-0 tile has at most 55 bits of index.
 _LEVEL_SHIFT: Final = 56
 
@@ -384,26 +381,17 @@ class SqliteStore:
 
 
 def _write(connection: sqlite3.Connection, commit: Commit) -> None:
-    row = commit.row
+    run, row = connection.executemany, commit.row
     numbered = enumerate(commit.entries, commit.first)
-    _insert(connection, "entries", [(index, row.height, entry) for index, entry in numbered])
+    run("INSERT INTO entries VALUES (?, ?, ?)", [(index, row.height, entry) for index, entry in numbered])
     named = [(each.signer, _signed(each.nonce), each.index) for each in commit.submissions]
-    _insert(connection, "submissions", named)
-    _insert(connection, "state", [(path, row.height, value) for path, value in commit.state.items()])
+    run("INSERT INTO submissions VALUES (?, ?, ?)", named)
+    run("INSERT INTO state VALUES (?, ?, ?)", [(path, row.height, value) for path, value in commit.state.items()])
     tiles = [(_tile_id(tile.level, tile.index), tile.hashes) for tile in commit.tiles]
-    connection.executemany("INSERT OR REPLACE INTO tiles VALUES (?, ?)", tiles)
+    run("INSERT OR REPLACE INTO tiles VALUES (?, ?)", tiles)
     roots = (row.log_root, row.state_root, row.app_hash)
     connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", (row.height, row.time_ms, row.size, *roots))
     connection.execute("INSERT INTO checkpoints VALUES (?, ?)", (row.size, commit.note))
-
-
-def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[object, object, object]]) -> None:
-    """Add rows of three columns, many a statement: other threads can run meanwhile, as they cannot row by row."""
-    whole = len(rows) - len(rows) % _AT_ONCE
-    for begin in range(0, whole, _AT_ONCE):
-        values = chain.from_iterable(rows[begin : begin + _AT_ONCE])
-        connection.execute(f"INSERT INTO {table} VALUES {_PLACES}", tuple(values))  # noqa: S608 - names of ours
-    connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows[whole:])  # noqa: S608 - names of ours
 
 
 def _raise_meta(connection: sqlite3.Connection, name: str, number: int) -> None:
