@@ -106,7 +106,7 @@ def places_of(naive: NaiveLedger) -> list[StatePath]:
 def test_every_value_of_every_height_is_proved(ledger: Ledger) -> None:
     naive = naive_of(ledger)
     assert naive.height == 16
-    for height in (*range(17), *reversed(range(17))):
+    for height in (*range(17), *range(16, -1, -4)):
         for place in places_of(naive):
             assert told(ledger, place, height) == naive.past[height].get(place)
 

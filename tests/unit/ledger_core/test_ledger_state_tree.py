@@ -333,7 +333,7 @@ class Written:
 BLOCKS = st.lists(st.dictionaries(PATHS, VALUES, max_size=12), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(BLOCKS, st.lists(st.tuples(st.integers(0, 12), SUITES), max_size=12), st.integers(1, 3), SUITES)
 def test_any_height_in_any_order_gives_the_tree_of_that_height(
     blocks: list[Contents], asked: list[tuple[int, int]], capacity: int, suite: int
@@ -347,7 +347,7 @@ def test_any_height_in_any_order_gives_the_tree_of_that_height(
         same(tree, written.states[height])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(BLOCKS, BLOCKS, st.lists(st.integers(0, 24), max_size=12))
 def test_trees_cached_before_the_ledger_grew_stay_right(
     blocks: list[Contents], more: list[Contents], asked: list[int]

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger_core.errors import ProofInvalid
@@ -142,6 +142,7 @@ def test_a_frontier_grows_as_the_log_does(size: int, cut: int) -> None:
     assert frontier.append(leaves[cut:]).root() == naive_root(entries)
 
 
+@settings(max_examples=40)
 @given(PATHS, PATHS)
 def test_state_roots_by_definition_whatever_the_order(first: dict[bytes, bytes], second: dict[bytes, bytes]) -> None:
     together = {**first, **second}
@@ -150,6 +151,7 @@ def test_state_roots_by_definition_whatever_the_order(first: dict[bytes, bytes],
     assert dict(StateTree(together).items()) == together
 
 
+@settings(max_examples=50)
 @given(PATHS, PATHS)
 def test_state_proofs_show_presence_and_absence(held: dict[bytes, bytes], asked: dict[bytes, bytes]) -> None:
     tree = StateTree(held)

@@ -214,13 +214,13 @@ def test_the_published_example_of_a_request_is_read() -> None:
     assert format_request(found.note, found.old_size, found.proof) == body.encode()
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(body=st.one_of(st.binary(max_size=300), st.text(max_size=300).map(str.encode)))
 def test_garbage_is_malformed_and_nothing_else(bench: Bench, body: bytes) -> None:
     assert bench.add(body).status == 400
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_a_spoilt_request_for_a_fork_is_never_signed(bench: Bench, data: st.DataObject) -> None:
     if bench.records.newest(ORIGIN) is None:
