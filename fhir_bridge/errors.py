@@ -138,6 +138,16 @@ class Busy(Unavailable):
         self.retry_after_s = retry_after_s
 
 
+class NotYet(Unavailable):
+    """It will be there: ``retry_after_s`` says when to come back."""
+
+    code = "not-yet"
+
+    def __init__(self, what: str, retry_after_s: int) -> None:
+        super().__init__(f"{what}, try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
 class IntegrityBroken(BridgeError):
     """Stop: what is stored disagrees with what was sealed or anchored."""
 

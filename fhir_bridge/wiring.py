@@ -53,6 +53,8 @@ from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.conditional_writes import ConditionalWrites
+from fhir_bridge.lines.decided import DecisionBook
+from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.grant import GrantLine
@@ -190,7 +192,11 @@ async def open_bridge(
             randomness=randomness,
         )
         ingest.on_consent = grant.restrict
+        book_of_decisions = DecisionBook(
+            vault=vault, keys=keys, registry=registry, randomness=randomness, base_url=f"{base_url}/fhir"
+        )
         audit = AuditLine(
+            book=book_of_decisions,
             vault=vault,
             keys=keys,
             registry=registry,
@@ -227,6 +233,19 @@ async def open_bridge(
             labels=labels,
             base_url=base_url,
         )
+        decision_receipts = DecisionReceipts(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            people=people,
+            grant=grant,
+            audit=audit,
+            notary=notary,
+            clock=clock,
+            randomness=randomness,
+            book=book_of_decisions,
+        )
+        await decision_receipts.keep(policies)
         bus = _bus(data, keys, kafka)
         reader = BusReader(bus=bus, vault=vault, registry=registry, ingest=ingest, clock=clock)
         endpoints = Endpoints.under(base_url)
@@ -292,6 +311,7 @@ async def open_bridge(
                 base_url=base_url,
             ),
             answer=answer,
+            decision_receipts=decision_receipts,
             emergency=EmergencyLine(
                 emergencies=emergencies, people=people, audit=audit, clock=clock, rules=policies.emergency
             ),
@@ -308,6 +328,8 @@ async def open_bridge(
             issuer=issuer,
             verifier=verifier,
             clock=clock,
+            randomness=randomness,
+            audit=audit,
             max_body_bytes=ingest_settings.max_message_bytes,
             readiness=partial(_readiness, vault.last_batch, notary, keys, mac, reader, ingest, standing),
             value_sets=lambda: labels.sets.names,

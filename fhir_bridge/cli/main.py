@@ -16,6 +16,7 @@ import typer
 from fhir_bridge import __version__
 from fhir_bridge.cli import (
     consent,
+    decision,
     demo_command,
     guardians,
     institutions,
@@ -60,6 +61,7 @@ app.add_typer(patients.patient, name="patient")
 app.add_typer(patients.person, name="person")
 app.add_typer(guardians.app, name="guardian")
 app.add_typer(consent.app, name="consent")
+app.add_typer(decision.app, name="decision")
 app.command()(tokens.token)
 app.command()(ingest)
 app.add_typer(maps.app, name="map")

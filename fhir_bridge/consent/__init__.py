@@ -12,7 +12,8 @@ from fhir_bridge.consent.attesting import (
     attestation_tags,
 )
 from fhir_bridge.consent.compiling import compile_consent
-from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, compiled, decide
+from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, compiled, decide, needs_rows
+from fhir_bridge.consent.judging import FAIL_CLOSED, Inputs, judge, narrowed, of_person
 from fhir_bridge.consent.lists import SALT_BYTES, ConsentEntry, ConsentList, policy_commitment
 from fhir_bridge.consent.network_policy import (
     NO_POLICIES,
@@ -31,6 +32,7 @@ from fhir_bridge.consent.vocabulary import EMERGENCIES
 __all__ = [
     "EMERGENCIES",
     "EVALUATOR",
+    "FAIL_CLOSED",
     "GUARDIAN_SOURCE",
     "NO_POLICIES",
     "PAPER_SOURCE",
@@ -41,6 +43,7 @@ __all__ = [
     "ConsentEntry",
     "ConsentList",
     "EmergencyRules",
+    "Inputs",
     "NetworkPolicies",
     "OwnRecords",
     "Policy",
@@ -53,7 +56,11 @@ __all__ = [
     "compiled",
     "consent_in_r4",
     "decide",
+    "judge",
     "load_policies",
+    "narrowed",
+    "needs_rows",
+    "of_person",
     "open_policies",
     "permitted_view",
     "policy_commitment",

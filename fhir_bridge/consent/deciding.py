@@ -269,7 +269,7 @@ class _Asked:
         if found is not None and found.policy is policy:
             return found
         made = _concerning(policy, self._requester, self._outgoing_of(policy))
-        if not _needs_rows(policy):
+        if not needs_rows(policy):
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[id(policy)] = made
@@ -290,7 +290,7 @@ class _Asked:
 
     def _outgoing_of(self, policy: Policy) -> Outgoing:
         """Return which record refers to which, worked out only for a policy that asks."""
-        if not _needs_rows(policy):
+        if not needs_rows(policy):
             return {}
         if self._outgoing is None:
             self._outgoing = _outgoing(self._facts.rows)
@@ -343,7 +343,8 @@ def _names_emergency(clause: Clause) -> bool:
     return any(each.purposes & named for each in clause.conditions)
 
 
-def _needs_rows(policy: Policy) -> bool:
+def needs_rows(policy: Policy) -> bool:
+    """Tell whether a policy names related data, for which the rows of the whole person are looked at."""
     return any(
         data.meaning == "related" for clause in policy.clauses for each in clause.conditions for data in each.data
     )

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from fhir_bridge import __version__
 from fhir_bridge.http import decisions, delegation, emergency, errors, fhir, guardianship, open_routes
+from fhir_bridge.http.question_ids import QuestionIds
 from fhir_bridge.lines.services import Services
 
 
@@ -17,6 +18,7 @@ def create_app(services: Services) -> FastAPI:
     """Return the application that serves ``services``."""
     app = FastAPI(title="fhir-bridge", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.services = services
+    app.add_middleware(QuestionIds, randomness=services.randomness)
     errors.install(app)
     app.include_router(open_routes.router)
     app.include_router(decisions.router, prefix="/fhir")

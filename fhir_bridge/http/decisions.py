@@ -1,4 +1,4 @@
-"""``$explain`` and ``$simulate``: routes of the operations on decisions (docs/explain.md)."""
+"""Routes of the operations on decisions: why, what if, and their receipts (docs/explain.md)."""
 
 from __future__ import annotations
 
@@ -42,6 +42,27 @@ async def simulate_draft(request: Request, record_id: str) -> Response:
     if body is None:
         raise MessageTooLong([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
     return as_response(await _decisions(request).simulate(who, record_id, _query(request), body))
+
+
+@router.get("/AuditEvent/$decision-receipt")
+async def decision_receipt(request: Request) -> Response:
+    """Return the receipt of the decision behind an answer, to whoever got the answer."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).decision_receipts.receipt(who, _query(request)))
+
+
+@router.get("/Patient/{record_id}/$decisions")
+async def decisions(request: Request, record_id: str) -> Response:
+    """List the decisions about a person, denials included, to the patient's agent."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).decision_receipts.listed(who, record_id, _query(request)))
+
+
+@router.get("/Patient/{record_id}/$decision-opening")
+async def decision_opening(request: Request, record_id: str) -> Response:
+    """Return what a decision rested on, to the patient's agent."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).decision_receipts.opening(who, record_id, _query(request)))
 
 
 def _decisions(request: Request) -> Decisions:

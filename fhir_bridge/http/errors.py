@@ -22,6 +22,7 @@ from fhir_bridge.errors import (
     MessageTooLong,
     NotAuthenticated,
     NotFound,
+    NotYet,
     PreconditionFailed,
     RecordRefused,
     RulesetBroken,
@@ -59,6 +60,9 @@ def reply_to(error: BridgeError) -> Reply:
         case Busy():
             retry = (("Retry-After", str(error.retry_after_s)),)
             return outcome_reply(429, [Issue("error", "throttled", str(error))], retry)
+        case NotYet():
+            later = (("Retry-After", str(error.retry_after_s)),)
+            return outcome_reply(503, [Issue("error", "transient", str(error))], later)
         case Unavailable():
             return outcome_reply(503, [Issue("error", "transient", str(error))], (("Retry-After", "1"),))
         case SetupWrong() | RulesetBroken():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 
 from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong
-from fhir_bridge.http.caller import read_body, requester_of, services_of
+from fhir_bridge.http.caller import question_of, read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.lines.reply import Held
 from fhir_bridge.lines.write import Sent
+from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import Interaction
 
 router = APIRouter()
@@ -86,8 +88,7 @@ async def history_of_type(request: Request, type_name: str) -> Response:
 @router.post("/{type_name}/_search")
 async def search_by_post(request: Request, type_name: str) -> Response:
     """Search with the criteria in the body, where no log of addresses sees them."""
-    who = await requester_of(request)
-    params = await _form(request)
+    who, params = await _by_form(request, await requester_of(request))
     answer = services_of(request).answer
     return as_response(await answer.search(who, type_name, params, lenient=_is_lenient(request)))
 
@@ -95,8 +96,7 @@ async def search_by_post(request: Request, type_name: str) -> Response:
 @router.post("/Patient/{record_id}/{type_name}/_search")
 async def search_compartment_by_post(request: Request, record_id: str, type_name: str) -> Response:
     """Search one type in a Patient's compartment with the criteria in the body."""
-    who = await requester_of(request)
-    params = await _form(request)
+    who, params = await _by_form(request, await requester_of(request))
     answer, lenient = services_of(request).answer, _is_lenient(request)
     return as_response(await answer.in_compartment(who, record_id, type_name, params, lenient=lenient))
 
@@ -185,10 +185,11 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-async def _form(request: Request) -> Params:
-    """Return the criteria of a search by POST: those of the address and those of the body."""
-    form = parse_qsl((await _body(request)).decode("utf-8", "replace"), keep_blank_values=True)
-    return _query(request) + form
+async def _by_form(request: Request, who: Requester) -> tuple[Requester, Params]:
+    """Return who searches by POST, the form being part of the question, and the criteria of address and body."""
+    body = await _body(request)
+    form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
+    return replace(who, question=question_of(request, body)), _query(request) + form
 
 
 def _query(request: Request) -> Params:

@@ -3,17 +3,18 @@
 Each AuditEvent is sealed in its chart and chained on the one before; accesses
 that concern no chart (nothing found) go to a chain of the asking institution.
 Many accesses share one durable commit. Once per audit epoch the blinded heads
-go to the ledger.
+go to the ledger, and with them the decisions of the epoch's answers.
 
 Invariants:
-    * :meth:`AuditLine.record` returns when the entries are durable;
-    * an epoch's envelope is stored before it is submitted.
+    * :meth:`AuditLine.record` returns when the entries and the decision are durable;
+    * an epoch's envelopes are stored before they are submitted, and submitted in the order they were signed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ import msgspec
 
 from fhir_bridge.errors import BridgeError, Unavailable
 from fhir_bridge.fhir.json import render
+from fhir_bridge.lines.decided import DecisionBook, Made
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.people import Sight
 from fhir_bridge.lines.registry import OPERATOR, Registry
@@ -52,7 +54,12 @@ _CODES = {
     "receipt": "operation",
     "explain": "operation",
     "simulate": "operation",
+    "decisions": "operation",
+    "decision-receipt": "operation",
+    "decision-opening": "operation",
 }
+_ABOUT_DECISIONS = frozenset({"decisions", "decision-receipt", "decision-opening"})
+"""What only tells of decisions is recorded and is none itself."""
 _NO_CHART = "none-"
 
 
@@ -80,6 +87,15 @@ class _Pending:
     event: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """What one call writes: entries of the log and the decision behind the answer, if it is one."""
+
+    entries: Sequence[_Pending]
+    made: Made | None
+    written: asyncio.Future[None]
+
+
 class AuditLine:
     """Writes the access log and closes its epochs."""
 
@@ -94,6 +110,7 @@ class AuditLine:
         randomness: Randomness,
         settings: AuditSettings,
         standing: Standing,
+        book: DecisionBook,
     ) -> None:
         self._vault = vault
         self._keys = keys
@@ -105,7 +122,12 @@ class AuditLine:
         self._heads: dict[str, tuple[int, bytes]] = {}
         self._included: dict[str, int] = {}
         self._epoch = 0
-        self._waiting: asyncio.Queue[tuple[list[_Pending], asyncio.Future[None]]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Access] = asyncio.Queue()
+        self._book = book
+        # A commit and the end of an epoch never overlap: what a commit writes belongs to one epoch.
+        self._committing = asyncio.Lock()
+        self._closing = asyncio.Lock()
+        self._epoch_ends = 0.0
         self._standing = standing
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -121,6 +143,9 @@ class AuditLine:
             number, value = last[-1]
             self._epoch = int(number) + 1
             await self._notary.submit(self._open_epoch(number, value))
+        decided = await self._book.start(self._epoch)
+        if decided is not None:
+            await self._notary.submit(decided)
         self._tasks = [
             self._standing.begin("audit", self._write_forever()),
             asyncio.create_task(self._close_epochs()),
@@ -153,7 +178,9 @@ class AuditLine:
             Unavailable: Not recorded; nothing may be answered.
         """
         entries = [self._entry(who, interaction, ref, shown, sight, now) for ref, shown in _by_chart(sight, found)]
-        await self._add(entries or [self._unfound(who, interaction, now)])
+        is_told = who.question is not None and interaction.name not in _ABOUT_DECISIONS
+        made = self._book.make(who, who.question, sight, found, now) if who.question and is_told else None
+        await self._add(entries or [self._unfound(who, interaction, now)], made)
 
     async def note(
         self, who: Requester, charts: Sequence[ChartRef], event: Callable[[str | None, str], dict[str, Any]]
@@ -231,6 +258,7 @@ class AuditLine:
             consents=decision.policies,
             network_policy=decision.network_policy,
             attested=decision.attested,
+            request_id=who.question.id if who.question else "",
         )
 
     def _event(self, access: Access) -> bytes:
@@ -239,9 +267,9 @@ class AuditLine:
     def _event_id(self) -> str:
         return self._randomness.token(16).hex()
 
-    async def _add(self, entries: list[_Pending]) -> None:
+    async def _add(self, entries: Sequence[_Pending], made: Made | None = None) -> None:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((entries, written))
+        self._waiting.put_nowait(_Access(entries, made, written))
         await written
 
     async def _write_forever(self) -> None:
@@ -250,23 +278,24 @@ class AuditLine:
             while not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
             try:
-                await self._write([entry for entries, _ in group for entry in entries])
+                async with self._committing:
+                    await self._write(group)
             except BridgeError as error:
                 _fail(group, error)
             except Exception:
                 _fail(group, Unavailable("the access could not be recorded"))
             else:
-                for _, written in group:
-                    if not written.done():
-                        written.set_result(None)
+                for each in group:
+                    if not each.written.done():
+                        each.written.set_result(None)
             finally:
                 for _ in group:
                     self._waiting.task_done()
 
-    async def _write(self, pending: Sequence[_Pending]) -> None:
+    async def _write(self, group: Sequence[_Access]) -> None:
         heads = dict[str, tuple[int, bytes]]()
         entries = []
-        for each in pending:
+        for each in (entry for access in group for entry in access.entries):
             counter, previous = heads.get(each.chain) or self._heads.get(each.chain, (0, GENESIS))
             salt = self._randomness.token(_SALT_BYTES)
             head = chain_head(previous, counter + 1, entry_commitment(salt, each.event))
@@ -274,13 +303,16 @@ class AuditLine:
             envelope = seal_blob(each.key, _DOMAIN, place, salt + each.event, self._randomness)
             entries.append(AuditEntry(each.chain, counter + 1, previous, head, envelope))
             heads[each.chain] = (counter + 1, head)
-        await self._vault.commit(Work(audits=entries), None)
+        made = [access.made for access in group if access.made is not None]
+        await self._vault.commit(Work(audits=entries, documents=self._book.documents(made)), None)
         self._heads |= heads
+        self._book.written(made)
 
     # --- epochs
 
     async def _close_epochs(self) -> None:
         while not self._stopping.is_set():
+            self._epoch_ends = asyncio.get_running_loop().time() + self._settings.epoch_s
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._settings.epoch_s)
                 return
@@ -289,27 +321,48 @@ class AuditLine:
             except Exception as error:
                 _log.error("epoch failed", code=getattr(error, "code", type(error).__name__))
 
+    @property
+    def retry_after_s(self) -> int:
+        """Seconds until the epoch that is open now will be closed, about."""
+        return max(1, math.ceil(self._epoch_ends - asyncio.get_running_loop().time()))
+
     async def close_epoch(self) -> None:
-        """Put the blinded heads that changed since the last epoch on the ledger; an empty epoch is all padding."""
-        changed = self._changed()
+        """Put the blinded heads that changed since the last epoch on the ledger, and this epoch's decisions.
+
+        An epoch in which nothing was asked is all padding.
+        """
+        async with self._closing:
+            await self._close_epoch()
+
+    async def _close_epoch(self) -> None:
+        async with self._committing:
+            changed = self._changed()
+            self._book.cut()
         epoch = access_epoch(changed, self._randomness)
+        decided = await self._book.epoch()
         number = f"{self._epoch:012d}"
         envelope = self._notary.sign_access_head(self._epoch, epoch.root, epoch.count)
+        anchor = self._notary.sign_decisions(decided.root, decided.count)
         content = msgspec.msgpack.encode((envelope, epoch.openings))
         sealed = seal_blob(self._epoch_key(), _EPOCHS, number, content, self._randomness)
-        documents = [Document(_EPOCHS, number, sealed)]
+        documents = [Document(_EPOCHS, number, sealed), *self._book.closing(anchor, decided)]
         documents += [Document(_INCLUDED, chain, str(counter).encode()) for chain, counter, _ in changed]
         await self._vault.commit(Work(documents=documents), None)
         self._epoch += 1
         self._included |= {chain: counter for chain, counter, _ in changed}
-        while True:
-            try:
-                await self._notary.submit(envelope)
-                return
-            except Unavailable:
-                if self._stopping.is_set():
-                    raise
-                await asyncio.sleep(_RETRY_S)
+        self._book.closed()
+        await self._submit([envelope, anchor])
+
+    async def _submit(self, envelopes: Sequence[bytes]) -> None:
+        for envelope in envelopes:
+            while True:
+                try:
+                    await self._notary.submit(envelope)
+                    break
+                except Unavailable:
+                    if self._stopping.is_set():
+                        raise
+                    await asyncio.sleep(_RETRY_S)
 
     def _changed(self) -> list[tuple[str, int, bytes]]:
         return [
@@ -340,7 +393,7 @@ def _by_chart(sight: Sight, found: Sequence[Found]) -> list[tuple[ChartRef, list
     return [(ref, shown[ref.chart]) for ref in sight.charts if ref.chart in shown]
 
 
-def _fail(group: Sequence[tuple[list[_Pending], asyncio.Future[None]]], error: BridgeError) -> None:
-    for _, written in group:
-        if not written.done():
-            written.set_exception(error)
+def _fail(group: Sequence[_Access], error: BridgeError) -> None:
+    for each in group:
+        if not each.written.done():
+            each.written.set_exception(error)

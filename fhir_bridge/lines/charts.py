@@ -57,6 +57,14 @@ class OpenChart:
                 self._visible.put(_named(self._until(changed, end)))
         return self._visible
 
+    def as_of(self, batch: int) -> Sequence[IndexRow]:
+        """Return the rows anchored up to any batch, each record's versions oldest first; walks all rows."""
+        end = 0
+        while end < len(self.rows) and self.rows[end][0] <= batch:
+            end += 1
+        histories = self._until({row.id for _, row in self.rows[:end]}, end)
+        return [row for history in histories for row in history]
+
     def changed_since(self, batch: int) -> tuple[frozenset[str], Sequence[IndexRow]]:
         """Return the names of records that have visible versions of later batches, and their versions up to then."""
         start = self._taken

@@ -18,12 +18,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import msgspec
 
-from fhir_bridge.consent import AttestationRules, ConsentEntry, ConsentList, Reach, attestation_of, compile_consent
+from fhir_bridge.consent import (
+    AttestationRules,
+    ConsentEntry,
+    ConsentList,
+    Reach,
+    attestation_of,
+    compile_consent,
+    narrowed,
+)
 from fhir_bridge.errors import (
     IntegrityBroken,
     Issue,
@@ -38,6 +46,7 @@ from fhir_bridge.lines.agents import agent_record, patient_of, restated_record, 
 from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.ingest import RESTRICTIONS, IngestLine
 from fhir_bridge.lines.notary import Notary
+from fhir_bridge.lines.past_lists import ConsentLists, ListHashes, PastLists
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.signatories import AGENT, GUARDIAN, Signatory, agent_of, clerk_of, guardian_of, same_again
 from fhir_bridge.lines.staging import instant_of
@@ -71,23 +80,6 @@ _INSTITUTION = "institution"
 _KEPT = "kept"
 """An institution's list of a chart whose path is not open: no ledger vouches for it, so it only ever narrows."""
 _RETRY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class ConsentLists:
-    """The lists of one chart that the ledger vouches for at ``height``.
-
-    ``is_sound`` is False when a stored list does not have the hash that the
-    ledger holds: then nobody but the patient may see anything of the chart.
-    ``is_attested`` is True when the institution's list was last changed by an
-    attestation, so that the ledger says whose word its papers rest on.
-    """
-
-    owner: ConsentList | None
-    institution: ConsentList | None
-    height: int
-    is_sound: bool = True
-    is_attested: bool = False
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -137,6 +129,7 @@ class GrantLine:
         self._unsettled: dict[str, int] = {}
         self._held: dict[tuple[str, str], list[_Stored]] = {}
         self._enrolled: set[str] = set()
+        self.past = PastLists(vault=vault, registry=registry, randomness=randomness)
 
     async def start(self) -> None:
         """Read the lists and submit every signed change that a crash kept from the ledger."""
@@ -152,6 +145,8 @@ class GrantLine:
                 open_blob(self._registry.chart_key(chart), _LISTS, key, value), type=_Stored
             )
             self._held.setdefault((chart_id, who), []).append(stored)
+        chart_lists = [(key, each.content) for key, versions in self._held.items() for each in versions]
+        await self.past.keep([(chart_id, _decoded(content)[1], content) for (chart_id, _), content in chart_lists])
         for (chart_id, who), versions in list(self._held.items()):
             newest = max(versions, key=lambda stored: stored.counter)
             chart = self._registry.chart(chart_id)
@@ -406,7 +401,8 @@ class GrantLine:
             sealed = seal_blob(
                 self._registry.chart_key(chart), _LISTS, key, msgspec.msgpack.encode(stored), self._randomness
             )
-            documents.append(Document(_LISTS, key, sealed))
+            past = self.past.document(chart, _decoded(stored.content)[1], stored.content)
+            documents += [Document(_LISTS, key, sealed), past]
         await self._vault.commit(Work(documents=documents), None)
         for chart, who, stored in changes:
             held = self._held.setdefault((chart.chart, who), [])
@@ -431,19 +427,29 @@ class GrantLine:
     def _vouched(self, chart: ChartRef) -> ConsentLists:
         state = self._state(chart)
         kept = self._newest(chart, _KEPT)
-        narrowing = ConsentList() if kept is None else ConsentList.decode(kept.content)
+        narrowing, kept_hash = (None, None) if kept is None else _decoded(kept.content)
         if state is None:
-            return ConsentLists(None, narrowing, self._notary.height)
+            hashes = ListHashes(kept=kept_hash)
+            return ConsentLists(None, narrowing or ConsentList(), self._notary.height, hashes=hashes)
         current, height = state
         owner = self._in_force(chart, _OWNER, current.owner_counter, current.owner_list)
         own = self._in_force(chart, _INSTITUTION, current.institution_counter, current.institution_list)
         if owner is None or own is None:
             _log.error("consent list disagrees with the ledger")
             return ConsentLists(None, None, height, is_sound=False)
-        for entry in narrowing.entries:
-            own = own.with_entry(entry)
         is_attested = 0 < current.attested == current.institution_counter
-        return ConsentLists(owner, own, height, is_attested=is_attested)
+        hashes = ListHashes(
+            current.owner_list if current.owner_counter else None,
+            current.institution_list if current.institution_counter else None,
+            kept_hash,
+            self._path(chart),
+        )
+        return ConsentLists(owner, narrowed(own, narrowing), height, is_attested=is_attested, hashes=hashes)
+
+    @property
+    def height(self) -> int:
+        """Height of the ledger now."""
+        return self._notary.height
 
     def _in_force(self, chart: ChartRef, who: str, counter: int, list_hash: bytes) -> ConsentList | None:
         if counter == 0:

@@ -39,6 +39,7 @@ from ledger_core import (
     SetConsent,
     TransactionRefused,
 )
+from ledger_core import NotFound as LedgerNotFound
 
 ANCHOR_SIGNER = "anchor"
 AUDIT_SIGNER = "audit"
@@ -113,6 +114,10 @@ class Notary:
     def sign_access_head(self, epoch: int, root: bytes, count: int) -> bytes:
         """Return the signed envelope that closes an audit epoch."""
         return self._ledger.sign(AccessHead(epoch, root, count), self.identity(AUDIT_SIGNER))
+
+    def sign_decisions(self, root: bytes, count: int) -> bytes:
+        """Return the signed envelope that anchors an epoch's decisions; submitted after that epoch's head."""
+        return self._ledger.sign(Anchor(root, count), self.identity(AUDIT_SIGNER))
 
     # --- consent paths
 
@@ -194,6 +199,18 @@ class Notary:
     def record_receipt(self, opening: Opening, *, batch_index: int, batch_path: Sequence[bytes], index: int) -> str:
         """Return the receipt of a record in an anchored batch."""
         return self._ledger.record_receipt(opening, batch_index=batch_index, batch_path=batch_path, index=index)
+
+    def position_of(self, envelope: bytes) -> int | None:
+        """Return the log index of an accepted envelope, or None."""
+        found = self._ledger.position_of(envelope)
+        return None if found is None else found.index
+
+    def past_state_receipt(self, kind: str, key: bytes, height: int) -> str | None:
+        """Return the receipt of what state held after a block; None if that was pruned."""
+        try:
+            return self._ledger.past_state_receipt(kind, key, height)
+        except LedgerNotFound:
+            return None
 
     async def _send(
         self,

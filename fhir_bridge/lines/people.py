@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 
-from fhir_bridge.consent import ChartFacts, ConsentList, NetworkPolicies, Reach, as_of, decide, permitted_view
-from fhir_bridge.fhir.json import parse
+from fhir_bridge.consent import (
+    ChartFacts,
+    ConsentList,
+    Inputs,
+    NetworkPolicies,
+    Reach,
+    as_of,
+    judge,
+    of_person,
+    permitted_view,
+)
 from fhir_bridge.lines.charts import ChartBook, OpenChart
-from fhir_bridge.lines.grant import ConsentLists, GrantLine
+from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.labels import HeldLabels, Labels, labelled
+from fhir_bridge.lines.past_lists import ConsentLists
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.lines.signatories import AGENT, GUARDIAN, PAPER
-from fhir_bridge.model.access import Decision, PermittedView, Predicate, Requester
+from fhir_bridge.model.access import Decision, PermittedView, Requester
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.index import EveryRow
 from fhir_bridge.model.ingest import ChartRef, IndexRow
@@ -31,6 +39,7 @@ class Grounds:
 
     facts: ChartFacts
     lists: ConsentLists
+    in_emergency: bool = False
 
 
 Revised = Callable[[ConsentList], ConsentList]
@@ -38,14 +47,32 @@ Revised = Callable[[ConsentList], ConsentList]
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """A view that was looked into because ``chart`` holds ``record`` (``Type/id``), and did not show it."""
+
+    sight: Sight
+    chart: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
-    """A permitted view with the decisions it rests on, one for each chart, and the batch it was taken at."""
+    """A permitted view with the decisions it rests on, one for each chart, and the batch it was taken at.
+
+    Attributes:
+        height: Of the ledger when the view was made, whether it shows anything or not.
+        newest: The newest batch that was visible then: decisions look at the rows up to this one.
+        behind: What was looked at and not shown; for the patient, never for whoever asked.
+    """
 
     view: PermittedView
     decisions: tuple[Decision, ...]
     charts: tuple[ChartRef, ...]
     batch: int
     grounds: tuple[Grounds, ...] = ()
+    height: int = 0
+    newest: int = -1
+    behind: tuple[Behind, ...] = ()
 
     def decision(self, chart: str) -> Decision:
         """Return the decision for one of the charts."""
@@ -154,7 +181,7 @@ class People:
         up_to = newest if batch is None else min(batch, newest)
         lists = self._grant.lists_of(charts)
         grounds = [
-            self._grounds(chart, each, patients, every_row, revised)
+            self._grounds(who, chart, each, patients, every_row, revised, instant)
             for chart, each in zip(charts, lists, strict=True)
         ]
         decisions = [self._decide(who, each, instant) for each in grounds]
@@ -164,7 +191,13 @@ class People:
             versions = [labelled(each, labels) for (_, each), labels in zip(earlier, held, strict=True)]
             past = permitted_view(zip(decisions, charts, versions, strict=True))
             view = as_of(view, past, frozenset[str]().union(*(changed for changed, _ in earlier)))
-        return Sight(view, tuple(decisions), tuple(charts), up_to, tuple(grounds))
+        height = self._grant.height
+        return Sight(view, tuple(decisions), tuple(charts), up_to, tuple(grounds), height, newest)
+
+    async def past_rows(self, chart: ChartRef, batch: int) -> Sequence[IndexRow]:
+        """Return all rows of a chart as of a batch, to tell a past decision again; labelled as they are now."""
+        (opened,), (held,) = await self._opened([chart])
+        return labelled(opened.as_of(batch), held)
 
     async def _opened(self, charts: Sequence[ChartRef]) -> tuple[list[OpenChart], list[HeldLabels]]:
         """Return charts opened, with the labels that the value sets in force give otherwise than their rows say."""
@@ -177,66 +210,33 @@ class People:
 
     def _grounds(
         self,
+        who: Requester,
         chart: ChartRef,
         lists: ConsentLists,
         patients: frozenset[str],
         rows: Sequence[IndexRow],
         revised: Revised | None,
+        instant: datetime,
     ) -> Grounds:
         policies = self._policies
         facts = ChartFacts(chart, patients, rows, policies.own_records, f"{self._base_url}/fhir", policies)
-        owner = None if lists.owner is None else _of_person(lists.owner, patients)
+        owner = None if lists.owner is None else of_person(lists.owner, patients)
         if revised is not None and owner is not None:
             owner = revised(owner)
-        return Grounds(facts, replace(lists, owner=owner))
+        is_open = self._in_emergency(who, chart.chart, instant)
+        return Grounds(facts, replace(lists, owner=owner), is_open)
 
     def _decide(self, who: Requester, grounds: Grounds, instant: datetime) -> Decision:
         facts, lists = grounds.facts, grounds.lists
-        chart = facts.chart
-        if not lists.is_sound and (who.patient is None or who.attested_by is not None):
-            return Decision(chart.chart, _nothing, lists.height, "fail-closed", instant)
-        decision = decide(
+        inputs = Inputs(
             who,
             facts,
             lists.owner,
             lists.institution,
-            instant=instant,
-            height=lists.height,
-            in_emergency=self._in_emergency(who, chart.chart, instant),
-            is_attested=lists.is_attested,
+            lists.is_sound,
+            lists.is_attested,
+            grounds.in_emergency,
+            instant,
+            lists.height,
         )
-        if who.patient is None:
-            decision = replace(decision, permits=_not_of_signed(who, decision.permits))
-        return decision if who.patient is not None else replace(decision, permits=_not_of_agents(decision.permits))
-
-
-def _of_person(listed: ConsentList, patients: frozenset[str]) -> ConsentList:
-    """Leave out what was signed for somebody whose link to this chart has been undone since."""
-    return ConsentList(tuple(entry for entry in listed.entries if _subject(entry.body) in patients))
-
-
-@lru_cache(maxsize=1_024)
-def _subject(consent: bytes) -> str:
-    """Return the Patient id that a stored Consent is about; checked when it was taken."""
-    reference = parse(consent).get("patient", {}).get("reference", "")
-    return str(reference).removeprefix("Patient/")
-
-
-def _not_of_agents(permits: Predicate) -> Predicate:
-    """Keep what a patient's agent wrote from everybody else: a consent's text names what it hides."""
-    return lambda row: row.author != AGENT and permits(row)
-
-
-def _not_of_signed(who: Requester, permits: Predicate) -> Predicate:
-    """Keep what guardians signed from everybody else too, and a paper from all but the institution that has it."""
-
-    def permitted(row: IndexRow) -> bool:
-        if row.author == PAPER:
-            return row.origin == who.institution
-        return row.author != GUARDIAN and permits(row)
-
-    return permitted
-
-
-def _nothing(_: IndexRow) -> bool:
-    return False
+        return judge(inputs)

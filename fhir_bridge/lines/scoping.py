@@ -13,7 +13,7 @@ from datetime import datetime
 from fhir_bridge.errors import Issue, NotPermitted
 from fhir_bridge.fhir.search import parameters_of
 from fhir_bridge.lines.conditional import patients_with
-from fhir_bridge.lines.people import People, Sight
+from fhir_bridge.lines.people import Behind, People, Sight
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.access import PermittedView, Requester
 from fhir_bridge.model.ids import DIRECTORY_TYPES
@@ -84,18 +84,21 @@ class Scoping:
         and what is absent take the same steps, so that their answers take the same time.
         """
         stand_ins = {candidate: self._registry.stand_in(candidate) for candidate in homes}
+        behind: list[Behind] = []
         for candidate, home in homes.items():
             if home is not None:
                 sight = await self._people.view(who, self._people.around(home), instant=now, batch=batch)
                 if is_seen(sight, f"{type_name}/{candidate}"):
                     return sight, candidate
+                behind.append(Behind(sight, home.chart, f"{type_name}/{candidate}"))
         for candidate, home in homes.items():
             other = stand_ins[candidate]
             if home is None and other is not None:
                 sight = await self._people.view(who, self._people.around(other), instant=now, batch=batch)
                 # Asked about a record that is there, as the hidden one is.
                 is_seen(sight, f"Patient/{other.patient_id}")
-        return await self._people.view(who, [], instant=now, batch=batch), None
+        nothing = await self._people.view(who, [], instant=now, batch=batch)
+        return replace(nothing, behind=tuple(behind)), None
 
     async def of_search(
         self, who: Requester, type_name: str, params: Params, now: datetime, batch: int | None
@@ -183,7 +186,7 @@ def within_scopes(who: Requester, sight: Sight, searched: str | None = None) -> 
         return sight
     kept = sight.view.current.only(lambda name: name == searched or may_read(name))
     view = replace(sight.view, current=kept)
-    return Sight(view, sight.decisions, sight.charts, sight.batch)
+    return replace(sight, view=view)
 
 
 def require(who: Requester, type_name: str, interaction: str) -> None:
@@ -225,4 +228,4 @@ def _joined(sight: Sight, beside: Sight) -> Sight:
     )
     decisions = tuple(each for each in beside.decisions if each.chart not in known)
     refs = tuple(each for each in beside.charts if each.chart not in known)
-    return Sight(view, sight.decisions + decisions, sight.charts + refs, sight.batch)
+    return replace(sight, view=view, decisions=sight.decisions + decisions, charts=sight.charts + refs)

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.audit import AuditLine
+from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import EmergencyLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
@@ -13,7 +15,7 @@ from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.access import Issuer, TokenVerifier
-from fhir_bridge.ports.ambient import Clock
+from fhir_bridge.ports.ambient import Clock, Randomness
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Services:
     ingest: IngestLine
     write: WriteLine
     answer: AnswerLine
+    decision_receipts: DecisionReceipts
     emergency: EmergencyLine
     delegation: DelegationLine
     guardianship: GuardianshipLine
@@ -34,6 +37,8 @@ class Services:
     issuer: Issuer
     verifier: TokenVerifier
     clock: Clock
+    randomness: Randomness
+    audit: AuditLine
     max_body_bytes: int
     readiness: Callable[[], Awaitable[dict[str, bool]]]
     value_sets: Callable[[], Sequence[str]]

@@ -23,9 +23,23 @@ __all__ = [
     "Place",
     "PlainPart",
     "Predicate",
+    "Question",
     "Requester",
     "Rows",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request as it came: the id that its answer carries, and the exact bytes of method, target and body.
+
+    Attributes:
+        id: 32 hex digits, random; names the decision of which a receipt can be had.
+        request: ``GET /fhir/Observation?patient=x``; for a search by POST a newline and the form follow.
+    """
+
+    id: str
+    request: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Requester:
         client_id: Who authenticated.
         groups: ``Group/…``, ``CareTeam/…`` and the like that the token states membership of;
             None if it states nothing about membership.
+        question: The request that is being answered; no part of who asks.
     """
 
     client_id: str
@@ -61,6 +76,7 @@ class Requester:
     groups: tuple[str, ...] | None = None
     delegate: str | None = None
     attested_by: str | None = None
+    question: Question | None = field(default=None, compare=False)
 
 
 Predicate = Callable[[IndexRow], bool]
@@ -76,6 +92,7 @@ class Decision:
         evaluator: Version of the evaluator.
         policies: ``(consent id, version)`` that had a say; never shown to the requester.
         basis: ``own``, ``consent``, ``patient``, ``guardian``, ``directory``, ``law``, ``emergency`` or
+        basis: ``own``, ``consent``, ``patient``, ``directory``, ``law``, ``emergency``, ``fail-closed`` or
             ``default-deny``.
         network_policy: Version of the policies beside consents, the hex digest that the ledger names.
         attested: ``(consent id, institution)`` of those among ``policies`` that rest on an institution's word.

@@ -92,10 +92,10 @@ def access_epoch(heads: Sequence[tuple[str, int, bytes]], randomness: Randomness
         heads: ``(chain, counter, head)`` of every chain.
     """
     size = max(MIN_LEAVES, 1 << (max(len(heads), 1) - 1).bit_length())
-    places = _places(len(heads), size, randomness)
+    drawn = places(len(heads), size, randomness)
     leaves = [randomness.token(32) for _ in range(size)]
     openings = []
-    for (chain, counter, head), index in zip(heads, places, strict=True):
+    for (chain, counter, head), index in zip(heads, drawn, strict=True):
         salt = randomness.token(SALT_BYTES)
         leaves[index] = blinded(salt, chain, counter, head)
         openings.append(BlindedHead(chain, counter, head, salt, index))
@@ -108,7 +108,7 @@ def blinded(salt: bytes, chain: str, counter: int, head: bytes) -> bytes:
     return hashlib.sha256(_BLIND + parts).digest()
 
 
-def _places(count: int, size: int, randomness: Randomness) -> list[int]:
+def places(count: int, size: int, randomness: Randomness) -> list[int]:
     """Return ``count`` different places below ``size`` at random (Fisher-Yates; bias below 2^-40)."""
     free = list(range(size))
     drawn = randomness.token(8 * max(count, 1))

@@ -27,6 +27,8 @@ AT_ONCE = 8
 """Cases that are compared side by side; the services then write their access logs in groups."""
 
 _CURSOR = re.compile(rb"_cursor=([A-Za-z0-9_.~%-]+)")
+_REQUEST_ID = re.compile(rb'("identifier":\{"value":")[0-9a-f]{32}"')
+_DECISION = re.compile(rb'("name":"request","valueString":")[0-9a-f]{32}"')
 _EVENT_ID = re.compile(rb'("id":"|AuditEvent/)[0-9a-f]{32}"')
 _HEIGHT = re.compile(rb'("type":"height","valueString":)"\d+"')
 _QUERY = re.compile(rb'"query":"([A-Za-z0-9+/=]+)"')
@@ -57,6 +59,7 @@ class Difference:
 class _Page:
     answer: Answer
     following: str | None
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,18 @@ class Pair:
             # Each world has its own cursors, equal in all but their bytes.
             asked = replace(plain, path=one.following), replace(plain, path=other.following)
             one, other = await self._ask(self.full, asked[0]), await self._ask(self.less, asked[1])
-        return status, None
+        return status, await self._compare_receipts(case, one, other) if case.proves else None
+
+    async def _compare_receipts(self, case: Case, one: _Page, other: _Page) -> Difference | None:
+        """Compare the receipts of the decisions behind two answers."""
+        shown = []
+        for twin, page in ((self.full, one), (self.less, other)):
+            await twin.close_epoch()
+            path = f"AuditEvent/$decision-receipt?request={page.request_id}"
+            shown.append((await self._ask(twin, Question("GET", path, token=case.question.token))).answer)
+        if shown[0] == shown[1]:
+            return None
+        return Difference(case, f"receipt of the decision: {_parting(*shown)}")
 
     async def _parts_from_itself(
         self, case: Case, asked: tuple[Question, Question], told: tuple[_Page, _Page]
@@ -233,8 +247,9 @@ class Pair:
             twin.clock.instant += _TICK
         told = await twin.ask(question.method, f"/fhir/{question.path}", headers, question.body)
         masked = {"date"} if question.method == "HEAD" else {"date", "content-length"}
-        kept = sorted(each for each in told.headers if each[0] not in masked)
-        return _Page(Answer(told.status, tuple(kept), _masked(told.body, twin)), _next(told.body))
+        kept = sorted(_without_id(*each) for each in told.headers if each[0] not in masked)
+        request_id = dict(told.headers).get("x-request-id", "")
+        return _Page(Answer(told.status, tuple(kept), _masked(told.body, twin)), _next(told.body), request_id)
 
 
 def _writes(case: Case) -> bool:
@@ -248,9 +263,11 @@ def _masked(body: bytes, twin: Twin) -> bytes:
     That is cursors but for their length, receipts but for their facts, heights, and ids of events and of agents.
     """
     if _RECEIPT in body[:200]:
-        return _receipt(body)
+        return _receipt(body, twin)
+    body = _DECISION.sub(rb'\1(request)"', body)
     body = _CURSOR.sub(lambda found: b"_cursor=(%d characters)" % len(found[1]), body)
     if b"AuditEvent" in body:
+        body = _REQUEST_ID.sub(rb'\1(request)"', body)
         body = _HEIGHT.sub(rb'\1"(height)"', _EVENT_ID.sub(rb'\1(event)"', body))
         body = _QUERY.sub(lambda found: b'"query":"%b"' % _CURSOR.sub(b"(cursor)", b64decode(found[1])), body)
     for text, shown in twin.private.items():
@@ -266,12 +283,27 @@ def _in_one_order(body: bytes) -> bytes:
     return json.dumps(bundle).encode()
 
 
-def _receipt(body: bytes) -> bytes:
-    """Keep the facts of a receipt and the form of all the rest; paths, salts and checkpoint are the ledger's."""
+def _receipt(body: bytes, twin: Twin) -> bytes:
+    """Keep the facts of a receipt and the form of all the rest; paths, salts and checkpoint are the ledger's.
+
+    Of a decision's parts what is opened counts too: request and names of what was shown.
+    """
+    for text, shown in twin.private.items():
+        body = body.replace(text.encode(), shown.encode())
     parsed = json.loads(body)
     record = parsed["record"]
+    facts = record["facts"]
     form = {name: sorted(part) for name, part in record["parts"].items()}
-    return json.dumps([sorted(parsed), parsed["claim"], sorted(record), record["facts"], form]).encode()
+    opened: dict[str, str | None] = {}
+    if facts.get("kind") == "decision":
+        facts = facts | {"id": len(facts["id"]), "height": "(height)"}
+        opened = {name: part.get("content") for name, part in record["parts"].items()}
+    return json.dumps([sorted(parsed), parsed["claim"], sorted(record), facts, form, opened]).encode()
+
+
+def _without_id(name: str, value: str) -> tuple[str, str]:
+    """Mask the id of a request but for its length."""
+    return (name, f"({len(value)} characters)") if name == "x-request-id" else (name, value)
 
 
 def _stored_at(entry: str) -> datetime:

@@ -48,6 +48,7 @@ class Case:
         twice: The question is asked once before, the answer thrown away.
         begun: Its first pages are asked before the world's last change, and the rest by their cursor after it.
         again: Each page is asked once more by the same link.
+        proves: The receipts of the decisions behind both answers are compared too.
     """
 
     channel: int
@@ -57,6 +58,7 @@ class Case:
     twice: bool = False
     begun: bool = False
     again: bool = False
+    proves: bool = False
 
 
 @dataclass(slots=True)

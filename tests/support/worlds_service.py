@@ -16,7 +16,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -102,13 +102,22 @@ class Told:
 class Twin:
     """One running bridge and the means to fill and to ask it."""
 
-    def __init__(self, data: Path, clock: StillClock, port: int, http: httpx.AsyncClient, control: httpx.AsyncClient):
+    def __init__(
+        self,
+        data: Path,
+        clock: StillClock,
+        port: int,
+        http: httpx.AsyncClient,
+        control: httpx.AsyncClient,
+        close_epoch: Callable[[], Awaitable[None]],
+    ):
         self.data = data
         self.clock = clock
         self.port = port
         self.homes: Mapping[str, tuple[tuple[str, str], ...]] = {}
         self._http = http
         self._control = control
+        self.close_epoch = close_epoch
         self._agents: dict[str, tuple[Path, str]] = {}
         self._delegates: dict[str, Json] = {}
         self._tokens: dict[tuple[datetime, str], dict[str, str]] = {}
@@ -442,7 +451,8 @@ async def _served(data: Path, clock: StillClock, bridge: Bridge) -> AsyncIterato
             while not server.started:
                 await asyncio.sleep(0.005)
             try:
-                yield Twin(data, clock, listening.getsockname()[1], http, control)
+                closing = bridge.services.audit.close_epoch
+                yield Twin(data, clock, listening.getsockname()[1], http, control, closing)
             finally:
                 server.should_exit = True
                 await serving

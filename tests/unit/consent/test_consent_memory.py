@@ -52,6 +52,7 @@ def test_requesters_who_differ_in_one_attribute_share_nothing(
 def test_a_new_attribute_of_requesters_is_noticed_here() -> None:
     """Whoever adds one decides whether clauses look at it, and then it belongs to what memories are kept by."""
     known = (
-        "client_id institution institution_id practitioner roles purpose patient scopes groups delegate attested_by"
+        "client_id institution institution_id practitioner roles purpose patient scopes groups delegate attested_by "
+        "question"
     )
     assert [each.name for each in fields(Requester)] == known.split()

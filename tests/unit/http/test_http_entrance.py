@@ -20,6 +20,8 @@ async def test_head_gives_the_headers_of_get(tmp_path: Path) -> None:
         got = await world.http.get("/fhir/Patient/p1", headers=who)
         head = await world.http.head("/fhir/Patient/p1", headers=who)
         assert got.status_code == head.status_code == 200
+        ids = {answer.headers.pop("x-request-id") for answer in (got, head)}
+        assert len(ids) == 2, "each request has an id of its own"
         assert got.headers == head.headers
         assert (await world.http.head("/fhir/Patient/none", headers=who)).status_code == 404
         assert (await world.http.head("/fhir/Patient/p1")).status_code == 401
