@@ -63,7 +63,7 @@ test: env kafka hapi peers clients ## Everything, real Kafka and HAPI included
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
 		--ignore=tests/fault/ledger -v
 
-bench: env ## Measure the main paths on this machine (ARGS=--quick for a short run)
+bench: env hapi ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
 
 peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)

@@ -35,7 +35,7 @@ def answers(rounds: int) -> dict[str, Figures]:
     with TemporaryDirectory(prefix="fhir-bridge-bench-") as folder, running(Path(folder) / "data") as service:
         institutions = service.add_institutions()
         load(service, tuple(PEOPLE.values()))
-        named = {size: _permit(service, person, institutions[ASKER]) for size, person in PEOPLE.items()}
+        named = {size: permit(service, person, institutions[ASKER]) for size, person in PEOPLE.items()}
         service.stop()
         service.start()
         found: dict[str, Figures] = {}
@@ -48,7 +48,7 @@ def answers(rounds: int) -> dict[str, Figures]:
     return found
 
 
-def _permit(service: Service, person: str, institution: str) -> str:
+def permit(service: Service, person: str, institution: str) -> str:
     """Let the person permit the institution everything; return the id of the asker's own Patient."""
     home = patient_at(person, ASKER)
     canonical, agent = service.enrol(home)

@@ -1,6 +1,6 @@
 """How fast consent decisions are: one compiled policy, 1,000 consents, and a row of the view.
 
-Run ``python -m tests.bench.consent``. Prints p50 and p99 of processor time in microseconds, for a requester who
+Run ``make bench ARGS="--only consent"``. Tells p50 and p99 of processor time in microseconds, for a requester who
 asked before; compiling is done before, as in the service, which compiles a
 Consent once. The first decision for a requester is told apart.
 """
@@ -12,6 +12,7 @@ import time
 from random import Random
 
 from fhir_bridge.consent import ChartFacts, decide, load_policies
+from tests.bench.feeding import Figures
 from tests.unit.consent.consent_samples import (
     CHART,
     HARBOR,
@@ -27,11 +28,51 @@ from tests.unit.consent.consent_samples import (
 )
 
 ROUNDS = 3_000
+WARM_UP = 20
+
+
+AIMS = {
+    "consent_1.decision_p99_us": "50",
+    "consent_1000.decision_p50_us": "1,000",
+}
+
+
+def decisions() -> dict[str, Figures]:
+    """Measure one consent, and a chart with a thousand of them."""
+    random = Random(1)
+    return {
+        "consent_1": _measured([_typical()], ROUNDS),
+        "consent_1000": _measured([_one(random, number) for number in range(1_000)], ROUNDS // 10),
+    }
 
 
 def main() -> None:
     """Measure and print."""
-    typical = consent(
+    for name, figures in decisions().items():
+        print(f"{name}: " + ", ".join(f"{what} {value}" for what, value in figures.items()))
+
+
+def _measured(bodies: list[Json], rounds: int) -> Figures:
+    lists = listed(*bodies)
+    facts = ChartFacts(CHART, frozenset({"pat1"}), network=load_policies())
+    seen = row(labelled=("N",))
+    times, rows = [], []
+    for _ in range(rounds + WARM_UP):
+        started = time.thread_time_ns()
+        made = decide(HARBOR, facts, lists, None, instant=NOW, height=1)
+        decided = time.thread_time_ns()
+        made.permits(seen)
+        rows.append(time.thread_time_ns() - decided)
+        times.append(decided - started)
+    figures: Figures = {"first_decision_us": round(times[0] / 1_000)}
+    for name, taken in (("decision", times[WARM_UP:]), ("row", rows[WARM_UP:])):
+        cuts = statistics.quantiles(taken, n=100)
+        figures |= {f"{name}_p{share}_us": round(cuts[share - 1] / 1_000, 1) for share in (50, 99)}
+    return figures
+
+
+def _typical() -> Json:
+    return consent(
         provision(
             "permit",
             provision("deny", **labels("PSY")),
@@ -41,32 +82,11 @@ def main() -> None:
             **labels("N"),
         )
     )
-    random = Random(1)
-    many = [_one(random, number) for number in range(1_000)]
-    seen = row(labelled=("N",))
-    for name, bodies, rounds in (("1 consent", [typical], ROUNDS), ("1,000 consents", many, ROUNDS // 10)):
-        lists = listed(*bodies)
-        facts = ChartFacts(CHART, frozenset({"pat1"}), network=load_policies())
-        times, rows = [], []
-        for _ in range(rounds + 20):
-            started = time.thread_time_ns()
-            made = decide(HARBOR, facts, lists, None, instant=NOW, height=1)
-            decided = time.thread_time_ns()
-            made.permits(seen)
-            rows.append(time.thread_time_ns() - decided)
-            times.append(decided - started)
-        print(f"{name}: first decision {times[0] / 1_000:.0f} µs")
-        print(f"{name}: decision {_told(times[20:])}; a row {_told(rows[20:])}")
 
 
 def _one(random: Random, number: int) -> Json:
     who = random.choice(["Organization/org-harbor", f"Organization/org-{number}", f"Practitioner/dr-{number}"])
     return consent(provision(random.choice(["permit", "deny"]), **to(who), **labels(random.choice(["N", "PSY"]))))
-
-
-def _told(times: list[int]) -> str:
-    cuts = statistics.quantiles(times, n=100)
-    return f"p50 {cuts[49] / 1_000:.1f} µs, p99 {cuts[98] / 1_000:.1f} µs"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench import asking, feeding, large_chart, ledger, timing
+from tests.bench import asking, consent, feeding, hapi, large_chart, ledger, timing
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
 
@@ -23,6 +23,7 @@ _AIMS = {
     "everything_1000.p50_ms": "50",
     "everything_3000.p50_ms": "150",
     "large_chart_newest_50.p50_ms": "50, warm",
+    **consent.AIMS,
     **ledger.AIMS,
 }
 _PARTS = (
@@ -32,6 +33,8 @@ _PARTS = (
     "post",
     "sync",
     "answers",
+    "hapi",
+    "consent",
     "timing",
     "large",
     *(f"ledger-{name}" for name in ledger.PARTS),
@@ -65,6 +68,8 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "post": lambda: {"single_post": feeding.single_posts(rounds * 3)},
         "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
         "answers": lambda: asking.answers(rounds),
+        "hapi": lambda: hapi.beside_hapi(rounds),
+        "consent": consent.decisions,
         "timing": lambda: timing.measure(1_000 if quick else timing.PAIRS),
         "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
