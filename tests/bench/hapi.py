@@ -112,7 +112,7 @@ def _both(folder: Path) -> Iterator[_Both]:
 
 @contextmanager
 def _loaded(folder: Path, database: tuple[str, str], name: str) -> Iterator[_Both]:
-    with hapi(folder, database=database, heap=_HEAP) as theirs, running(folder / "data") as ours:
+    with running(folder / "data") as ours, hapi(folder, database=database, heap=_HEAP) as theirs:
         institutions = ours.add_institutions()
         for each in VERSIONS:
             ours.ingest(each, directory(each))
