@@ -20,7 +20,7 @@ from tests.peers.hapi.scene import Scene, scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_000)]
 
-SHAPES = os.environ.get("HAPI_SHAPES", "600")
+SHAPES = os.environ.get("HAPI_SHAPES", "400")
 SEED = int(os.environ.get("HAPI_SEED", "0"))
 FEWEST = 300
 

@@ -27,7 +27,7 @@ from tests.races.scene import CLOSED, OPEN, Scene, State, staged
 from tests.support.bridge_world import World, fresh, running
 from tests.support.registers import Change, Read, misplaced, raced
 
-RACES = int(os.environ.get("RACES", "600"))
+RACES = int(os.environ.get("RACES", "250"))
 SEED = int(os.environ.get("RACES_SEED", "1"))
 _PERSONS = 4
 _A_PERSON = 50
@@ -104,7 +104,7 @@ async def _campaign(world: World, races: int, http: httpx.AsyncClient) -> tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0 if RACES > 1_000 else 600)
+@pytest.mark.timeout(0 if RACES > 1_000 else 1_500)
 async def test_no_answer_is_stale(world: World) -> None:
     """The whole service without sockets: every answer is made, sealed, recorded and put on the ledger as always."""
     done, answers = await _campaign(world, RACES, world.http)
