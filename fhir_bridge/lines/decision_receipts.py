@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -98,6 +99,7 @@ class DecisionReceipts:
 
         Raises:
             NotFound: The asker is not this patient's agent.
+            NotPermitted: A guardian asks who may not know of the person's other charts.
         """
         count = _count(params)
         charts = await self._own(who, patient, Interaction("decisions", "Patient", patient, params))
@@ -113,7 +115,7 @@ class DecisionReceipts:
 
         Raises:
             NotFound: The asker is not this patient's agent, or the decision is about nobody of hers.
-            NotPermitted: A delegate's scopes leave types out.
+            NotPermitted: A delegate's scopes leave types out, or a guardian may not know of all charts.
             NotYet: Its epoch is not on the ledger.
         """
         decision_id = _only(params)
@@ -126,7 +128,7 @@ class DecisionReceipts:
             raise NotFound
         stored = held.stored
         receipt = await self._receipt(stored, stored.opening.sealing(SHOWN))
-        told = [await self._chart(*each) for each in opened]
+        told = [await self._chart(*each, reached=charts) for each in opened]
         text = await asyncio.to_thread(opening_text, receipt, stored.grounds, told)
         return Reply(200, text, NO_STORE, "application/json")
 
@@ -135,6 +137,9 @@ class DecisionReceipts:
         await self._record(who, asked, self._clock.now())
         if who.patient is None:
             raise NotFound
+        if not self._people.reaches_person(who):
+            # Questions name the Patient by whichever id, and grounds name all that were linked.
+            raise NotPermitted("decisions are about all charts of a person; this guardian acts for one of them")
         require(who, "AuditEvent", "search")
         require(who, "Consent", "read")
         charts = [chart for chart in self._people.person_of(who, patient) if chart.patient_id is not None]
@@ -164,7 +169,10 @@ class DecisionReceipts:
         place, path = await asyncio.to_thread(place_in, anchored, opening.commitment())
         return self._notary.record_receipt(opening, batch_index=place, batch_path=path, index=index)
 
-    async def _chart(self, chart: ChartRef, salt: bytes, content: bytes, grounds: ChartGrounds) -> dict[str, Any]:
+    async def _chart(
+        self, chart: ChartRef, salt: bytes, content: bytes, grounds: ChartGrounds, *, reached: Sequence[ChartRef]
+    ) -> dict[str, Any]:
+        """Return a chart's part of an opening; of other charts it tells only where they are the asker's now."""
         lists = [None if name is None else await self._grant.past.find(chart, name) for name in grounds.lists]
         sealed = await self._vault.document(_POLICIES, grounds.policies.hex())
         if sealed is None:
@@ -174,7 +182,7 @@ class DecisionReceipts:
         every = [
             row
             for patient in grounds.linked
-            if (linked := self._registry.chart_of_patient(patient)) is not None
+            if (linked := self._registry.chart_of_patient(patient)) in reached and linked is not None
             for row in await self._people.past_rows(linked, grounds.batch)
         ]
         states = (

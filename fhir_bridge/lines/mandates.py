@@ -64,7 +64,8 @@ def read_texts(body: bytes, known: frozenset[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     for item in listed if isinstance(listed, list) else ():
         name: Any = item.get("name") if isinstance(item, dict) else None
-        if name not in known or name in given or not isinstance(item.get("valueString"), str):
+        is_known = isinstance(name, str) and name in known and name not in given
+        if not is_known or not isinstance(item.get("valueString"), str):
             raise refused(f"parameters are {', '.join(sorted(known))}, each once, as valueString")
         given[name] = item["valueString"]
     return given

@@ -139,9 +139,13 @@ class People:
                 return self._reached(who, self._registry.linked(chart))
         return ()
 
+    def reaches_person(self, who: Requester) -> bool:
+        """Tell whether a requester may know which charts a person has; the same for every person."""
+        return who.attested_by is None or self._policies.attestation.guardians is Reach.PERSON
+
     def _reached(self, who: Requester, charts: Sequence[ChartRef]) -> Sequence[ChartRef]:
         """Return those of a person's charts that an attested guardian may know of; all of them to anybody else."""
-        if who.attested_by is None or self._policies.attestation.guardians is Reach.PERSON:
+        if self.reaches_person(who):
             return charts
         return [chart for chart in charts if chart.patient_id == who.patient]
 

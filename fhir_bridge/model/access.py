@@ -91,9 +91,8 @@ class Decision:
         height: Ledger height whose state was used.
         evaluator: Version of the evaluator.
         policies: ``(consent id, version)`` that had a say; never shown to the requester.
-        basis: ``own``, ``consent``, ``patient``, ``guardian``, ``directory``, ``law``, ``emergency`` or
-        basis: ``own``, ``consent``, ``patient``, ``directory``, ``law``, ``emergency``, ``fail-closed`` or
-            ``default-deny``.
+        basis: ``own``, ``consent``, ``patient``, ``guardian``, ``directory``, ``law``, ``emergency``,
+            ``fail-closed`` or ``default-deny``.
         network_policy: Version of the policies beside consents, the hex digest that the ledger names.
         attested: ``(consent id, institution)`` of those among ``policies`` that rest on an institution's word.
     """

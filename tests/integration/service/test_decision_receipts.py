@@ -241,6 +241,21 @@ async def test_an_opening_still_decides_alike_after_everything_has_changed(case:
     assert [each.grounds.withheld for each in after.charts if each.grounds.home == "harbor"] != [()]
 
 
+async def test_an_opening_tells_nothing_of_a_chart_whose_link_has_been_undone(case: Case) -> None:
+    given = consent(f"Patient/{case.person}", permit=f"Organization/{await case.world.organization('northgate')}")
+    related = [{"meaning": "related", "reference": {"reference": case.records["o2"]}}]
+    given["provision"]["provision"] = [{"type": "deny", "data": related}]
+    assert (await case.world.http.post("/fhir/Consent", headers=case.agent, json=given)).status_code == 201
+    decision = await case.answered(f"Observation?patient={case.person}")
+    named = [
+        {f"{kind}/{name}" for kind, name, _ in each["related"]} for each in (await case.opened(decision))["charts"]
+    ]
+    assert [each >= {case.records["o2"], case.records["o3"]} for each in named] == [True, True]
+    await case.world.link("y", ("harbor", "h1"))
+    (alone,) = (await case.opened(decision))["charts"]
+    assert {f"{kind}/{name}" for kind, name, _ in alone["related"]}.isdisjoint(case.records.values())
+
+
 async def test_a_receipt_outlives_a_restart_before_its_epoch_was_closed(tmp_path: Path) -> None:
     data = fresh(tmp_path)
     async with running(data) as world:

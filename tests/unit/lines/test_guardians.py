@@ -144,6 +144,24 @@ async def test_a_mother_sees_the_attesting_institutions_chart_and_no_other(scene
     assert (await scene.world.http.get(f"/fhir/Patient/{elsewhere}", headers=mother)).content == nobody
 
 
+async def test_a_mother_does_not_learn_from_decisions_that_the_child_is_known_elsewhere(scene: Scene) -> None:
+    mother = await scene.token((await scene.mother())[1])
+    await scene.consent(mother, await scene.permitting())
+    elsewhere = await scene.world.patient_id("kid", "harbor")
+    asking = await scene.world.token("harbor")
+    asked = await scene.world.http.get(f"/fhir/Observation?patient={elsewhere}", headers=asking)
+    assert asked.json()["total"] == 2
+    await scene.world.bridge.services.audit.close_epoch()
+    decision = asked.headers["x-request-id"]
+    for operation in ("$decisions", f"$decision-opening?request={decision}"):
+        answers = [
+            await scene.world.http.get(f"/fhir/Patient/{named}/{operation}", headers=mother)
+            for named in (scene.child, elsewhere, NOBODY)
+        ]
+        assert [each.status_code for each in answers] == [403] * 3
+        assert len({each.content for each in answers}) == 1
+
+
 async def test_what_a_mother_signs_opens_that_chart_and_says_on_whose_word(scene: Scene) -> None:
     guardian, credentials = await scene.mother()
     mother = await scene.token(credentials)
@@ -362,6 +380,14 @@ async def test_what_cannot_be_attested_is_refused(scene: Scene, changes: dict[st
     assert (await scene.call(scene.clerk, "attest-guardian", **scene.asked(**changes))).status_code == 400
 
 
+@pytest.mark.parametrize("operation", ["attest-guardian", "end-guardianship"])
+@pytest.mark.parametrize("name", [["guardian"], {"guardian": 1}, 5], ids=repr)
+async def test_a_parameter_whose_name_is_no_text_is_refused(scene: Scene, operation: str, name: Any) -> None:
+    body = {"resourceType": "Parameters", "parameter": [{"name": name, "valueString": "x"}]}
+    place = f"/fhir/Patient/{scene.child}/${operation}"
+    assert (await scene.world.http.post(place, headers=scene.clerk, json=body)).status_code == 400
+
+
 async def test_nobody_attests_for_another_institutions_patient(scene: Scene) -> None:
     foreign = await scene.world.token("harbor", practitioner="clerk-2")
     body = await scene.permitting(**PAPER)
@@ -426,6 +452,9 @@ async def test_a_network_may_show_guardians_all_charts_of_the_person(
     async with _scene(fresh(tmp_path)) as scene:
         mother = await scene.token((await scene.mother())[1])
         assert await scene.seen(mother) == ["o-harbor", "o-northgate"]
+        await scene.world.bridge.services.audit.close_epoch()
+        told = await scene.world.http.get(f"/fhir/Patient/{scene.child}/$decisions", headers=mother)
+        assert (told.status_code, len(told.json()["parameter"])) == (200, 1)
         await scene.consent(mother, await scene.permitting("northgate"))
         assert await scene.seen(scene.clerk) == ["o-northgate"]
 
