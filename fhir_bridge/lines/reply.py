@@ -46,7 +46,8 @@ class Held:
             return False
         try:
             since = parsedate_to_datetime(self.if_modified_since)
-        except ValueError:
+        except (ValueError, OverflowError):
+            # Some numbers are too large for a date's fields, and are told so in another way.
             return False
         # Last-Modified is told in whole seconds. A date without a zone is none of HTTP's.
         return since.tzinfo is not None and last_updated.replace(microsecond=0) <= since

@@ -45,6 +45,8 @@ async def _get(world: World, path: str, institution: str = "northgate", **condit
         (Held(None, "Sun, 01 Mar 2026 11:59:59 GMT"), False),
         (Held(None, "2026-03-01"), False),
         (Held(None, ""), False),
+        (Held(None, "Sun, 01 Mar 99999999999999 12:00:00 GMT"), False),
+        (Held(None, "Sun, 01 Mar 2026 12:00:00 +9999999999999999999999"), False),
         # RFC 9110 13.1.3: If-Modified-Since is ignored where If-None-Match is given.
         (Held('W/"v0"', "Sun, 01 Mar 2026 12:00:01 GMT"), False),
     ],
