@@ -231,6 +231,7 @@ async def open_bridge(
             randomness=randomness,
             settings=AnswerSettings(),
             labels=labels,
+            clients=clients,
             base_url=base_url,
         )
         decision_receipts = DecisionReceipts(

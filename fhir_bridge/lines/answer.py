@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from datetime import datetime
 
-from fhir_bridge.errors import Issue, NotFound, TypeUnknown
+from fhir_bridge.errors import AnswerCutOff, Issue, NotFound, TypeUnknown
 from fhir_bridge.fhir.compartment import is_in_patient_compartment
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.fhir.tables import r4
 from fhir_bridge.lines.accounts import Accounts, plain_searchset
 from fhir_bridge.lines.audit import AuditLine, Interaction
+from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.decisions import Decisions
 from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.histories import Histories
@@ -70,9 +72,11 @@ class AnswerLine:
         randomness: Randomness,
         settings: AnswerSettings,
         labels: Labels,
+        clients: Clients,
         base_url: str,
     ) -> None:
         self._labels = labels
+        self._clients = clients
         self._registry = registry
         self._audit = audit
         self._clock = clock
@@ -205,7 +209,9 @@ class AnswerLine:
         async def again() -> Sight:
             return (await self._scoping.of_person(who, patient, self._clock.now(), None))[0]
 
-        return await _both(recorded, self._searchset(who, target, params, result, sight, again))
+        return await _both(
+            recorded, self._searchset(who, target, params, result, sight, self._still(who, now, again))
+        )
 
     async def search(self, who: Requester, type_name: str, params: Params, *, lenient: bool = False) -> Reply:
         """Answer ``GET [base]/Type?params`` within one person's view, or within the directory.
@@ -243,7 +249,9 @@ class AnswerLine:
         async def again() -> Sight:
             return (await self._scoping.of_search(who, type_name, params, self._clock.now(), None))[0]
 
-        return await _both(recorded, self._searchset(who, type_name, params, result, sight, again))
+        return await _both(
+            recorded, self._searchset(who, type_name, params, result, sight, self._still(who, now, again))
+        )
 
     async def in_compartment(
         self, who: Requester, patient: str, type_name: str, params: Params, *, lenient: bool = False
@@ -258,6 +266,17 @@ class AnswerLine:
             problem = "the address names no resource type of the Patient compartment"
             raise TypeUnknown([Issue("error", "not-supported", problem)])
         return await self.search(who, type_name, [*params, ("patient", patient)], lenient=lenient)
+
+    def _still(self, who: Requester, began: datetime, again: Again) -> Again:
+        """Return ``again`` for a requester who may act no more if its client was ended since the answer began."""
+
+        async def still() -> Sight:
+            sight = await again()
+            if not self._clients.still_acts(who.client_id, began, self._clock.now()):
+                raise AnswerCutOff
+            return sight
+
+        return still
 
     async def _searchset(
         self, who: Requester, target: str, params: Params, result: SearchResult, sight: Sight, again: Again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from fhir_bridge.lines.registry import OPERATOR
 from fhir_bridge.model.clients import Client, decode_client, encode_client
@@ -31,6 +32,13 @@ class Clients:
     async def find(self, client_id: str) -> Client | None:
         """Return a client, active or not, or None."""
         return self._known.get(client_id)
+
+    def still_acts(self, client_id: str, since: datetime, now: datetime) -> bool:
+        """Tell that nothing has ended a client since it was let in; one that is registered elsewhere is not known."""
+        client = self._known.get(client_id)
+        if client is None:
+            return True
+        return client.may_act(now.timestamp()) and client.tokens_after_s < int(since.timestamp())
 
     async def add(self, client: Client) -> None:
         """Store a client, or replace the one of the same id; durable on return."""

@@ -5,7 +5,7 @@ grow with the answer. Before a block is handed over, what its requester may see
 is decided afresh; if a record of it is hidden by now, the connection is cut.
 
 Invariants:
-    * no block is handed over after a withdrawal that hides one of its records;
+    * no block is handed over after a withdrawal that hides one of its records, or after the end of who asked;
     * an answer that stops early never ends as a Bundle does: its last bytes are missing.
 """
 

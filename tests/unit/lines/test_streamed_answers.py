@@ -140,6 +140,25 @@ async def test_undoing_the_link_ends_an_answer_under_way(world: World) -> None:
         await anext(reply.stream)
 
 
+async def test_the_end_of_who_asked_ends_an_answer_under_way(world: World) -> None:
+    await world.enrol("p1")
+    person = await world.patient_id("p1")
+    for is_over in (False, True):
+        credentials = json.loads((world.data / "credentials" / "patients" / f"{person}.json").read_text())
+        who = Requester(credentials["client_id"], patient=person, scopes=("patient/*.rs",))
+        reply = await world.bridge.services.answer.everything(who, person, [])
+        assert reply.stream is not None
+        sent = [await anext(reply.stream)]
+        if is_over:
+            await world.enrol("p1")
+            with pytest.raises(AnswerCutOff):
+                await taken(reply.stream, sent)
+            assert len(sent) == 1
+        else:
+            await taken(reply.stream, sent)
+            assert json.loads(b"".join(sent))["total"] == RECORDS + 1
+
+
 async def test_a_change_that_hides_nothing_lets_the_answer_end(world: World) -> None:
     person, _, _ = await permitted(world)
     reply = await asked(world, person)
