@@ -150,10 +150,12 @@ class DecisionBook:
         asked = encode_asked(question.request, who)
         told = looked_at(who, question, sight, of_chart, now, self._base_url)
         envelopes, digests = [], []
+        operators = self._operator_key()
         for grounds, ref in told:
-            key = self._operator_key() if ref is None else self._registry.chart_key(ref)
+            charts = operators if ref is None else self._registry.chart_key(ref)
+            key = charts if grounds.chart else operators
             salt, content = draw(SALT_BYTES), grounds.encode(asked)
-            digests.append(chart_digest(salt, content) if grounds.chart else draw(SALT_BYTES))
+            digests.append(chart_digest(salt, content))
             place = f"{question.id}/{grounds.chart}"
             envelopes.append(seal_blob(key, _CHART, place, salt + content, self._randomness))
         grounds_content = encode_grounds(digests, self._randomness)
@@ -316,7 +318,8 @@ def place_in(anchored: Anchored, commitment: bytes) -> tuple[int, tuple[bytes, .
 
 
 def _charts_of(stored: StoredDecision) -> tuple[str, ...]:
-    return tuple(chart for chart in stored.charts if chart)
+    # No generator: that would be entered once more for each chart.
+    return tuple([chart for chart in stored.charts if chart])
 
 
 def _number(epoch: int) -> str:

@@ -1,13 +1,15 @@
 """What each chart's part of a decision rested on, gathered from the sight an answer was made from.
 
-For the book of decisions. Nobody's grounds fill up to a fixed number, made as
-the real ones are, so that an answer about nobody costs what one about hidden
-charts does.
+For the book of decisions. A chart that stood in for one that is not there gets
+grounds like the hidden one that it stands for, but nobody's; more of nobody's
+fill up to a fixed number. So an answer about nobody takes the steps of one about
+hidden charts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from fhir_bridge.consent import EVALUATOR
@@ -28,7 +30,7 @@ def looked_at(
     now: datetime,
     base_url: str,
 ) -> list[tuple[ChartGrounds, ChartRef | None]]:
-    """Return the grounds of each chart that was looked at, the directory aside, then nobody's.
+    """Return the grounds of each chart that was looked at, the directory aside, then nobody's, without a chart.
 
     Args:
         shown: Chart → names of what the answer shows of it.
@@ -36,13 +38,20 @@ def looked_at(
     """
     sights: list[tuple[Sight, Behind | None]] = [(sight, None)]
     sights += [(each.sight, each) for each in sight.behind]
-    told: dict[str, tuple[ChartGrounds, ChartRef | None]] = {}
+    told: dict[tuple[str, str], tuple[ChartGrounds, ChartRef | None]] = {}
     for seen, behind in sights:
         decisions = {each.chart: each for each in seen.decisions}
+        # A chart is told of once; one that stands in is as many as it stands for.
+        stands_for = behind.record if behind is not None and behind.is_stand_in else ""
         for ref in seen.charts:
-            if ref.patient_id is not None and ref.chart not in told:
+            if ref.patient_id is not None and (stands_for, ref.chart) not in told:
                 names, withheld = tuple(shown.get(ref.chart, ())), _withheld(behind, ref)
-                told[ref.chart] = _grounds(who, question, seen, ref, decisions[ref.chart], now, names, withheld), ref
+                made = _grounds(who, question, seen, ref, decisions[ref.chart], now, names, withheld)
+                if stands_for:
+                    # Nothing is kept of whose chart it was.
+                    bare = replace(made, chart="", home="", patient="", linked=(), lists=(None, None, None))
+                    made = replace(bare, path=None, consents=())
+                told[stands_for, ref.chart] = made, ref
     filling = slots_for(len(told)) - len(told)
     return [*told.values(), *((_nobody(who, question, sight, now, base_url), None) for _ in range(filling))]
 

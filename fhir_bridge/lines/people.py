@@ -48,11 +48,15 @@ Revised = Callable[[ConsentList], ConsentList]
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """A view that was looked into because ``chart`` holds ``record`` (``Type/id``), and did not show it."""
+    """A view that was looked into for ``record`` (``Type/id``), and did not show it.
+
+    ``chart`` holds the record; or it stands in for one where there is no such record, and nobody is told of it.
+    """
 
     sight: Sight
     chart: str
     record: str
+    is_stand_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ class Scoping:
                 sight = await self._people.view(who, self._people.around(other), instant=now, batch=batch)
                 # Asked about a record that is there, as the hidden one is.
                 is_seen(sight, f"Patient/{other.patient_id}")
+                behind.append(Behind(sight, other.chart, f"{type_name}/{candidate}", is_stand_in=True))
         nothing = await self._people.view(who, [], instant=now, batch=batch)
         return replace(nothing, behind=tuple(behind)), None
 

@@ -5,7 +5,7 @@ docs/formats/decisions.md writes them down.
 A decision is committed to as a record is: facts, and three parts of which the
 requester's receipt opens two (the request, the names of what was shown) and
 leaves one closed (the grounds). The grounds are a list of salted digests, one
-for each chart that was looked at, among random ones; a chart's digest opens to
+for each chart that was looked at, among ones of nobody; a chart's digest opens to
 that chart's patient alone.
 
 Invariants:
