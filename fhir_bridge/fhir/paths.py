@@ -115,14 +115,23 @@ def _collector(keys: tuple[str, ...]) -> Callable[[Items], Items]:
 
 
 def leading_keys(expression: str, type_name: str, definitions: Definitions) -> frozenset[str]:
-    """Return the JSON keys of which a resource must have one for ``expression`` to find anything in it."""
+    """Return the JSON keys of which a resource must have one for ``expression`` to find anything in it.
+
+    Among them is ``resourceType``, which every resource has, if it can find something in one without any element.
+    """
     elements = definitions.types[type_name].elements
     keys: set[str] = set()
     for name, only in _leading(read(expression), None):
         element = elements.get(name) or elements.get(f"{name}[x]")
         if element is not None:
             keys.update(key for key, _ in _keys_of(element, only))
+        elif name == _ALWAYS:
+            keys.add(name)
     return frozenset(keys | {"_" + key for key in keys})
+
+
+_ALWAYS = "resourceType"
+_EMPTY_OF_EMPTY = frozenset({"where", "select", "first", "tail", "distinct", "extension", "trace"})
 
 
 def _leading(node: Node, only: str | None) -> Iterable[tuple[str, str | None]]:
@@ -136,11 +145,16 @@ def _leading(node: Node, only: str | None) -> Iterable[tuple[str, str | None]]:
             yield name, wanted
         case TypeOp(_, base, _):
             yield from _leading(base, None)
-        case Call(base, _, _) if base is not None:
+        case Call(Step(None, _), "extension", _):
+            yield "extension", None
+        case Call(base, name, _) if base is not None and name in _EMPTY_OF_EMPTY:
             yield from _leading(base, None)
-        case Binary(_, left, right):
+        case Binary("|", left, right):
             yield from _leading(left, None)
             yield from _leading(right, None)
+        case _:
+            # Such as exists(): no elements, and yet it says false.
+            yield _ALWAYS, None
 
 
 class _Compiler:
@@ -285,6 +299,15 @@ class _Compiler:
         return (lambda items, scope: run(base(items, scope), scope, items)), types
 
 
+# R4 datatypes.html: a value of the type on the left is also one of the type on the right.
+_BASES = {
+    **dict.fromkeys(("canonical", "oid", "url", "uuid"), "uri"),
+    **dict.fromkeys(("code", "id", "markdown"), "string"),
+    **dict.fromkeys(("positiveInt", "unsignedInt"), "integer"),
+    **dict.fromkeys(("Age", "Count", "Distance", "Duration"), "Quantity"),
+}
+
+
 def _keys_of(element: Element, only: str | None) -> list[tuple[str, str]]:
     if only is None:
         # contentReference and single types alike; a choice gives one key per type.
@@ -292,7 +315,7 @@ def _keys_of(element: Element, only: str | None) -> list[tuple[str, str]]:
     if not element.is_choice:
         return []
     names = {only, only[0].lower() + only[1:]}
-    return [(key, found) for key, found in element.json_keys().items() if found in names]
+    return [(k, found) for k, found in element.json_keys().items() if {found, _BASES.get(found)} & names]
 
 
 def _operator(op: str, left: Evaluate, right: Evaluate) -> tuple[Evaluate, Types]:

@@ -28,17 +28,19 @@ from typing import Any
 
 from fhir_bridge.fhir.dates import Interval, interval, period
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
-from fhir_bridge.fhir.paths import Evaluate, compile_path, leading_keys, scope_of
+from fhir_bridge.fhir.paths import Evaluate, Scope, compile_path, leading_keys, scope_of
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
 from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.tables import Element, SearchParameter, r4, search_parameters
 
 __all__ = [
     "Composite",
+    "Extractor",
     "SearchValues",
     "codes",
     "composite_of",
     "extract",
+    "extractors",
     "fold",
     "has_plain_codes",
     "implied_systems",
@@ -80,7 +82,7 @@ class Composite:
 
 
 @dataclass(frozen=True, slots=True)
-class _Extractor:
+class Extractor:
     """One branch of one parameter's path; it finds nothing in a resource that has none of ``keys``.
 
     ``converts`` gives the values under the parameter's own name first. ``branch`` is the path that it runs.
@@ -121,14 +123,14 @@ def parameters_of(type_name: str) -> Mapping[str, str]:
     """
     if type_name not in r4().resource_types():
         return {}
-    kinds = {e.name: _parameters(type_name)[e.name].kind for e in _extractors(type_name)}
+    kinds = {e.name: _parameters(type_name)[e.name].kind for e in extractors(type_name)}
     return kinds | {p.name: p.kind for p in _parameters(type_name).values() if _whole_names(type_name, p)}
 
 
 @cache
 def names_beside(type_name: str) -> frozenset[str]:
     """Return the names, such as ``code:text``, under which more values than those of parameters are extracted."""
-    return frozenset(name for e in _extractors(type_name) for name, _ in e.converts[1:])
+    return frozenset(name for e in extractors(type_name) for name, _ in e.converts[1:])
 
 
 @cache
@@ -138,7 +140,7 @@ def stored_names(type_name: str, name: str) -> tuple[str, ...]:
     What ``combo-code:text`` finds is what ``code:text`` and ``component-code:text`` find, and is stored once.
     """
     owners = _owners(type_name)
-    found = ((e, n) for e in _extractors(type_name) for n, _ in e.converts if n == name)
+    found = ((e, n) for e in extractors(type_name) for n, _ in e.converts if n == name)
     held = (owners.get(_signature(type_name, e, n), n) for e, n in found)
     return tuple(dict.fromkeys(held)) or (name,)
 
@@ -153,7 +155,7 @@ def composite_of(type_name: str, parameter: str) -> Composite:
 @cache
 def has_plain_codes(type_name: str, parameter: str) -> bool:
     """Tell whether a token parameter finds elements of type ``code``, whose system only the definition names."""
-    return any("code" in e.types for e in _extractors(type_name) if e.name == parameter)
+    return any("code" in e.types for e in extractors(type_name) if e.name == parameter)
 
 
 @cache
@@ -163,7 +165,7 @@ def implied_systems(type_name: str, parameter: str) -> Mapping[str, str]:
     R4 search.html#token has their system as "(implicit)": "the system is defined in the value set". Empty for other
     parameters, and where the value set cannot be listed.
     """
-    found = [e for e in _extractors(type_name) if e.name == parameter]
+    found = [e for e in extractors(type_name) if e.name == parameter]
     if not found or any(e.types != {"code"} for e in found):
         return {}
     elements = [_element_at(e.branch) for e in found]
@@ -210,18 +212,19 @@ def _parameters(type_name: str) -> dict[str, SearchParameter]:
 
 
 @cache
-def _extractors(type_name: str) -> tuple[_Extractor, ...]:
+def extractors(type_name: str) -> tuple[Extractor, ...]:
+    """Return what is run for the parameters of a type, one for each branch of each path."""
     if type_name not in r4().resource_types():
         return ()
     return tuple(e for p in _parameters(type_name).values() for e in _branches(type_name, p))
 
 
 @cache
-def _lean_extractors(type_name: str) -> tuple[_Extractor, ...]:
+def _lean_extractors(type_name: str) -> tuple[Extractor, ...]:
     """The extractors without what is stored under another name already."""
     owners = _owners(type_name)
     made = []
-    for each in _extractors(type_name):
+    for each in extractors(type_name):
         kept = tuple((n, c) for n, c in each.converts if owners.get(_signature(type_name, each, n), n) == n)
         if kept:
             made.append(replace(each, converts=kept))
@@ -231,15 +234,15 @@ def _lean_extractors(type_name: str) -> tuple[_Extractor, ...]:
 @cache
 def _owners(type_name: str) -> dict[tuple[str, ...], str]:
     """For what more than one name would find, the one whose parameter finds nothing else."""
-    branches = [e.name for e in _extractors(type_name)]
+    branches = [e.name for e in extractors(type_name)]
     owners: dict[tuple[str, ...], str] = {}
-    for each in _extractors(type_name):
+    for each in extractors(type_name):
         for name, _ in each.converts if branches.count(each.name) == 1 else ():
             owners.setdefault(_signature(type_name, each, name), name)
     return owners
 
 
-def _signature(type_name: str, extractor: _Extractor, name: str) -> tuple[str, ...]:
+def _signature(type_name: str, extractor: Extractor, name: str) -> tuple[str, ...]:
     """What makes two names find the same: path and kind of value. Plain parameters stand for themselves."""
     parameter = _parameters(type_name)[extractor.name]
     if name != extractor.name:
@@ -249,7 +252,7 @@ def _signature(type_name: str, extractor: _Extractor, name: str) -> tuple[str, .
     return (extractor.branch, name, "")
 
 
-def _branches(type_name: str, parameter: SearchParameter) -> list[_Extractor]:
+def _branches(type_name: str, parameter: SearchParameter) -> list[Extractor]:
     if parameter.kind not in _KINDS or parameter.name in _NOT_OFFERED:
         return []
     # Resource.id and its like are compiled for the type at hand.
@@ -261,12 +264,36 @@ def _branches(type_name: str, parameter: SearchParameter) -> list[_Extractor]:
     for branch in paths:
         try:
             compiled = compile_path(branch, type_name, r4())
-            converts = _converters(parameter, compiled.types)
+            evaluate, types = compiled.evaluate, compiled.types
+            if types == {"Extension"}:
+                # R4's path ends at the extension, but no kind of parameter matches one: its value is looked for.
+                value = compile_path(f"{branch}.value", type_name, r4())
+                evaluate, types = value.evaluate, value.types
+            converts = _converters(parameter, types)
         except PathNotUnderstood:
             return []
+        if _looks_outside(parameter):
+            evaluate = _with_resource(evaluate)
         keys = _leading(type_name, parameter, branch)
-        made.append(_Extractor(parameter.name, branch, keys, compiled.evaluate, converts, compiled.types))
+        made.append(Extractor(parameter.name, branch, keys, evaluate, converts, compiled.types))
     return made
+
+
+def _looks_outside(parameter: SearchParameter) -> bool:
+    """Tell whether a composite has a component that looks outside the part it speaks of."""
+    return any("%" in path for _, _, path in parameter.components)
+
+
+@dataclass(frozen=True, slots=True)
+class _InResource:
+    """A part of a resource together with what an expression can see from it."""
+
+    part: dict[str, Any]
+    scope: Scope
+
+
+def _with_resource(evaluate: Evaluate) -> Evaluate:
+    return lambda items, scope: [_InResource(part, replace(scope, context=part)) for part in evaluate(items, scope)]
 
 
 @cache
@@ -319,14 +346,12 @@ def _converters(parameter: SearchParameter, types: frozenset[str]) -> tuple[tupl
 
 def _composites(parameter: SearchParameter, part_type: str) -> Convert:
     """Return what gives the values of every component in one part; nothing where one component has none."""
-    if any("%" in path for _, _, path in parameter.components):
-        raise PathNotUnderstood("a component that looks outside its part")
     compiled = [compile_path(path, part_type, r4()) for _, _, path in parameter.components]
     converts = [_converter(kind, c.types) for (_, kind, _), c in zip(parameter.components, compiled, strict=True)]
     runs = [(c.evaluate, convert) for c, convert in zip(compiled, converts, strict=True)]
 
-    def composites(part: Any) -> Iterator[Any]:
-        scope = scope_of(part)
+    def composites(item: Any) -> Iterator[Any]:
+        part, scope = (item.part, item.scope) if type(item) is _InResource else (item, scope_of(item))
         found = [tuple(v for item in run([part], scope) for v in convert(item)) for run, convert in runs]
         if all(found):
             yield tuple(found)
