@@ -18,7 +18,14 @@ from fhir_bridge.lines.scoping import PERSON_PARAMETERS, Params, Scoping, requir
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.scopes import readable_types
 from fhir_bridge.ports.ambient import Clock
-from fhir_bridge.query import history, history_of_view, read_history, render_history
+from fhir_bridge.query import (
+    SearchResult,
+    history,
+    history_of_record,
+    history_of_view,
+    read_history,
+    render_history,
+)
 
 _ACCOUNTS = frozenset({"AuditEvent", "Provenance"})
 
@@ -37,23 +44,26 @@ class Histories:
         self._base = base
 
     async def of_record(self, who: Requester, type_name: str, record_id: str, params: Params) -> Reply:
-        """Answer ``GET [base]/Type/id/_history``: all versions on one page, newest first.
+        """Answer ``GET [base]/Type/id/_history``, newest first, page by page.
 
         Raises:
-            NotFound: Absent or hidden, or nothing since ``_since``.
+            NotFound: Absent or hidden.
+            QueryRefused: A parameter is not understood.
         """
         require(who, type_name, "history")
         asked = read_history(params, type_name if type_name in r4().resource_types() else None)
         now = self._clock.now()
-        sight, canonical = await self._scoping.of_record(who, type_name, record_id, now)
+        cursor = self._pages.opened(who, f"{type_name}/{record_id}/_history", params)
+        sight, canonical = await self._scoping.of_record(who, type_name, record_id, now, pinned(cursor))
         versions = history(sight.view, type_name, canonical)
-        found = tuple(each for each in versions if each.row.last_updated_us >= asked.since_us)
-        await self._audit.record(who, Interaction("history", type_name, canonical), sight, found, now)
+        result = history_of_record(versions, asked, after=None if cursor is None else cursor.after)
+        await self._audit.record(who, Interaction("history", type_name, canonical), sight, result.found, now)
         if not versions:
             raise NotFound
-        bodies = [asked.shape.of(type_name, body) for body in await self._opening.bodies(found)]
-        link = f"{self._base}/{type_name}/{canonical}/_history"
-        return Reply(200, render_history(found, bodies, base_url=self._base, self_link=link), NO_STORE)
+        bodies = [asked.shape.of(type_name, body) for body in await self._opening.bodies(result.found)]
+        # The links have the id that every requester knows the record by.
+        target = f"{type_name}/{canonical}/_history"
+        return Reply(200, self._rendered(who, target, params, result, bodies, sight.batch), NO_STORE)
 
     async def of_all(self, who: Requester, type_name: str | None, params: Params) -> Reply:
         """Answer ``GET [base]/Type/_history`` and ``GET [base]/_history``, newest first, page by page.
@@ -77,12 +87,17 @@ class Histories:
         recorded = self._audit.record(who, interaction, sight, result.found, now)
         _, opened = await asyncio.gather(recorded, self._opening.bodies(result.found))
         pairs = zip(result.found, opened, strict=True)
-        body = render_history(
-            result.found,
-            [asked.shape.of(each.row.type, body) for each, body in pairs],
+        bodies = [asked.shape.of(each.row.type, body) for each, body in pairs]
+        return Reply(200, self._rendered(who, target, params, result, bodies, sight.batch), NO_STORE)
+
+    def _rendered(
+        self, who: Requester, target: str, params: Params, page: SearchResult, bodies: list[bytes], batch: int
+    ) -> bytes:
+        return render_history(
+            page.found,
+            bodies,
             base_url=self._base,
             self_link=self._pages.itself(target, params),
-            next_link=self._pages.following(who, target, params, result.after, sight.batch),
-            total=result.total,
+            next_link=self._pages.following(who, target, params, page.after, batch),
+            total=page.total,
         )
-        return Reply(200, body, NO_STORE)

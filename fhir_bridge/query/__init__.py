@@ -6,7 +6,7 @@ supported and in which order records come.
 
 from fhir_bridge.query.criteria import CONTROLS, MODIFIERS, Criteria, read_criteria
 from fhir_bridge.query.cursor import Cursor, open_cursor, seal_cursor
-from fhir_bridge.query.past import HistoryAsked, history_of_view, read_history
+from fhir_bridge.query.past import HistoryAsked, history_of_record, history_of_view, read_history
 from fhir_bridge.query.refusals import QueryRefused
 from fhir_bridge.query.render import Frame, frame_searchset, render_entries, render_history, render_searchset
 from fhir_bridge.query.search import (
@@ -38,6 +38,7 @@ __all__ = [
     "everything",
     "frame_searchset",
     "history",
+    "history_of_record",
     "history_of_view",
     "open_cursor",
     "read",

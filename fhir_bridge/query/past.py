@@ -1,7 +1,7 @@
-"""The versions of a permitted view: of one type or of all, newest first, page by page (R4 http.html#history).
+"""The versions of a permitted view: of a record, a type or all, newest first, page by page (R4 http.html#history).
 
-For the answer line. Order is by ``meta.lastUpdated``, then by type, id and
-version, none of which tells how many versions there are.
+For the answer line. Those of a record are in the record's own order. Else order is by ``meta.lastUpdated``, then by
+type, id and version, none of which tells how many versions there are.
 """
 
 from __future__ import annotations
@@ -44,6 +44,28 @@ def read_history(params: Sequence[tuple[str, str]], type_name: str | None) -> Hi
         elif name not in _CONTROLS:
             raise QueryRefused([unsupported(name)])
     return HistoryAsked(_since(given.get("_since")), _count(given.get("_count")), read_shape(params, type_name))
+
+
+def history_of_record(versions: Sequence[Found], asked: HistoryAsked, *, after: Key | None = None) -> SearchResult:
+    """Return one page of the versions of a record.
+
+    Their order is the record's own and no order of keys, so a page ends with a version and how many were left then;
+    the number counts if that version may not be seen any more.
+
+    Args:
+        versions: All that may be seen, newest first.
+        after: From an opened cursor; versions up to and including it are left out.
+    """
+    found = [each for each in versions if each.row.last_updated_us >= asked.since_us]
+    start = 0
+    if after is not None:
+        version, left = str(after[0]), int(after[1])
+        ends = (number for number, each in enumerate(found, 1) if each.row.version == version)
+        start = next(ends, max(len(found) - left, 0))
+    page = found[start : start + asked.page_size]
+    left = len(found) - start - len(page)
+    last = (page[-1].row.version, left) if page and left else None
+    return SearchResult(tuple(page), len(found), last, shape=asked.shape)
 
 
 def history_of_view(

@@ -209,6 +209,36 @@ async def test_histories_of_types_and_of_everything_are_those_of_the_records(tmp
         assert (await ask(world, "Observation/_history?patient=p1&_since=2999-01-01", who))["total"] == 0
 
 
+async def test_the_history_of_a_record_comes_in_pages(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        who = await filled(world)
+        for status in ("amended", "corrected", "cancelled"):
+            await world.send(observation("o1", "p1") | {"status": status})
+        whole = await ask(world, "Observation/o1/_history", who)
+        statuses = [each["resource"]["status"] for each in whole["entry"]]
+        assert statuses == ["cancelled", "corrected", "amended", "final"]
+        assert [link["relation"] for link in whole["link"]] == ["self"]
+        first = await ask(world, "Observation/o1/_history?_count=3", who)
+        # R4 http.html#paging: self says how the server understood the question, total counts all pages.
+        assert first["link"][0]["url"] == whole["link"][0]["url"] + "?_count=3"
+        assert (first["total"], len(first["entry"])) == (4, 3)
+        # What comes while somebody turns pages does not move them.
+        await world.send(observation("o1", "p1") | {"status": "unknown"})
+        following = first["link"][1]["url"].rsplit("/fhir/")[1]
+        second = await ask(world, following, who)
+        assert first["entry"] + second["entry"] == whole["entry"]
+        assert [link["relation"] for link in second["link"]] == ["self"]
+        # A cursor is good for its own question and requester only.
+        cursor = following.rsplit("_cursor=")[1]
+        for path in (f"Observation/o2/_history?_count=3&_cursor={cursor}", following.replace("_count=3", "_count=2")):
+            assert (await world.http.get(f"/fhir/{path}", headers=who)).status_code == 400
+        other = await world.http.get(f"/fhir/{following}", headers=await world.token("harbor"))
+        assert other.status_code == 400
+        since = first["entry"][1]["resource"]["meta"]["lastUpdated"]
+        recent = await ask(world, f"Observation/o1/_history?_since={since}&_count=1", who)
+        assert (recent["total"], len(recent["entry"])) == (3, 1)
+
+
 async def test_histories_are_refused_without_a_person_a_scope_or_sense(tmp_path: Path) -> None:
     async with running(fresh(tmp_path)) as world:
         who = await filled(world)
