@@ -184,12 +184,11 @@ class People:
         rows = [
             self._labels.shown(each, each.visible(newest), labels) for each, labels in zip(opened, held, strict=True)
         ]
-        patients = frozenset(c.patient_id for c in charts if c.patient_id is not None)
         every_row = EveryRow(rows)
         up_to = newest if batch is None else min(batch, newest)
         lists = self._grant.lists_of(charts)
         grounds = [
-            self._grounds(who, chart, each, patients, every_row, revised, instant)
+            self._grounds(who, chart, each, every_row, revised, instant)
             for chart, each in zip(charts, lists, strict=True)
         ]
         decisions = [self._decide(who, each, instant) for each in grounds]
@@ -221,12 +220,13 @@ class People:
         who: Requester,
         chart: ChartRef,
         lists: ConsentLists,
-        patients: frozenset[str],
         rows: Sequence[IndexRow],
         revised: Revised | None,
         instant: datetime,
     ) -> Grounds:
         policies = self._policies
+        # All that are linked, whatever charts are looked at: what was signed as any of them counts.
+        patients = frozenset([c.patient_id for c in self._registry.linked(chart) if c.patient_id is not None])
         facts = ChartFacts(chart, patients, rows, policies.own_records, f"{self._base_url}/fhir", policies)
         owner = None if lists.owner is None else of_person(lists.owner, patients)
         if revised is not None and owner is not None:
