@@ -8,7 +8,7 @@ left are checked against that root when a proof reads them.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,7 @@ def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress 
     if target.exists():
         raise OpeningRefused(f"{target} exists: name a new place")
     part = target.with_name(f"{target.name}.importing")
+    made = [folder for folder in target.absolute().parents if not folder.exists()]
     try:
         store = SqliteStore.open(part)
         try:
@@ -141,6 +142,10 @@ def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress 
     finally:
         for leftover in part.parent.glob(f"{part.name}*"):
             leftover.unlink()
+        # Folders are removed only where they are empty: where nothing was imported.
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
     return state
 
 

@@ -12,13 +12,11 @@ from typing import Final, NoReturn, TypeAlias
 from ledger_core.cli import publish, read, write
 from ledger_core.errors import LedgerError
 from ledger_core.verify import main as verify
-from ledger_core.verify.command import Parser
+from ledger_core.verify.command import PIPE_CLOSED, Parser
 from ledger_core.witness.commands import main as witness
 from ledger_core.witness.commands import seconds
 
 USAGE: Final = 3
-# What a shell reports of a program that SIGPIPE ended.
-_PIPE_CLOSED: Final = 141
 _FORMS: Final = ("json", "tlog-proof")
 _DESCRIPTION: Final = """\
 A ledger whose every statement can be checked without trusting who runs it.
@@ -41,19 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command is read.prove and arguments.state is None and (arguments.height, arguments.since) != (None, None):
             parser.error("--height and --since go with --state")
+        if command is publish.checkpoint and arguments.quorum not in (None, *range(1, len(arguments.witness) + 1)):
+            parser.error("--quorum is from 1 to the number of witnesses named")
         status = command(arguments)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
+        return PIPE_CLOSED
     except LedgerError as refusal:
         print(f"REFUSED ({refusal.code}): {refusal}", file=sys.stderr)
         return 1
-    except (OSError, UnicodeDecodeError) as cause:
-        named = getattr(cause, "filename", None) or "input"
-        print(f"cannot read or write {named}: {type(cause).__name__}", file=sys.stderr)
+    except OSError as cause:
+        named = f" {cause.filename}" if cause.filename else ""
+        print(f"cannot read or write{named}: {cause.strerror}", file=sys.stderr)
+        return USAGE
+    except UnicodeDecodeError:
+        print("cannot read: a file named is not text", file=sys.stderr)
         return USAGE
 
 
@@ -98,7 +101,7 @@ def _add_writing(add: _Add) -> None:
     _add_form(append)
     prune = add("prune", write.prune, "drop state that was superseded at or below a height")
     prune.add_argument("folder", metavar="DIR")
-    prune.add_argument("height", type=int)
+    prune.add_argument("height", type=_height)
 
 
 def _add_proving(add: _Add) -> None:
@@ -157,6 +160,12 @@ def _add_keeping(add: _Add) -> None:
     restore.add_argument("snapshot", metavar="FILE")
     restore.add_argument("ledger", metavar="LEDGER", help="a folder or file where there is no ledger")
     restore.add_argument("--checkpoint", metavar="FILE", help="refuse a snapshot older than this checkpoint")
+
+
+def _height(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a height is a number of 0 or more, not {text!r}")
+    return int(text)
 
 
 def _add_form(parser: argparse.ArgumentParser) -> None:

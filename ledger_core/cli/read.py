@@ -1,7 +1,8 @@
 """Commands that only read: show, prove, renew, fsck, export, replay, snapshot.
 
-They take a folder of ``init`` or a database file, and work beside a process
-that has the ledger open; ``prove`` and ``renew`` sign a new checkpoint, so they need the keys.
+``fsck``, ``export`` and ``snapshot`` take a folder of ``init`` or a database file, and work beside a
+process that has the ledger open. ``prove`` and ``renew`` sign a new checkpoint, so they, and ``show``,
+open the ledger themselves, with its keys.
 """
 
 import argparse

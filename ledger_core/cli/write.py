@@ -13,7 +13,7 @@ from pathlib import Path
 from ledger_core.cli import home
 from ledger_core.cli.progress import counting
 from ledger_core.commitment import Opening, OpenPart, new_salt
-from ledger_core.errors import OpeningRefused
+from ledger_core.errors import OpeningRefused, TransactionRefused
 from ledger_core.log import MerkleBatch
 from ledger_core.opening import run_import, run_restore
 from ledger_core.receipt import LogPath, Receipt, RecordClaim
@@ -36,6 +36,7 @@ def append(arguments: argparse.Namespace) -> int:
 
     The salts, without which nothing can be proved of a file, are written before it
     is anchored: ``NAME.part`` is a receipt that ``renew`` completes after a crash.
+    Where nothing was anchored for certain, nothing of it stays.
     """
     files = [Path(name) for name in arguments.files]
     contents = [file.read_bytes() for file in files]
@@ -50,10 +51,18 @@ def append(arguments: argparse.Namespace) -> int:
     with home.reopen(folder) as ledger:
         envelope = ledger.sign(Anchor(batch.root, batch.count), home.read_key(folder, home.OPERATOR_KEY))
         note = ledger.checkpoint()
-        for place, (opening, path, target) in enumerate(zip(openings, batch.paths(), targets, strict=True)):
-            claim = RecordClaim(opening, place, path, envelope)
-            write_durably(_part(target), Receipt(claim, LogPath(0, ()), note).encode().encode())
-        accepted = ledger.submit(envelope).result()
+        is_submitted = False
+        try:
+            for place, (opening, path, target) in enumerate(zip(openings, batch.paths(), targets, strict=True)):
+                claim = RecordClaim(opening, place, path, envelope)
+                write_durably(_part(target), Receipt(claim, LogPath(0, ()), note).encode().encode())
+            is_submitted = True
+            accepted = ledger.submit(envelope).result()
+        except (OSError, TransactionRefused) as cause:
+            if not is_submitted or isinstance(cause, TransactionRefused):
+                for target in targets:
+                    _part(target).unlink(missing_ok=True)
+            raise
         what = "1 file" if len(files) == 1 else f"{len(files)} files"
         print(f"anchored {what} as entry {accepted.index}, height {accepted.height}")
         for file, target in zip(files, targets, strict=True):
@@ -103,7 +112,12 @@ def _check_targets(targets: list[Path]) -> None:
     if len(set(targets)) < len(targets):
         raise OpeningRefused("two of the files would share one receipt: append them apart, or without --receipts")
     for target in targets:
-        if target.exists() or _part(target).exists():
+        if _part(target).exists():
+            raise OpeningRefused(
+                f"{_part(target)} is of an append that was cut short: `ledger-core renew` completes it,"
+                " or says that nothing was anchored; then remove it"
+            )
+        if target.exists():
             raise OpeningRefused(f"{target} exists: it proves what was anchored before; move it, or name --receipts")
         if not target.parent.is_dir():
             raise OpeningRefused(f"there is no folder {target.parent} for receipts")

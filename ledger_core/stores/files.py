@@ -58,5 +58,5 @@ def lock(path: Path) -> int:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as cause:
         os.close(lock_fd)
-        raise LedgerLocked("another process has this ledger open") from cause
+        raise LedgerLocked("another process has this ledger open, or this one has opened it twice") from cause
     return lock_fd

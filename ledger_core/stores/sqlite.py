@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ledger_core.errors import LedgerClosed, LedgerUnavailable, OpeningRefused
+from ledger_core.errors import IntegrityBroken, LedgerClosed, LedgerUnavailable, OpeningRefused
 from ledger_core.log import Tile
 from ledger_core.machine import BlockRow
 from ledger_core.ports import COSIGNED, PRUNED, Commit, EntryRow, StateRow, Submission
@@ -89,6 +89,7 @@ class SqliteStore:
         Raises:
             LedgerLocked: Another process, or another opening in this one, has it.
             OpeningRefused: The file is of another format.
+            IntegrityBroken: The file is cut, or no longer of SQLite's form.
             LedgerUnavailable: The file cannot be opened.
         """
         # One lock for one file, by whichever link it is opened.
@@ -111,6 +112,8 @@ class SqliteStore:
             for connection in opened:
                 connection.close()
             os.close(lock_fd)
+            if _is_damage(cause):
+                raise IntegrityBroken(f"{path} is damaged, or no database: restore a snapshot") from cause
             if isinstance(cause, sqlite3.Error | OSError):
                 raise LedgerUnavailable("the ledger's database cannot be opened") from cause
             raise
@@ -131,7 +134,9 @@ class SqliteStore:
             raise OpeningRefused(f"{path} may not be read by this user")
         try:
             return cls._opened_to_read(path, connect)
-        except sqlite3.Error as cause:
+        except (sqlite3.Error, UnicodeDecodeError) as cause:
+            if _is_damage(cause):
+                raise OpeningRefused(f"{path} is damaged, or no ledger: restore a snapshot") from cause
             # A folder that cannot be written to: SQLite cannot make the files it shares with a writer. There is
             # none then, unless its log is there too.
             log = path.with_name(f"{path.name}-wal")
@@ -414,11 +419,17 @@ def _tile_id(level: int, index: int) -> int:
     return level << _LEVEL_SHIFT | index
 
 
+def _is_damage(cause: BaseException) -> bool:
+    """Say whether SQLite found bytes no database has; what it says of a garbled schema may itself be no text."""
+    code = getattr(cause, "sqlite_errorcode", None)
+    return isinstance(cause, UnicodeDecodeError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 @contextmanager
 def _translated(failure: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.ProgrammingError as cause:
         raise LedgerClosed("the ledger is closed") from cause
-    except (sqlite3.Error, OSError, OverflowError) as cause:
+    except (sqlite3.Error, OSError, OverflowError, UnicodeDecodeError) as cause:
         raise LedgerUnavailable(failure) from cause

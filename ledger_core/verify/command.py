@@ -5,6 +5,7 @@ Exit codes: 0 verified, 1 refused, 2 not authenticated, 3 usage or unreadable fi
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ VERIFIED: Final = 0
 REFUSED: Final = 1
 UNAUTHENTICATED: Final = 2
 UNUSABLE: Final = 3
+# What a shell reports of a program that SIGPIPE ended.
+PIPE_CLOSED: Final = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,20 +38,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = _parse(argv)
     try:
-        receipt_text = Path(arguments.receipt).read_bytes().decode()
+        receipt_text = _text(arguments.receipt)
         records = [Path(name).read_bytes() for name in arguments.record]
-        policy_text = None if arguments.policy is None else Path(arguments.policy).read_bytes().decode()
-    except (OSError, ValueError) as cause:
-        named = getattr(cause, "filename", None) or "a file"
-        print(f"cannot read {named}: {type(cause).__name__}", file=sys.stderr)
+        policy_text = None if arguments.policy is None else _text(arguments.policy)
+    except OSError as cause:
+        print(f"cannot read {cause.filename}: {cause.strerror}", file=sys.stderr)
         return UNUSABLE
+    except ValueError as cause:
+        print(f"cannot read: {cause}", file=sys.stderr)
+        return UNUSABLE
+    try:
+        status = _judge(receipt_text, records, policy_text, is_json=arguments.json)
+        sys.stdout.flush()
+    except OSError as cause:
+        # Whoever read our output went away, or the disk is full; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(cause, BrokenPipeError):
+            return PIPE_CLOSED
+        print(f"cannot write the outcome: {cause.strerror}", file=sys.stderr)
+        return UNUSABLE
+    return status
+
+
+def _text(name: str) -> str:
+    try:
+        return Path(name).read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not text") from None
+
+
+def _judge(receipt_text: str, records: list[bytes], policy_text: str | None, *, is_json: bool) -> int:
     try:
         policy = None if policy_text is None else Policy.decode(policy_text)
         outcome = verify_receipt(receipt_text, records=records, policy=policy)
     except LedgerError as refusal:
-        _print_refusal(refusal, is_json=arguments.json)
+        _print_refusal(refusal, is_json=is_json)
         return REFUSED
-    if arguments.json:
+    if is_json:
         _print_json(_as_object(outcome))
     else:
         _print_outcome(outcome)

@@ -19,6 +19,7 @@ from ledger_core import (
     Accepted,
     Anchor,
     Identity,
+    IntegrityBroken,
     Join,
     Ledger,
     LedgerBusy,
@@ -106,7 +107,7 @@ def test_opening_with_other_keys_or_genesis_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OpeningRefused, match="no store"):
         open_ledger("postgres:x", log_identity=SOUTH)
     (tmp_path / "text").write_text("not a database at all, but long enough to be read as one" * 20)
-    with pytest.raises(LedgerUnavailable):
+    with pytest.raises(IntegrityBroken):
         open_ledger(tmp_path / "text", log_identity=SOUTH, genesis=GENESIS)
 
 
