@@ -132,7 +132,7 @@ def _resolve(resource: Json) -> Callable[[list[Any]], list[ResourceNode]]:
 
 
 def _node(resource: Json) -> ResourceNode:
-    made: ResourceNode = ResourceNode.create_node(resource)  # type: ignore[no-untyped-call]
+    made: ResourceNode = ResourceNode.create_node(resource)
     return made
 
 
