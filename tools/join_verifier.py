@@ -33,6 +33,17 @@ REPLACED: Final = {
     '    """PyNaCl only makes a node faster; this file does without."""\n',
 }
 
+# Before the imports: without it a missing library would end in a traceback, and in the exit code of a refusal.
+NEEDED: Final = """\
+import importlib.util
+import sys
+
+for _needed in ("blake3", "cryptography"):
+    if importlib.util.find_spec(_needed) is None:
+        print(f"cannot verify: the library {_needed} is not installed", file=sys.stderr)
+        sys.exit(3)
+"""
+
 Place: TypeAlias = tuple[str, str]
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension: TypeAlias = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -343,6 +354,7 @@ class Joiner:
                 "# SHA-256 of the sources, in order:",
                 *sums,
                 "",
+                NEEDED,
                 "",
             )
         )

@@ -143,6 +143,12 @@ def test_misuse_is_told_from_what_is_not_authenticated(joined: Path) -> None:
     assert left.value.code == 3
 
 
+def test_a_missing_library_is_named_and_is_no_refusal(joined: Path) -> None:
+    # -S: nothing that was installed is found.
+    done = subprocess.run([sys.executable, "-I", "-S", str(joined), "receipt"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "cannot verify: the library blake3 is not installed\n")
+
+
 def test_joining_twice_gives_the_same_bytes(joined: Path, tmp_path: Path) -> None:
     join(tmp_path / "again.py", seed="12345")
     assert (tmp_path / "again.py").read_bytes() == joined.read_bytes()
