@@ -1,4 +1,4 @@
-"""Tests of the ledger do not depend on how fast the machine is: no example has a deadline."""
+"""Tests do not depend on how fast the machine is: no example has a deadline."""
 
 from hypothesis import settings
 
