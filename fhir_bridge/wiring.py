@@ -452,6 +452,8 @@ _UVICORN: dict[str, Any] = {
     "access_log": False,
     "server_header": False,
     "timeout_graceful_shutdown": 10,
+    # Longer than clients keep an idle connection (5 s is usual): else both let go at once and a request is lost.
+    "timeout_keep_alive": 65,
 }
 
 

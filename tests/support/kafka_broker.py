@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 CLUSTER_ID = "ZmhpcmJyaWRnZXRlc3QwMA"
-START_LIMIT_S = 45.0
+START_LIMIT_S = 180.0
 JARS = Path(__file__).resolve().parents[2] / ".build" / "kafka" / "lib"
 HEAP = "-Xmx512m"
 

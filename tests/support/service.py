@@ -32,7 +32,7 @@ from fhir_bridge.adapters.access import request_token
 from fhir_bridge.adapters.ambient import SystemRandomness
 from tests.support.hospitals import MAPPINGS, ROOT, VERSIONS, Lane, Patient, directory, lanes, links, patients
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 180.0
 ANSWER_LIMIT_S = 300.0
 IN_FLIGHT = 8
 FHIR_JSON = "application/fhir+json"
