@@ -19,12 +19,11 @@ from fhir_bridge.lines.pages import Pages
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.reply import NO_STORE, Reply
 from fhir_bridge.lines.scoping import PERSON_PARAMETERS, Params, Scoping, require
-from fhir_bridge.model.access import ChartView, Current, Found, PermittedView, PlainPart, Requester
+from fhir_bridge.model.access import ChartView, Current, PermittedView, PlainPart, Requester
 from fhir_bridge.model.index import Records
 from fhir_bridge.model.ingest import ChartRef, IndexRow
-from fhir_bridge.model.scopes import readable_types
 from fhir_bridge.ports.ambient import Clock
-from fhir_bridge.query import QueryRefused, history, read_shape, render_searchset, search
+from fhir_bridge.query import QueryRefused, history, read_shape, render_searchset, search, vread
 
 _PROVENANCE_CONTROLS = frozenset({"_format", "_pretty", "_summary", "_elements"})
 
@@ -60,9 +59,8 @@ class Accounts:
         now = self._clock.now()
         named = [value for name, value in params if name in PERSON_PARAMETERS]
         patient = named[0] if named else who.patient or ""
-        charts = self._people.person_of(who, patient)
-        own = who.patient is not None and any(c.patient_id == who.patient for c in charts)
-        events = [(_row(body), body) for body in (await self._audit.events(charts) if own else [])]
+        charts = self._people.own_person(who, patient)
+        events = [(_row(body), body) for body in await self._audit.events(charts)]
         bodies = {row.id: body for row, body in events}
         cursor = self._pages.opened(who, "AuditEvent", params)
         criteria = [pair for pair in params if pair[0] not in PERSON_PARAMETERS]
@@ -121,17 +119,10 @@ class Accounts:
         """A Provenance id is ``<record id>-<version>``; it is seen by whoever may see that version."""
         record_id, _, version = provenance_id.rpartition("-")
         now = self._clock.now()
-        may_read = readable_types(who)
-        chart = await self._people.chart_of_record(record_id)
-        charts = [] if chart is None else self._people.around(chart)
-        sight = await self._people.view(who, charts, instant=now)
-        rows = (
-            Found(view.chart, row)
-            for view in sight.view.charts
-            for row in view.rows
-            if row.id == record_id and row.version == version and not row.deleted and may_read(row.type)
-        )
-        found = next(rows, None)
+        sight, type_name = await self._scoping.of_version(who, record_id, now)
+        found = vread(sight.view, type_name or "Basic", record_id, version)
+        if found is not None and found.row.deleted:
+            found = None
         seen = () if found is None else (found,)
         await self._audit.record(who, Interaction("read", "Provenance", provenance_id), sight, seen, now)
         if found is None:

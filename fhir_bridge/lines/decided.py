@@ -123,6 +123,7 @@ class DecisionBook:
         self._open = _Open(0)
         self._closing: _Open | None = None
         self._groups = 0
+        self._nobodys = b""
 
     async def start(self, epoch: int) -> bytes | None:
         """Read what belongs to the first epoch that is not stored; return the newest stored one's envelope.
@@ -130,6 +131,9 @@ class DecisionBook:
         Args:
             epoch: Number of that first epoch.
         """
+        nobodys = msgspec.msgpack.encode(StoredDecision("", 0, "", b"", {}, {}, b"", ()))
+        sealed = seal_blob(self._operator_key(), _DECISIONS, "", nobodys, self._randomness)
+        self._nobodys = msgspec.msgpack.encode((sealed, ()))
         closing, self._open = [await self._unanchored(number) for number in (epoch, epoch + 1)]
         if closing.decided or self._open.decided:
             self._closing = closing
@@ -238,11 +242,14 @@ class DecisionBook:
 
     # --- finding
 
-    async def find(self, decision_id: str) -> Held | None:
-        """Return a decision by the id that its answer carried."""
+    async def find(self, decision_id: str) -> Held:
+        """Return a decision by the id that its answer carried; for an id that names none, one that is nobody's.
+
+        So whoever asks for another's decision is refused after the same steps as whoever guesses.
+        """
         value = await self._vault.document(_DECISIONS, decision_id)
         if value is None:
-            return None
+            decision_id, value = "", self._nobodys
         sealed, envelopes = msgspec.msgpack.decode(value, type=tuple[bytes, tuple[bytes, ...]])
         content = open_blob(self._operator_key(), _DECISIONS, decision_id, sealed)
         return Held(msgspec.msgpack.decode(content, type=StoredDecision), envelopes)

@@ -89,7 +89,7 @@ class DecisionReceipts:
         decision_id, now = _only(params), self._clock.now()
         await self._record(who, Interaction("decision-receipt", "AuditEvent", query=params), now)
         held = await self._book.find(decision_id)
-        if held is None or held.stored.owner != owner_of(who):
+        if held.stored.owner != owner_of(who):
             raise NotFound
         text = await self._receipt(held.stored, held.stored.opening.sealing(GROUNDS))
         return Reply(200, text.encode(), NO_STORE, "application/json")
@@ -106,8 +106,7 @@ class DecisionReceipts:
         told = []
         for decision_id in (await self._book.of_charts(charts))[:count]:
             held = await self._book.find(decision_id)
-            if held is not None:
-                told.append(_told(held.stored, [grounds for _, _, _, grounds in self._opened(held, charts)]))
+            told.append(_told(held.stored, [grounds for _, _, _, grounds in self._opened(held, charts)]))
         return Reply(200, render({"resourceType": "Parameters", "parameter": told}), NO_STORE)
 
     async def opening(self, who: Requester, patient: str, params: Params) -> Reply:
@@ -123,8 +122,8 @@ class DecisionReceipts:
         if not readable_types(who)("*"):
             raise NotPermitted("an opening tells of records of all types: the token's scopes do not allow that")
         held = await self._book.find(decision_id)
-        opened = [] if held is None else self._opened(held, charts)
-        if held is None or not opened:
+        opened = self._opened(held, charts)
+        if not opened:
             raise NotFound
         stored = held.stored
         receipt = await self._receipt(stored, stored.opening.sealing(SHOWN))
@@ -142,8 +141,8 @@ class DecisionReceipts:
             raise NotPermitted("decisions are about all charts of a person; this guardian acts for one of them")
         require(who, "AuditEvent", "search")
         require(who, "Consent", "read")
-        charts = [chart for chart in self._people.person_of(who, patient) if chart.patient_id is not None]
-        if all(chart.patient_id != who.patient for chart in charts):
+        charts = [chart for chart in self._people.own_person(who, patient) if chart.patient_id is not None]
+        if not charts:
             raise NotFound
         return charts
 

@@ -118,7 +118,7 @@ def _grounds(
 
 def _withheld(behind: Behind | None, ref: ChartRef) -> tuple[tuple[str, str], ...]:
     """Return the record that a question named, if it was looked for in this chart in vain."""
-    if behind is None or behind.chart != ref.chart:
+    if behind is None or behind.chart != ref.chart or not behind.record:
         return ()
     type_name, _, record_id = behind.record.partition("/")
     return ((type_name, record_id),)

@@ -51,6 +51,7 @@ class Behind:
     """A view that was looked into for ``record`` (``Type/id``), and did not show it.
 
     ``chart`` holds the record; or it stands in for one where there is no such record, and nobody is told of it.
+    An empty ``record`` is one that scopes left out, not consent.
     """
 
     sight: Sight
@@ -127,7 +128,13 @@ class People:
     async def chart_of_record(self, record_id: str) -> ChartRef | None:
         """Return the chart that holds a record, or None."""
         held = await self._vault.charts_of([record_id])
-        return self._registry.chart(held[record_id]) if record_id in held else None
+        return self._registry.chart(held.get(record_id, ""))
+
+    async def type_of_record(self, chart: ChartRef, record_id: str) -> str:
+        """Return the type of a record in a chart, ``Basic`` if there is none; it may be hidden, so tell nobody."""
+        opened = await self._book.open(chart, self._registry.chart_key(chart))
+        history = opened.histories.get(record_id)
+        return "Basic" if history is None else history[0].type
 
     async def charts_of_records(self, record_ids: Collection[str]) -> dict[str, ChartRef]:
         """Return the charts that hold records, by record id; ids of none are left out."""
@@ -142,6 +149,15 @@ class People:
             if chart is not None:
                 return self._reached(who, self._registry.linked(chart))
         return ()
+
+    def own_person(self, who: Requester, patient: str) -> Sequence[ChartRef]:
+        """Return the charts of the asking patient's person if the id names one of them; else none.
+
+        The same steps for every id that does not, whoever has it.
+        """
+        charts = () if who.patient is None else self.person_of(who, who.patient)
+        names = self.ids(who, "Patient", patient.removeprefix("Patient/"))
+        return charts if any(chart.patient_id in names for chart in charts) else ()
 
     def reaches_person(self, who: Requester) -> bool:
         """Tell whether a requester may know which charts a person has; the same for every person."""

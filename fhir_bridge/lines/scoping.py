@@ -20,7 +20,7 @@ from fhir_bridge.model.ids import DIRECTORY_TYPES
 from fhir_bridge.model.ingest import ChartRef
 from fhir_bridge.model.scopes import allows, readable_types
 from fhir_bridge.ports.vault import Vault
-from fhir_bridge.query import QueryRefused
+from fhir_bridge.query import QueryRefused, history
 
 Params = Sequence[tuple[str, str]]
 
@@ -53,6 +53,32 @@ class Scoping:
         homes = {candidate: charts.get(candidate) for candidate in candidates}
         sight, seen = await self._first_seen(who, type_name, homes, is_seen, now, batch)
         return sight, seen or record_id
+
+    async def of_version(self, who: Requester, record_id: str, now: datetime) -> tuple[Sight, str | None]:
+        """Return the view around a record of which nothing but the canonical id is known, and the record's type.
+
+        An empty view and None if it may not be seen, or is of a type that the token's scopes do not let be read.
+        """
+        home = await self._people.chart_of_record(record_id)
+        other = self._registry.stand_in(record_id)
+        nothing = await self._people.view(who, [], instant=now)
+        if home is not None:
+            chart, name = home, record_id
+        elif other is not None:
+            # A record that is there, as the hidden one is.
+            chart, name = other, str(other.patient_id)
+        else:
+            return nothing, None
+        type_name = await self._people.type_of_record(chart, name)
+        sight = await self._people.view(who, self._people.around(chart), instant=now)
+        versions = history(sight.view, type_name, name)
+        may_read = readable_types(who)(type_name)
+        if home is not None and versions and may_read:
+            return sight, type_name
+        # What the token's scopes leave out no consent withheld: then the patient is told of the question alone.
+        withheld = f"{type_name}/{name}" if may_read else ""
+        behind = Behind(sight, chart.chart, record_id if home is None else withheld, is_stand_in=home is None)
+        return replace(nothing, behind=(behind,)), None
 
     async def of_person(
         self, who: Requester, patient: str, now: datetime, batch: int | None

@@ -107,6 +107,7 @@ def _interactions(stage: Stage) -> list[Interaction]:
         pair("read_in_open_chart", "Condition/{}", stage.condition),
         pair("vread_of_hidden_chart", f"Observation/{{}}/_history/{_OTHER_VERSION}", stage.stranger_record),
         pair("history_of_hidden_chart", "Observation/{}/_history", stage.stranger_record),
+        pair("provenance_of_hidden_chart", f"Provenance/{{}}-{_OTHER_VERSION}", stage.stranger_record),
         pair("everything_of_hidden_chart", "Patient/{}/$everything", stage.stranger),
         pair("search_of_hidden_chart", "Observation?patient={}", stage.stranger),
         Interaction(

@@ -134,7 +134,17 @@ async def test_whoever_asked_can_prove_what_was_asked_and_what_was_shown(case: C
             verified(text, case, record=other.encode())
 
 
-@pytest.mark.parametrize("form", ["{}", "{}/_history", "{}/$receipt", "Observation?_id={id}", "Provenance?target={}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "{}/_history",
+        "{}/$receipt",
+        "Observation?_id={id}",
+        "Provenance?target={}",
+        "Provenance/{id}-aaaabbbbccccddddeeee",
+    ],
+)
 async def test_a_denial_of_what_is_hidden_is_that_of_what_is_absent(case: Case, form: str) -> None:
     told = []
     for record in (case.records["o3"], f"Observation/{ABSENT}"):
@@ -157,7 +167,6 @@ async def test_a_receipt_is_no_larger_for_a_person_whose_consents_hide_much(case
         record = json.loads((await case.receipt(decision, harbor)).text)["record"]
         assert list(record["parts"]["grounds"]) == ["sealed"]
         held = await case.world.bridge.services.decision_receipts._book.find(decision)
-        assert held is not None
         sizes.add((len(record["parts"]["grounds"]["sealed"]), len(held.stored.grounds), len(held.envelopes)))
     assert len(sizes) == 1
 
@@ -202,16 +211,25 @@ async def test_the_patient_hears_of_denied_questions_and_nobody_notices(case: Ca
 
 @pytest.mark.parametrize(
     ("path", "shown", "withheld"),
-    [("{o2}", ["o2"], []), ("{o3}", [], ["o3"]), ("Patient/{person}/$everything", ["h1", "o2"], [])],
+    [
+        ("{o2}", ["o2"], []),
+        ("{o3}", [], ["o3"]),
+        ("Patient/{person}/$everything", ["h1", "o2"], []),
+        ("Provenance/{id2}-{version2}", ["o2"], []),
+        ("Provenance/{id3}-{version3}", [], ["o3"]),
+    ],
 )
 async def test_an_auditor_decides_again_and_comes_to_the_same(
     case: Case, path: str, shown: list[str], withheld: list[str]
 ) -> None:
-    decision = await case.answered(path.format(**case.records, person=case.person))
+    told = [(await case.ask(case.records[name], case.agent)).json() for name in ("o2", "o3")]
+    names = {f"id{number}": each["id"] for number, each in enumerate(told, 2)}
+    names |= {f"version{number}": each["meta"]["versionId"] for number, each in enumerate(told, 2)}
+    decision = await case.answered(path.format(**case.records, **names, person=case.person))
     receipt = (await case.receipt(decision)).text
-    told = await case.opening(decision)
+    opening = await case.opening(decision)
 
-    report = decide_again(told.content, policy=case.policy, receipt=receipt)
+    report = decide_again(opening.content, policy=case.policy, receipt=receipt)
 
     assert report.is_same, [each.differences for each in report.charts]
     assert report.outcome.vouched == "operator-attested"
@@ -221,6 +239,17 @@ async def test_an_auditor_decides_again_and_comes_to_the_same(
     assert at_harbor.basis == "consent"
     assert len(at_harbor.consents) == 1
     assert at_harbor.vouched == ("consents", "policies")
+
+
+async def test_what_the_scopes_of_a_token_leave_out_is_not_told_as_withheld(case: Case) -> None:
+    """Consent permits o2; that this token may not read Observations is no decision of the patient's."""
+    told = (await case.ask(case.records["o2"])).json()
+    narrow = await case.world.token("northgate", scope="system/Provenance.rs system/AuditEvent.rs")
+    decision = await case.answered(f"Provenance/{told['id']}-{told['meta']['versionId']}", narrow)
+    report = decide_again((await case.opening(decision)).content, policy=case.policy)
+    assert report.is_same, [each.differences for each in report.charts]
+    assert {each.grounds.withheld for each in report.charts} == {()}
+    assert {each.grounds.shown for each in report.charts} == {()}
 
 
 async def test_an_opening_still_decides_alike_after_everything_has_changed(case: Case) -> None:
