@@ -32,12 +32,13 @@ def _decision() -> None:
 def receipt(
     request: Request,
     institution: Annotated[str, typer.Option("--institution", help="Institution whose system asked.")],
+    practitioner: Annotated[str | None, typer.Option(help="Practitioner on whose behalf it asked, if any.")] = None,
     out: Out = None,
     data: Data = None,
 ) -> None:
-    """Write the receipt of the decision behind an answer that this institution got."""
+    """Write the receipt of the decision behind an answer, to the practitioner or the system that got it."""
     path = f"/fhir/AuditEvent/$decision-receipt?request={_id(request)}"
-    _write(asyncio.run(_as_institution(data_directory(data), institution, path)), out)
+    _write(asyncio.run(_as_institution(data_directory(data), institution, practitioner, path)), out)
 
 
 @app.command("list")
@@ -171,10 +172,11 @@ async def _as_patient(data: Path, patient: str, institution: str | None, path: s
     return _good(answer)
 
 
-async def _as_institution(data: Path, institution: str, path: str) -> bytes:
+async def _as_institution(data: Path, institution: str, practitioner: str | None, path: str) -> bytes:
     from fhir_bridge.cli.tokens import as_institution
 
-    async with as_institution(data, institution) as (client, _):
+    stated = {} if practitioner is None else {"practitioner": practitioner}
+    async with as_institution(data, institution, **stated) as (client, _):
         answer = await client.get(path)
     return _good(answer)
 

@@ -312,9 +312,13 @@ class DecisionBook:
 
 
 def owner_of(who: Requester) -> str:
-    """Return on whose behalf a question was asked: an institution, a patient's own agent, or a delegate."""
+    """Return whose question it was: a practitioner's of an institution, a client's, an agent's, a delegate's.
+
+    Two practitioners of one institution may see different things, so neither gets the other's receipts.
+    """
     if who.institution is not None:
-        return f"institution/{who.institution}"
+        asked = f"client/{who.client_id}" if who.practitioner is None else f"practitioner/{who.practitioner}"
+        return f"institution/{who.institution}/{asked}"
     return f"patient/{who.patient}/{who.delegate or ''}"
 
 

@@ -197,6 +197,23 @@ async def test_nobody_else_gets_a_receipt_and_no_institution_an_opening(case: Ca
     assert (await case.ask("AuditEvent/$decision-receipt")).status_code == 400
 
 
+async def test_a_receipt_goes_to_the_practitioner_who_asked_and_to_no_colleague(case: Case) -> None:
+    """A Consent may permit one what it denies the other, and a receipt names what was shown."""
+    first, again, other = [
+        await case.world.token("northgate", practitioner=name, purpose=purpose)
+        for name, purpose in (("dr-a", "TREAT"), ("dr-a", "HRESCH"), ("dr-b", "TREAT"))
+    ]
+    nothing = (await case.receipt("0" * 32)).content
+    decision = await case.answered(case.records["o2"], first)
+    assert (await case.receipt(decision, first)).status_code == 200
+    assert (await case.receipt(decision, again)).status_code == 200, "it is the same practitioner's"
+    for who in (other, case.northgate):
+        assert (await case.receipt(decision, who)).content == nothing
+    for_nobody = await case.answered(case.records["o2"], case.northgate)
+    assert (await case.receipt(for_nobody, case.northgate)).status_code == 200
+    assert (await case.receipt(for_nobody, first)).content == nothing
+
+
 async def test_the_patient_hears_of_denied_questions_and_nobody_notices(case: Case) -> None:
     denied = await case.answered(case.records["o3"])
     absent = await case.answered(f"Observation/{ABSENT}")
