@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from fhir_bridge import telemetry
@@ -45,6 +46,7 @@ from fhir_bridge.consent import NetworkPolicies, OwnRecords, load_policies
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
 from fhir_bridge.http.app import create_app
 from fhir_bridge.http.control import create_control, lines_of
+from fhir_bridge.http.protocol import HttpProtocol
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.audit import AuditLine
@@ -397,7 +399,7 @@ def serve(data: Path, port: int, kafka: str | None = None) -> int:
     settings = ServiceSettings()
     telemetry.configure(settings.log_level)
     with _public_socket(settings.host, port) as listening:
-        return asyncio.run(_serve(data, listening, port, kafka))
+        return uvloop.run(_serve(data, listening, port, kafka))
 
 
 async def _serve(data: Path, public_socket: socket.socket, port: int, kafka: str | None) -> int:
@@ -451,6 +453,9 @@ _UVICORN: dict[str, Any] = {
     "log_config": None,
     "access_log": False,
     "server_header": False,
+    "http": HttpProtocol,
+    "ws": "none",
+    "proxy_headers": False,
     "timeout_graceful_shutdown": 10,
     # Longer than clients keep an idle connection (5 s is usual): else both let go at once and a request is lost.
     "timeout_keep_alive": 65,

@@ -21,9 +21,6 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(QuestionIds, randomness=services.randomness)
     errors.install(app)
     app.include_router(open_routes.router)
-    app.include_router(decisions.router, prefix="/fhir")
-    app.include_router(delegation.router, prefix="/fhir")
-    app.include_router(emergency.router, prefix="/fhir")
-    app.include_router(guardianship.router, prefix="/fhir")
-    app.include_router(fhir.router, prefix="/fhir")
+    for each in (decisions, delegation, emergency, guardianship, fhir):
+        app.router.routes.extend(each.router.routes)
     return app

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from fhir_bridge.errors import Issue, MessageTooLong
 from fhir_bridge.http.caller import read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
+from fhir_bridge.http.routes import Routes
 from fhir_bridge.lines.decisions import Decisions
 
-router = APIRouter()
+router = Routes()
 
 
 @router.get("/Patient/{record_id}/$explain")

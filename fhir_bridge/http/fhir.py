@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong
 from fhir_bridge.http.caller import question_of, read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
+from fhir_bridge.http.routes import Routes
 from fhir_bridge.lines.reply import Held
 from fhir_bridge.lines.write import Sent
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import Interaction
 
-router = APIRouter()
+router = Routes()
 Params = list[tuple[str, str]]
-_Route = Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]
-
-
-def _reading(path: str) -> _Route:
-    """Register a route for GET, and for HEAD, which R4 http.html#head lets stand wherever GET does."""
-    return router.api_route(path, methods=["GET", "HEAD"])
 
 
 @router.post("")
@@ -36,49 +30,49 @@ async def bundle(request: Request) -> Response:
     return as_response(await services_of(request).write.bundle(who, body, content_type))
 
 
-@_reading("/Patient/{record_id}/$everything")
+@router.get("/Patient/{record_id}/$everything")
 async def everything(request: Request, record_id: str) -> Response:
     """Return one timeline of a person: all permitted records of all linked charts."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.everything(who, record_id, _query(request)))
 
 
-@_reading("/{type_name}/{record_id}/_history/{version}/$receipt")
+@router.get("/{type_name}/{record_id}/_history/{version}/$receipt")
 async def version_receipt(request: Request, type_name: str, record_id: str, version: str) -> Response:
     """Return the receipt of one version of a record."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.receipt(who, type_name, record_id, version))
 
 
-@_reading("/{type_name}/{record_id}/$receipt")
+@router.get("/{type_name}/{record_id}/$receipt")
 async def receipt(request: Request, type_name: str, record_id: str) -> Response:
     """Return the receipt of the current version of a record."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.receipt(who, type_name, record_id, None))
 
 
-@_reading("/{type_name}/{record_id}/_history/{version}")
+@router.get("/{type_name}/{record_id}/_history/{version}")
 async def vread(request: Request, type_name: str, record_id: str, version: str) -> Response:
     """Read one version."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.vread(who, type_name, record_id, version, _query(request)))
 
 
-@_reading("/{type_name}/{record_id}/_history")
+@router.get("/{type_name}/{record_id}/_history")
 async def history(request: Request, type_name: str, record_id: str) -> Response:
     """Return the versions of a record, newest first."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.history(who, type_name, record_id, _query(request)))
 
 
-@_reading("/_history")
+@router.get("/_history")
 async def history_of_system(request: Request) -> Response:
     """Return the versions of everything the requester may see of one person, newest first."""
     who = await requester_of(request)
     return as_response(await services_of(request).answer.history_of_all(who, None, _query(request)))
 
 
-@_reading("/{type_name}/_history")
+@router.get("/{type_name}/_history")
 async def history_of_type(request: Request, type_name: str) -> Response:
     """Return the versions of one type of records, newest first."""
     who = await requester_of(request)
@@ -101,7 +95,7 @@ async def search_compartment_by_post(request: Request, record_id: str, type_name
     return as_response(await answer.in_compartment(who, record_id, type_name, params, lenient=lenient))
 
 
-@_reading("/{type_name}/{record_id}")
+@router.get("/{type_name}/{record_id}")
 async def read(request: Request, type_name: str, record_id: str) -> Response:
     """Read the current version of a record, unless the reader holds it already."""
     who = await requester_of(request)
@@ -109,7 +103,7 @@ async def read(request: Request, type_name: str, record_id: str) -> Response:
     return as_response(await services_of(request).answer.read(who, type_name, record_id, _query(request), held))
 
 
-@_reading("/Patient/{record_id}/{type_name}")
+@router.get("/Patient/{record_id}/{type_name}")
 async def search_compartment(request: Request, record_id: str, type_name: str) -> Response:
     """Search one type in a Patient's compartment."""
     who = await requester_of(request)
@@ -117,7 +111,7 @@ async def search_compartment(request: Request, record_id: str, type_name: str) -
     return as_response(await answer.in_compartment(who, record_id, type_name, _query(request), lenient=lenient))
 
 
-@_reading("/{type_name}")
+@router.get("/{type_name}")
 async def search(request: Request, type_name: str) -> Response:
     """Search one type, in one person's permitted view."""
     who = await requester_of(request)

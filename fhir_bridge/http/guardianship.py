@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from fhir_bridge.errors import Issue, MessageTooLong
 from fhir_bridge.http.caller import read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
+from fhir_bridge.http.routes import Routes
 
-router = APIRouter()
+router = Routes()
 _BODY_LIMIT = 64 << 10
 
 
