@@ -231,6 +231,46 @@ async def test_replacing_a_leaked_client_key_stops_its_tokens(world: World) -> N
     assert await world.verifier.verify(await world.token(world.northgate))
 
 
+@pytest.mark.parametrize(
+    ("happens", "reason"),
+    [
+        (lambda world: world.clock.advance(301), "expired"),
+        (lambda world: world.clock.advance(-60), "not-yet-valid"),
+        (lambda world: world.change(world.northgate, is_active=False), "revoked-client"),
+        (lambda world: world.change(world.northgate, tokens_after_s=NOW), "revoked-client"),
+        (lambda world: world.change(world.northgate, institution="harbor"), "other-registration"),
+        (lambda world: world.registry.clients.clear(), "unknown-client"),
+    ],
+)
+async def test_a_token_that_held_before_holds_no_longer_than_time_and_registry_let_it(
+    world: World, happens: Callable[[World], None], reason: str
+) -> None:
+    token = await world.token(world.northgate)
+    who = await world.verifier.verify(token)
+    assert await world.verifier.verify(token) == who
+    happens(world)
+    assert await reason_for(world, token) == reason
+
+
+async def test_what_is_remembered_of_a_token_helps_no_other_one(world: World) -> None:
+    token = await world.token(world.northgate)
+    assert await world.verifier.verify(token)
+    head, claims, signature = token.split(".")
+    for other in (f"{head}.{claims}.{signature[:-4]}AAAA", f"{head}.{claims}.", f"{head}.{claims}", claims, ""):
+        assert await reason_for(world, other) in ("wrong-signature", "not-a-jws")
+    with pytest.raises(NotAuthenticated):
+        await world.verifier.verify(f"{token[:-1]}\udc80")
+
+
+async def test_only_so_many_tokens_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fhir_bridge.adapters.access.verifier._MAX_REMEMBERED", 3)
+    tokens = [minted(world, jti=f"t-{number}") for number in range(8)]
+    for token in tokens * 2:
+        assert (await world.verifier.verify(token)).institution == "northgate"
+    assert len(world.verifier._signed) == 3
+    assert not any(token.encode() in repr(world.verifier._signed).encode() for token in tokens)
+
+
 async def test_a_deleted_client_is_nobody(world: World) -> None:
     token = await world.token(world.northgate)
     del world.registry.clients[world.northgate["client_id"]]
