@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -66,7 +66,7 @@ class TypeRow:
     invariants: tuple[Invariant, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definitions:
     """One release of FHIR: types by name, value sets as url → system → codes."""
 
@@ -76,6 +76,10 @@ class Definitions:
 
     def resource_types(self) -> frozenset[str]:
         """Names of the concrete resource types."""
+        return self._resource_types
+
+    @cached_property
+    def _resource_types(self) -> frozenset[str]:
         return frozenset(n for n, t in self.types.items() if t.kind == "resource" and not t.is_abstract)
 
     def element_names(self) -> frozenset[str]:

@@ -29,7 +29,7 @@ from fhir_bridge.lines.histories import Histories
 from fhir_bridge.lines.labels import Labels
 from fhir_bridge.lines.network import find_organizations
 from fhir_bridge.lines.notary import Notary
-from fhir_bridge.lines.opening import Opening
+from fhir_bridge.lines.opening import FEW, Opening
 from fhir_bridge.lines.pages import Pages, pinned
 from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import Registry
@@ -178,7 +178,10 @@ class AnswerLine:
         now = self._clock.now()
         sight, canonical = await self._scoping.of_record(who, type_name, record_id, now)
         found = _version(sight, type_name, canonical, version)
-        await self._audit.record(who, Interaction(action, type_name, canonical), sight, _some(found), now)
+        recorded = self._audit.recording(who, Interaction(action, type_name, canonical), sight, _some(found), now)
+        return await _both(recorded, self._shown(found, type_name, shape, held))
+
+    async def _shown(self, found: Found | None, type_name: str, shape: Shape, held: Held) -> Reply:
         if found is None:
             raise NotFound
         if found.row.deleted:
@@ -204,7 +207,9 @@ class AnswerLine:
             raise NotFound
         after = cursor.after if cursor is not None else None
         result = everything(within_scopes(who, sight).view, params, after=after)
-        recorded = self._audit.record(who, Interaction("everything", "Patient", canonical), sight, result.found, now)
+        recorded = self._audit.recording(
+            who, Interaction("everything", "Patient", canonical), sight, result.found, now
+        )
 
         async def again() -> Sight:
             return (await self._scoping.of_person(who, patient, self._clock.now(), None))[0]
@@ -244,7 +249,9 @@ class AnswerLine:
             lenient=lenient,
             find_set=self._labels.sets.find,
         )
-        recorded = self._audit.record(who, Interaction("search", type_name, query=params), sight, result.found, now)
+        recorded = self._audit.recording(
+            who, Interaction("search", type_name, query=params), sight, result.found, now
+        )
 
         async def again() -> Sight:
             return (await self._scoping.of_search(who, type_name, params, self._clock.now(), None))[0]
@@ -296,25 +303,28 @@ class AnswerLine:
             )
             return Reply(200, b"", NO_STORE, stream=blocks)
         bodies = await self._opening.bodies(result.found)
-        if not result.shape.is_whole:
-            bodies = await asyncio.to_thread(_shaped, result, bodies)
-        body = await asyncio.to_thread(
-            render_searchset,
-            result.found,
-            bodies,
-            base_url=self._base,
-            self_link=self_link,
-            next_link=next_link,
-            total=result.total,
-            outcome=outcome,
-        )
-        return Reply(200, body, NO_STORE)
+
+        def rendered() -> bytes:
+            return render_searchset(
+                result.found,
+                bodies if result.shape.is_whole else _shaped(result, bodies),
+                base_url=self._base,
+                self_link=self_link,
+                next_link=next_link,
+                total=result.total,
+                outcome=outcome,
+            )
+
+        is_short = len(bodies) <= FEW and result.shape.is_whole
+        return Reply(200, rendered() if is_short else await asyncio.to_thread(rendered), NO_STORE)
 
 
-async def _both(recorded: Awaitable[None], made: Awaitable[Reply]) -> Reply:
-    """Make an answer while its access is being written; neither leaves before both are done."""
-    _, reply = await asyncio.gather(recorded, made)
-    return reply
+async def _both(recorded: asyncio.Future[None], made: Awaitable[Reply]) -> Reply:
+    """Make an answer while its access is being written; no answer leaves before that is done, a refusal neither."""
+    try:
+        return await made
+    finally:
+        await recorded
 
 
 def _version(sight: Sight, type_name: str, record_id: str, version: str | None) -> Found | None:

@@ -177,10 +177,16 @@ class AuditLine:
         Raises:
             Unavailable: Not recorded; nothing may be answered.
         """
+        await self.recording(who, interaction, sight, found, now)
+
+    def recording(
+        self, who: Requester, interaction: Interaction, sight: Sight, found: Sequence[Found], now: datetime
+    ) -> asyncio.Future[None]:
+        """Begin to record one access, as :meth:`record` does, and return what ends when it is durable."""
         entries = [self._entry(who, interaction, ref, shown, sight, now) for ref, shown in _by_chart(sight, found)]
         is_told = who.question is not None and interaction.name not in _ABOUT_DECISIONS
         made = self._book.make(who, who.question, sight, found, now) if who.question and is_told else None
-        await self._add(entries or [self._unfound(who, interaction, now)], made)
+        return self._add(entries or [self._unfound(who, interaction, now)], made)
 
     async def note(
         self, who: Requester, charts: Sequence[ChartRef], event: Callable[[str | None, str], dict[str, Any]]
@@ -267,10 +273,10 @@ class AuditLine:
     def _event_id(self) -> str:
         return self._randomness.token(16).hex()
 
-    async def _add(self, entries: Sequence[_Pending], made: Made | None = None) -> None:
+    def _add(self, entries: Sequence[_Pending], made: Made | None = None) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait(_Access(entries, made, written))
-        await written
+        return written
 
     async def _write_forever(self) -> None:
         while True:

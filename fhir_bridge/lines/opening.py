@@ -16,8 +16,8 @@ from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.ports.vault import Vault
 from fhir_bridge.seal import open_contents
 
-_FEW = 50
-"""So many records are opened in less than a millisecond, which a thread's hand-over costs as well."""
+FEW = 50
+"""So many records are opened or joined in less than a millisecond, which a thread's hand-over costs as well."""
 
 
 class Opening:
@@ -48,6 +48,6 @@ class Opening:
         if ref is None:
             raise KeyMissing("a chart of the answer is not known")
         key = self._registry.chart_key(ref)
-        if len(rows) <= _FEW:
+        if len(rows) <= FEW:
             return open_contents(key, chart, rows, envelopes)
         return await asyncio.to_thread(open_contents, key, chart, rows, envelopes)

@@ -62,6 +62,11 @@ class Criteria:
     ignored: tuple[str, ...] = ()
     includes: tuple[Include, ...] = ()
 
+    @property
+    def test(self) -> Predicate | None:
+        """What tells whether a row is a match; None if every row is."""
+        return self.matches if len(self.tests) > 1 else self.tests[0] if self.tests else None
+
     def matches(self, row: IndexRow) -> bool:
         """Tell whether a row is a match."""
         return all(test(row) for test in self.tests)
@@ -165,7 +170,15 @@ def _criterion(type_name: str, name: str, text: str, reader: _Reader) -> Predica
     if len(tests) == 1:
         only = tests[0]
         return lambda row: only(_stored(row, bare))
-    return lambda row: any(test(_stored(row, bare)) for test in tests)
+
+    def matches(row: IndexRow) -> bool:
+        held = _stored(row, bare)
+        for test in tests:  # noqa: SIM110 - no generator: this is asked of every row, and that would cost as much again
+            if test(held):
+                return True
+        return False
+
+    return matches
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from heapq import nsmallest
 from itertools import islice
+from operator import itemgetter
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.dates import ALWAYS, interval
@@ -94,7 +94,7 @@ def search(
     size = _count(controls.get("_count"), page_size)
     total = _choice(controls, "_total", ("none", "estimate", "accurate"))
     only_count = shape.summary == COUNT or size == 0
-    matches = _matches(view.of_type(type_name), criteria.matches if criteria.tests else None)
+    matches = _matches(view.of_type(type_name), criteria.test)
     shown_total = len(matches) if total != "none" or only_count else None
     if only_count:
         return SearchResult((), shown_total, ignored=criteria.ignored)
@@ -216,7 +216,8 @@ def _page(
     else:
         keyed = [(key(place[1]), place) for place in matches]
         keyed = [each for each in keyed if bound is None or bound < each[0]]
-        page = [place for _, place in nsmallest(size + 1, keyed, key=_first)]
+        keyed.sort(key=itemgetter(0))
+        page = [place for _, place in keyed[: size + 1]]
     more = len(page) > size
     del page[size:]
     return page, key_of(page[-1][1], rules) if more and page else None
@@ -224,10 +225,6 @@ def _page(
 
 def _found(places: Iterable[Place], mode: str = "match") -> tuple[Found, ...]:
     return tuple(Found(chart.chart, row, mode) for chart, row in places)
-
-
-def _first(item: tuple[tuple[object, ...], Place]) -> tuple[object, ...]:
-    return item[0]
 
 
 def _controls(params: Params, names: Iterable[str]) -> dict[str, str]:

@@ -196,6 +196,34 @@ async def test_an_access_that_cannot_be_recorded_is_not_answered(tmp_path: Path)
         assert await world.findings() == []
 
 
+async def test_no_answer_leaves_before_its_access_is_recorded_a_refusal_neither(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        who, audit = await world.token(), world.bridge.services.answer._audit
+        asked, hidden = await world.patient_id("p1"), await world.token("harbor")
+        written = asyncio.Event()
+
+        async def held_up(*_: Any) -> None:
+            await written.wait()
+
+        audit._vault = before(audit._vault, commit=held_up)
+        questions = [
+            ("Patient/p1", who, 200),
+            ("Patient/none", who, 404),
+            (f"Patient/{asked}", hidden, 404),
+            (f"Patient/{asked}/$everything", who, 200),
+            (f"Patient/{asked}/$everything", hidden, 404),
+            (f"Observation?patient={asked}", who, 200),
+        ]
+        for path, asker, status in questions:
+            written.clear()
+            asking = asyncio.create_task(world.http.get(f"/fhir/{path}", headers=asker))
+            done, _ = await asyncio.wait({asking}, timeout=0.3)
+            assert not done, path
+            written.set()
+            assert (await asking).status_code == status
+
+
 async def test_a_denial_by_feed_survives_a_power_cut_before_its_list_was_written(tmp_path: Path) -> None:
     async with running(fresh(tmp_path)) as world:
         await world.send(patient("p1"))
