@@ -19,7 +19,8 @@ from ledger_core.errors import LedgerError, LedgerUnavailable, OpeningRefused
 from ledger_core.hashing import HASH_BYTES, leaf_hash
 from ledger_core.log import Frontier
 from ledger_core.machine import BlockRow, Header, State, app_hash, apply_block, begin, read_genesis
-from ledger_core.ports import COSIGNED, PRUNED, EntryRow, Reader, Submission, submission_of
+from ledger_core.middles import middle_of
+from ledger_core.ports import COSIGNED, PRUNED, EntryRow, Reader, StateRow, Submission, submission_of
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import StateEntry, read_state_entry
 
@@ -102,7 +103,8 @@ class _Checker:
     def check_tiles(self) -> Iterator[Finding]:
         if not self._is_root_known:
             return
-        missing = self._tiles.finish()
+        tiles = self._tiles.finish()
+        missing = dict(tiles)
         for tile in self._rows.tiles():
             where = f"tiles/{tile.level}/{tile.index}"
             expected = missing.pop((tile.level, tile.index), None)
@@ -112,6 +114,11 @@ class _Checker:
                 yield Finding(where, "is not what the entries lead to")
         for level, index in sorted(missing):
             yield Finding(f"tiles/{level}/{index}", "missing")
+        # None may be missing without harm; one that is there is checked whenever it is used.
+        for index, middle in self._rows.middles():
+            hashes = tiles.get((0, index), b"")
+            if len(hashes) != _TILE_BYTES or middle_of(hashes) != middle:
+                yield Finding(f"middles/{index}", "is not what the entries lead to")
 
     def check_submissions(self) -> Iterator[Finding]:
         missing = set(self._submissions)
@@ -130,6 +137,7 @@ class _Checker:
                 yield Finding("state", "the rows do not lead to the newest state root")
             return
         seen: set[tuple[bytes, int]] = set()
+        below = self._pruned_below()
         for row in self._rows.state_rows():
             where = f"state/{row.path.hex()}/{row.height}"
             expected = self._written.get(row.path, {}).get(row.height)
@@ -137,6 +145,8 @@ class _Checker:
                 yield Finding(where, "no transaction wrote this")
             elif expected != row.value:
                 yield Finding(where, "is not what the transactions lead to")
+            elif row.before != self._replaced(row) and (row.before is not None or row.height > below):
+                yield Finding(where, "the value it says it replaced is another")
             seen.add((row.path, row.height))
         yield from self._missing_state(seen)
 
@@ -246,13 +256,22 @@ class _Checker:
 
     def _missing_state(self, seen: set[tuple[bytes, int]]) -> Iterator[Finding]:
         """Yield values that are gone though pruning had no reason to drop them."""
-        kept = self._rows.meta(PRUNED) or "0"
-        below = int(kept) if kept.isdecimal() else 0
+        below = self._pruned_below()
         for path, values in sorted(self._written.items()):
             for height in sorted(values):
                 is_superseded = any(height < later <= below for later in values)
                 if (path, height) not in seen and not is_superseded:
                     yield Finding(f"state/{path.hex()}/{height}", "missing")
+
+    def _replaced(self, row: StateRow) -> bytes | None:
+        """Return what the transactions had written at the path before this row."""
+        values = self._written[row.path]
+        earlier = max((height for height in values if height < row.height), default=None)
+        return None if earlier is None else values[earlier]
+
+    def _pruned_below(self) -> int:
+        kept = self._rows.meta(PRUNED) or "0"
+        return int(kept) if kept.isdecimal() else 0
 
     def _check_meta(self) -> Iterator[Finding]:
         """Name the settings that fit nothing, and the one that makes every checkpoint fail."""

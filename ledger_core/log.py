@@ -8,22 +8,23 @@ transaction anchors.
 
 Invariants:
     * all of them give the root that RFC 9162 section 2.1.1 defines;
-    * a hash read from a full tile is served only if the tile's own root is the
-      hash that the tile above holds, so every hash served is one that the
-      right edge vouches for.
+    * a hash read from a full tile is served only if it is part of what leads to
+      the hash that the tile above holds (all of the tile, or a sixteenth of it
+      through its middle), so every hash served is one that the right edge vouches for.
 """
 
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Final, TypeAlias
 
 from ledger_core.errors import IntegrityBroken, ProofInvalid
 from ledger_core.hashing import EMPTY_LOG, HASH_BYTES, node_hash
+from ledger_core.middles import MIDDLE_BYTES, MIDDLE_LEVELS, siblings_through
 from ledger_core.quickhash import leaf_hashes, node_hashes, row_above
 
 TILE_LEVELS: Final = 8
@@ -33,6 +34,7 @@ TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
 # An expanded tile: 256 hashes, the 128 above them, and so on up to the tile's root; places not yet known are zero.
 _ROWS: Final = tuple(2 * TILE_WIDTH - (2 * TILE_WIDTH >> row) for row in range(TILE_LEVELS + 1))
 _ROOT: Final = slice(_ROWS[-1] * HASH_BYTES, (_ROWS[-1] + 1) * HASH_BYTES)
+_MIDDLE: Final = slice(_ROWS[MIDDLE_LEVELS] * HASH_BYTES, _ROWS[MIDDLE_LEVELS] * HASH_BYTES + MIDDLE_BYTES)
 _BLANK: Final = bytes((2 * TILE_WIDTH - 1) * HASH_BYTES)
 
 
@@ -47,6 +49,7 @@ def _siblings(place: int) -> Callable[[bytes], tuple[bytes, ...]]:
 _SIBLINGS: Final = tuple(_siblings(place) for place in range(TILE_WIDTH))
 
 ReadTile: TypeAlias = Callable[[int, int], bytes | None]
+ReadMiddle: TypeAlias = Callable[[int], bytes | None]
 _Place: TypeAlias = tuple[int, int]
 
 
@@ -80,11 +83,15 @@ class Frontier:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The complete content so far of one tile: 1 to 256 hashes, joined."""
+    """The complete content so far of one tile: 1 to 256 hashes, joined.
+
+    ``middle`` is there when a full tile of level 0 was just made; it follows from the hashes.
+    """
 
     level: int
     index: int
     hashes: bytes
+    middle: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def width(self) -> int:
@@ -128,19 +135,25 @@ class TiledLog:
     is then checked when it is read.
     """
 
-    def __init__(self, read: ReadTile, size: int, *, cache_tiles: int = 1024) -> None:
+    def __init__(
+        self, read: ReadTile, size: int, *, cache_tiles: int = 1024, read_middle: ReadMiddle | None = None
+    ) -> None:
         """Open a log of ``size`` entries.
 
         Args:
             read: Gives the stored tile at (level, index), whole or partial, or None.
             size: Number of entries; tiles may reach further.
             cache_tiles: Expanded tiles kept in memory, 16 KiB each.
+            read_middle: Gives the middle kept of the full tile at (0, index), or None. With it a tile is expanded
+                and kept when it is met a second time, not the first.
 
         Raises:
             IntegrityBroken: A tile of the right edge is missing or short.
         """
         self._read, self._room = read, cache_tiles
+        self._read_middle = read_middle
         self._cache: OrderedDict[_Place, bytes] = OrderedDict()
+        self._met: OrderedDict[int, None] = OrderedDict()
         self._mutex = threading.Lock()
         self._grown: dict[_Place, bytes] = {}
         self._folded: tuple[int, tuple[bytes, ...]] = (0, ())
@@ -170,7 +183,8 @@ class TiledLog:
                 nodes[width * HASH_BYTES : (width + len(part)) * HASH_BYTES] = b"".join(part)
                 _fill(nodes, width, width + len(part))
                 taken, width = taken + len(part), width + len(part)
-                tiles.append(Tile(level, index, bytes(nodes[: width * HASH_BYTES])))
+                middle = bytes(nodes[_MIDDLE]) if level == 0 and width == TILE_WIDTH else b""
+                tiles.append(Tile(level, index, bytes(nodes[: width * HASH_BYTES]), middle))
                 self._grown[level, index] = bytes(nodes)
                 if width == TILE_WIDTH:
                     above.append(bytes(nodes[_ROOT]))
@@ -235,7 +249,7 @@ class TiledLog:
             count, at = size >> TILE_LEVELS * level, index >> TILE_LEVELS * level
             tile, place = at >> TILE_LEVELS, at & (TILE_WIDTH - 1)
             if tile < count >> TILE_LEVELS:
-                path += _SIBLINGS[place](self._tile(head, level, tile))
+                path += self._siblings(head, level, tile, place)
             else:
                 path += _edge_siblings(self._tile(head, level, tile), level, place, size, self._fold(head, size))
         return tuple(path)
@@ -266,6 +280,28 @@ class TiledLog:
         """Return the hashes that, with the leaves asked for, rebuild the root of ``size``, from left to right."""
         head = self._checked(size)
         return _multiproof(indices, size, lambda begin, end: self._subtree(head, begin, end))
+
+    def _siblings(self, head: _Head, level: int, index: int, place: int) -> tuple[bytes, ...]:
+        """Return the siblings of a place within a full tile."""
+        if level == 0 and self._read_middle is not None and (level, index) not in self._cache:
+            middle = None if self._is_met(index) else self._read_middle(index)
+            if middle is not None:
+                siblings, root = siblings_through(self._load(level, index, TILE_WIDTH), middle, place)
+                if root != self._node(head, TILE_LEVELS, index):
+                    raise IntegrityBroken(f"tile {level}/{index} is not what the tile above it says")
+                return siblings
+        return _SIBLINGS[place](self._tile(head, level, index))
+
+    def _is_met(self, index: int) -> bool:
+        """Tell whether a tile that is not at hand was asked for lately, and note that it is now."""
+        with self._mutex:
+            if index in self._met:
+                del self._met[index]
+                return True
+            self._met[index] = None
+            while len(self._met) > self._room:
+                self._met.popitem(last=False)
+            return False
 
     def _fold(self, head: _Head, size: int) -> tuple[bytes, ...]:
         """For each tree level, the root of what lies behind its last complete node; the last is the tree's root."""

@@ -146,13 +146,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """What a block did: new state, one result per transaction, new entries and written values."""
+    """What a block did: new state, a result each, new entries, values written and those they replaced."""
 
     state: State
     results: tuple[Result, ...]
     entries: tuple[bytes, ...]
     leaves: tuple[bytes, ...]
     updates: Mapping[bytes, bytes]
+    replaced: Mapping[bytes, bytes]
 
 
 def read_genesis(entry: bytes) -> Genesis:
@@ -224,12 +225,13 @@ def app_hash(log_size: int, log_root: bytes, state_root: bytes, suite: int = TRE
 class StateView:
     """State with the accepted transactions of a block so far on top."""
 
-    __slots__ = ("_read", "_tree", "_written")
+    __slots__ = ("_found", "_read", "_tree", "_written")
 
     def __init__(self, tree: StateTree) -> None:
         self._tree = tree
         self._written: dict[bytes, Held] = {}
         self._read: dict[bytes, Held | None] = {}
+        self._found: dict[bytes, bytes | None] = {}
 
     def get(self, path: bytes) -> Held | None:
         """Return the value at a state path, or None."""
@@ -237,7 +239,7 @@ class StateView:
         if found is not None:
             return found
         if path not in self._read:
-            data = self._tree.get(path)
+            data = self._found[path] = self._tree.get(path)
             self._read[path] = None if data is None else decode_any(data)
         return self._read[path]
 
@@ -248,12 +250,19 @@ class StateView:
         """Return what was written, encoded."""
         return {path: encode_held(value) for path, value in self._written.items()}
 
+    def replaced(self) -> dict[bytes, bytes]:
+        """Return, as it was before the block, each value that was written over."""
+        known, read = self._found, self._tree.get
+        # Nearly every rule has read what it writes.
+        earlier = ((path, known[path] if path in known else read(path)) for path in self._written)
+        return {path: value for path, value in earlier if value is not None}
+
 
 def _close(
     state: State, header: Header, results: tuple[Result, ...], entries: list[bytes], view: StateView
 ) -> BlockResult:
     if not entries:
-        return BlockResult(replace(state, header=header), results, (), (), {})
+        return BlockResult(replace(state, header=header), results, (), (), {}, {})
     updates = view.updates()
     suite = find_config(view).state_tree
     tree = state.tree if suite == state.tree.suite else state.tree.rehashed(suite)
@@ -261,7 +270,7 @@ def _close(
     entries = [*entries, StateEntry(header.height, header.time_ms, tree.root, suite).entry()]
     leaves = tuple(leaf_hash(entry) for entry in entries)
     closed = State(state.network, header, tree, state.log.append(leaves))
-    return BlockResult(closed, results, tuple(entries), leaves, updates)
+    return BlockResult(closed, results, tuple(entries), leaves, updates, view.replaced())
 
 
 def _judge(network: bytes, view: StateView, prepared: Prepared) -> str:

@@ -260,7 +260,7 @@ def load(store: Reader, genesis: Genesis, *, cache_tiles: int = 1024) -> tuple[S
     if row is None:
         raise IntegrityBroken("the ledger has no blocks")
     try:
-        log = TiledLog(store.tile, row.size, cache_tiles=cache_tiles)
+        log = TiledLog(store.tile, row.size, cache_tiles=cache_tiles, read_middle=store.middle)
         closing = read_state_entry(store.entry(row.size - 1) or b"")
         if closing is None:
             raise IntegrityBroken("the log does not end with a state root; run fsck")

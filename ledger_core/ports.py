@@ -39,11 +39,15 @@ class EntryRow:
 
 @dataclass(frozen=True, slots=True)
 class StateRow:
-    """A value that a block wrote; it holds until a higher block writes the same path."""
+    """A value that a block wrote; it holds until a higher block writes the same path.
+
+    ``before`` is the value of the next lower row of the path that is kept, None if there is none.
+    """
 
     path: bytes
     height: int
     value: bytes
+    before: bytes | None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,14 +63,17 @@ class Submission:
 class Commit:
     """A block as a store keeps it: all of this or none of it.
 
-    ``tiles`` hold every tile that the block changed, each whole; ``note`` is the
-    signed checkpoint after the block.
+    ``replaced`` has, of the paths in ``state``, those that had a value before the
+    block, and that value. ``tiles`` hold every tile that the block changed, each
+    whole, with its middle where a full one has it; ``note`` is the signed
+    checkpoint after the block.
     """
 
     row: BlockRow
     entries: tuple[bytes, ...]
     submissions: tuple[Submission, ...]
     state: Mapping[bytes, bytes]
+    replaced: Mapping[bytes, bytes]
     tiles: tuple[Tile, ...]
     note: str
 
@@ -85,7 +92,8 @@ def commit_of(
         numbered = enumerate(block.entries, row.size - len(block.entries))
         named = (submission_of(entry, index) for index, entry in numbered)
         submissions = tuple(each for each in named if each is not None)
-    return Commit(row, block.entries, submissions, block.updates, log.grow(block.leaves), note)
+    tiles = log.grow(block.leaves)
+    return Commit(row, block.entries, submissions, block.updates, block.replaced, tiles, note)
 
 
 def submission_of(entry: bytes, index: int) -> Submission | None:
@@ -152,12 +160,20 @@ class Reader(Protocol):
         """Yield every tile by level and index."""
         ...
 
+    def middle(self, index: int) -> bytes | None:
+        """Return what was kept as the middle of the full tile ``index`` of level 0 (16 hashes), or None."""
+        ...
+
+    def middles(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, middle) of the full tiles of level 0, by index."""
+        ...
+
     def state(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield (path, newest value), by path."""
         ...
 
     def state_rows(self) -> Iterator[StateRow]:
-        """Yield every value kept, superseded ones included, by path and height."""
+        """Yield every value kept, superseded ones included, by height and path."""
         ...
 
     def changed_after(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:

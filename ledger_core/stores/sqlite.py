@@ -7,8 +7,8 @@ it however the process ends. Reads go over a connection of their own, so a
 proof does not wait for a disk that is writing.
 
 Keys are chosen so that a commit touches few pages however large the ledger is:
-entries, blocks, tiles and the state's height index grow at their right edge, and
-submissions are found by signer and nonce, which rise, not by a random digest.
+entries, blocks, tiles and state rows grow at their right edge, and submissions
+are found by signer and nonce, which rise, not by a random digest.
 """
 
 import contextlib
@@ -24,39 +24,24 @@ from ledger_core.errors import IntegrityBroken, LedgerClosed, LedgerUnavailable,
 from ledger_core.log import Tile
 from ledger_core.machine import BlockRow
 from ledger_core.ports import COSIGNED, PRUNED, Commit, EntryRow, StateRow, Submission
+from ledger_core.stores import schema
 from ledger_core.stores.files import Connect, connect_file, connect_unchanging, lock, make_folder, sync
 
-FORMAT: Final = "ledger-core/sqlite/v2"
-
-_SCHEMA: Final = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
-CREATE TABLE entries (idx INTEGER PRIMARY KEY, height INTEGER NOT NULL, entry BLOB NOT NULL) STRICT;
-CREATE TABLE submissions (
-    signer BLOB NOT NULL, nonce INTEGER NOT NULL, idx INTEGER NOT NULL,
-    PRIMARY KEY (signer, nonce, idx)) WITHOUT ROWID, STRICT;
-CREATE TABLE tiles (id INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT;
-CREATE TABLE blocks (
-    height INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, size INTEGER NOT NULL, log_root BLOB NOT NULL,
-    state_root BLOB NOT NULL, app_hash BLOB NOT NULL) STRICT;
-CREATE INDEX blocks_by_size ON blocks (size);
-CREATE TABLE state (
-    path BLOB NOT NULL, height INTEGER NOT NULL, value BLOB NOT NULL,
-    PRIMARY KEY (path, height)) WITHOUT ROWID, STRICT;
-CREATE INDEX state_by_height ON state (height);
-CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
-"""
 _BLOCK: Final = "SELECT height, time_ms, size, log_root, state_root, app_hash FROM blocks"
-# A value is dropped when a later one of the same path already held at the height that stays provable.
-_PRUNE: Final = """
-DELETE FROM state WHERE height < :height AND EXISTS (
-    SELECT 1 FROM state AS later
-    WHERE later.path = state.path AND later.height > state.height AND later.height <= :height)
-"""
-_CHANGED: Final = """
-SELECT changed.path,
-    (SELECT value FROM state WHERE path = changed.path AND height <= ?1 ORDER BY height DESC LIMIT 1)
-FROM (SELECT DISTINCT path FROM state INDEXED BY state_by_height WHERE height > ?1) AS changed
-"""
+# A value is dropped when a later one of the same path already held at the height that stays provable. Only rows
+# that replaced something, and are not known from an earlier pruning, can have such values below them.
+_PRUNE: Final = (
+    """
+DELETE FROM state WHERE (height, path) IN (
+    WITH latest AS MATERIALIZED (
+        SELECT path, max(height) AS height FROM state WHERE height <= :height AND before IS NOT NULL GROUP BY path)
+    SELECT old.height, old.path FROM state AS old JOIN latest USING (path)
+    WHERE old.height < :height AND old.height < latest.height)
+""",
+    "UPDATE state SET before = NULL WHERE height <= :height AND before IS NOT NULL",
+)
+# SQLite gives the other columns of the row that holds the minimum (documented for a lone min()).
+_CHANGED: Final = "SELECT path, before, min(height) FROM state WHERE height > ? GROUP BY path"
 _LARGEST: Final = 2**63 - 1
 # Level in the high bits: SQLite's integers have 63, and a level-0 tile has at most 55 bits of index.
 _LEVEL_SHIFT: Final = 56
@@ -151,7 +136,9 @@ class SqliteStore:
         try:
             connection.execute("BEGIN")
             rows = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchall()
-            if rows != [(FORMAT,)]:
+            if rows == [(schema.FORMAT_2,)]:
+                schema.show(connection)
+            elif rows != [(schema.FORMAT,)]:
                 raise OpeningRefused(f"{path} is not a ledger of this format")
         except BaseException:
             connection.close()
@@ -172,7 +159,7 @@ class SqliteStore:
     def begin(self, meta: Mapping[str, str], commit: Commit) -> None:
         """Write the settings and block 0 of a new ledger."""
         with self._transaction() as connection:
-            rows = {**meta, "format": FORMAT}.items()
+            rows = {**meta, "format": schema.FORMAT}.items()
             connection.executemany("INSERT INTO meta VALUES (?, ?)", list(rows))
             _write(connection, commit)
 
@@ -195,7 +182,7 @@ class SqliteStore:
     def prune(self, height: int) -> int:
         """Drop the values that were superseded at or below ``height``; return how many."""
         with self._transaction() as connection:
-            dropped = connection.execute(_PRUNE, {"height": height}).rowcount
+            dropped, _ = (connection.execute(query, {"height": height}).rowcount for query in _PRUNE)
             _raise_meta(connection, PRUNED, height)
             return int(dropped)
 
@@ -278,6 +265,15 @@ class SqliteStore:
         for number, hashes in self._scan("SELECT id, hashes FROM tiles ORDER BY id"):
             yield Tile(number >> _LEVEL_SHIFT, number & mask, hashes)
 
+    def middle(self, index: int) -> bytes | None:
+        """Return the middle kept of a full tile of level 0, or None."""
+        rows = self._read("SELECT hashes FROM middles WHERE idx = ?", (index,))
+        return bytes(rows[0][0]) if rows else None
+
+    def middles(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, middle) by index."""
+        return ((row[0], row[1]) for row in self._scan("SELECT idx, hashes FROM middles ORDER BY idx"))
+
     def last_block(self) -> BlockRow | None:
         """Return the row of the highest block, or None in an empty store."""
         return self._block(f"{_BLOCK} ORDER BY height DESC LIMIT 1")
@@ -295,13 +291,18 @@ class SqliteStore:
         return (BlockRow(*row) for row in self._scan(f"{_BLOCK} ORDER BY height"))
 
     def state(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (path, newest value), by path."""
-        # SQLite gives the other columns of the row that holds the maximum (documented for a lone max()).
-        return ((row[0], row[1]) for row in self._scan("SELECT path, value, max(height) FROM state GROUP BY path"))
+        """Yield (path, newest value), by path; holds all of them, in order of path, beside what it has yielded."""
+        # Sorted here: SQLite would sort into a temporary file, for which there may be no room.
+        newest: dict[bytes, bytes] = dict(self._scan("SELECT path, value FROM state ORDER BY height"))
+        left = sorted(newest, reverse=True)
+        while left:
+            path = left.pop()
+            yield path, newest.pop(path)
 
     def state_rows(self) -> Iterator[StateRow]:
-        """Yield every value kept, superseded ones included, by path and height."""
-        return (StateRow(*row) for row in self._scan("SELECT path, height, value FROM state ORDER BY path, height"))
+        """Yield every value kept, superseded ones included, by height and path."""
+        query = "SELECT path, height, value, before FROM state ORDER BY height, path"
+        return (StateRow(*row) for row in self._scan(query))
 
     def changed_after(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield, for every path written above ``height``, the value it had at ``height``."""
@@ -325,9 +326,10 @@ class SqliteStore:
     def _prepare(self) -> None:
         assert self._writing is not None
         if self._read("SELECT count(*) FROM sqlite_schema")[0][0] == 0:
-            for statement in ("BEGIN IMMEDIATE", *_SCHEMA.split(";")[:-1], "COMMIT"):
-                self._writing.execute(statement)
-        elif self.meta("format") != FORMAT and self.last_block() is not None:
+            schema.create(self._writing)
+        elif self.meta("format") == schema.FORMAT_2:
+            schema.upgrade(self._writing)
+        elif self.meta("format") != schema.FORMAT and self.last_block() is not None:
             raise OpeningRefused("the file is not a ledger of this format")
 
     def _block(self, query: str, *values: int) -> BlockRow | None:
@@ -340,14 +342,8 @@ class SqliteStore:
         with self._write_mutex, _translated("the store did not keep a block"):
             if self._writing is None:
                 raise LedgerUnavailable("the ledger is open for reading only")
-            self._writing.execute("BEGIN IMMEDIATE")
-            try:
+            with schema.transaction(self._writing):
                 yield self._writing
-                self._writing.execute("COMMIT")
-            except BaseException:
-                if self._writing.in_transaction:
-                    self._writing.execute("ROLLBACK")
-                raise
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[_Row]:
         with self._read_mutex, _translated("the store cannot be read"):
@@ -391,9 +387,12 @@ def _write(connection: sqlite3.Connection, commit: Commit) -> None:
     run("INSERT INTO entries VALUES (?, ?, ?)", [(index, row.height, entry) for index, entry in numbered])
     named = [(each.signer, _signed(each.nonce), each.index) for each in commit.submissions]
     run("INSERT INTO submissions VALUES (?, ?, ?)", named)
-    run("INSERT INTO state VALUES (?, ?, ?)", [(path, row.height, value) for path, value in commit.state.items()])
+    replaced = commit.replaced.get
+    written = [(row.height, path, value, replaced(path)) for path, value in commit.state.items()]
+    run("INSERT INTO state VALUES (?, ?, ?, ?)", written)
     tiles = [(_tile_id(tile.level, tile.index), tile.hashes) for tile in commit.tiles]
     run("INSERT OR REPLACE INTO tiles VALUES (?, ?)", tiles)
+    run("INSERT INTO middles VALUES (?, ?)", [(tile.index, tile.middle) for tile in commit.tiles if tile.middle])
     roots = (row.log_root, row.state_root, row.app_hash)
     connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", (row.height, row.time_ms, row.size, *roots))
     connection.execute("INSERT INTO checkpoints VALUES (?, ?)", (row.size, commit.note))

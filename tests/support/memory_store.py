@@ -27,11 +27,13 @@ class Rows:
     tiles: dict[tuple[int, int], bytes] = field(default_factory=dict)
     state: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    middles: dict[int, bytes] = field(default_factory=dict)
 
     def copied(self) -> "Rows":
         state = {path: dict(values) for path, values in self.state.items()}
         submissions, entries, notes = set(self.submissions), list(self.entries), dict(self.notes)
-        return Rows(dict(self.meta), dict(self.blocks), entries, submissions, dict(self.tiles), state, notes)
+        middles = dict(self.middles)
+        return Rows(dict(self.meta), dict(self.blocks), entries, submissions, dict(self.tiles), state, notes, middles)
 
 
 class MemoryPlace:
@@ -56,7 +58,7 @@ class MemoryPlace:
     def of_snapshot(cls, file: Path) -> "MemoryPlace":
         place = cls()
         found: Any = decode(file.read_bytes())
-        meta, blocks, entries, submissions, tiles, state, notes = found
+        meta, blocks, entries, submissions, tiles, state, notes, middles = found
         place.rows = Rows(
             dict(meta),
             {block[0]: BlockRow(*block) for block in blocks},
@@ -65,6 +67,7 @@ class MemoryPlace:
             {(level, index): hashes for level, index, hashes in tiles},
             {path: dict(values) for path, values in state},
             dict(notes),
+            dict(middles),
         )
         return place
 
@@ -141,6 +144,7 @@ class MemoryStore:
             [(level, index, hashes) for (level, index), hashes in rows.tiles.items()],
             [(path, list(values.items())) for path, values in rows.state.items()],
             list(rows.notes.items()),
+            list(rows.middles.items()),
         )
         try:
             with target.open("xb") as file:
@@ -186,6 +190,12 @@ class MemoryStore:
     def tiles(self) -> Iterator[Tile]:
         return iter([Tile(*place, hashes) for place, hashes in sorted(self._rows().tiles.items())])
 
+    def middle(self, index: int) -> bytes | None:
+        return self._rows().middles.get(index)
+
+    def middles(self) -> Iterator[tuple[int, bytes]]:
+        return iter(sorted(self._rows().middles.items()))
+
     def damage(self) -> Iterator[str]:
         self._rows()
         return iter(())
@@ -194,8 +204,13 @@ class MemoryStore:
         return iter([(path, values[max(values)]) for path, values in sorted(self._rows().state.items())])
 
     def state_rows(self) -> Iterator[StateRow]:
-        rows = self._rows().state
-        return iter([StateRow(path, at, rows[path][at]) for path in sorted(rows) for at in sorted(rows[path])])
+        found: list[StateRow] = []
+        for path, values in self._rows().state.items():
+            before: bytes | None = None
+            for at in sorted(values):
+                found.append(StateRow(path, at, values[at], before))
+                before = values[at]
+        return iter(sorted(found, key=lambda row: (row.height, row.path)))
 
     def changed_after(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
         found: list[tuple[bytes, bytes | None]] = []
@@ -235,6 +250,8 @@ class MemoryStore:
         for tile in commit.tiles:
             writing.step()
             rows.tiles[tile.level, tile.index] = tile.hashes
+            if tile.middle:
+                rows.middles[tile.index] = tile.middle
         rows.submissions |= set(commit.submissions)
         writing.step()
         rows.blocks[row.height] = row

@@ -48,6 +48,12 @@ def log_tiles(entries: Sequence[bytes]) -> dict[tuple[int, int], bytes]:
     return tiles
 
 
+def tile_middle(hashes: bytes) -> bytes:
+    """The roots of the sixteenths of a full tile."""
+    row = [hashes[at : at + 32] for at in range(0, len(hashes), 32)]
+    return b"".join(hashes_root(row[at : at + 16]) for at in range(0, 256, 16))
+
+
 def state_root(contents: Mapping[bytes, bytes], suite: int = 1) -> bytes:
     hashed = TREES[suite]
 

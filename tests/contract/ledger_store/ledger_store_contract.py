@@ -25,6 +25,7 @@ SCANS: list[Callable[[Reader], Iterator[Any]]] = [
     lambda reader: reader.entries(1, 2_000),
     lambda reader: reader.submissions(),
     lambda reader: reader.tiles(),
+    lambda reader: reader.middles(),
     lambda reader: reader.state(),
     lambda reader: reader.state_rows(),
     lambda reader: reader.changed_after(0),
@@ -38,6 +39,7 @@ READS: list[Callable[[Reader], Any]] = [
     lambda reader: reader.entry(0),
     lambda reader: reader.find(b"", 1),
     lambda reader: reader.tile(0, 0),
+    lambda reader: reader.middle(0),
     lambda reader: reader.checkpoint(2),
 ]
 
@@ -47,7 +49,7 @@ class LedgerStoreContract:
 
     def test_an_empty_store_holds_nothing(self, world: StoreWorld) -> None:
         store = world.open()
-        assert dump(store) == Dump([], [], [], [], [], [], [])
+        assert dump(store) == Dump([], [], [], [], [], [], [], [])
         assert [store.meta("origin"), store.last_block(), store.block_at(9), store.block_of_size(0)] == [None] * 4
         assert [store.entry(0), store.tile(0, 0), store.checkpoint(0), store.meta(PRUNED)] == [None] * 4
         assert (store.find(b"", 0), list(store.changed_after(0))) == ((), [])
@@ -92,6 +94,7 @@ class LedgerStoreContract:
         for number in (-1, -(2**64), 7_000, 2**31, 2**55, 2**56, 2**63 - 1, 2**63, 2**64, 2**100):
             assert [store.entry(number), store.checkpoint(number), store.block_of_size(number)] == [None] * 3
             assert [store.tile(0, number), store.tile(1, number), store.tile(number, 0)] == [None] * 3
+            assert store.middle(number) is None
             assert store.find(b"", number) == ()
             # From below every height on, and from above all of them.
             assert list(store.changed_after(number)) == ([(path(1), None)] if number < 0 else [])
@@ -119,6 +122,9 @@ class LedgerStoreContract:
             assert {place: store.tile(*place) for place in tiles} == tiles
             assert [store.tile(0, 9), store.tile(1, 1), store.tile(2, 0)] == [None] * 3
             assert list(store.tiles()) == chain.dump().tiles
+            middles = dict(chain.dump().middles)
+            assert {index: store.middle(index) for index in range(9)} == {at: middles.get(at) for at in range(9)}
+            assert list(store.middles()) == sorted(middles.items())
 
     def test_a_block_that_is_there_already_is_refused_whole(self, world: StoreWorld) -> None:
         store, chain = world.open(), Chain()
@@ -154,7 +160,9 @@ class LedgerStoreContract:
         assert self._fails(world, lambda store: store.replace_checkpoint(2, "another"), whole) >= 2
         whole.checkpoints[0] = (2, "another")
         assert self._fails(world, lambda store: store.prune(2), whole) >= 2
-        whole.state_rows[:] = [row for row in whole.state_rows if row.height > 1]
+        whole.state_rows[:] = [replace(row, before=None) for row in whole.state_rows if row.height == 2] + [
+            row for row in whole.state_rows if row.height > 2
+        ]
         assert dump(world.open_to_read()) == whole
 
     def _fails(self, world: StoreWorld, write: Callable[[Store], object], before: Dump) -> int:
@@ -237,7 +245,14 @@ class LedgerStoreContract:
         newest = {where: values[max(values)] for where, values in model.items()}
         assert list(store.state()) == sorted(newest.items())
         rows = list(store.state_rows())
-        assert [(row.path, row.height) for row in rows] == sorted((row.path, row.height) for row in rows)
+        assert [(row.height, row.path) for row in rows] == sorted((row.height, row.path) for row in rows)
+        assert {(row.path, row.height): row.before for row in rows} == {
+            (row.path, row.height): max(
+                ((low.height, low.value) for low in rows if low.path == row.path and low.height < row.height),
+                default=(0, None),
+            )[1]
+            for row in rows
+        }
         assert {(row.path, row.height, row.value) for row in rows} == {
             (where, at, values[at])
             for where, values in model.items()

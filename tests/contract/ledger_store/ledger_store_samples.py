@@ -8,7 +8,7 @@ from typing import Protocol
 from ledger_core.log import Tile
 from ledger_core.machine import BlockRow
 from ledger_core.ports import Commit, EntryRow, Reader, StateRow, Store, Submission
-from tests.support.naive_trees import log_root, log_tiles, sha
+from tests.support.naive_trees import log_root, log_tiles, sha, tile_middle
 
 META = {"origin": "store.example/ledger", "log_key": "00ff"}
 
@@ -44,6 +44,7 @@ class Dump:
     state: list[tuple[bytes, bytes]]
     state_rows: list[StateRow]
     checkpoints: list[tuple[int, str]]
+    middles: list[tuple[int, bytes]]
 
 
 def dump(reader: Reader) -> Dump:
@@ -55,6 +56,7 @@ def dump(reader: Reader) -> Dump:
         list(reader.state()),
         list(reader.state_rows()),
         list(reader.checkpoints()),
+        list(reader.middles()),
     )
 
 
@@ -79,11 +81,18 @@ class Chain:
         new = [f"entry {index} of block {number}".encode() for index in range(first, first + count)]
         self.entries += new
         after = log_tiles(self.entries)
-        tiles = tuple(Tile(*place, hashes) for place, hashes in after.items() if before.get(place) != hashes)
+        middles = _middles(after)
+        tiles = tuple(
+            Tile(*place, hashes, middles.get(place, b""))
+            for place, hashes in after.items()
+            if before.get(place) != hashes
+        )
         size, root = len(self.entries), log_root(self.entries)
         row = BlockRow(number, 1_000 + number, size, root, sha(b"state %d" % number), sha(b"app %d" % number))
         submissions = tuple(Submission(*pair, first + place) for place, pair in enumerate(named))
-        commit = Commit(row, tuple(new), submissions, dict(state or {}), tiles, f"note of {size}\n")
+        held = {path: value for each in self.commits for path, value in each.state.items()}
+        replaced = {path: held[path] for path in state or {} if path in held}
+        commit = Commit(row, tuple(new), submissions, dict(state or {}), replaced, tiles, f"note of {size}\n")
         self.commits.append(commit)
         return commit
 
@@ -92,7 +101,10 @@ class Chain:
 
     def dump(self) -> Dump:
         """Return what a store that keeps all of it, never pruned, must give back."""
-        rows = [StateRow(path, each.row.height, value) for each in self.commits for path, value in each.state.items()]
+        rows: list[StateRow] = []
+        for each in self.commits:
+            newest = {row.path: row.value for row in rows}
+            rows += [StateRow(path, each.row.height, new, newest.get(path)) for path, new in each.state.items()]
         return Dump(
             [each.row for each in self.commits],
             [
@@ -103,9 +115,15 @@ class Chain:
             sorted(named for each in self.commits for named in each.submissions),
             [Tile(*place, hashes) for place, hashes in sorted(log_tiles(self.entries).items())],
             sorted({row.path: row.value for row in rows}.items()),
-            sorted(rows, key=lambda row: (row.path, row.height)),
+            sorted(rows, key=lambda row: (row.height, row.path)),
             [(each.row.size, each.note) for each in self.commits],
+            sorted((index, middle) for (_, index), middle in _middles(log_tiles(self.entries)).items()),
         )
+
+
+def _middles(tiles: Mapping[tuple[int, int], bytes]) -> dict[tuple[int, int], bytes]:
+    full = {place: hashes for place, hashes in tiles.items() if place[0] == 0 and len(hashes) == 256 * 32}
+    return {place: tile_middle(hashes) for place, hashes in full.items()}
 
 
 def path(number: int) -> bytes:

@@ -222,9 +222,9 @@ class ReadsNothingWhenClosed(SqliteStore):
             return []
 
 
-class OrdersStateByHeight(SqliteStore):
+class OrdersStateByPath(SqliteStore):
     def state_rows(self) -> Iterator[StateRow]:
-        return iter(sorted(super().state_rows(), key=lambda row: row.height))
+        return iter(sorted(super().state_rows(), key=lambda row: row.path))
 
 
 class LosesSettings(SqliteStore):
@@ -253,7 +253,7 @@ BROKEN: list[tuple[type[SqliteStore], Callable[..., None]]] = [
     (CutsNonces, CONTRACT.test_submissions_are_found_by_signer_and_nonce),
     (KeepsTheFirstTile, CONTRACT.test_tiles_grow_and_are_replaced),
     (GivesTheOldestValue, CONTRACT.test_state_is_kept_by_height_until_pruned),
-    (OrdersStateByHeight, CONTRACT.test_state_is_kept_by_height_until_pruned),
+    (OrdersStateByPath, CONTRACT.test_state_is_kept_by_height_until_pruned),
     (HidesPathsBornLater, CONTRACT.test_state_is_kept_by_height_until_pruned),
     (GivesTheValueAfterwards, CONTRACT.test_state_is_kept_by_height_until_pruned),
     (PrunesOneTooMany, CONTRACT.test_state_is_kept_by_height_until_pruned),

@@ -5,6 +5,9 @@ the file again and again, keeps a checkpoint with another signature, prunes, clo
 and opens once more. Every prefix of what it did to the disk is opened: as kill -9
 leaves it (everything written is kept), as loss of power leaves it (nothing
 unsynced is kept), and with sectors torn at random.
+
+Before it is opened again the file is put back into the format before, so that bringing
+it up to date is part of the run.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from ledger_core import Accepted, Identity, Ledger, OpeningRefused, run_fsck
 from ledger_core.checkpoint import cosign, cosigner_key
 from tests.fault.ledger.ledger_lives import Life
 from tests.fault.ledger.ledger_load import ANSWER_LIMIT_S, NAME, Writer, broken_promises, open_in
+from tests.support.ledger_v2 import format_of, put_back
 from tests.support.powerloss import Loss, Mark, Platter, materialise
 from tests.support.powerloss_vfs import Disk
 
@@ -36,6 +40,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Life:
             _fill(ledger, disk)
             ledger.prune(ledger.height - 1)
             disk.mark(ledger.checkpoint())
+        connection = disk.connect(folder / NAME, False)
+        put_back(connection)
+        connection.close()
+        assert format_of(folder / NAME) == "ledger-core/sqlite/v2"
     return Life({}, (), tuple(disk.history))
 
 

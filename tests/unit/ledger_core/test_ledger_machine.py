@@ -27,6 +27,7 @@ from ledger_core.transactions import (
     Transaction,
     sign,
 )
+from ledger_core.values import ACTIVE, Member, state_path
 from tests.unit.ledger_core.ledger_samples import GENESIS, NORTH, OPERATOR, PATIENT, SOUTH, filler, identity
 
 EAST = identity(6)
@@ -339,3 +340,17 @@ def test_a_block_must_follow(net: Net) -> None:
     for header in (Header(here.height, here.time_ms), Header(here.height + 1, here.time_ms - 1)):
         with pytest.raises(ValueError, match="must follow"):
             apply_block(net.state, header, [])
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_block_tells_which_values_it_replaced_whether_or_not_a_rule_read_them(is_read: bool) -> None:
+    tree = begin(GENESIS).state.tree
+    place, born = state_path(Member.kind, OPERATOR.public), filler(7)
+    view = StateView(tree)
+    for path in (place, born) if is_read else ():
+        view.get(path)
+    for nonce in (1, 2):
+        changed = Member(OPERATOR.public, "operator", ACTIVE, nonce)
+        view.write({place: changed, born: changed})
+    assert view.replaced() == {place: tree.get(place)}
+    assert tree.get(place) is not None

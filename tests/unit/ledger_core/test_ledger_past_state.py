@@ -223,7 +223,7 @@ def test_a_cosigned_checkpoint_tells_the_state_of_its_own_height(ledger: Ledger)
 def test_rows_that_lie_are_noticed_before_a_receipt_is_made(ledger: Ledger, tmp_path: Path) -> None:
     ledger.close()
     with sqlite3.connect(tmp_path / "ledger.db") as changed:
-        changed.execute("UPDATE state SET value = zeroblob(9) WHERE height = 3 AND length(value) > 150")
+        changed.execute("UPDATE state SET before = zeroblob(9) WHERE height = 5 AND length(before) > 150")
         assert changed.total_changes == 1
     changed.close()
     with open_ledger(tmp_path / "ledger.db", log_identity=LOG_KEY) as lying:
@@ -234,4 +234,4 @@ def test_rows_that_lie_are_noticed_before_a_receipt_is_made(ledger: Ledger, tmp_
                     lying.past_state_receipt(*CHART, height)
             else:
                 assert told(lying, CHART, height) == naive.past[height].get(CHART)
-    assert [finding.where.rpartition("/")[2] for finding in run_fsck(tmp_path / "ledger.db")] == ["3"]
+    assert [finding.where.rpartition("/")[2] for finding in run_fsck(tmp_path / "ledger.db")] == ["5"]
