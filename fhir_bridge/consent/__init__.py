@@ -12,7 +12,9 @@ from fhir_bridge.consent.attesting import (
     attestation_tags,
 )
 from fhir_bridge.consent.compiling import compile_consent
-from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, compiled, decide, needs_rows
+from fhir_bridge.consent.deciding import EVALUATOR, decide
+from fhir_bridge.consent.facts import ChartFacts
+from fhir_bridge.consent.hearing import compiled, needs_rows
 from fhir_bridge.consent.judging import FAIL_CLOSED, Inputs, judge, narrowed, of_person
 from fhir_bridge.consent.lists import SALT_BYTES, ConsentEntry, ConsentList, policy_commitment
 from fhir_bridge.consent.network_policy import (

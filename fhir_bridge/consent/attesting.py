@@ -69,7 +69,7 @@ class Attestation:
         return allowed and self.institution == chart_institution
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=4_096)
 def attestation_of(body: bytes) -> Attestation | None:
     """Return on whose word a stored Consent rests; None for one that rests on no attestation."""
     try:

@@ -19,7 +19,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from fhir_bridge.consent.attesting import Attestation, attestation_of
-from fhir_bridge.consent.deciding import ChartFacts, compiled, counts
+from fhir_bridge.consent.facts import ChartFacts
+from fhir_bridge.consent.hearing import compiled, counts
 from fhir_bridge.consent.lists import ConsentEntry, ConsentList
 from fhir_bridge.consent.matching import Outgoing, is_about, row_predicate
 from fhir_bridge.consent.policy import Clause, Policy

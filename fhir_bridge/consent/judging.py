@@ -16,8 +16,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from fhir_bridge.consent.deciding import EVALUATOR, ChartFacts, decide
+from fhir_bridge.consent.deciding import EVALUATOR, decide
+from fhir_bridge.consent.facts import ChartFacts
 from fhir_bridge.consent.lists import ConsentList
+from fhir_bridge.consent.remembering import Memory
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.model.access import Decision, Predicate, Requester
 from fhir_bridge.model.ingest import IndexRow
@@ -28,6 +30,10 @@ FAIL_CLOSED: Final = "fail-closed"
 _AGENT: Final = "agent"
 _GUARDIAN: Final = "guardian"
 _PAPER: Final = "paper"
+
+_OF_PERSON = Memory[ConsentList](65_536)
+_NARROWED = Memory[ConsentList](4_096)
+"""Each by the lists it was made of; the weight is the number of consents held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +85,35 @@ def judge(inputs: Inputs) -> Decision:
 
 
 def of_person(listed: ConsentList, patients: frozenset[str]) -> ConsentList:
-    """Leave out what was signed for somebody whose link to this chart has been undone since."""
-    return ConsentList(tuple(entry for entry in listed.entries if _subject(entry.body) in patients))
+    """Leave out what was signed for somebody whose link to this chart has been undone since.
+
+    The same list and patients give the same object, and a list of which nothing is left out is returned as it is:
+    what is remembered of lists is found by their identity.
+    """
+    entries = listed.entries
+    found = _OF_PERSON.find((entries,), patients)
+    if found is None:
+        left = tuple(entry for entry in entries if _subject(entry.body) in patients)
+        found = listed if len(left) == len(entries) else ConsentList(left)
+        _OF_PERSON.keep((entries,), patients, found, weight=1 + len(entries))
+    return found
 
 
 def narrowed(listed: ConsentList | None, kept: ConsentList | None) -> ConsentList | None:
     """Return an institution's list together with what it recorded before the chart's path was opened."""
     if kept is None or listed is None:
         return listed if kept is None else kept
-    for entry in kept.entries:
-        listed = listed.with_entry(entry)
-    return listed
+    same = (listed.entries, kept.entries)
+    found = _NARROWED.find(same, None)
+    if found is None:
+        found = listed
+        for entry in kept.entries:
+            found = found.with_entry(entry)
+        _NARROWED.keep(same, None, found, weight=1 + len(found.entries))
+    return found
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=4_096)
 def _subject(consent: bytes) -> str:
     """Return the Patient id that a stored Consent is about; checked when it was taken."""
     reference = parse(consent).get("patient", {}).get("reference", "")

@@ -254,10 +254,11 @@ def test_two_evaluators_agree_on_random_worlds(part: int) -> None:
         facts = ChartFacts(CHART, frozenset({"pat1"}), (), OwnRecords.CLOSED_BY_PROVISION, None, policies)
         lists = listed(*world["owner"]), listed(*world["institution"])
         more = {"in_emergency": world["emergency"], "is_attested": world["word"]["list"]}
-        made = decide(who, facts, *lists, instant=NOW, height=7, **more)
+        made, again = (decide(who, facts, *lists, instant=NOW, height=7, **more) for _ in range(2))
         for _ in range(ROWS):
             seen = _row(random)
             shown = made.permits(seen)
+            assert again.permits(seen) == shown, "what is remembered says otherwise"
             assert shown == judged(who, seen, world), (SEED, part, number, who, seen, json.dumps(world))
             outcomes[made.basis, shown] += 1
             outcomes["attested", shown] += shown and not judged(who, seen, world | {"word": {}})
