@@ -18,25 +18,29 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import fmean, median, variance
+from typing import Any
 
 from tests.bench.feeding import Figures
-from tests.support.hospitals import directory, lanes, links
-from tests.support.service import Feeder, Service, consent, patient_at, running
+from tests.support.hospitals import Patient
+from tests.support.service import Service, consent, running
 
 LIMIT = 4.5
 PAIRS = 20_000
 _CROPS = (1.0, 0.99, 0.95, 0.9, 0.75)
 """Shares of all answers that are kept, the quickest first."""
-_WARM = 300
+_WARM = 1_000
 _OTHER_VERSION = "aaaabbbbccccddddeeee"
-_TENANT = ("P0017", "P0014")
-"""Somebody who permits all but conditions, and somebody who permits nothing."""
+_ASKER, _HOLDERS = "northgate", ("harbor", "cedar")
+_PERSON = "person"
+_STRANGERS = 80
+"""So many people permit the asker nothing; every other one of them is a patient of both holders."""
+_CONDITIONS = {"system": "http://hl7.org/fhir/resource-types", "code": "Condition"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,21 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A running service, one requester's headers, and what is hidden from them."""
+    """A running service, one requester's headers, and what is hidden from them.
+
+    Attributes:
+        patients: Patients of charts that are wholly hidden: canonical ids.
+        records: An Observation in each of those charts.
+        person: Somebody who permits all but conditions.
+        conditions: What that person hides.
+    """
 
     service: Service
     headers: dict[str, str]
-    stranger: str
-    stranger_record: str
+    patients: Sequence[str]
+    records: Sequence[str]
     person: str
-    condition: str
+    conditions: Sequence[str]
 
 
 def t_statistic(first: Sequence[float], second: Sequence[float]) -> float:
@@ -90,7 +101,11 @@ def measure(pairs: int = PAIRS, only: Sequence[str] = ()) -> dict[str, Figures]:
 
 
 def _interactions(stage: Stage) -> list[Interaction]:
-    """Ids nobody used are new each time, for an attacker's would be; the hidden ones are those there are."""
+    """Hidden ids are drawn from all hidden charts: what stands in for an id nobody used is drawn from them as well.
+
+    So both classes hold large charts and small ones, linked ones and single ones, and what is compared is what an
+    attacker compares: whether the time of an answer says from which of the two classes an id is.
+    """
     chance = random.Random(7)
 
     def unused() -> str:
@@ -99,17 +114,17 @@ def _interactions(stage: Stage) -> list[Interaction]:
     def of(path: str, record_id: Callable[[], str]) -> Callable[[], str]:
         return lambda: path.format(record_id())
 
-    def pair(name: str, path: str, hidden: str, *, is_claimed: bool = True) -> Interaction:
-        return Interaction(name, of(path, lambda: hidden), of(path, unused), is_claimed)
+    def pair(name: str, path: str, hidden: Sequence[str], *, is_claimed: bool = True) -> Interaction:
+        return Interaction(name, of(path, lambda: chance.choice(hidden)), of(path, unused), is_claimed)
 
     return [
-        pair("read_of_hidden_chart", "Observation/{}", stage.stranger_record),
-        pair("read_in_open_chart", "Condition/{}", stage.condition),
-        pair("vread_of_hidden_chart", f"Observation/{{}}/_history/{_OTHER_VERSION}", stage.stranger_record),
-        pair("history_of_hidden_chart", "Observation/{}/_history", stage.stranger_record),
-        pair("provenance_of_hidden_chart", f"Provenance/{{}}-{_OTHER_VERSION}", stage.stranger_record),
-        pair("everything_of_hidden_chart", "Patient/{}/$everything", stage.stranger),
-        pair("search_of_hidden_chart", "Observation?patient={}", stage.stranger),
+        pair("read_of_hidden_chart", "Observation/{}", stage.records),
+        pair("read_in_open_chart", "Condition/{}", stage.conditions, is_claimed=False),
+        pair("vread_of_hidden_chart", f"Observation/{{}}/_history/{_OTHER_VERSION}", stage.records),
+        pair("history_of_hidden_chart", "Observation/{}/_history", stage.records),
+        pair("provenance_of_hidden_chart", f"Provenance/{{}}-{_OTHER_VERSION}", stage.records),
+        pair("everything_of_hidden_chart", "Patient/{}/$everything", stage.patients),
+        pair("search_of_hidden_chart", "Observation?patient={}", stage.patients),
         Interaction(
             "search_in_open_chart",
             lambda: f"Condition?patient={stage.person}",
@@ -156,34 +171,51 @@ def _compare(stage: Stage, interaction: Interaction, pairs: int) -> Figures:
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Stage]:
-    person, stranger = _TENANT
     with running(folder / "data", FHIR_BRIDGE_INGEST_WORKERS="0") as service:
-        ids = service.add_institutions(("northgate", "harbor"))
-        for name in ("northgate", "harbor"):
-            service.ingest(name, directory(name))
-        Feeder(service, lanes("northgate", (person,))).run()
-        Feeder(service, lanes("harbor", (person, stranger))).run()
-        service.order("/links", {"rows": [row for row in links((person,)) if row["institution"] != "cedar"]})
-        patient, agent = service.enrol(patient_at(person, "northgate"))
-        kind = {"system": "http://hl7.org/fhir/resource-types", "code": "Condition"}
-        body = consent(patient, ids["northgate"], deny={"class": [kind]})
-        service.http.post("/fhir/Consent", headers=agent, json=body).raise_for_status()
-        own = service.token("harbor")
-        local = {name: patient_at(name, "harbor").local_id for name in _TENANT}
-        hidden = json.loads(service.get(f"Patient/{local[stranger]}", own).content)["id"]
+        ids = service.add_institutions((_ASKER, *_HOLDERS))
+        strangers = [f"stranger-{number}" for number in range(_STRANGERS)]
+        held = [(holder, name) for at, name in enumerate(strangers) for holder in _HOLDERS[: 1 + at % 2]]
+        for holder, name in [*held, (_HOLDERS[0], _PERSON)]:
+            service.ingest(holder, _chart(name))
+        rows = [{"person": name, "institution": holder, "patient": name} for holder, name in held]
+        service.order("/links", {"rows": rows})
+        for name in strangers:
+            _sign(service, name, ids[_HOLDERS[1]])
+        person = _sign(service, _PERSON, ids[_ASKER], deny={"class": [_CONDITIONS]})
         yield Stage(
             service,
-            service.token("northgate", practitioner="dr-a"),
-            str(hidden),
-            _first(service, own, "Observation", local[stranger]),
-            patient,
-            _first(service, own, "Condition", local[person]),
+            service.token(_ASKER, practitioner="dr-a"),
+            [service.ask("/patients/resolve", patient=name, institution=holder)["patient"] for holder, name in held],
+            [_ids(service, holder, "Observation", name)[0] for holder, name in held],
+            person,
+            _ids(service, _HOLDERS[0], "Condition", _PERSON),
         )
 
 
-def _first(service: Service, headers: dict[str, str], type_name: str, patient: str) -> str:
-    found = next(service.entries(type_name, headers, patient=patient, _count="1"))
-    return str(json.loads(found)["id"])
+def _chart(name: str) -> bytes:
+    """Return a transaction of a Patient, eight Observations and four Conditions."""
+    subject = {"subject": {"reference": f"Patient/{name}"}, "code": {"text": "something"}}
+    records: list[dict[str, Any]] = [{"resourceType": "Patient", "id": name}]
+    records += [{"resourceType": "Observation", "id": f"{name}-o{n}", "status": "final", **subject} for n in range(8)]
+    records += [{"resourceType": "Condition", "id": f"{name}-c{n}", **subject} for n in range(4)]
+    entries = [
+        {"resource": each, "request": {"method": "PUT", "url": f"{each['resourceType']}/{each['id']}"}}
+        for each in records
+    ]
+    return json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries}).encode()
+
+
+def _sign(service: Service, name: str, institution: str, deny: Mapping[str, Any] | None = None) -> str:
+    """Let a patient permit an institution everything but ``deny``; return the patient's canonical id."""
+    patient, agent = service.enrol(Patient("bench", _HOLDERS[0], name, "", ""))
+    body = consent(patient, institution, deny=deny)
+    service.http.post("/fhir/Consent", headers=agent, json=body).raise_for_status()
+    return patient
+
+
+def _ids(service: Service, holder: str, type_name: str, patient: str) -> list[str]:
+    found = service.entries(type_name, service.token(holder), patient=patient)
+    return [str(json.loads(each)["id"]) for each in found]
 
 
 def main() -> int:
