@@ -337,7 +337,9 @@ async def open_bridge(
             readiness=partial(_readiness, vault.last_batch, notary, keys, mac, reader, ingest, standing),
             value_sets=lambda: labels.sets.names,
         )
-        relabelling = RelabelLine(labels=labels, registry=registry, ingest=ingest, clock=clock)
+        relabelling = RelabelLine(vault=vault, labels=labels, registry=registry, ingest=ingest, clock=clock)
+        await relabelling.start()
+        stack.push_async_callback(relabelling.stop)
         control = create_control(
             operations,
             relabelling,

@@ -1,8 +1,9 @@
 """Label what is stored by the sets in force: chart by chart, by the ordinary way in, as often as it takes.
 
 Each current version whose labels change gets a successor that differs in its labels alone, sealed, anchored and
-indexed like any other; its lineage names the sets. A run that ends in the middle, however it ends, is taken up by
-the next one: a chart is done when it is no longer behind, and labelling it twice changes nothing.
+indexed like any other; its lineage names the sets. A run that ends in the middle, however it ends, goes on by itself
+at the next start, or by the next run: a chart is done when it is no longer behind, and labelling it twice changes
+nothing.
 
 Invariants:
     * a version is written only over the version that was judged (``If-Match``), so what a sender sends meanwhile
@@ -13,7 +14,8 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,10 +27,13 @@ from fhir_bridge.lines.labels import Judgement, Labels
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.ingest import ChartRef, FhirVersion, Normalized, Processed, Received
 from fhir_bridge.ports.ambient import Clock
+from fhir_bridge.ports.vault import Document, Vault, Work
 from fhir_bridge.telemetry import logger
 
 _log = logger("relabel")
 _AT_ONCE = 100
+_RUNS = "labels-runs"
+_RUN = "begun"
 _TAKEN = ("200", "412")
 """What may become of a successor: stored, or passed over because a newer version came meanwhile."""
 
@@ -46,12 +51,27 @@ class Relabelled:
 class RelabelLine:
     """Brings value sets into force and labels charts again."""
 
-    def __init__(self, *, labels: Labels, registry: Registry, ingest: IngestLine, clock: Clock) -> None:
+    def __init__(self, *, vault: Vault, labels: Labels, registry: Registry, ingest: IngestLine, clock: Clock) -> None:
+        self._vault = vault
         self._labels = labels
         self._registry = registry
         self._ingest = ingest
         self._clock = clock
         self._running = asyncio.Lock()
+        self._resumed: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Go on, beside everything else, with a run that was cut off; begin none that nobody began."""
+        if await self._vault.document(_RUNS, _RUN) is not None:
+            self._resumed = asyncio.create_task(self._resume(), name="relabel")
+
+    async def stop(self) -> None:
+        """Stop what goes on by itself; the next start takes it up."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await resumed
 
     def described(self) -> dict[str, Any]:
         """Return the sets in force and how many charts they have not labelled yet."""
@@ -83,20 +103,37 @@ class RelabelLine:
         """Bring sets into force, at once and for every question from now on; records are labelled by :meth:`run`."""
         await self._labels.activate(sets)
 
-    async def run(self) -> AsyncIterator[Relabelled]:
+    async def run(self) -> AsyncGenerator[Relabelled, None]:
         """Label every chart that is behind; yield after each how far this run has come.
 
-        A chart that cannot be labelled stays behind, is counted, and does not keep the others from it.
+        A chart that cannot be labelled stays behind, is counted, and does not keep the others from it. What goes on
+        by itself since the start gives way to this run.
         """
+        await self.stop()
         if self._running.locked():
             raise SetupWrong("records are being labelled already: watch 'fhir-bridge labels show'")
+        async with contextlib.aclosing(self._run()) as run:
+            async for progress in run:
+                yield progress
+
+    async def _resume(self) -> None:
+        try:
+            told = [progress async for progress in self._run()][-1]
+        except Exception as error:
+            _log.error("labelling did not go on", code=getattr(error, "code", type(error).__name__))
+        else:
+            _log.info("labelling went on to its end", charts=told.done, versions=told.versions)
+
+    async def _run(self) -> AsyncGenerator[Relabelled, None]:
         async with self._running:
+            await self._vault.commit(Work(documents=[Document(_RUNS, _RUN, b"")]), None)
             waiting = [chart for chart in map(self._registry.chart, self._labels.behind) if chart is not None]
             progress = Relabelled(len(waiting), failed={})
             yield progress
             for chart in waiting:
                 await self._one(chart, progress)
                 yield progress
+            await self._vault.commit(Work(documents=[Document(_RUNS, _RUN, None)]), None)
 
     async def _one(self, chart: ChartRef, progress: Relabelled) -> None:
         try:

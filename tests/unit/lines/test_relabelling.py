@@ -212,6 +212,45 @@ async def test_an_older_version_is_judged_by_the_newest_sets_too(tmp_path: Path)
         assert len((await later.ask(path, later.denied))["entry"]) == 1, "after a restart"
 
 
+async def test_a_run_that_was_cut_off_goes_on_by_itself_at_the_next_start(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with ward(data) as here:
+        await here.world.send(observation("o1", "p1"))
+        await here.world.send(observation("o2", "p1"))
+        await here.load(WITH_HEART_RATE)
+        all_charts = await here.behind()
+        run = here.world.bridge.relabelling.run()
+        await anext(run)
+        await run.aclose()
+        assert await here.behind() == all_charts > 0
+    async with again(data, here.asked) as second:
+        await _until_none_is_behind(second)
+        assert (await second.record("o1", second.own))["meta"]["security"][-1]["code"] == "HIV"
+    async with again(data, here.asked) as third:
+        assert third.world.bridge.relabelling._resumed is None, "the run came to its end"
+        assert await third.world.findings() == []
+
+
+async def test_who_asks_for_a_run_takes_over_what_goes_on_by_itself(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with ward(data) as here:
+        await here.world.send(observation("o1", "p1"))
+        await here.load(WITH_HEART_RATE)
+        run = here.world.bridge.relabelling.run()
+        await anext(run)
+        await run.aclose()
+    async with again(data, here.asked) as second:
+        done = await second.relabel()
+        assert done["failed"] == {}
+        assert await second.behind() == 0
+
+
+async def _until_none_is_behind(ward: Ward) -> None:
+    async with asyncio.timeout(30):
+        while await ward.behind():
+            await asyncio.sleep(0.02)
+
+
 async def test_two_changes_one_after_another_and_a_restart_between(tmp_path: Path) -> None:
     data = fresh(tmp_path)
     async with ward(data) as here:
