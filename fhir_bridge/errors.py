@@ -76,6 +76,12 @@ class MediaUnsupported(RecordRefused):
     code = "media-unsupported"
 
 
+class FormatUnacceptable(RecordRefused):
+    """The sender accepts answers in no format that is served."""
+
+    code = "format-unacceptable"
+
+
 class TypeUnknown(RecordRefused):
     """The address names no resource type of FHIR R4."""
 

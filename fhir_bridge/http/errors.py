@@ -16,6 +16,7 @@ from fhir_bridge.errors import (
     AnswerCutOff,
     BridgeError,
     Busy,
+    FormatUnacceptable,
     IntegrityBroken,
     Issue,
     MediaUnsupported,
@@ -42,6 +43,8 @@ def reply_to(error: BridgeError) -> Reply:
     match error:
         case VersionConflict() | PreconditionFailed():
             return outcome_reply(412, error.issues)
+        case FormatUnacceptable():
+            return outcome_reply(406, error.issues)
         case MediaUnsupported():
             return outcome_reply(415, error.issues)
         case TypeUnknown():

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong
 from fhir_bridge.http.caller import question_of, read_body, requester_of, services_of
 from fhir_bridge.http.errors import as_response
+from fhir_bridge.http.formats import require_formats
 from fhir_bridge.http.routes import Routes
 from fhir_bridge.lines.reply import Held
 from fhir_bridge.lines.write import Sent
@@ -183,6 +184,7 @@ async def _by_form(request: Request, who: Requester) -> tuple[Requester, Params]
     """Return who searches by POST, the form being part of the question, and the criteria of address and body."""
     body = await _body(request)
     form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
+    require_formats(value for name, value in form if name == "_format")
     return replace(who, question=question_of(request, body)), _query(request) + form
 
 

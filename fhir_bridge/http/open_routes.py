@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from fhir_bridge.http.caller import read_body, services_of
 from fhir_bridge.http.errors import as_response
+from fhir_bridge.http.formats import require_json
 from fhir_bridge.lines.capability import capability_statement
 from fhir_bridge.lines.reply import Reply
 from fhir_bridge.ports.access import OAuthRefused
@@ -71,10 +72,9 @@ async def checkpoint(request: Request) -> PlainTextResponse:
     return PlainTextResponse(services_of(request).notary.checkpoint())
 
 
-@router.get("/fhir/metadata")
+@router.get("/fhir/metadata", dependencies=[Depends(require_json)])
 async def metadata(request: Request) -> Response:
     """The CapabilityStatement, generated from what the code does."""
     services = services_of(request)
-    return as_response(
-        Reply(200, capability_statement(services.base_url, services.clock.now(), services.value_sets()))
-    )
+    now, sets = services.clock.now(), services.value_sets()
+    return as_response(Reply(200, capability_statement(services.base_url, now, sets, request.app.state.operations)))

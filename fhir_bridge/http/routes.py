@@ -7,21 +7,29 @@ on these plain routes the same interaction costs a fifth less (2026-11).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import Request, Response
 from starlette.routing import Route
+
+from fhir_bridge.http.formats import require_json
+from fhir_bridge.lines.capability import Operation
 
 Handler = Callable[..., Awaitable[Response]]
 """``await handler(request, **parts)``, where parts are what braces in the route's path stand for."""
 
 
 class Routes:
-    """Routes below one prefix, tried in the order in which they were added."""
+    """Routes below one prefix, tried in the order in which they were added, for requests that accept what we serve.
+
+    ``operations`` are those among them with a name behind ``$``.
+    """
 
     def __init__(self, prefix: str = "/fhir") -> None:
         self._prefix = prefix
         self.routes: list[Route] = []
+        self.operations: list[Operation] = []
 
     def get(self, path: str) -> Callable[[Handler], Handler]:
         """Register a handler for GET, and for HEAD, which R4 http.html#head lets stand wherever GET does."""
@@ -42,10 +50,15 @@ class Routes:
     def _at(self, path: str, methods: Sequence[str]) -> Callable[[Handler], Handler]:
         def register(handler: Handler) -> Handler:
             async def endpoint(request: Request) -> Response:
+                require_json(request)
                 return await handler(request, **request.path_params)
 
             # Starlette adds HEAD to GET.
             self.routes.append(Route(self._prefix + path, endpoint, methods=methods, name=handler.__name__))
+            if "/$" in path:
+                first, name = path[1:].partition("/")[0], path.rpartition("/$")[2]
+                of_type = None if first.startswith("{") else first
+                self.operations.append(Operation(of_type, name, inspect.getdoc(handler) or name))
             return handler
 
         return register

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -16,13 +17,27 @@ from fhir_bridge.model.ingest import instant
 from fhir_bridge.query import MODIFIERS
 
 _READ_ONLY = frozenset({"AuditEvent", "Provenance"})
+_DEFINED = {"everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything"}
+"""Operations that R4 defines; ours are named by URN, as there is no OperationDefinition of them."""
 
 
-def capability_statement(base_url: str, now: datetime, value_sets: Sequence[str] = ()) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation that has a route: the type it is of (None: every type), its name, and what it does."""
+
+    type: str | None
+    name: str
+    does: str
+
+
+def capability_statement(
+    base_url: str, now: datetime, value_sets: Sequence[str] = (), operations: tuple[Operation, ...] = ()
+) -> bytes:
     """Return the CapabilityStatement of this service as bytes (R4 capabilitystatement.html).
 
     Args:
         value_sets: ``url|version`` of the sets that are loaded, for ``:in`` and ``:not-in``.
+        operations: Taken from the routes there are.
     """
     statement = {
         "resourceType": "CapabilityStatement",
@@ -34,7 +49,12 @@ def capability_statement(base_url: str, now: datetime, value_sets: Sequence[str]
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json"],
         "rest": [
-            {"mode": "server", "security": _security(base_url), "resource": _resources(), **_system(value_sets)}
+            {
+                "mode": "server",
+                "security": _security(base_url),
+                "resource": _resources(operations),
+                **_system(value_sets),
+            }
         ],
     }
     return render(statement)
@@ -78,11 +98,11 @@ def searchable(name: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _resources() -> list[dict[str, Any]]:
-    return [_resource(name) for name in searched_types()]
+def _resources(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
+    return [_resource(name, [each for each in operations if each.type in (None, name)]) for name in searched_types()]
 
 
-def _resource(name: str) -> dict[str, Any]:
+def _resource(name: str, operations: Sequence[Operation]) -> dict[str, Any]:
     interactions = ["read", "search-type"]
     if name not in _READ_ONLY:
         interactions += ["vread", "history-instance", "history-type", "create", "update", "delete"]
@@ -99,12 +119,16 @@ def _resource(name: str) -> dict[str, Any]:
         **_includes(name),
         "searchParam": [{"name": each, "type": kind} for each, kind in sorted(searchable(name).items())],
     }
-    if name == "Patient":
-        definition = "http://hl7.org/fhir/OperationDefinition/Patient-everything"
-        entry["operation"] = [{"name": "everything", "definition": definition}]
+    if operations:
+        entry["operation"] = [_operation(each) for each in operations]
     if name in DIRECTORY_TYPES:
         entry["documentation"] = "Directory: readable with any valid token."
     return entry
+
+
+def _operation(operation: Operation) -> dict[str, str]:
+    definition = _DEFINED.get(operation.name, f"urn:fhir-bridge:operation:{operation.name}")
+    return {"name": operation.name, "definition": definition, "documentation": operation.does}
 
 
 def _includes(name: str) -> dict[str, list[str]]:

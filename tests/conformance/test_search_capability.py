@@ -61,6 +61,31 @@ async def test_the_statement_is_valid(world: World) -> None:
     assert not [issue for issue in validate_r4(await statement(world)) if issue.severity in ("error", "fatal")]
 
 
+OF_ALL = {"receipt", "explain"}
+OF_PATIENT = OF_ALL | {
+    "everything",
+    "simulate",
+    "decisions",
+    "decision-opening",
+    "delegate",
+    "end-delegation",
+    "emergency-access",
+    "attest-guardian",
+    "end-guardianship",
+    "attest-consent",
+}
+"""What docs/access.md, explain.md and decision-receipts.md offer."""
+
+
+async def test_the_operations_that_are_documented_are_listed_and_no_other(world: World) -> None:
+    resources = (await statement(world))["rest"][0]["resource"]
+    listed = {each["type"]: {one["name"]: one for one in each["operation"]} for each in resources}
+    assert listed.pop("Patient").keys() == OF_PATIENT
+    assert listed.pop("AuditEvent").keys() == OF_ALL | {"decision-receipt"}
+    assert {frozenset(each) for each in listed.values()} == {frozenset(OF_ALL)}
+    assert all(one["definition"] and one["documentation"] for each in listed.values() for one in each.values())
+
+
 @pytest.mark.slow
 async def test_every_listed_parameter_is_taken_and_no_other(world: World) -> None:
     resources = (await statement(world))["rest"][0]["resource"]

@@ -221,3 +221,61 @@ async def test_readiness_names_its_parts(tmp_path: Path) -> None:
         answer = await world.http.get("/health/ready")
         assert answer.status_code == 200
         assert answer.json()["parts"] == dict.fromkeys(["ledger", "vault", "keys", "bus", "lines"], True)
+
+
+BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "query", "status"),
+    [
+        (None, "", 200),
+        ("*/*", "", 200),
+        (BROWSERS, "", 200),
+        ("application/fhir+json", "", 200),
+        ("application/json", "", 200),
+        ("application/json+fhir", "", 200),
+        ("application/*;q=0.1", "", 200),
+        ("application/fhir+xml;q=1.0, application/fhir+json;q=1.0, application/xml+fhir;q=0.9", "", 200),
+        ("application/fhir+json; fhirVersion=4.0", "", 200),
+        ("application/fhir+xml", "", 406),
+        ("application/fhir+xml, text/xml;q=0.5", "", 406),
+        ("text/html", "", 406),
+        ("application/fhir+json;q=0", "", 406),
+        ("application/json;q=0, application/fhir+json;q=0.0, text/*", "", 200),
+        ("application/fhir+xml, */*;q=0", "", 406),
+        ("application/fhir+xml", "?_format=json", 200),
+        ("*/*", "?_format=xml", 406),
+        ("application/fhir+json", "?_format=application/fhir%2Bxml", 406),
+        ("*/*", "?_format=application/fhir+json", 200),
+        ("*/*", "?_format=text/turtle", 406),
+        ("*/*", "?_format=json&_format=xml", 406),
+        ("*/*", "?_format=JSON", 200),
+    ],
+)
+async def test_who_accepts_no_json_is_told_so(tmp_path: Path, accept: str | None, query: str, status: int) -> None:
+    """R4 http.html#mime-type and RFC 9110 section 12.5.1; ``_format`` goes before the header."""
+    async with running(fresh(tmp_path)) as world:
+        world.http.headers.pop("accept", None)
+        headers = {} if accept is None else {"Accept": accept}
+        answers = [
+            await world.http.get(f"/fhir/metadata{query}", headers=headers),
+            await world.http.get(f"/fhir/Patient{query}", headers=headers | await world.token()),
+        ]
+        assert [each.status_code for each in answers] == [status, 406 if status == 406 else 400]
+        for answer in answers:
+            assert answer.headers["content-type"].startswith("application/fhir+json")
+        assert answers[1].json()["resourceType"] == "OperationOutcome"
+
+
+async def test_what_is_refused_for_its_format_is_not_written(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        who = await world.token()
+        xml = {"Accept": "application/fhir+xml"}
+        written = await world.http.put("/fhir/Patient/p1", headers=who | xml, json=patient("p1"))
+        assert written.status_code == 406
+        assert (await world.http.get("/fhir/Patient/p1", headers=who)).status_code == 404
+        form = "_format=xml&identifier=x"
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        searched = await world.http.post("/fhir/Patient/_search", headers=who | kind, content=form)
+        assert searched.status_code == 406
