@@ -513,6 +513,27 @@ def access_log(scene: Scene) -> Case:
     )
 
 
+def consents_asked(scene: Scene) -> Case:
+    """13: the Consents themselves, which name what they hide: the patient's, papers, what guardians signed."""
+    who = scene.people()
+    return Case(
+        13,
+        get(
+            scene.pick(
+                f"Consent?patient={who}",
+                f"Consent?patient={who}&_summary=count",
+                f"Consent?patient={who}&_count=1&_sort=-_lastUpdated",
+                f"Consent?patient={who}&status=active",
+                f"Consent?patient={who}&actor=Organization/{scene.organizations[ASKING]}",
+                f"Patient/{who}/Consent",
+                f"Consent/_history?patient={who}",
+                f"Patient?_id={who}&_revinclude=Consent:patient",
+            )
+        ),
+        follows=True,
+    )
+
+
 def silence(scene: Scene) -> Case:
     """14: charts of whom no consent speaks."""
     return replace(_plain(scene), channel=14)
@@ -612,6 +633,18 @@ def evidence(scene: Scene) -> Case:
             )
         ),
     )
+
+
+def begging(scene: Scene) -> Case:
+    """21: receipts and openings of what others were told, about this person, others or nobody."""
+    if scene.random.random() < 0.3:
+        return Case(21, get(f"Observation/{_absent(scene)}"), begs=True)
+    return replace(_plain(scene), channel=21, begs=True)
+
+
+def _absent(scene: Scene) -> str:
+    """Return one of many ids that nobody has: each has its stand-in among all charts."""
+    return ABSENT[:-3] + "".join(scene.random.choices("abcdefghijklmnopqrstuvwxyz234567", k=3))
 
 
 def lineage(scene: Scene) -> Case:

@@ -35,6 +35,7 @@ _QUERY = re.compile(rb'"query":"([A-Za-z0-9+/=]+)"')
 # As tests/support/worlds_records.py writes the display of a reference to a clinical record: it is in both worlds,
 # so that comparing would not show it, and must be in no answer.
 _CANARY = re.compile(rb"about [a-z]{3}-[a-z]{2}\d{3}|Disp[a-z]{2}\d{3}")
+_OPENING = b'{\n  "format": "fhir-bridge/decision-opening/1"'
 _RECEIPT = b'"format": "ledger-core/receipt/v1"'
 
 
@@ -105,7 +106,7 @@ class Pair:
         """
         waiting: list[Case] = []
         for case in [*cases, None]:
-            is_alone = case is None or _writes(case) or self.script.who.person is not None
+            is_alone = case is None or writes(case) or self.script.who.person is not None
             if waiting and (is_alone or len(waiting) == AT_ONCE):
                 yield from self._host.run(self._together(waiting))
                 waiting = []
@@ -129,6 +130,8 @@ class Pair:
         for who in self._others(case):
             for twin in (self.full, self.less):
                 await self._ask(twin, replace(case.question, token=(await twin.token(who))["Authorization"]))
+        if case.begs:
+            return await self._compare_begging(case)
         if case in self._begun:
             return await self._compare_rest(case, self._begun[case])
         asked = case.question, case.question
@@ -161,6 +164,31 @@ class Pair:
         if shown[0] == shown[1]:
             return None
         return Difference(case, f"receipt of the decision: {_parting(*shown)}")
+
+    async def _compare_begging(self, case: Case) -> tuple[int, Difference | None]:
+        """Let others ask, then ask for what is kept of their decisions; nobody gets another's."""
+        own, told = self.scene.own_patient(), []
+        for twin in (self.full, self.less):
+            ids = []
+            for who in self._strangers():
+                asked = replace(case.question, token=(await twin.token(who))["Authorization"])
+                ids.append((await self._ask(twin, asked)).request_id)
+            await twin.close_epoch()
+            paths = [f"AuditEvent/$decision-receipt?request={each}" for each in ids]
+            paths += [f"Patient/{own}/$decision-opening?request={each}" for each in ids]
+            paths.append(f"Patient/{own}/$decisions?_count=1000")
+            told.append([(await self._ask(twin, Question("GET", path))).answer for path in paths])
+        for one, other in zip(*told, strict=True):
+            if one != other:
+                return one.status, Difference(case, f"what others were told: {_parting(one, other)}")
+        return told[0][-1].status, None
+
+    def _strangers(self) -> list[Who]:
+        """Return whose receipts are none of the requester's, as far as both worlds have them."""
+        asks = self.script.who
+        others = [Who("harbor"), Who(ASKING, "dr-b" if asks.practitioner == "dr-a" else "dr-a")]
+        others += [Who(None, person=person) for person in ("P", "Q")]
+        return [who for who in others if who != asks and self._has(who)]
 
     async def _parts_from_itself(
         self, case: Case, asked: tuple[Question, Question], told: tuple[_Page, _Page]
@@ -211,9 +239,10 @@ class Pair:
             until: No step that was played is younger.
         """
         for case in cases:
-            if not _writes(case):
+            if not writes(case):
                 page, _ = self._host.run(self._ask_both(case.question))
-                if case.begun and page.following is not None:
+                # Not for a patient, whose access log tells how often each world was asked for the next page.
+                if case.begun and page.following is not None and self.script.who.person is None:
                     shown = [json.dumps(entry) for entry in json.loads(page.answer.body).get("entry", ())]
                     self._begun[case] = _Begun(frozenset(shown), page.following, until)
                     # Asked once before the change too, so that an answer that is kept would be seen again.
@@ -224,7 +253,7 @@ class Pair:
             yield case.question
 
     def _others(self, case: Case) -> Iterator[Who]:
-        if case.others_first:
+        if case.others_first and self.script.who.guardian is None:
             others = [Who("harbor"), Who(ASKING, "dr-a", "HRESCH"), Who(None, person="P"), Who(None, person="Q")]
             yield from (who for who in others if who != self.script.who and self._has(who))
 
@@ -252,7 +281,8 @@ class Pair:
         return _Page(Answer(told.status, tuple(kept), _masked(told.body, twin)), _next(told.body), request_id)
 
 
-def _writes(case: Case) -> bool:
+def writes(case: Case) -> bool:
+    """Tell whether a question changes something."""
     question = case.question
     return question.method not in ("GET", "HEAD") and not question.path.endswith("/_search")
 
@@ -264,6 +294,12 @@ def _masked(body: bytes, twin: Twin) -> bytes:
     """
     if _RECEIPT in body[:200]:
         return _receipt(body, twin)
+    if body.startswith(_OPENING):
+        opened = json.loads(body)
+        charts = [[each["records"], each["related"]] for each in opened["charts"]]
+        facts = _receipt(opened["receipt"].encode(), twin).decode()
+        grounds = json.loads(opened["receipt"])["record"]["parts"]["grounds"].get("content", "")
+        return json.dumps([facts.replace(grounds, "(grounds)"), charts]).encode()
     body = _DECISION.sub(rb'\1(request)"', body)
     body = _CURSOR.sub(lambda found: b"_cursor=(%d characters)" % len(found[1]), body)
     if b"AuditEvent" in body:

@@ -49,6 +49,8 @@ class Case:
         begun: Its first pages are asked before the world's last change, and the rest by their cursor after it.
         again: Each page is asked once more by the same link.
         proves: The receipts of the decisions behind both answers are compared too.
+        begs: Others ask the question, and the requester then asks for receipts and openings of what they were told,
+            and for the list of decisions about the person.
     """
 
     channel: int
@@ -59,6 +61,7 @@ class Case:
     begun: bool = False
     again: bool = False
     proves: bool = False
+    begs: bool = False
 
 
 @dataclass(slots=True)
@@ -118,6 +121,7 @@ class Scene:
     def own_patient(self) -> str:
         """Return the canonical id by which the requester knows the person best."""
         own = ASKING if self.script.who.person is None else self.script.homes["P"][0][0]
+        own = self.script.who.guardian or own
         return self.patient_of("P", own)
 
     def people(self) -> str:

@@ -106,6 +106,7 @@ class Who:
 
     Attributes:
         types: For a patient's delegate, the resource types that the patient allowed; None for the agent itself.
+        guardian: For a guardian of the person, the institution that attested it.
     """
 
     institution: str | None
@@ -114,6 +115,7 @@ class Who:
     role: str | None = None
     person: str | None = None
     types: tuple[str, ...] | None = None
+    guardian: str | None = None
 
     @property
     def statement(self) -> dict[str, str]:
@@ -147,11 +149,51 @@ class Delegate:
 
 
 @dataclass(frozen=True, slots=True)
+class Paper:
+    """An institution enters a Consent that a patient signed on paper; ``body`` None ends it by deletion."""
+
+    institution: str
+    person: str
+    id: str
+    body: Json | None
+
+
+@dataclass(frozen=True, slots=True)
+class Guardian:
+    """An institution attests a guardian of a person up to and with a day, at most one for each chart."""
+
+    institution: str
+    person: str
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardianSign:
+    """The guardian that an institution attested signs a Consent; ``body`` None withdraws it."""
+
+    institution: str
+    person: str
+    id: str
+    body: Json | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndGuardian:
+    """The institution ends the guardian's time."""
+
+    institution: str
+    person: str
+
+
+@dataclass(frozen=True, slots=True)
 class Warm:
     """The requester asks now, before what follows; the answers are thrown away."""
 
 
-Step = Send | Link | Enrol | Sign | Open | Delegate | Warm
+Attested = Paper | Guardian | GuardianSign | EndGuardian
+"""What rests on an institution's word."""
+
+Step = Send | Link | Enrol | Sign | Open | Delegate | Attested | Warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +214,11 @@ class Script:
     homes: dict[str, tuple[tuple[str, str], ...]]
     flavours: frozenset[int] = field(default_factory=frozenset)
     policies: Json | None = None
+
+    @property
+    def are_own_closed(self) -> bool:
+        """Whether a consent may close to an institution what it wrote itself."""
+        return self.policies is not None and bool(self.policies.get("own_records", "open") != "open")
 
     def versions(self) -> Iterator[tuple[int, Version]]:
         """Yield ``(step, version)`` of every record version, in order."""

@@ -87,6 +87,23 @@ class Consents:
         """Return what an institution records about its own chart: only denials count."""
         return plain({"type": "deny", **self.conditions(1)}, "OPTIN")
 
+    def denial_to_asking(self) -> Json:
+        """Return a denial that reaches the asking institution by a provision or by its base rule."""
+        base = plain(None, "OPTOUT")
+        whole: Json = {"type": "deny", "actor": [to(ASKING)]}
+        narrow = whole | self.condition()
+        excepted = whole | {"provision": [{"type": "permit", **self.condition()}]}
+        bodies = [
+            base,
+            base,
+            base,
+            plain(narrow, "OPTIN"),
+            plain(narrow, None),
+            plain(excepted, "OPTIN"),
+            plain(excepted, "OPTOUT"),
+        ]
+        return self._random.choice(bodies)
+
     def _typed(self) -> Json:
         root = self._provision(0)
         if root["type"] == "permit" and self._random.random() < 0.6:

@@ -13,16 +13,23 @@ from datetime import UTC, date, datetime, timedelta
 
 from tests.support.worlds import (
     ASKED_AT,
+    Attested,
+    Delegate,
+    EndGuardian,
     Enrol,
+    Guardian,
     Json,
     Link,
     Name,
     Open,
+    Paper,
     Script,
     Send,
     Sign,
     Version,
+    Warm,
     Who,
+    instant_of,
 )
 from tests.support.worlds_consents import UNHEARD_OF
 from tests.support.worlds_records import ACT_CODE, CONFIDENTIALITY, SECTION
@@ -55,12 +62,14 @@ class Facts:
         consents: By id.
         linked: Institutions of the charts that count as the same person's, its own among them.
         opened: Who opened emergency access to it, and until when.
+        guardian_until: When the time of the guardian ends whom the chart's institution attested.
     """
 
     records: dict[Name, list[tuple[int, Version]]] = field(default_factory=dict)
     consents: dict[str, Signed] = field(default_factory=dict)
     linked: set[str] = field(default_factory=set)
     opened: list[tuple[Who, datetime]] = field(default_factory=list)
+    guardian_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,7 @@ class Asked:
     denial_stands: bool = True
     bases: Sequence[Json] = ()
     defaults: Sequence[Json] = ()
+    own_records: str = "open"
 
 
 def visible(script: Script) -> set[tuple[int, Name]]:
@@ -85,7 +95,9 @@ def visible(script: Script) -> set[tuple[int, Name]]:
         every = [v for (_, p), c in charts.items() if p == person for h in c.records.values() for _, v in h]
         asked = _asked(script, (institution, person), chart, every)
         for name, history in chart.records.items():
-            if script.who.person is None:
+            if script.who.guardian is not None:
+                seen = history if _is_guarded(script, (institution, person), chart) else []
+            elif script.who.person is None:
                 seen = _of_record(asked, history)
             else:
                 is_open = script.who.types is None or name[1] in script.who.types
@@ -111,7 +123,21 @@ def _asked(script: Script, place: Chart, chart: Facts, every: Sequence[Version])
         rules.get("patient_denial") != "yields",
         [each for each in policies if each["kind"] == "basis"],
         [each for each in policies if each["kind"] == "default"],
+        network.get("own_records", "open"),
     )
+
+
+def _is_guarded(script: Script, place: Chart, chart: Facts) -> bool:
+    """Tell whether the guardian who asks sees a chart: the attesting institution's, or all that are linked to it."""
+    institution, person = place
+    if person != script.who.person or script.who.guardian not in chart.linked:
+        return False
+    return institution == script.who.guardian or _attestation(script).get("guardians") == "person"
+
+
+def _attestation(script: Script) -> Json:
+    found: Json = (script.policies or {}).get("attestation", {})
+    return found
 
 
 def _is_same_clinician(one: Who, other: Who) -> bool:
@@ -156,9 +182,31 @@ def charts_of(script: Script) -> dict[Chart, Facts]:
             until = ASKED_AT + timedelta(minutes=step.minutes - step.earlier_min)
             for institution in _around(linked[step.person], step.institution):
                 charts[institution, step.person].opened.append((step.who, until))
+        elif not isinstance(step, Delegate | Warm):
+            _attest(script, charts[step.institution, step.person], number, step)
     for (institution, person), chart in charts.items():
         chart.linked = _around(linked[person], institution)
+        if chart.guardian_until is not None and chart.guardian_until <= ASKED_AT:
+            # What a guardian signed permits nothing any more; what it denies stays denied.
+            chart.consents = {
+                name: replace(each, adds=False) if name.startswith("guardian/") else each
+                for name, each in chart.consents.items()
+            }
     return charts
+
+
+def _attest(script: Script, chart: Facts, number: int, step: Attested) -> None:
+    """Play what rests on an institution's word; it counts for that institution's chart and no other."""
+    allowed = _attestation(script)
+    if isinstance(step, Guardian):
+        chart.guardian_until = _end(step.until)
+    elif isinstance(step, EndGuardian):
+        chart.guardian_until = instant_of(number)
+    else:
+        is_paper = isinstance(step, Paper)
+        counts = allowed.get("paper") == "counts" if is_paper else allowed.get("guardians", "refused") != "refused"
+        name = f"{'paper' if is_paper else 'guardian'}/{step.id}"
+        chart.consents[name] = Signed(step.body or {"status": "inactive"}, number, counts, True)
 
 
 def _around(linked: set[str], institution: str) -> set[str]:
@@ -177,7 +225,8 @@ def _of_record(asked: Asked, history: list[tuple[int, Version]]) -> list[tuple[i
 
 def may_see(asked: Asked, version: Version) -> bool:
     """Judge one version as docs/consent.md has it, "Several Consents" and "Policies beside consents"."""
-    if asked.who.institution == asked.institution or _is_lawful(asked, version):
+    is_own = asked.who.institution == asked.institution
+    if (is_own and asked.own_records == "open") or _is_lawful(asked, version):
         return True
     if asked.in_emergency and not (asked.denial_stands and _is_kept_from_emergencies(asked, version)):
         return True
@@ -191,6 +240,8 @@ def may_see(asked: Asked, version: Version) -> bool:
     if "deny" in by_provision:
         return False
     if "permit" in by_provision:
+        return True
+    if is_own and (asked.own_records != "closed-by-any" or "deny" not in by_base):
         return True
     if "deny" in by_base or "permit" in by_base:
         return "deny" not in by_base

@@ -10,6 +10,7 @@ from random import Random
 from tests.support.worlds import (
     ASKING,
     INSTITUTIONS,
+    Attested,
     Delegate,
     Enrol,
     Json,
@@ -27,12 +28,16 @@ from tests.support.worlds import (
 from tests.support.worlds_consents import ROLE_SYSTEM, ROLES, Consents, permit_all, plain
 from tests.support.worlds_policies import Policies
 from tests.support.worlds_records import DOCTORS, TYPES, Chart, Maker
+from tests.support.worlds_words import Words
 
 Numbered = tuple[int, Step]
 Homes = dict[str, tuple[tuple[str, str], ...]]
 _FLAVOURS = ("any", "any", "any", "ended", "silent", "missing", "conditions", "conditions", "revoked", "unlinked")
 _BESIDE = ("emergency", "emergency", "emergency", "defaults", "defaults", "bases", "bases", "delegate", "delegate")
 """Worlds where more than consents decides: every fifth."""
+
+_ATTESTED = ("closed", "closed", "papers", "papers", "guardians", "guardians", "guarding")
+"""Worlds where an institution's own records can be closed, or where something rests on its word: every tenth."""
 
 _CHANNEL_OF = {"revoked": 7, "ended": 9, "unlinked": 11, "silent": 14, "missing": 15, "conditions": 16} | {
     # A time box is a period; a default policy speaks where no consent does; a basis turns on its conditions;
@@ -41,6 +46,12 @@ _CHANNEL_OF = {"revoked": 7, "ended": 9, "unlinked": 11, "silent": 14, "missing"
     "defaults": 14,
     "bases": 16,
     "delegate": 3,
+    # What is closed, and what papers and guardians say, turns on conditions; a guardian's time ends; one who asks
+    # must not learn what is linked to the chart.
+    "closed": 16,
+    "papers": 16,
+    "guardians": 9,
+    "guarding": 11,
 }
 
 
@@ -53,7 +64,8 @@ class _Maker:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._random = Random(seed)
-        self._flavour = self._random.choice(_BESIDE if seed % 5 == 4 else _FLAVOURS)
+        flavours = _ATTESTED if seed % 10 == 8 else _BESIDE if seed % 5 == 4 else _FLAVOURS
+        self._flavour = self._random.choice(flavours)
 
     def script(self) -> Script:
         homes = self._homes()
@@ -81,6 +93,8 @@ class _Maker:
         flavours = frozenset([channel] if channel else [])
         if self._flavour in _BESIDE:
             return self._beside(Policies(self._random, homes, consents), steps, homes, flavours)
+        if self._flavour in _ATTESTED:
+            return self._attested(Words(self._random, homes, consents), steps, homes, flavours)
         return Script(self._seed, self._who(), tuple(steps), homes, flavours)
 
     def _beside(self, made: Policies, steps: list[Step], homes: Homes, flavours: frozenset[int]) -> Script:
@@ -104,6 +118,20 @@ class _Maker:
             defaults = made.defaults() if self._flavour == "defaults" or has_both else []
             policies = made.network(bases + defaults)
         return Script(self._seed, who, tuple(steps), homes, flavours, policies)
+
+    def _attested(self, made: Words, steps: list[Step], homes: Homes, flavours: frozenset[int]) -> Script:
+        """Finish a world where own records can be closed or something rests on an institution's word."""
+        who = self._who()
+        if self._flavour == "guarding":
+            steps = [s for s in steps if not (isinstance(s, Enrol | Sign) and s.person == "P")]
+            attested, policies = made.guarding()
+            who = Who(None, person="P", purpose="PATRQT", guardian=attested[0].institution)
+        else:
+            who = who if who.person is None else Who(ASKING, "dr-a")
+            attested, policies = {"closed": made.closed, "papers": made.papers, "guardians": made.guardians}[
+                self._flavour
+            ]()
+        return Script(self._seed, who, (*steps, *attested), homes, flavours, policies)
 
     def _homes(self) -> Homes:
         places = [ASKING, *self._random.sample([name for name in INSTITUTIONS if name != ASKING], 2)]
@@ -213,6 +241,11 @@ class _Maker:
                 ]
             case "emergency" | "delegate":
                 return [consents.any()] if self._random.random() < 0.6 else []
+            case "papers" | "guardians":
+                return [consents.any()] if self._random.random() < 0.4 else []
+            case "closed":
+                said = [consents.any(), consents.one_condition(), consents.denial_to_asking()]
+                return self._random.sample(said, self._random.choice([1, 1, 1, 2, 3]))
             case "defaults" | "bases":
                 # Denials and silence: what is seen then is what the policies say.
                 said = [consents.any(), plain({"type": "deny", **consents.condition()}, "OPTIN")]
@@ -307,6 +340,9 @@ class _Without:
         if not keep_consents or not self._can_open(person) or not self._is_known_to_policies(person):
             return False
         enrolled = [(n, s) for n, s in enumerate(self._script.steps) if isinstance(s, Enrol) and s.person == person]
+        words = [(n, s) for n, s in enumerate(self._script.steps) if isinstance(s, Attested) and s.person == person]
+        if any(self._first.get((step.institution, person), n) >= n for n, step in words):
+            return False
         first = self._first.get((enrolled[0][1].institution, person)) if enrolled else None
         return first is not None and first < enrolled[0][0]
 
@@ -334,7 +370,7 @@ class _Without:
         if isinstance(step, Link):
             charts = tuple(chart for chart in step.charts if (chart[0], step.person) in self._first)
             return replace(step, charts=charts) if len(charts) > 1 else None
-        if isinstance(step, Enrol | Sign):
+        if isinstance(step, Enrol | Sign | Attested):
             return step if step.person in self._kept else None
         return self._opened(step) if isinstance(step, Open) else step
 

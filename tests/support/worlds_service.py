@@ -35,12 +35,17 @@ from tests.support.worlds import (
     BEGIN,
     INSTITUTIONS,
     STEP,
+    Attested,
     Delegate,
+    EndGuardian,
     Enrol,
+    Guardian,
+    GuardianSign,
     Json,
     Link,
     Name,
     Open,
+    Paper,
     Script,
     Send,
     Sign,
@@ -120,6 +125,7 @@ class Twin:
         self.close_epoch = close_epoch
         self._agents: dict[str, tuple[Path, str]] = {}
         self._delegates: dict[str, Json] = {}
+        self._guardians: dict[tuple[str, str], Json] = {}
         self._tokens: dict[tuple[datetime, str], dict[str, str]] = {}
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.versions: dict[tuple[int, Name], str] = {}
@@ -165,6 +171,8 @@ class Twin:
                     await self._open(step, names)
                 case Delegate():
                     await self._delegate(step)
+                case Paper() | Guardian() | GuardianSign() | EndGuardian():
+                    await self._attested(step, names)
                 case Warm():
                     pass
         self.clock.instant = ASKED_AT
@@ -211,6 +219,50 @@ class Twin:
         given = {each["name"]: each["valueString"] for each in made["parameter"]}
         self._delegates[step.person] = credentials | given | {"private_jwk": key.as_dict(private=True)}
 
+    async def _attested(self, step: Attested, names: Names) -> None:
+        """Play what rests on an institution's word (docs/access.md, "Guardians" and "Signed papers")."""
+        local = _patient_at(self.homes, step.person, step.institution)
+        patient = names.canonical[step.institution, "Patient", local]
+        place, clerk = f"/fhir/Patient/{patient}", await self.token(Who(step.institution, "dr-a"))
+        guardian = Who(None, person=step.person, guardian=step.institution)
+        match step:
+            case Guardian():
+                await self._guardian(step, place, clerk)
+            case EndGuardian():
+                known = self._guardians[step.person, step.institution]["guardian"]
+                body = _parameters(valueString={"guardian": known})
+                _good(await self._http.post(f"{place}/$end-guardianship", headers=clerk, json=body))
+            case Paper(body=None):
+                _good(await self._http.delete(f"/fhir/Consent/{step.id}", headers=clerk))
+            case GuardianSign(body=None):
+                _good(await self._http.delete(f"/fhir/Consent/{step.id}", headers=await self.token(guardian)))
+            case Paper() | GuardianSign():
+                said = {"id": step.id, "patient": {"reference": f"Patient/{patient}"}}
+                body = written(step.body, names) | said
+                if isinstance(step, Paper):
+                    body |= {"sourceAttachment": {"title": "a form, folder 7"}}
+                    _good(await self._http.post(f"{place}/$attest-consent", headers=clerk, json=body))
+                else:
+                    where, headers = f"/fhir/Consent/{step.id}", await self.token(guardian)
+                    _good(await self._http.put(where, headers=headers, json=body))
+
+    async def _guardian(self, step: Guardian, place: str, clerk: dict[str, str]) -> None:
+        key = ECKey.generate_key("P-384")
+        key.ensure_kid()
+        told = {
+            "name": "Ada Lovelace",
+            "relationship": "MTH",
+            "basis": "birth certificate, copy in folder 7",
+            "key": json.dumps(key.as_dict(private=False)),
+            "scope": "patient/*.rs patient/Consent.cu",
+            "until": step.until,
+        }
+        body = _parameters(valueString=told)
+        made = _good(await self._http.post(f"{place}/$attest-guardian", headers=clerk, json=body)).json()
+        given = {each["name"]: each["valueString"] for each in made["parameter"]}
+        given |= {"token_url": f"{BASE}/token", "private_jwk": key.as_dict(private=True)}
+        self._guardians[step.person, step.institution] = given
+
     # --- asking
 
     async def token(self, who: Who) -> dict[str, str]:
@@ -219,7 +271,9 @@ class Twin:
         held = self._tokens.get(key)
         if held is None:
             extras: dict[str, str] = {}
-            if who.types is not None:
+            if who.guardian is not None:
+                credentials = self._guardians[str(who.person), who.guardian]
+            elif who.types is not None:
                 credentials = self._delegates[str(who.person)]
             elif who.person is not None:
                 credentials = json.loads(self._agents[who.person][0].read_text())
@@ -242,6 +296,11 @@ class Twin:
             made[name]: f"({name} of {p})"
             for p, made in self._delegates.items()
             for name in ("client_id", "delegate")
+        }
+        named |= {
+            made[name]: f"({name} of {p} at {at})"
+            for (p, at), made in self._guardians.items()
+            for name in ("client_id", "guardian")
         }
         return agents | named
 
