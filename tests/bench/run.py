@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench import asking, consent, feeding, hapi, large_chart, ledger, timing
+from tests.bench import asking, consent, crowd, enforcement, feeding, hapi, large_chart, ledger, timing
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
 
@@ -24,6 +24,8 @@ _AIMS = {
     "everything_3000.p50_ms": "150",
     "large_chart_newest_50.p50_ms": "50, warm",
     **consent.AIMS,
+    **enforcement.AIMS,
+    **crowd.AIMS,
     **ledger.AIMS,
 }
 _PARTS = (
@@ -35,6 +37,8 @@ _PARTS = (
     "answers",
     "hapi",
     "consent",
+    "enforcement",
+    "crowd",
     "timing",
     "large",
     *(f"ledger-{name}" for name in ledger.PARTS),
@@ -70,6 +74,8 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "answers": lambda: asking.answers(rounds),
         "hapi": lambda: hapi.beside_hapi(rounds),
         "consent": consent.decisions,
+        "enforcement": lambda: enforcement.enforcement(rounds),
+        "crowd": lambda: crowd.crowd(rounds, 8 if quick else crowd.TIMES),
         "timing": lambda: timing.measure(1_000 if quick else timing.PAIRS),
         "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
