@@ -9,7 +9,6 @@ hidden charts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from fhir_bridge.consent import EVALUATOR
@@ -20,6 +19,8 @@ from fhir_bridge.model.ingest import ChartRef
 from fhir_bridge.proof.decision import ChartGrounds, Name, slots_for
 
 _NO_POLICIES = bytes(32)
+_Hashes = tuple[bytes | None, bytes | None, bytes | None]
+_NOBODYS: tuple[str, str, str, tuple[str, ...], _Hashes] = ("", "", "", (), (None, None, None))
 
 
 def looked_at(
@@ -46,11 +47,8 @@ def looked_at(
         for ref in seen.charts:
             if ref.patient_id is not None and (stands_for, ref.chart) not in told:
                 names, withheld = tuple(shown.get(ref.chart, ())), _withheld(behind, ref)
-                made = _grounds(who, question, seen, ref, decisions[ref.chart], now, names, withheld)
-                if stands_for:
-                    # Nothing is kept of whose chart it was.
-                    bare = replace(made, chart="", home="", patient="", linked=(), lists=(None, None, None))
-                    made = replace(bare, path=None, consents=())
+                is_told_whose = not stands_for
+                made = _grounds(who, question, seen, ref, decisions[ref.chart], now, names, withheld, is_told_whose)
                 told[stands_for, ref.chart] = made, ref
     filling = slots_for(len(told)) - len(told)
     return [*told.values(), *((_nobody(who, question, sight, now, base_url), None) for _ in range(filling))]
@@ -88,16 +86,21 @@ def _grounds(
     now: datetime,
     shown: tuple[tuple[str, str, str], ...],
     withheld: tuple[tuple[str, str], ...],
+    is_told_whose: bool,
 ) -> ChartGrounds:
+    """Return the grounds of one chart, made in the same steps whether or not they tell whose chart it is."""
     rests_on = next(each for each in seen.grounds if each.facts.chart.chart == ref.chart)
     facts, lists = rests_on.facts, rests_on.lists
+    hashes = (lists.hashes.owner, lists.hashes.institution, lists.hashes.kept)
+    whose = (ref.chart, ref.institution, ref.patient_id or "", tuple(facts.patients), hashes)
+    chart, home, patient, linked, hashes = whose if is_told_whose else _NOBODYS
     return ChartGrounds(
         request=question.request,
         requester=who,
-        chart=ref.chart,
-        home=ref.institution,
-        patient=ref.patient_id or "",
-        linked=tuple(facts.patients),
+        chart=chart,
+        home=home,
+        patient=patient,
+        linked=linked,
         instant_us=microseconds(now),
         height=lists.height,
         batch=seen.newest,
@@ -105,12 +108,12 @@ def _grounds(
         basis=decision.basis,
         base_url=facts.base_url or "",
         policies=facts.network.digest,
-        lists=(lists.hashes.owner, lists.hashes.institution, lists.hashes.kept),
-        path=lists.hashes.path,
+        lists=hashes,
+        path=lists.hashes.path if is_told_whose else None,
         is_sound=lists.is_sound,
         is_attested=lists.is_attested,
         in_emergency=rests_on.in_emergency,
-        consents=decision.policies,
+        consents=decision.policies if is_told_whose else (),
         shown=shown,
         withheld=withheld,
     )

@@ -157,14 +157,15 @@ async def _ask(hidden: Hidden, path: str, asker: str) -> int:
 
 
 async def _calls(hidden: Hidden, path: str, asker: str) -> Counter[str]:
-    """Return how often an answer calls each function of the rooms and lines, on the loop's thread."""
+    """Return how often an answer calls each function of the rooms and lines, and they others' (on the loop's thread)."""
     counted: Counter[str] = Counter()
 
+    def is_ours(code: CodeType) -> bool:
+        return code.co_filename.startswith(_LINES) and not code.co_filename.startswith(_STANDING)
+
     def note(frame: FrameType, event: str, _: object) -> None:
-        code: CodeType = frame.f_code
-        place = code.co_filename
-        if event == "call" and place.startswith(_LINES) and not place.startswith(_STANDING):
-            counted[f"{place.removeprefix(_OURS)}:{code.co_qualname}"] += 1
+        if event == "call" and (is_ours(frame.f_code) or (frame.f_back is not None and is_ours(frame.f_back.f_code))):
+            counted[f"{frame.f_code.co_filename.removeprefix(_OURS)}:{frame.f_code.co_qualname}"] += 1
 
     before: Callable[..., object] | None = sys.getprofile()
     sys.setprofile(note)
