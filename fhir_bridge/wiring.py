@@ -46,7 +46,6 @@ from fhir_bridge.consent import NetworkPolicies, OwnRecords, load_policies
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
 from fhir_bridge.http.app import create_app
 from fhir_bridge.http.control import create_control, lines_of
-from fhir_bridge.http.protocol import HttpProtocol
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.audit import AuditLine
@@ -455,7 +454,8 @@ _UVICORN: dict[str, Any] = {
     "log_config": None,
     "access_log": False,
     "server_header": False,
-    "http": HttpProtocol,
+    # Not httptools, if it is there: it loses a body behind an offer of HTTP/2 and bounds neither heads nor trailers.
+    "http": "h11",
     "ws": "none",
     "proxy_headers": False,
     "timeout_graceful_shutdown": 10,

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, Final
 
+from fhir_bridge.consent.remembering import by_body
 from fhir_bridge.errors import BridgeError
 from fhir_bridge.fhir.dates import interval
 from fhir_bridge.fhir.json import parse
@@ -69,7 +69,7 @@ class Attestation:
         return allowed and self.institution == chart_institution
 
 
-@lru_cache(maxsize=4_096)
+@by_body
 def attestation_of(body: bytes) -> Attestation | None:
     """Return on whose word a stored Consent rests; None for one that rests on no attestation."""
     try:

@@ -23,7 +23,7 @@ from fhir_bridge.consent.facts import ChartFacts
 from fhir_bridge.consent.lists import ConsentEntry, ConsentList
 from fhir_bridge.consent.matching import Outgoing, concerns, is_now, row_predicate
 from fhir_bridge.consent.policy import Clause, Interval, Policy
-from fhir_bridge.consent.remembering import Memory
+from fhir_bridge.consent.remembering import SMALL_BODY, Memory, by_body
 from fhir_bridge.errors import BridgeError
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.model.access import Predicate, Requester
@@ -66,7 +66,6 @@ class Heard:
 
     Attributes:
         live: The consents in force.
-        says: Of those that say anything, or are not understood.
         speaking: What those say that are understood.
         policies: ``(consent id, version)`` behind the says.
         attested: ``(consent id, institution)`` of those that rest on an institution's word.
@@ -76,7 +75,6 @@ class Heard:
     """
 
     live: tuple[Live, ...]
-    says: tuple[Say, ...]
     speaking: tuple[Spoken, ...]
     policies: tuple[tuple[str, str], ...]
     attested: tuple[tuple[str, str], ...]
@@ -85,13 +83,13 @@ class Heard:
     lasts: Interval
 
 
-NOTHING_HEARD = Heard((), (), (), (), (), False, True, _FOREVER)
+NOTHING_HEARD = Heard((), (), (), (), False, True, _FOREVER)
 
 _HEARD = Memory[Heard](65_536)
-"""By lists and requesters; the weight is the number of consents, about 130 bytes each beside the lists themselves."""
+"""By lists and requesters; the weight is that of both lists, which are held as long."""
 
 
-@lru_cache(maxsize=4_096)
+@by_body
 def compiled(body: bytes, base_url: str | None = None) -> Policy:
     """Return the policy of a Consent's bytes, compiled once; unreadable bytes are a policy that is not understood."""
     try:
@@ -133,11 +131,13 @@ class Hearing:
         if found is not None and found.lasts[0] <= self._instant_us < found.lasts[1]:
             return found
         live, edges = self._live(owner_list, institution_list, is_attested)
-        concerning = [self._concerning(each.policy) for each in live]
+        concerning = [self._concerning(each.policy, each.entry) for each in live]
         edges += [edge for each in concerning for edge in each.edges]
         made = self._made(live, self._says(live), edges)
         if not any(each.needs_rows for each in concerning):
-            _HEARD.keep(same, equal, made, weight=1 + sum(map(len, listed)))
+            _HEARD.keep(
+                same, equal, made, weight=1 + sum(each.weight for each in (owner_list, institution_list) if each)
+            )
         return made
 
     def _made(self, live: Sequence[Live], says: Sequence[Say], edges: Sequence[int]) -> Heard:
@@ -145,7 +145,6 @@ class Hearing:
         vouched = ((entry.id, attestation_of(entry.body)) for entry in speaking)
         return Heard(
             tuple(live),
-            tuple(says),
             tuple((say.clauses, say.base, say.adds) for say in says if say.clauses or say.base),
             tuple((entry.id, entry.version) for entry in speaking),
             tuple((name, word.institution) for name, word in vouched if word is not None),
@@ -203,7 +202,7 @@ class Hearing:
         ]
 
     def _say(self, policy: Policy, entry: ConsentEntry | None, adds: bool, may_permit: bool) -> Say:
-        concerning = self._concerning(policy)
+        concerning = self._concerning(policy, entry)
         if not concerning.rules and concerning.base is None:
             return _SILENT
         clauses = tuple(
@@ -218,13 +217,13 @@ class Hearing:
             return _SILENT
         return Say(entry, clauses, base[1] if base else None, adds)
 
-    def _concerning(self, policy: Policy) -> _Concerning:
+    def _concerning(self, policy: Policy, entry: ConsentEntry | None) -> _Concerning:
         found = self._remembered.get(id(policy))
         # An id is used again once its object is gone: what is kept holds the policy, so that the two are one.
         if found is not None and found.policy is policy:
             return found
         made = _concerning(policy, self._requester, self._outgoing_of(policy))
-        if not made.needs_rows:
+        if not made.needs_rows and (entry is None or len(entry.body) <= SMALL_BODY):
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[id(policy)] = made

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
 from fhir_bridge.consent.deciding import EVALUATOR, decide
 from fhir_bridge.consent.facts import ChartFacts
 from fhir_bridge.consent.lists import ConsentList
-from fhir_bridge.consent.remembering import Memory
+from fhir_bridge.consent.remembering import Memory, by_body
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.model.access import Decision, Predicate, Requester
 from fhir_bridge.model.ingest import IndexRow
@@ -33,7 +32,7 @@ _PAPER: Final = "paper"
 
 _OF_PERSON = Memory[ConsentList](65_536)
 _NARROWED = Memory[ConsentList](4_096)
-"""Each by the lists it was made of; the weight is the number of consents held."""
+"""Each by the lists it was made of; the weight is that of a list (:attr:`ConsentList.weight`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def of_person(listed: ConsentList, patients: frozenset[str]) -> ConsentList:
     if found is None:
         left = tuple(entry for entry in entries if _subject(entry.body) in patients)
         found = listed if len(left) == len(entries) else ConsentList(left)
-        _OF_PERSON.keep((entries,), patients, found, weight=1 + len(entries))
+        _OF_PERSON.keep((entries,), patients, found, weight=1 + listed.weight)
     return found
 
 
@@ -109,11 +108,11 @@ def narrowed(listed: ConsentList | None, kept: ConsentList | None) -> ConsentLis
         found = listed
         for entry in kept.entries:
             found = found.with_entry(entry)
-        _NARROWED.keep(same, None, found, weight=1 + len(found.entries))
+        _NARROWED.keep(same, None, found, weight=1 + found.weight)
     return found
 
 
-@lru_cache(maxsize=4_096)
+@by_body
 def _subject(consent: bytes) -> str:
     """Return the Patient id that a stored Consent is about; checked when it was taken."""
     reference = parse(consent).get("patient", {}).get("reference", "")

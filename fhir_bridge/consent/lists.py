@@ -86,6 +86,11 @@ class ConsentList:
         rows = [[e.id, e.version, e.status, list(e.valid), e.commitment] for e in self.entries]
         return hashlib.sha256(_LIST + cbor2.dumps(rows, canonical=True)).digest()
 
+    @property
+    def weight(self) -> int:
+        """How much memory the list takes: one for each consent and for each KiB of its bytes."""
+        return sum(1 + (len(entry.body) >> 10) for entry in self.entries)
+
     def encode(self) -> bytes:
         """Return the bytes to seal."""
         rows = [

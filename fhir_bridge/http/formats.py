@@ -26,7 +26,9 @@ def require_json(request: Request) -> None:
     Raises:
         FormatUnacceptable: Before anything is looked up or written.
     """
-    wanted = request.query_params.getlist("_format") if b"_format" in request.scope["query_string"] else ()
+    query: bytes = request.scope["query_string"]
+    # Nothing is read from a query that cannot name it; a percent sign may stand for any of its letters.
+    wanted = request.query_params.getlist("_format") if b"_format" in query or b"%" in query else ()
     if wanted:
         require_formats(wanted)
     elif not _accepts_json(",".join(request.headers.getlist("accept"))):

@@ -72,7 +72,7 @@ async def checkpoint(request: Request) -> PlainTextResponse:
     return PlainTextResponse(services_of(request).notary.checkpoint())
 
 
-@router.get("/fhir/metadata", dependencies=[Depends(require_json)])
+@router.api_route("/fhir/metadata", methods=["GET", "HEAD"], dependencies=[Depends(require_json)])
 async def metadata(request: Request) -> Response:
     """The CapabilityStatement, generated from what the code does."""
     services = services_of(request)

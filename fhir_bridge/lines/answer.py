@@ -29,7 +29,7 @@ from fhir_bridge.lines.histories import Histories
 from fhir_bridge.lines.labels import Labels
 from fhir_bridge.lines.network import find_organizations
 from fhir_bridge.lines.notary import Notary
-from fhir_bridge.lines.opening import FEW, Opening
+from fhir_bridge.lines.opening import FEW, FEW_BYTES, Opening
 from fhir_bridge.lines.pages import Pages, pinned
 from fhir_bridge.lines.people import People, Sight
 from fhir_bridge.lines.registry import Registry
@@ -315,7 +315,7 @@ class AnswerLine:
                 outcome=outcome,
             )
 
-        is_short = len(bodies) <= FEW and result.shape.is_whole
+        is_short = len(bodies) <= FEW and sum(map(len, bodies)) <= FEW_BYTES and result.shape.is_whole
         return Reply(200, rendered() if is_short else await asyncio.to_thread(rendered), NO_STORE)
 
 

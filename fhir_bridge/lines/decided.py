@@ -314,10 +314,12 @@ class DecisionBook:
 def owner_of(who: Requester) -> str:
     """Return whose question it was: a practitioner's of an institution, a client's, an agent's, a delegate's.
 
-    Two practitioners of one institution may see different things, so neither gets the other's receipts.
+    Two practitioners of one institution may see different things, so neither gets the other's receipts; nor do two
+    people who sign in by one client of another issuer's.
     """
     if who.institution is not None:
-        asked = f"client/{who.client_id}" if who.practitioner is None else f"practitioner/{who.practitioner}"
+        client = f"client/{who.client_id}" if who.subject is None else f"client/{who.client_id}/{who.subject}"
+        asked = client if who.practitioner is None else f"practitioner/{who.practitioner}"
         return f"institution/{who.institution}/{asked}"
     return f"patient/{who.patient}/{who.delegate or ''}"
 

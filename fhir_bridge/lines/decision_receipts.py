@@ -106,7 +106,9 @@ class DecisionReceipts:
         told = []
         for decision_id in (await self._book.of_charts(charts))[:count]:
             held = await self._book.find(decision_id)
-            told.append(_told(held.stored, [grounds for _, _, _, grounds in self._opened(held, charts)]))
+            opened = [grounds for _, _, _, grounds in self._opened(held, charts)]
+            if opened:
+                told.append(_told(held.stored, opened))
         return Reply(200, render({"resourceType": "Parameters", "parameter": told}), NO_STORE)
 
     async def opening(self, who: Requester, patient: str, params: Params) -> Reply:

@@ -19,6 +19,9 @@ from fhir_bridge.seal import open_contents
 FEW = 50
 """So many records are opened or joined in less than a millisecond, which a thread's hand-over costs as well."""
 
+FEW_BYTES = 256 << 10
+"""In all: large records take a thread, however few they are."""
+
 
 class Opening:
     """Turns rows of a permitted view into the exact bytes of their records."""
@@ -48,6 +51,6 @@ class Opening:
         if ref is None:
             raise KeyMissing("a chart of the answer is not known")
         key = self._registry.chart_key(ref)
-        if len(rows) <= FEW:
+        if len(rows) <= FEW and sum(map(len, envelopes)) <= FEW_BYTES:
             return open_contents(key, chart, rows, envelopes)
         return await asyncio.to_thread(open_contents, key, chart, rows, envelopes)

@@ -62,6 +62,7 @@ class Requester:
         client_id: Who authenticated.
         groups: ``Group/…``, ``CareTeam/…`` and the like that the token states membership of;
             None if it states nothing about membership.
+        subject: Who signed in at an issuer that is not ours, as it names them; no part of what decisions look at.
         question: The request that is being answered; no part of who asks.
     """
 
@@ -76,6 +77,7 @@ class Requester:
     groups: tuple[str, ...] | None = None
     delegate: str | None = None
     attested_by: str | None = None
+    subject: str | None = None
     question: Question | None = field(default=None, compare=False)
 
 

@@ -56,7 +56,7 @@ _UPGRADE: Final = (
     f"INSERT INTO state {_ROWS_2.format(table='state_2')} ORDER BY height, path",
     "DROP TABLE state_2",
     _MIDDLES,
-    "UPDATE meta SET value = 'ledger-core/sqlite/v3' WHERE name = 'format'",
+    f"UPDATE meta SET value = '{FORMAT}' WHERE name = 'format'",  # noqa: S608 - a constant
 )
 
 

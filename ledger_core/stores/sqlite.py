@@ -327,10 +327,16 @@ class SqliteStore:
         assert self._writing is not None
         if self._read("SELECT count(*) FROM sqlite_schema")[0][0] == 0:
             schema.create(self._writing)
-        elif self.meta("format") == schema.FORMAT_2:
+        elif self.meta("format") == schema.FORMAT_2 or self._is_unbegun_2():
             schema.upgrade(self._writing)
         elif self.meta("format") != schema.FORMAT and self.last_block() is not None:
             raise OpeningRefused("the file is not a ledger of this format")
+
+    def _is_unbegun_2(self) -> bool:
+        """Tell whether the file has the tables of v2 and nothing in them: its making was cut off."""
+        if self.meta("format") is not None or self.last_block() is not None:
+            return False
+        return not self._read("SELECT 1 FROM pragma_table_info('state') WHERE name = 'before'")
 
     def _block(self, query: str, *values: int) -> BlockRow | None:
         rows = self._read(query, values)

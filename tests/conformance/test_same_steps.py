@@ -157,7 +157,7 @@ async def _ask(hidden: Hidden, path: str, asker: str) -> int:
 
 
 async def _calls(hidden: Hidden, path: str, asker: str) -> Counter[str]:
-    """Return how often an answer calls each function of the rooms and lines, and they others' (on the loop's thread)."""
+    """Return how often an answer calls each function of ours, and each that ours call, on the loop's thread."""
     counted: Counter[str] = Counter()
 
     def is_ours(code: CodeType) -> bool:

@@ -234,6 +234,7 @@ def _requester(external: ExternalIssuer, claims: Mapping[str, Any]) -> Requester
         roles=_roles(external, claims),
         purpose=purpose,
         scopes=_scopes(claims),
+        subject=_text(claims, "sub", "") or None,
     )
 
 

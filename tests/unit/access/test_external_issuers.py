@@ -17,6 +17,7 @@ from fhir_bridge.adapters.access import Affiliation, ExternalIssuer, FileKeys, H
 from fhir_bridge.adapters.access.external import KeySource
 from fhir_bridge.adapters.access.jose import TokenBroken
 from fhir_bridge.errors import NotAuthenticated, SetupWrong, Unavailable
+from fhir_bridge.lines.decided import owner_of
 from fhir_bridge.model.access import Requester
 from tests.support.access_world import BASE, START, World
 from tests.support.forge import b64, ed25519_jwk, eddsa, forge, hs256, unsigned
@@ -85,7 +86,19 @@ async def test_a_pinned_issuers_token_establishes_its_institutions_clinician(wor
         roles=("urn:northgate:roles|doctor", "urn:x|chief"),
         purpose="TREAT",
         scopes=("user/*.rs",),
+        subject="u-1",
     )
+
+
+async def test_people_of_one_client_are_not_taken_for_each_other(world: World) -> None:
+    """One web app signs everybody in: who has no Practitioner is told apart by the issuer's own name for them."""
+    pin(world, Provider().source())
+    nobody: dict[str, Any] = {"fhirUser": None, "roles": ["urn:x|nurse"]}
+    first, other = [await world.verifier.verify(token(sub=name, **nobody)) for name in ("u-1", "u-2")]
+    assert first.practitioner is None
+    assert first.client_id == other.client_id == "ward-app"
+    assert owner_of(first) != owner_of(other)
+    assert owner_of(first) == owner_of(await world.verifier.verify(token(sub="u-1", **nobody)))
 
 
 async def test_an_issuer_of_several_institutions_speaks_for_those_alone(world: World) -> None:

@@ -53,6 +53,6 @@ def test_a_new_attribute_of_requesters_is_noticed_here() -> None:
     """Whoever adds one decides whether clauses look at it, and then it belongs to what memories are kept by."""
     known = (
         "client_id institution institution_id practitioner roles purpose patient scopes groups delegate attested_by "
-        "question"
+        "subject question"
     )
     assert [each.name for each in fields(Requester)] == known.split()

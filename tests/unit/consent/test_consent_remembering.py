@@ -27,7 +27,7 @@ from fhir_bridge.consent import (
     narrowed,
     of_person,
 )
-from fhir_bridge.consent.remembering import Memory
+from fhir_bridge.consent.remembering import SMALL_BODY, Memory, by_body
 from fhir_bridge.model.access import Decision, Requester
 from fhir_bridge.model.ingest import ChartRef
 from tests.unit.consent.consent_samples import (
@@ -290,3 +290,20 @@ def test_what_is_kept_again_takes_no_more_room() -> None:
     for number in range(20):
         memory.keep((one,), None, number, weight=8)
     assert (memory.find((one,), None), memory.find((other,), None)) == (19, 0)
+
+
+def test_large_consents_are_not_remembered_one_after_the_other() -> None:
+    """Anybody's drafts are judged: they must not fill the memory, however few they are."""
+    made = [0]
+
+    def length(body: bytes) -> int:
+        made[0] += 1
+        return len(body)
+
+    kept = by_body(length)
+    for size, times in ((SMALL_BODY, 1), (SMALL_BODY + 1, 3)):
+        made[0] = 0
+        assert [kept(b"a" * size) for _ in range(3)] == [size] * 3
+        assert made[0] == times
+    listed_ = ConsentList((replace(entry(consent(provision("permit"))), body=b"a" * (5 << 10)),))
+    assert listed_.weight == 6

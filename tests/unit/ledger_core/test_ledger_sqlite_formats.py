@@ -65,6 +65,19 @@ def test_opening_brings_an_old_file_up_to_date_and_it_goes_on(old: Path, tmp_pat
     assert list(run_fsck(old)) == []
 
 
+def test_an_old_file_whose_making_was_cut_off_is_begun(old: Path) -> None:
+    """v2 made its tables in one transaction and wrote what they begin with in the next."""
+    with sqlite3.connect(old) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            connection.execute(f"DELETE FROM {table}")
+    connection.close()
+    with open_test_ledger(old.parent) as ledger:
+        ledger.send(Anchor(filler(3), 1), OPERATOR).result(10)
+    assert format_of(old) == NEW
+    assert list(run_fsck(old)) == []
+
+
 def test_an_old_snapshot_is_made_and_restored(old: Path, tmp_path: Path) -> None:
     run_snapshot(old, tmp_path / "copy.db")
     assert format_of(tmp_path / "copy.db") == OLD
