@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-import uvloop
 from fastapi import FastAPI
 
 from fhir_bridge import telemetry
@@ -400,7 +399,7 @@ def serve(data: Path, port: int, kafka: str | None = None) -> int:
     settings = ServiceSettings()
     telemetry.configure(settings.log_level)
     with _public_socket(settings.host, port) as listening:
-        return uvloop.run(_serve(data, listening, port, kafka))
+        return asyncio.run(_serve(data, listening, port, kafka))
 
 
 async def _serve(data: Path, public_socket: socket.socket, port: int, kafka: str | None) -> int:
