@@ -50,6 +50,57 @@ Kinds: TypeAlias = tuple[Kind, ...]
 """The kinds of a record's versions, oldest first."""
 
 
+class Places(dict[str, Place]):
+    """Newest versions by name, which remember what all of them have alike: one look then stands for all of them.
+
+    Args:
+        whole: What these are a part of; what is alike in all of that is alike here.
+    """
+
+    __slots__ = ("_alike", "_changes", "_whole")
+
+    def __init__(self, places: Mapping[str, Place] = {}, whole: Places | None = None) -> None:
+        super().__init__(places)
+        self._whole = whole
+        self._alike: dict[str, Sequence[object] | None] = {}
+        self._changes = 0
+
+    def alike(self, name: str) -> Sequence[object] | None:
+        """Return the values of a search parameter that all records have; None if they differ or there is no record.
+
+        Each row is looked at once, for the first question about a parameter.
+        """
+        if self._whole is not None:
+            return self._whole.alike(name)
+        if name not in self._alike:
+            before = self._changes
+            # Copied first, in one step: another thread may be putting rows in.
+            held = (row.search.get(name, ()) for _, row in list(self.values()))
+            first = next(held, None)
+            found = first if first is not None and all(each == first for each in held) else None
+            self._alike[name] = found
+            # Looked at after it is kept: what comes in later finds it there and corrects it.
+            if self._changes != before:
+                self._alike.pop(name, None)
+                return None
+        return self._alike.get(name)
+
+    def add(self, name: str, place: Place) -> None:
+        """Add or replace a record."""
+        self._changes += 1
+        self[name] = place
+        for parameter, values in list(self._alike.items()):
+            if values is not None and place[1].search.get(parameter, ()) != values:
+                self._alike[parameter] = None
+            elif len(self) == 1:
+                del self._alike[parameter]
+
+    def drop(self, name: str) -> None:
+        """Take a record out, if it is there; what those that are left have alike they had before."""
+        self._changes += 1
+        self.pop(name, None)
+
+
 class Group:
     """Records whose versions are of the same kinds, by name (``Type/id``)."""
 
@@ -58,7 +109,7 @@ class Group:
     def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
         self.histories: dict[str, tuple[IndexRow, ...]] = {}
-        self.newest: dict[str, Place] = {}
+        self.newest = Places()
         """The newest version of each record with its chart; empty if that is a tombstone."""
         self._rows: list[IndexRow] | None = None
 
@@ -74,13 +125,13 @@ class Group:
         """Add or replace a record."""
         self.histories[name] = history
         if not history[-1].deleted:
-            self.newest[name] = (chart, history[-1])
+            self.newest.add(name, (chart, history[-1]))
         self._rows = None
 
     def drop(self, name: str) -> None:
         """Take a record out."""
         del self.histories[name]
-        self.newest.pop(name, None)
+        self.newest.drop(name)
         self._rows = None
 
 
