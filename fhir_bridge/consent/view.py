@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from fhir_bridge.model.access import ChartView, Current, Decision, PermittedView, Place, Predicate
-from fhir_bridge.model.index import Group, Places, Records
+from fhir_bridge.model.index import Group, Records
 from fhir_bridge.model.ingest import ChartRef, IndexRow
 
 ChartRows = tuple[Decision, ChartRef, Sequence[IndexRow]]
@@ -133,10 +133,9 @@ class JudgedChart(Sequence[IndexRow]):
         if group not in self._seen:
             permits, histories, newest = self._permits, group.histories, group.newest
             if len(group.kinds) == 1:
-                seen = {name: place for name, place in newest.items() if permits(place[1])}
+                self._seen[group] = {name: place for name, place in newest.items() if permits(place[1])}
             else:
-                seen = {n: place for n, place in newest.items() if _shown(histories[n], permits)}
-            self._seen[group] = Places(seen, newest)
+                self._seen[group] = {n: place for n, place in newest.items() if _shown(histories[n], permits)}
         return self._seen[group]
 
 

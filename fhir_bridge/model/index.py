@@ -53,15 +53,13 @@ Kinds: TypeAlias = tuple[Kind, ...]
 class Places(dict[str, Place]):
     """Newest versions by name, which remember what all of them have alike: one look then stands for all of them.
 
-    Args:
-        whole: What these are a part of; what is alike in all of that is alike here.
+    A part of them that a requester may see is a mapping of its own: what is alike would tell of the rest.
     """
 
-    __slots__ = ("_alike", "_changes", "_whole")
+    __slots__ = ("_alike", "_changes")
 
-    def __init__(self, places: Mapping[str, Place] = {}, whole: Places | None = None) -> None:
-        super().__init__(places)
-        self._whole = whole
+    def __init__(self) -> None:
+        super().__init__()
         self._alike: dict[str, Sequence[object] | None] = {}
         self._changes = 0
 
@@ -70,8 +68,6 @@ class Places(dict[str, Place]):
 
         Each row is looked at once, for the first question about a parameter.
         """
-        if self._whole is not None:
-            return self._whole.alike(name)
         if name not in self._alike:
             before = self._changes
             # Copied first, in one step: another thread may be putting rows in.

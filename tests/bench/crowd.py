@@ -98,15 +98,3 @@ def _ask(side: _Side) -> None:
     answer = ask(side.connection, "GET", path, side.headers)
     side.times.append(answer.seconds)
     side.entries = len(json.loads(answer.body)["entry"])
-
-
-def main() -> None:
-    """Measure and print."""
-    started = time.perf_counter()
-    for name, figures in crowd(60).items():
-        print(name, figures)
-    print(f"{time.perf_counter() - started:.0f} s")
-
-
-if __name__ == "__main__":
-    main()

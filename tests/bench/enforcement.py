@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -129,15 +128,3 @@ def _block(connections: Sequence[HTTPConnection], path: str, headers: Mapping[st
         thread.join()
     if failures:
         raise failures[0]
-
-
-def main() -> None:
-    """Measure and print."""
-    started = time.perf_counter()
-    for name, figures in enforcement(60).items():
-        print(name, figures)
-    print(f"{time.perf_counter() - started:.0f} s")
-
-
-if __name__ == "__main__":
-    main()

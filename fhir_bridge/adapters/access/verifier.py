@@ -40,7 +40,7 @@ from fhir_bridge.ports.clients import ClientRegistry
 _ACCESS_TYPES: Final = frozenset({ACCESS_TOKEN_TYPE})
 _ANY_TYPE: Final = frozenset({"at+jwt", "jwt", ""})
 _MAX_REMEMBERED: Final = 4_096
-"""Tokens of our own whose signature is known to hold; about 2 KiB each."""
+"""Tokens of our own whose signature is known to hold; none is longer than 8 KiB."""
 _STAFF: Final = re.compile(r"Practitioner/([A-Za-z0-9\-.]{1,64})")
 
 

@@ -25,6 +25,7 @@ async def test_head_gives_the_headers_of_get(tmp_path: Path) -> None:
         assert got.headers == head.headers
         assert (await world.http.head("/fhir/Patient/none", headers=who)).status_code == 404
         assert (await world.http.head("/fhir/Patient/p1")).status_code == 401
+        assert (await world.http.head("/fhir/metadata")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -246,6 +247,7 @@ BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,ima
         ("application/fhir+xml, */*;q=0", "", 406),
         ("application/fhir+xml", "?_format=json", 200),
         ("*/*", "?_format=xml", 406),
+        ("*/*", "?%5Fformat=xml", 406),
         ("application/fhir+json", "?_format=application/fhir%2Bxml", 406),
         ("*/*", "?_format=application/fhir+json", 200),
         ("*/*", "?_format=text/turtle", 406),
@@ -279,3 +281,4 @@ async def test_what_is_refused_for_its_format_is_not_written(tmp_path: Path) -> 
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         searched = await world.http.post("/fhir/Patient/_search", headers=who | kind, content=form)
         assert searched.status_code == 406
+        assert (await world.http.delete("/fhir/Patient/p1", headers=who | {"Accept": "text/html"})).status_code != 406
