@@ -37,6 +37,10 @@ def test_both_say_the_same_of_every_good_receipt_under_every_policy(world: World
     }
 
 
+def test_samples_are_told_apart_by_name(world: World) -> None:
+    assert len({sample.name for sample in world.samples}) == len(world.samples)
+
+
 def test_every_sample_is_sound_without_a_policy_and_under_its_own(world: World) -> None:
     for sample in world.samples:
         assert {"none", "operator-plain", "text-none"} <= set(world.sound[sample.name])

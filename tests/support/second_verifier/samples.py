@@ -152,14 +152,14 @@ def _run(ledger: Ledger) -> Iterator[Sample]:
 
 def _anchored(ledger: Ledger) -> Iterator[Sample]:
     told = []
-    for suite, signer in ((1, MEMBER), (2, MEMBER_ML), (1, OPERATOR)):
+    for suite, signer, who in ((1, MEMBER, "member"), (2, MEMBER_ML, "post-quantum"), (1, OPERATOR, "operator")):
         openings = [opening(number, suite) for number in range(7)]
         batch = ledger_core.MerkleBatch([each.commitment() for each in openings])
         index = _send(ledger, ledger_core.Anchor(batch.root, batch.count), signer)
         told.append(ledger.anchored_records(index, batch, {0: openings[0], 3: openings[3], 4: openings[4]}))
         text = ledger.record_receipt(openings[0], batch_index=0, batch_path=batch.path(0), index=index)
-        yield Sample(f"record/{suite}", text, RECORD)
-        yield Sample(f"transaction/anchor-{suite}", ledger.transaction_receipt(index))
+        yield Sample(f"record/{who}", text, RECORD)
+        yield Sample(f"transaction/anchor-by-{who}", ledger.transaction_receipt(index))
     lone = ledger_core.MerkleBatch([opening(0).commitment()])
     index = _send(ledger, ledger_core.Anchor(lone.root, 1), OPERATOR)
     yield Sample("record/alone", ledger.record_receipt(opening(0), batch_index=0, batch_path=(), index=index), RECORD)
