@@ -48,6 +48,8 @@ _GROUPS = "decision-groups"
 _EPOCHS = "decision-epochs"
 _OF_CHART = "decisions-of"
 _CHART = "decision-chart"
+_PSEUDONYM_BYTES = 16
+_KEY_BYTES = 32
 
 
 class StoredDecision(msgspec.Struct, array_like=True, frozen=True):
@@ -57,7 +59,7 @@ class StoredDecision(msgspec.Struct, array_like=True, frozen=True):
         owner: Who may have the receipt (:func:`owner_of`).
         parts: Name → salt and digest of the content.
         grounds: Content of the grounds part.
-        charts: Pseudonyms of what was looked at; ``""`` for what fills up.
+        charts: Pseudonyms of charts, and of nobody's where nobody is told.
     """
 
     id: str
@@ -152,16 +154,21 @@ class DecisionBook:
             of_chart.setdefault(each.chart, []).append(name)
         draw = self._randomness.token
         asked = encode_asked(question.request, who)
-        told = looked_at(who, question, sight, of_chart, now, self._base_url)
-        envelopes, digests = [], []
+        looked = looked_at(who, question, sight, of_chart, now, self._base_url)
         operators = self._operator_key()
-        for grounds, ref in told:
-            charts = operators if ref is None else self._registry.chart_key(ref)
-            key = charts if grounds.chart else operators
-            salt, content = draw(SALT_BYTES), grounds.encode(asked)
+        charts: list[str] = []
+        envelopes, digests = [], []
+        for one in looked:
+            # Whose chart it is shows in nothing that is kept: what nobody is told is sealed under a key that nobody
+            # keeps, beside a pseudonym of nobody.
+            pseudonym, key = draw(_PSEUDONYM_BYTES).hex(), draw(_KEY_BYTES)
+            own = operators if one.chart is None else self._registry.chart_key(one.chart)
+            salt, content = draw(SALT_BYTES), one.grounds.encode(asked)
             digests.append(chart_digest(salt, content))
-            place = f"{question.id}/{grounds.chart}"
-            envelopes.append(seal_blob(key, _CHART, place, salt + content, self._randomness))
+            sealed_under = own if one.is_told else key
+            place = f"{question.id}/{one.grounds.chart}"
+            envelopes.append(seal_blob(sealed_under, _CHART, place, salt + content, self._randomness))
+            charts.append(one.grounds.chart if one.is_told else pseudonym)
         grounds_content = encode_grounds(digests, self._randomness)
         contents = {REQUEST: question.request, SHOWN: encode_shown(names), GROUNDS: grounds_content}
         parts = {name: OpenPart.of(draw(SALT_BYTES), content) for name, content in contents.items()}
@@ -177,7 +184,7 @@ class DecisionBook:
             facts=dict(facts),
             parts={name: (part.salt, part.content) for name, part in parts.items()},
             grounds=grounds_content,
-            charts=tuple(grounds.chart for grounds, _ in told),
+            charts=tuple(charts),
         )
         commitment = decision_commitment(salt, facts, {name: part.digest() for name, part in parts.items()})
         return Made(stored, commitment, tuple(envelopes))
@@ -198,13 +205,13 @@ class DecisionBook:
             written.append(Document(_DECISIONS, stamped.id, msgspec.msgpack.encode((sealed, each.envelopes))))
         self._groups += 1
         group = f"{number}/{self._groups:08d}"
-        listed = [(each.stored.id, each.commitment, _charts_of(each.stored)) for each in made]
+        listed = [(each.stored.id, each.commitment, each.stored.charts) for each in made]
         sealed = seal_blob(key, _GROUPS, group, msgspec.msgpack.encode(listed), self._randomness)
         return [*written, Document(_GROUPS, group, sealed)]
 
     def written(self, made: Sequence[Made]) -> None:
         """Note that a commit has made them durable."""
-        self._open.decided += [(each.stored.id, each.commitment, _charts_of(each.stored)) for each in made]
+        self._open.decided += [(each.stored.id, each.commitment, each.stored.charts) for each in made]
 
     # --- closing an epoch
 
@@ -328,11 +335,6 @@ def place_in(anchored: Anchored, commitment: bytes) -> tuple[int, tuple[bytes, .
     """Return the index of a decision's commitment in its epoch, and the path from it."""
     index = anchored.leaves.index(commitment)
     return index, MerkleBatch(anchored.leaves).path(index)
-
-
-def _charts_of(stored: StoredDecision) -> tuple[str, ...]:
-    # No generator: that would be entered once more for each chart.
-    return tuple([chart for chart in stored.charts if chart])
 
 
 def _number(epoch: int) -> str:

@@ -1,14 +1,15 @@
 """What each chart's part of a decision rested on, gathered from the sight an answer was made from.
 
-For the book of decisions. A chart that stood in for one that is not there gets
-grounds like the hidden one that it stands for, but nobody's; more of nobody's
-fill up to a fixed number. So an answer about nobody takes the steps of one about
-hidden charts.
+For the book of decisions. A chart that stood in for one that is not there has
+grounds like the hidden one that it stands for, which nobody is told; more that
+nobody is told fill up to a fixed number. So an answer about nobody takes the
+steps of one about hidden charts, over contents of the same length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from fhir_bridge.consent import EVALUATOR
@@ -19,8 +20,20 @@ from fhir_bridge.model.ingest import ChartRef
 from fhir_bridge.proof.decision import ChartGrounds, Name, slots_for
 
 _NO_POLICIES = bytes(32)
-_Hashes = tuple[bytes | None, bytes | None, bytes | None]
-_NOBODYS: tuple[str, str, str, tuple[str, ...], _Hashes] = ("", "", "", (), (None, None, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Grounds of a chart that was looked at, or of none that fills up.
+
+    Attributes:
+        chart: None for what fills up.
+        is_told: The chart's patient may open it; nobody may open any other, ever.
+    """
+
+    grounds: ChartGrounds
+    chart: ChartRef | None
+    is_told: bool
 
 
 def looked_at(
@@ -30,8 +43,8 @@ def looked_at(
     shown: Mapping[str, Sequence[Name]],
     now: datetime,
     base_url: str,
-) -> list[tuple[ChartGrounds, ChartRef | None]]:
-    """Return the grounds of each chart that was looked at, the directory aside, then nobody's, without a chart.
+) -> list[Looked]:
+    """Return the grounds of each chart that was looked at, the directory aside, then what fills up.
 
     Args:
         shown: Chart → names of what the answer shows of it.
@@ -39,19 +52,19 @@ def looked_at(
     """
     sights: list[tuple[Sight, Behind | None]] = [(sight, None)]
     sights += [(each.sight, each) for each in sight.behind]
-    told: dict[tuple[str, str], tuple[ChartGrounds, ChartRef | None]] = {}
+    looked: dict[tuple[str, str], Looked] = {}
     for seen, behind in sights:
         decisions = {each.chart: each for each in seen.decisions}
         # A chart is told of once; one that stands in is as many as it stands for.
         stands_for = behind.record if behind is not None and behind.is_stand_in else ""
         for ref in seen.charts:
-            if ref.patient_id is not None and (stands_for, ref.chart) not in told:
+            if ref.patient_id is not None and (stands_for, ref.chart) not in looked:
                 names, withheld = tuple(shown.get(ref.chart, ())), _withheld(behind, ref)
-                is_told_whose = not stands_for
-                made = _grounds(who, question, seen, ref, decisions[ref.chart], now, names, withheld, is_told_whose)
-                told[stands_for, ref.chart] = made, ref
-    filling = slots_for(len(told)) - len(told)
-    return [*told.values(), *((_nobody(who, question, sight, now, base_url), None) for _ in range(filling))]
+                made = _grounds(who, question, seen, ref, decisions[ref.chart], now, names, withheld)
+                looked[stands_for, ref.chart] = Looked(made, ref, is_told=not stands_for)
+    filling = slots_for(len(looked)) - len(looked)
+    nobodys = Looked(_nobody(who, question, sight, now, base_url), None, is_told=False)
+    return [*looked.values(), *[nobodys] * filling]
 
 
 def _nobody(who: Requester, question: Question, sight: Sight, now: datetime, base_url: str) -> ChartGrounds:
@@ -86,21 +99,16 @@ def _grounds(
     now: datetime,
     shown: tuple[tuple[str, str, str], ...],
     withheld: tuple[tuple[str, str], ...],
-    is_told_whose: bool,
 ) -> ChartGrounds:
-    """Return the grounds of one chart, made in the same steps whether or not they tell whose chart it is."""
     rests_on = next(each for each in seen.grounds if each.facts.chart.chart == ref.chart)
     facts, lists = rests_on.facts, rests_on.lists
-    hashes = (lists.hashes.owner, lists.hashes.institution, lists.hashes.kept)
-    whose = (ref.chart, ref.institution, ref.patient_id or "", tuple(facts.patients), hashes)
-    chart, home, patient, linked, hashes = whose if is_told_whose else _NOBODYS
     return ChartGrounds(
         request=question.request,
         requester=who,
-        chart=chart,
-        home=home,
-        patient=patient,
-        linked=linked,
+        chart=ref.chart,
+        home=ref.institution,
+        patient=ref.patient_id or "",
+        linked=tuple(facts.patients),
         instant_us=microseconds(now),
         height=lists.height,
         batch=seen.newest,
@@ -108,12 +116,12 @@ def _grounds(
         basis=decision.basis,
         base_url=facts.base_url or "",
         policies=facts.network.digest,
-        lists=hashes,
-        path=lists.hashes.path if is_told_whose else None,
+        lists=(lists.hashes.owner, lists.hashes.institution, lists.hashes.kept),
+        path=lists.hashes.path,
         is_sound=lists.is_sound,
         is_attested=lists.is_attested,
         in_emergency=rests_on.in_emergency,
-        consents=decision.policies if is_told_whose else (),
+        consents=decision.policies,
         shown=shown,
         withheld=withheld,
     )
