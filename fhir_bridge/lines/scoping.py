@@ -77,7 +77,8 @@ class Scoping:
             return sight, type_name
         # What the token's scopes leave out no consent withheld: then the patient is told of the question alone.
         withheld = f"{type_name}/{name}" if may_read else ""
-        behind = Behind(sight, chart.chart, record_id if home is None else withheld, is_stand_in=home is None)
+        looked_for = f"{type_name}/{record_id}" if home is None else withheld
+        behind = Behind(sight, chart.chart, looked_for, is_stand_in=home is None)
         return replace(nothing, behind=(behind,)), None
 
     async def of_person(

@@ -17,6 +17,7 @@ import pytest
 
 import fhir_bridge
 from fhir_bridge.model.ids import canonical_id
+from fhir_bridge.proof.decision import ChartGrounds
 from tests.support.bridge_world import World, fresh, observation, patient, running
 
 _OURS = str(Path(fhir_bridge.__file__).parent)
@@ -29,6 +30,8 @@ _UNUSED = "0189" * 8
 _HEX = str.maketrans(_DIGITS, "0189abcdef" * 3 + "01")
 """Turns an id that nobody has into one like an AuditEvent's: hexadecimal, and no base32."""
 _STRANGERS = 8
+_NAME_OF_A_TYPE = 4
+"""Bytes by which what is kept may differ: who asks for a Provenance names no type, and a stand-in's is its Patient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,29 @@ async def test_hidden_and_absent_call_the_same_functions_as_often(hidden: Hidden
         assert one.total() > 50, "then nothing of ours was counted"
         if one != other:
             differing[path] = {"hidden": one - other, "absent": other - one}
+    assert not differing
+
+
+async def test_what_is_kept_of_hidden_and_absent_is_equally_long(
+    hidden: Hidden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, kept = ChartGrounds.encode, list[int]()
+
+    def measured(grounds: ChartGrounds, asked: bytes | None = None) -> bytes:
+        content = encode(grounds, asked)
+        kept.append(len(content))
+        return content
+
+    monkeypatch.setattr(ChartGrounds, "encode", measured)
+    differing = {}
+    for path in PATHS:
+        lengths = []
+        for each in (path.format_map(hidden.there), path.format_map(hidden.nowhere)):
+            kept.clear()
+            await _ask(hidden, each, "institution")
+            lengths.append(sorted(kept))
+        if any(abs(one - other) > _NAME_OF_A_TYPE for one, other in zip(*lengths, strict=True)):
+            differing[path] = lengths
     assert not differing
 
 
