@@ -37,10 +37,9 @@ _CROPS = (1.0, 0.99, 0.95, 0.9, 0.75)
 _WARM = 1_000
 _OTHER_VERSION = "aaaabbbbccccddddeeee"
 _ASKER, _HOLDERS = "northgate", ("harbor", "cedar")
-_PERSON = "person"
-_STRANGERS = 80
-"""So many people permit the asker nothing; every other one of them is a patient of both holders."""
-_CONDITIONS = {"system": "http://hl7.org/fhir/resource-types", "code": "Condition"}
+_PEOPLE = 80
+"""So many people are asked about; every other one of them is a patient of both holders."""
+_CONDITIONS = {"class": [{"system": "http://hl7.org/fhir/resource-types", "code": "Condition"}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +54,16 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A running service, and what is hidden from one who asks.
+    """A running service, and charts of one kind that somebody asks about.
 
     Attributes:
-        patients: Patients of charts that are wholly hidden: canonical ids.
-        records: An Observation in each of those charts.
-        person: Somebody who permits all but conditions.
-        conditions: What that person hides.
+        patients: Canonical ids of the charts' patients.
+        observations, conditions: One of each chart.
     """
 
     service: Service
     patients: Sequence[str]
-    records: Sequence[str]
-    person: str
+    observations: Sequence[str]
     conditions: Sequence[str]
 
     def token(self) -> dict[str, str]:
@@ -98,42 +94,55 @@ def largest_t(hidden: Sequence[int], absent: Sequence[int]) -> float:
 
 def measure(pairs: int = PAIRS, only: Sequence[str] = ()) -> dict[str, Figures]:
     """Return figures of every interaction."""
-    with tempfile.TemporaryDirectory() as folder, _staged(Path(folder)) as stage:
-        chosen = [each for each in _interactions(stage) if not only or each.name in only]
-        return {f"timing_{each.name}": _compare(stage, each, pairs) for each in chosen}
+    figures: dict[str, Figures] = {}
+    for is_open, interactions in ((False, _of_hidden_charts), (True, _of_open_charts)):
+        with tempfile.TemporaryDirectory() as folder, _staged(Path(folder), is_open) as stage:
+            chosen = [each for each in interactions(stage) if not only or each.name in only]
+            figures |= {f"timing_{each.name}": _compare(stage, each, pairs) for each in chosen}
+    return figures
 
 
-def _interactions(stage: Stage) -> list[Interaction]:
-    """Hidden ids are drawn from all hidden charts: what stands in for an id nobody used is drawn from them as well.
+class _Ids:
+    """Draws ids of what is hidden, and ids that nobody has.
 
-    So both classes hold large charts and small ones, linked ones and single ones, and what is compared is what an
-    attacker compares: whether the time of an answer says from which of the two classes an id is.
+    Hidden ids are drawn from all charts: what stands in for an id nobody used is drawn from them as well. So both
+    classes hold linked charts and single ones, and what is compared is what an attacker compares: whether the time
+    of an answer says from which of the two classes an id is.
     """
-    chance = random.Random(7)
 
-    def unused() -> str:
-        return "".join(chance.choices("abcdefghijklmnopqrstuvwxyz234567", k=32))
+    def __init__(self) -> None:
+        self._chance = random.Random(7)
 
-    def of(path: str, record_id: Callable[[], str]) -> Callable[[], str]:
-        return lambda: path.format(record_id())
+    def pair(self, name: str, path: str, hidden: Sequence[str]) -> Interaction:
+        return Interaction(
+            name, lambda: path.format(self._chance.choice(hidden)), lambda: path.format(self._unused()), True
+        )
 
-    def pair(name: str, path: str, hidden: Sequence[str], *, is_claimed: bool = True) -> Interaction:
-        return Interaction(name, of(path, lambda: chance.choice(hidden)), of(path, unused), is_claimed)
+    def _unused(self) -> str:
+        return "".join(self._chance.choices("abcdefghijklmnopqrstuvwxyz234567", k=32))
 
+
+def _of_hidden_charts(stage: Stage) -> list[Interaction]:
+    pair = _Ids().pair
     return [
-        pair("read_of_hidden_chart", "Observation/{}", stage.records),
-        pair("read_in_open_chart", "Condition/{}", stage.conditions, is_claimed=False),
-        pair("vread_of_hidden_chart", f"Observation/{{}}/_history/{_OTHER_VERSION}", stage.records),
-        pair("history_of_hidden_chart", "Observation/{}/_history", stage.records),
-        pair("provenance_of_hidden_chart", f"Provenance/{{}}-{_OTHER_VERSION}", stage.records),
+        pair("read_of_hidden_chart", "Observation/{}", stage.observations),
+        pair("vread_of_hidden_chart", f"Observation/{{}}/_history/{_OTHER_VERSION}", stage.observations),
+        pair("history_of_hidden_chart", "Observation/{}/_history", stage.observations),
+        pair("provenance_of_hidden_chart", f"Provenance/{{}}-{_OTHER_VERSION}", stage.observations),
         pair("everything_of_hidden_chart", "Patient/{}/$everything", stage.patients),
         pair("search_of_hidden_chart", "Observation?patient={}", stage.patients),
-        Interaction(
-            "search_in_open_chart",
-            lambda: f"Condition?patient={stage.person}",
-            lambda: f"Flag?patient={stage.person}",
-            False,
-        ),
+    ]
+
+
+def _of_open_charts(stage: Stage) -> list[Interaction]:
+    chance = random.Random(8)
+
+    def search(type_name: str) -> Callable[[], str]:
+        return lambda: f"{type_name}?patient={chance.choice(stage.patients)}"
+
+    return [
+        _Ids().pair("read_in_open_chart", "Condition/{}", stage.conditions),
+        Interaction("search_in_open_chart", search("Condition"), search("Flag"), False),
     ]
 
 
@@ -175,24 +184,26 @@ def _compare(stage: Stage, interaction: Interaction, pairs: int) -> Figures:
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Stage]:
+def _staged(folder: Path, is_open: bool) -> Iterator[Stage]:
+    """Run a service with people of whom everything is hidden from the asker, or (``is_open``) their conditions."""
     with running(folder / "data", FHIR_BRIDGE_INGEST_WORKERS="0") as service:
         ids = service.add_institutions((_ASKER, *_HOLDERS))
-        strangers = [f"stranger-{number}" for number in range(_STRANGERS)]
-        held = [(holder, name) for at, name in enumerate(strangers) for holder in _HOLDERS[: 1 + at % 2]]
-        for holder, name in [*held, (_HOLDERS[0], _PERSON)]:
+        people = [f"person-{number}" for number in range(_PEOPLE)]
+        held = [(holder, name) for at, name in enumerate(people) for holder in _HOLDERS[: 1 + at % 2]]
+        for holder, name in held:
             service.ingest(holder, _chart(name))
         rows = [{"person": name, "institution": holder, "patient": name} for holder, name in held]
         service.order("/links", {"rows": rows})
-        for name in strangers:
-            _sign(service, name, ids[_HOLDERS[1]])
-        person = _sign(service, _PERSON, ids[_ASKER], deny={"class": [_CONDITIONS]})
+        permitted = ids[_ASKER] if is_open else ids[_HOLDERS[1]]
+        for name in people:
+            _sign(service, name, permitted, deny=_CONDITIONS if is_open else None)
         yield Stage(
             service,
             [service.ask("/patients/resolve", patient=name, institution=holder)["patient"] for holder, name in held],
-            [_ids(service, holder, "Observation", name)[0] for holder, name in held],
-            person,
-            _ids(service, _HOLDERS[0], "Condition", _PERSON),
+            *(
+                [_ids(service, holder, each, name)[0] for holder, name in held]
+                for each in ("Observation", "Condition")
+            ),
         )
 
 
@@ -209,12 +220,11 @@ def _chart(name: str) -> bytes:
     return json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries}).encode()
 
 
-def _sign(service: Service, name: str, institution: str, deny: Mapping[str, Any] | None = None) -> str:
-    """Let a patient permit an institution everything but ``deny``; return the patient's canonical id."""
+def _sign(service: Service, name: str, institution: str, deny: Mapping[str, Any] | None) -> None:
+    """Let a patient permit an institution everything but ``deny``."""
     patient, agent = service.enrol(Patient("bench", _HOLDERS[0], name, "", ""))
     body = consent(patient, institution, deny=deny)
     service.http.post("/fhir/Consent", headers=agent, json=body).raise_for_status()
-    return patient
 
 
 def _ids(service: Service, holder: str, type_name: str, patient: str) -> list[str]:
