@@ -31,7 +31,7 @@ _HEX = str.maketrans(_DIGITS, "0189abcdef" * 3 + "01")
 """Turns an id that nobody has into one like an AuditEvent's: hexadecimal, and no base32."""
 _STRANGERS = 8
 _NAME_OF_A_TYPE = 4
-"""Bytes by which what is kept may differ: who asks for a Provenance names no type, and a stand-in's is its Patient."""
+"""Bytes by which what is kept may differ: who asks for a Provenance names no type; a stand-in's is its Patient."""
 
 
 @dataclass(frozen=True, slots=True)
