@@ -72,8 +72,9 @@ peers: env ## Build the Go programs that tests and the benchmark compare with (G
 beside-hapi: env hapi ## Ask HAPI FHIR and ours every shape of search that there is a question for (a quarter of an hour)
 	HAPI_SHAPES=all $(BIN)/pytest tests/conformance/test_search_beside_hapi.py -s -v
 
-faults: env ## Kill the ledger 500 times, cut its power 2,000 times, fail every write in turn (about half an hour)
+faults: env ## Kill the ledger 500 times, cut its power 2,000 times and the whole pipeline's 500 times, fail every write (an hour)
 	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
+	PIPELINE_POWER_LOSSES=500 $(BIN)/pytest tests/fault/test_pipeline_powerloss.py -s -v
 
 compare-verifiers: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
 	LEDGER_MUTATIONS=$${LEDGER_MUTATIONS:-1000000} $(BIN)/python -m tests.support.second_verifier.campaign

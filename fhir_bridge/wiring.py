@@ -39,6 +39,7 @@ from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.spool import Spool
+from fhir_bridge.adapters.sqlite_support import Connect, connect_file
 from fhir_bridge.adapters.vault_sqlite import SqliteVault
 from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
 from fhir_bridge.consent import NetworkPolicies, OwnRecords, load_policies
@@ -100,6 +101,7 @@ class Bridge:
     control: FastAPI
     services: Services
     relabelling: RelabelLine
+    reader: BusReader
     standing: Standing
 
 
@@ -111,6 +113,7 @@ async def open_bridge(
     kafka: str | None = None,
     workers: int | None = None,
     clock: Clock | None = None,
+    connect: Connect = connect_file,
 ) -> AsyncIterator[Bridge]:
     """Open a data directory and start the lines; on leaving, finish what was taken and close.
 
@@ -120,6 +123,7 @@ async def open_bridge(
         kafka: ``HOST:PORT`` of a Kafka broker; without it the embedded spool is the bus.
         workers: Worker processes, instead of the setting; 0 for none.
         clock: Instead of the machine's, so that two bridges can live through the same instants.
+        connect: Opens every SQLite file; another driver can lay a disk with faults beneath them all.
 
     Raises:
         SetupWrong: The directory cannot be used; DataDirectoryInUse if another process holds it.
@@ -133,12 +137,12 @@ async def open_bridge(
         base_url = service.base_url or f"http://{service.host}:{port or DEFAULT_PORT}"
         clock, randomness = clock or SystemClock(), SystemRandomness()
         keyring = FileKeyring(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
-        keys = SqliteKeyStore(data / "keys" / "keys.db", keyring)
+        keys = SqliteKeyStore(data / "keys" / "keys.db", keyring, connect=connect)
         stack.callback(keys.close)
         mac = KeyName(KeyKind.VAULT_MAC, OPERATOR)
-        vault = SqliteVault.open(data / "vault.db", keys.ensure([mac])[mac], key_head=keys.head)
+        vault = SqliteVault.open(data / "vault.db", keys.ensure([mac])[mac], key_head=keys.head, connect=connect)
         stack.push_async_callback(vault.close)
-        ledger = await asyncio.to_thread(_open_ledger, data, keyring, service.network)
+        ledger = await asyncio.to_thread(_open_ledger, data, keyring, service.network, connect)
         stack.callback(ledger.close)
 
         notary = Notary(ledger, keyring)
@@ -247,7 +251,7 @@ async def open_bridge(
             book=book_of_decisions,
         )
         await decision_receipts.keep(policies)
-        bus = _bus(data, keys, kafka)
+        bus = _bus(data, keys, kafka, connect)
         reader = BusReader(bus=bus, vault=vault, registry=registry, ingest=ingest, clock=clock)
         endpoints = Endpoints.under(base_url)
         issuer_keys = IssuerKeys(keyring.identity("issuer"))
@@ -347,7 +351,7 @@ async def open_bridge(
             policy=notary.policy,
             checkpoint=notary.checkpoint,
         )
-        yield Bridge(create_app(services), control, services, relabelling, standing)
+        yield Bridge(create_app(services), control, services, relabelling, reader, standing)
 
 
 async def _policies() -> NetworkPolicies:
@@ -521,7 +525,7 @@ def _umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _open_ledger(data: Path, keyring: FileKeyring, network: str) -> Ledger:
+def _open_ledger(data: Path, keyring: FileKeyring, network: str, connect: Connect) -> Ledger:
     """Open the ledger, begun if there is none; the keys of one that exists are never made anew.
 
     Raises:
@@ -535,7 +539,7 @@ def _open_ledger(data: Path, keyring: FileKeyring, network: str) -> Ledger:
         operator = Identity.from_private_bytes(holder.identity(OPERATOR_SIGNER))
         log_identity = Identity.from_private_bytes(holder.identity(LOG_SIGNER))
         genesis = None if exists else Genesis(network, operator.public)
-        ledger = open_ledger(path, log_identity=log_identity, genesis=genesis)
+        ledger = open_ledger(path, log_identity=log_identity, genesis=genesis, connect=connect)
     except KeyMissing as lost:
         raise SetupWrong(str(lost)) from lost
     except LedgerIntegrityBroken as broken:
@@ -559,9 +563,9 @@ def _rooms(settings: IngestSettings) -> Rooms:
     return WorkerRooms(settings.workers, limits) if settings.workers else InlineRooms(limits)
 
 
-def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None) -> Bus:
+def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None, connect: Connect) -> Bus:
     if kafka is None:
-        return Spool(data / "spool.db", keys)
+        return Spool(data / "spool.db", keys, connect=connect)
     return KafkaBus(KafkaSettings.from_url(kafka if "://" in kafka else f"kafka://{kafka}"))
 
 

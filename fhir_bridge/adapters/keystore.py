@@ -25,7 +25,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fhir_bridge.adapters import journal
 from fhir_bridge.adapters.ambient import SystemRandomness
-from fhir_bridge.adapters.sqlite_support import BUSY_TIMEOUT_MS, open_database, transaction, translated
+from fhir_bridge.adapters.sqlite_support import (
+    BUSY_TIMEOUT_MS,
+    Connect,
+    connect_file,
+    open_database,
+    transaction,
+    translated,
+)
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
 from fhir_bridge.ports.ambient import Randomness
 from fhir_bridge.ports.keys import KeyName, Keyring
@@ -62,7 +69,14 @@ Row = tuple[str, str, str, int, int, bytes]
 class SqliteKeyStore:
     """Keeps the KeyStore port's promises in one file; safe to call from any thread."""
 
-    def __init__(self, path: Path, keyring: Keyring, *, randomness: Randomness | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        keyring: Keyring,
+        *,
+        randomness: Randomness | None = None,
+        connect: Connect = connect_file,
+    ) -> None:
         """Open the file, made if there is none.
 
         Raises:
@@ -73,7 +87,9 @@ class SqliteKeyStore:
         self._randomness = randomness or SystemRandomness()
         self._lock = threading.Lock()
         self._held: dict[KeyName, bytes] = {}
-        self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True)
+        self._connection = open_database(
+            path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True, connect=connect
+        )
         with translated(WHAT):
             is_new = self._connection.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is None
             key = keyring.make_kek(JOURNAL_KEK, _FIRST_EPOCH) if is_new else journal_key(keyring)

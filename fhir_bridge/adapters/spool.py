@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from fhir_bridge.adapters.ambient import SystemRandomness
-from fhir_bridge.adapters.sqlite_support import open_database, transaction, translated
+from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_database, transaction, translated
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.ambient import Randomness
@@ -70,7 +70,9 @@ class Spool:
 
     name = "spool"
 
-    def __init__(self, path: Path, keys: KeyStore, *, randomness: Randomness | None = None) -> None:
+    def __init__(
+        self, path: Path, keys: KeyStore, *, randomness: Randomness | None = None, connect: Connect = connect_file
+    ) -> None:
         """Open the file, made if there is none.
 
         Raises:
@@ -78,7 +80,9 @@ class Spool:
         """
         self._keys = keys
         self._randomness = randomness or SystemRandomness()
-        self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True)
+        self._connection = open_database(
+            path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True, connect=connect
+        )
         self._thread = ThreadPoolExecutor(1, "spool")
         self._next: dict[str, int] = {}
         self._waiting: list[_Put] = []

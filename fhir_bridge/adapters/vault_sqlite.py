@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fhir_bridge.adapters.sqlite_support import connect_for_reading, translated
+from fhir_bridge.adapters.sqlite_support import Connect, connect_file, connect_for_reading, translated
 from fhir_bridge.adapters.vault_sqlite_schema import WHAT
 from fhir_bridge.adapters.vault_sqlite_writer import KeyHead, VaultWriter
 from fhir_bridge.errors import IntegrityBroken, Unavailable
@@ -64,8 +64,9 @@ def _no_key_store() -> None:
 class SqliteVault:
     """Keeps the Vault port's promises in one file."""
 
-    def __init__(self, path: Path, writer: VaultWriter) -> None:
+    def __init__(self, path: Path, writer: VaultWriter, connect: Connect = connect_file) -> None:
         self._path = path
+        self._connect = connect
         self._writer = writer
         self._writing = ThreadPoolExecutor(1, "vault-writer")
         self._reading = ThreadPoolExecutor(_READERS, "vault-reader")
@@ -74,19 +75,22 @@ class SqliteVault:
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path, mac_key: bytes, *, key_head: KeyHead = _no_key_store) -> SqliteVault:
+    def open(
+        cls, path: Path, mac_key: bytes, *, key_head: KeyHead = _no_key_store, connect: Connect = connect_file
+    ) -> SqliteVault:
         """Open a vault file, made if there is none.
 
         Args:
             mac_key: 32 bytes; authenticates every row.
             key_head: Gives number and head of the key store's journal; each commit enters it in the vault's own
                 journal, so that a key store rolled back beneath the vault is found.
+            connect: Opens the file.
 
         Raises:
             SetupWrong: Not a vault, or written by a newer version.
             IntegrityBroken: The journal does not end under ``mac_key``.
         """
-        return cls(path, VaultWriter(path, mac_key, key_head))
+        return cls(path, VaultWriter(path, mac_key, key_head, connect), connect)
 
     async def commit(self, work: Work, anchor: Anchorer | None) -> int | None:
         """Write ``work`` atomically; the anchorer is called on the writer thread."""
@@ -232,7 +236,7 @@ class SqliteVault:
         with translated(WHAT):
             connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
-                connection = self._local.connection = connect_for_reading(self._path, WHAT)
+                connection = self._local.connection = connect_for_reading(self._path, WHAT, self._connect)
                 self._connections.append(connection)
             return work(connection)
 

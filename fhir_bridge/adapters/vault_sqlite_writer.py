@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fhir_bridge.adapters.journal import Cell, Journal
-from fhir_bridge.adapters.sqlite_support import open_database, transaction, translated
+from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_database, transaction, translated
 from fhir_bridge.adapters.vault_sqlite_schema import KEY_STORE, SCHEMA, TABLES, VERSION, WHAT
 from fhir_bridge.errors import IntegrityBroken
 from fhir_bridge.model.ingest import Sealed
@@ -28,8 +28,8 @@ _CHECKPOINT_PAGES = 4_000
 class VaultWriter:
     """Writes one vault file; belongs to one thread at a time."""
 
-    def __init__(self, path: Path, mac_key: bytes, key_head: KeyHead) -> None:
-        self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA)
+    def __init__(self, path: Path, mac_key: bytes, key_head: KeyHead, connect: Connect = connect_file) -> None:
+        self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA, connect=connect)
         self._key_head = key_head
         self._next_batch = 0
         with translated(WHAT):

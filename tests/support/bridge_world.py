@@ -22,7 +22,9 @@ import httpx
 
 from fhir_bridge.adapters.access import request_token_async
 from fhir_bridge.adapters.ambient import SystemRandomness
+from fhir_bridge.adapters.sqlite_support import Connect, connect_file
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.wiring import Bridge, open_bridge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,10 +110,12 @@ def name_of(resource: Json) -> str:
 
 
 @asynccontextmanager
-async def running(data: Path, *, workers: int = 0) -> AsyncIterator[World]:
+async def running(
+    data: Path, *, workers: int = 0, connect: Connect = connect_file, clock: Clock | None = None
+) -> AsyncIterator[World]:
     """Open a data directory as ``serve`` would, without sockets."""
     async with (
-        open_bridge(data, workers=workers) as bridge,
+        open_bridge(data, workers=workers, connect=connect, clock=clock) as bridge,
         httpx.AsyncClient(transport=httpx.ASGITransport(bridge.control), base_url="http://control") as control,
         httpx.AsyncClient(transport=httpx.ASGITransport(bridge.http), base_url=BASE) as http,
     ):

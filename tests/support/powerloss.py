@@ -10,6 +10,9 @@ of it and says what may be found afterwards:
   file was synced, each file any one of its lengths, each name may be there or
   not. Room that was never written reads as zeros or as rubbish.
 
+Names are paths below one folder; a name and its neighbours are durable together,
+those of another directory are not.
+
 A sector is either old or new, never a mixture, and its neighbours are safe: what
 SQLite calls powersafe overwrite and takes for granted by default.
 
@@ -25,7 +28,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class _Inode:
 
 
 class Platter:
-    """The durable and the volatile content of one directory, as its history goes on."""
+    """The durable and the volatile content of a folder and those below it, as its history goes on."""
 
     def __init__(self, image: Mapping[str, bytes] | None = None) -> None:
         self._durable = {name: _Inode(bytearray(data)) for name, data in (image or {}).items()}
@@ -117,15 +120,21 @@ class Platter:
                 if succeeded:
                     self._live[name].sync()
                     if names_too:
-                        self._durable = dict(self._live)
+                        self._sync_names(name)
                 else:
                     self._live[name].pending.clear()
             case Delete(name, names_too):
                 del self._live[name]
                 if names_too:
-                    self._durable = dict(self._live)
+                    self._sync_names(name)
             case Mark():
                 pass
+
+    def _sync_names(self, beside: str) -> None:
+        folder = PurePath(beside).parent
+        elsewhere = {name: inode for name, inode in self._durable.items() if PurePath(name).parent != folder}
+        here = {name: inode for name, inode in self._live.items() if PurePath(name).parent == folder}
+        self._durable = elsewhere | here
 
     def after(self, loss: Loss, rng: random.Random) -> dict[str, bytes]:
         """Return one content of the directory that this loss may leave behind."""
@@ -143,9 +152,12 @@ class Platter:
 
 
 def materialise(image: Mapping[str, bytes], folder: Path) -> None:
-    """Write an image into a new folder."""
-    folder.mkdir(parents=True)
+    """Write an image into a new folder, for its owner alone."""
+    folder.mkdir(mode=0o700, parents=True)
     for name, data in image.items():
+        for above in reversed(PurePath(name).parents):
+            (folder / above).mkdir(mode=0o700, exist_ok=True)
+        (folder / name).touch(mode=0o600)
         (folder / name).write_bytes(data)
 
 

@@ -1,6 +1,6 @@
 """A VFS that remembers what was synced, and connections over it that look like ``sqlite3``'s.
 
-``Disk`` passes every call on to the "unix" VFS of a scratch folder, which plays
+``Disk`` passes every call on to the "unix" VFS of a scratch folder and those below it, which plays
 the operating system's memory: locks and the shared WAL index work as always, and
 the index (``-shm``) is never part of what a disk holds. It records each
 operation, and may refuse one first (disk full, I/O error).
@@ -45,6 +45,7 @@ class Disk(apsw.VFS):
         sync_s: How long a sync takes; other threads run meanwhile.
         checkpoint_pages: Length of the WAL that makes SQLite fold it into the file, if not its default.
         instead: Statements to run in the place of others, to weaken a store on purpose.
+        weak: Name of the only file where they do so, if not all.
     """
 
     def __init__(
@@ -55,15 +56,16 @@ class Disk(apsw.VFS):
         sync_s: float = 0.0,
         checkpoint_pages: int | None = None,
         instead: Mapping[str, str] | None = None,
+        weak: str | None = None,
     ) -> None:
         self.vfs = f"powerloss-{next(_NUMBERS)}"
         super().__init__(self.vfs, "unix")
         self.history: list[Event] = []
-        self._folder = str(folder)
-        self._names = {item.name for item in folder.iterdir()}
+        self._folder = folder
+        self._names = {str(item.relative_to(folder)) for item in folder.rglob("*") if item.is_file()}
         self._refuse, self._sync_s = refuse, sync_s
         self._checkpoint_pages = checkpoint_pages
-        self._instead = dict(instead or {})
+        self._instead, self._weak = dict(instead or {}), weak
         self.postponed = ""
         self._mutex = threading.RLock()
 
@@ -75,7 +77,7 @@ class Disk(apsw.VFS):
     def connect(self, path: Path, read_only: bool) -> sqlite3.Connection:
         """Open a connection over this disk, as ``sqlite3.connect`` would."""
         mode = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
-        opened = ApswConnection(self, path, mode, self._instead)
+        opened = ApswConnection(self, path, mode, self._instead if self._weak in (None, path.name) else {})
         if self._checkpoint_pages is not None:
             opened.execute(f"PRAGMA wal_autocheckpoint={self._checkpoint_pages}")
         return cast(sqlite3.Connection, opened)
@@ -98,9 +100,9 @@ class Disk(apsw.VFS):
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         place = name.filename() if isinstance(name, apsw.URIFilename) else name
-        if place is None or not place.startswith(self._folder):
+        if place is None or not Path(place).is_relative_to(self._folder):
             return super().xOpen(name, flags)
-        short = Path(place).name
+        short = self._short(place)
         opened = DiskFile(self, short, name, flags)
         with self._mutex:
             if short not in self._names:
@@ -109,12 +111,15 @@ class Disk(apsw.VFS):
         return opened
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
-        short = Path(filename).name
+        short = self._short(filename)
         with self._mutex:
             if short in self._names:
                 self.record(Delete(short, syncdir))
                 self._names.discard(short)
             super().xDelete(filename, False)
+
+    def _short(self, place: str) -> str:
+        return str(Path(place).relative_to(self._folder))
 
 
 class DiskFile(apsw.VFSFile):
@@ -146,7 +151,7 @@ class DiskFile(apsw.VFSFile):
 
 
 class ApswCursor:
-    """The part of ``sqlite3.Cursor`` that the store uses."""
+    """The part of ``sqlite3.Cursor`` that our stores use."""
 
     def __init__(self, cursor: apsw.Cursor, rowcount: int) -> None:
         self._cursor, self.rowcount = cursor, rowcount
@@ -169,7 +174,7 @@ class ApswCursor:
 
 
 class ApswConnection:
-    """The part of ``sqlite3.Connection`` that the store uses; errors are ``sqlite3``'s too."""
+    """The part of ``sqlite3.Connection`` that our stores use; errors are ``sqlite3``'s too."""
 
     def __init__(self, disk: Disk, path: Path, mode: int, instead: Mapping[str, str]) -> None:
         self._disk, self._instead, self._owed = disk, instead, ""
@@ -221,21 +226,33 @@ class _Translated:
             case apsw.ConnectionClosedError() | apsw.CursorClosedError() | apsw.MisuseError():
                 raise sqlite3.ProgrammingError(str(error)) from error
             case apsw.ConstraintError():
-                raise sqlite3.IntegrityError(str(error)) from error
+                raise _coded(sqlite3.IntegrityError, error) from error
             case apsw.CorruptError() | apsw.NotADBError():
-                raise sqlite3.DatabaseError(str(error)) from error
+                raise _coded(sqlite3.DatabaseError, error) from error
             case apsw.Error():
-                raise sqlite3.OperationalError(str(error)) from error
+                raise _coded(sqlite3.OperationalError, error) from error
+
+
+def _coded(kind: type[sqlite3.Error], error: apsw.Error) -> sqlite3.Error:
+    """Return ``sqlite3``'s error with the code that its driver would have put into it."""
+    made = kind(str(error))
+    # The stub does not know the attribute.
+    made.sqlite_errorcode = code = int(getattr(error, "extendedresult"))  # noqa: B009
+    made.sqlite_errorname = str(apsw.mapping_extended_result_codes.get(code, type(error).__name__))
+    return made
 
 
 def disk_full(_: Event) -> Exception:
     """Return what SQLite is told when there is no room."""
-    return apsw.FullError(f"no room {PLANTED}")
+    return _planted(apsw.FullError(f"no room {PLANTED}"), apsw.SQLITE_FULL)
 
 
 def input_output_error(event: Event) -> Exception:
     """Return what SQLite is told when the disk fails."""
-    error = apsw.IOError(f"the disk failed {PLANTED}")
     code = apsw.SQLITE_IOERR_FSYNC if isinstance(event, Sync) else apsw.SQLITE_IOERR_WRITE
+    return _planted(apsw.IOError(f"the disk failed {PLANTED}"), code)
+
+
+def _planted(error: apsw.Error, code: int) -> apsw.Error:
     setattr(error, "extendedresult", code)  # noqa: B010 - set from Python only, so the stub does not know it
     return error
