@@ -98,4 +98,10 @@ class ServiceSettings(BaseSettings):
     base_url: str = Field("", description="URL that clients use, when it is not http://HOST:PORT.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     network: str = Field("fhir-bridge.example/network", description="Name of the ledger's network, its log's origin.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port on 127.0.0.1 for Prometheus metrics; 0: none, they are on the control socket only.",
+    )
     drain_s: int = Field(30, ge=1, description="Seconds to finish work after SIGTERM.")

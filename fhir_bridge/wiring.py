@@ -46,6 +46,7 @@ from fhir_bridge.consent import NetworkPolicies, OwnRecords, load_policies
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
 from fhir_bridge.http.app import create_app
 from fhir_bridge.http.control import create_control, lines_of
+from fhir_bridge.http.measuring import create_metrics
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.audit import AuditLine
@@ -58,6 +59,7 @@ from fhir_bridge.lines.decided import DecisionBook
 from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
+from fhir_bridge.lines.gauges import Gauges
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
 from fhir_bridge.lines.indexes import Indexes
@@ -95,10 +97,11 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A running bridge: the application for everybody, and the operator's."""
+    """A running bridge: the application for everybody, and the operator's two."""
 
     http: FastAPI
     control: FastAPI
+    metrics: FastAPI
     services: Services
     relabelling: RelabelLine
     reader: BusReader
@@ -303,6 +306,8 @@ async def open_bridge(
             take_over=guardianship.take_over,
             save_credentials=directory.save_credentials,
         )
+        readiness = partial(_readiness, vault.last_batch, notary, keys, mac, reader, ingest, standing)
+        gauges = Gauges(ingest=ingest, audit=audit, reader=reader, vault=vault, notary=notary, readiness=readiness)
         services = Services(
             base_url=base_url,
             ingest=ingest,
@@ -336,7 +341,7 @@ async def open_bridge(
             randomness=randomness,
             audit=audit,
             max_body_bytes=ingest_settings.max_message_bytes,
-            readiness=partial(_readiness, vault.last_batch, notary, keys, mac, reader, ingest, standing),
+            readiness=readiness,
             value_sets=lambda: labels.sets.names,
         )
         relabelling = RelabelLine(vault=vault, labels=labels, registry=registry, ingest=ingest, clock=clock)
@@ -350,8 +355,10 @@ async def open_bridge(
             backup=partial(make_backup, data),
             policy=notary.policy,
             checkpoint=notary.checkpoint,
+            metrics=gauges.page,
         )
-        yield Bridge(create_app(services), control, services, relabelling, reader, standing)
+        metrics = create_metrics(gauges.page)
+        yield Bridge(create_app(services), control, metrics, services, relabelling, reader, standing)
 
 
 async def _policies() -> NetworkPolicies:
@@ -402,11 +409,19 @@ def serve(data: Path, port: int, kafka: str | None = None) -> int:
     """
     settings = ServiceSettings()
     telemetry.configure(settings.log_level)
-    with _public_socket(settings.host, port) as listening:
-        return asyncio.run(_serve(data, listening, port, kafka))
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(_listening(settings.host, port, "--port"))
+        measured = None
+        if settings.metrics_port:
+            # Loopback whatever the host of the rest: the page is for operators (docs/operating.md).
+            where = ("127.0.0.1", settings.metrics_port, "FHIR_BRIDGE_METRICS_PORT")
+            measured = stack.enter_context(_listening(*where))
+        return asyncio.run(_serve(data, listening, measured, port, kafka))
 
 
-async def _serve(data: Path, public_socket: socket.socket, port: int, kafka: str | None) -> int:
+async def _serve(
+    data: Path, public_socket: socket.socket, metrics_socket: socket.socket | None, port: int, kafka: str | None
+) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -420,10 +435,15 @@ async def _serve(data: Path, public_socket: socket.socket, port: int, kafka: str
         await _started(control, tasks[0])
         tasks.append(asyncio.create_task(public.serve(sockets=[public_socket])))
         await _started(public, tasks[1])
+        servers = [public, control]
+        if metrics_socket is not None:
+            servers.append(_Server(uvicorn.Config(bridge.metrics, **_UVICORN)))
+            tasks.append(asyncio.create_task(servers[-1].serve(sockets=[metrics_socket])))
+            await _started(servers[-1], tasks[-1])
         telemetry.logger("serve").info("serving", port=port, bus="kafka" if kafka else "spool")
         waiting = [asyncio.create_task(stopping.wait()), asyncio.create_task(bridge.standing.fallen())]
         await asyncio.wait([*waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for server in (public, control):
+        for server in servers:
             server.should_exit = True
         await asyncio.gather(*tasks)
         for each in waiting:
@@ -475,8 +495,8 @@ async def _started(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(0.01)
 
 
-def _public_socket(host: str, port: int) -> socket.socket:
-    """Take the public address before anything is opened or made.
+def _listening(host: str, port: int, setting: str) -> socket.socket:
+    """Take a TCP address before anything is opened or made.
 
     The protocol is named because asyncio turns Nagle's algorithm off only for sockets that name it; with it, an
     answer in two parts waits 40 ms for the client's delayed acknowledgement.
@@ -495,7 +515,7 @@ def _public_socket(host: str, port: int) -> socket.socket:
         return listening
     except (OSError, OverflowError) as wrong:
         reason = getattr(wrong, "strerror", None) or str(wrong)
-        raise SetupWrong(f"cannot listen on {host}:{port} ({reason}): choose another --port") from wrong
+        raise SetupWrong(f"cannot listen on {host}:{port} ({reason}): choose another {setting}") from wrong
 
 
 def _owners_socket(data: Path) -> socket.socket:

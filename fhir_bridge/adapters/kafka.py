@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -128,6 +128,21 @@ class KafkaBus:
         if offsets and self._consumer is not None:
             async with _translated(), asyncio.timeout(self._settings.request_timeout_ms / 1000):
                 await self._consumer.commit(offsets)
+
+    async def lag(self) -> Mapping[str, int]:
+        """Return how many messages lie beyond those taken, by institution; asks the broker for the ends.
+
+        Raises:
+            Unavailable: The broker does not tell.
+        """
+        behind = dict.fromkeys(self._institutions.values(), 0)
+        taken = {partition: offset for partition, offset in self._next.items() if offset is not None}
+        if taken and self._consumer is not None:
+            async with _translated(), asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                ends = await self._consumer.end_offsets(list(taken))
+            for partition, end in ends.items():
+                behind[self._institutions[partition.topic]] += max(0, end - taken[partition])
+        return behind
 
     async def put(self, institution: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Position:
         """Append a message; a header ``key`` chooses the partition, without one any partition takes it.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,10 @@ class Spool:
         mine = [p for p in positions if p.bus == self.name]
         if mine:
             await self._run(self._forget, mine)
+
+    async def lag(self) -> Mapping[str, int]:
+        """Return how many messages have still to be taken, by institution."""
+        return await self._run(self._behind, dict(self._next))
 
     async def put(self, institution: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Position:
         """Append a message; returns once it is durable. Messages put meanwhile share one commit.
@@ -262,6 +266,10 @@ class Spool:
             return None
         content = msgspec.msgpack.decode(open_blob(key, _DOMAIN, _place(stream, number), value), type=_Content)
         return Message(Position(self.name, stream, 0, number), stream, content.value, content.headers)
+
+    def _behind(self, taken: Mapping[str, int]) -> dict[str, int]:
+        ends = dict(self._connection.execute("SELECT stream, next_number FROM streams"))
+        return {stream: max(0, ends.get(stream, number) - number) for stream, number in taken.items()}
 
     def _forget(self, positions: Sequence[Position]) -> None:
         """Erase keys first: a crash in between leaves rows that nobody opens, never keys that nobody finds."""

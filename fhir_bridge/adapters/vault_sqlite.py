@@ -207,7 +207,8 @@ class SqliteVault:
     async def counts(self) -> dict[str, int]:
         """Return row counts by table, and the bytes of the file and its write-ahead log."""
         parts = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in _COUNTED)  # noqa: S608
-        counts: dict[str, int] = dict(await self._select(parts))
+        opened = "SELECT 'letters_open', count(*) FROM letters WHERE status = 'open'"
+        counts: dict[str, int] = dict(await self._select(f"{parts} UNION ALL {opened}"))
         files = (self._path, self._path.with_name(self._path.name + "-wal"))
         return counts | {"bytes": sum(file.stat().st_size for file in files if file.exists())}
 

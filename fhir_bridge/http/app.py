@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from fhir_bridge import __version__
 from fhir_bridge.http import decisions, delegation, emergency, errors, fhir, guardianship, open_routes
+from fhir_bridge.http.measuring import Measured
 from fhir_bridge.http.question_ids import QuestionIds
 from fhir_bridge.lines.capability import Operation
 from fhir_bridge.lines.services import Services
@@ -22,6 +23,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="fhir-bridge", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.services = services
     app.add_middleware(QuestionIds, randomness=services.randomness)
+    app.add_middleware(Measured)
     errors.install(app)
     app.include_router(open_routes.router)
     operations: list[Operation] = []

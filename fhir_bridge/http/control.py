@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fhir_bridge import __version__
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.http import errors
+from fhir_bridge.http.measuring import Page, add_page
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.letters import QUARANTINED
 from fhir_bridge.lines.operations import Operations
@@ -38,10 +39,12 @@ def create_control(
     backup: Backup,
     policy: Callable[[], str],
     checkpoint: Callable[[], str],
+    metrics: Page,
 ) -> FastAPI:
     """Return the application behind ``control.sock``."""
     app = FastAPI(title="fhir-bridge control", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
+    add_page(app, metrics)
 
     @app.get("/status")
     async def status() -> JSONResponse:

@@ -55,6 +55,7 @@ class Routes:
                     require_json(request)
                 return await handler(request, **request.path_params)
 
+            endpoint.__name__ = handler.__name__
             # Starlette adds HEAD to GET.
             self.routes.append(Route(self._prefix + path, endpoint, methods=methods, name=handler.__name__))
             if "/$" in path:

@@ -328,6 +328,11 @@ class AuditLine:
                 _log.error("epoch failed", code=getattr(error, "code", type(error).__name__))
 
     @property
+    def waiting(self) -> int:
+        """Accesses that are not recorded yet, and so not answered."""
+        return self._waiting.qsize()
+
+    @property
     def retry_after_s(self) -> int:
         """Seconds until the epoch that is open now will be closed, about."""
         return max(1, math.ceil(self._epoch_ends - asyncio.get_running_loop().time()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.lines.ingest import IngestLine
@@ -58,6 +59,10 @@ class BusReader:
         if self._tasks:
             self._tasks[0].cancel()
             await asyncio.gather(self._tasks[0], return_exceptions=True)
+
+    async def lag(self) -> Mapping[str, int]:
+        """Return how many messages wait on the bus, by institution; those on the line are not among them."""
+        return await self._bus.lag() if self._is_begun and not self._has_ended else {}
 
     async def subscribe(self, institution: str) -> None:
         """Read one more institution's stream."""

@@ -17,16 +17,18 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from fhir_bridge import metrics
 from fhir_bridge.anchor import make_batch
 from fhir_bridge.errors import Busy, Issue, RecordRefused, Unavailable
 from fhir_bridge.lines.charts import ChartBook, OpenChart
 from fhir_bridge.lines.conditional import criterion, identifier_documents, match_among, patients_with
-from fhir_bridge.lines.jobs import Again, Job, judged, names_a_patient, only, restrictions
+from fhir_bridge.lines.jobs import Again, Job, judged, measure, names_a_patient, only, restrictions
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
@@ -72,6 +74,16 @@ RESTRICTIONS = "restrictions"
 """Consents of institutions that are stored and not yet in their list: ``chart/record id`` → version."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Messages on the line and their bytes, batches that are not on the ledger yet, and the oldest one's age."""
+
+    messages: int
+    bytes: int
+    batches: int
+    anchor_lag_s: float
+
+
 class IngestLine:
     """Takes messages, answers when they are durable and anchored."""
 
@@ -114,6 +126,7 @@ class IngestLine:
         self._last_batch = -1
         self._rulesets: set[tuple[str, str]] = set()
         self._height: int | None = None
+        self._unanchored: dict[int, float] = {}
         self.is_anchoring = True
         self.on_consent: Callable[[ChartRef, str, str], Awaitable[None]] | None = None
         self.counters = {"messages": 0, "entries": 0, "stored": 0, "refused": 0, "quarantined": 0}
@@ -151,6 +164,13 @@ class IngestLine:
     def is_full(self) -> bool:
         """True while the messages waiting exceed the queue's bytes; buses pause, HTTP answers 429."""
         return self._waiting_bytes >= self._settings.queue_max_bytes
+
+    @property
+    def load(self) -> Load:
+        """What waits now."""
+        since = min(self._unanchored.values(), default=None)
+        lag_s = 0.0 if since is None else time.monotonic() - since
+        return Load(self._waiting_jobs, self._waiting_bytes, self._last_batch - self._book.visible_batch, lag_s)
 
     @property
     def is_standing(self) -> bool:
@@ -245,8 +265,10 @@ class IngestLine:
                     await self._commit(jobs)
                 break
             except Unavailable as error:
+                metrics.COMMIT_FAILURES.inc()
                 jobs = await self._after_failure(jobs, error)
             except Exception as error:
+                metrics.COMMIT_FAILURES.inc()
                 _log.error("commit failed", code=getattr(error, "code", type(error).__name__), messages=len(jobs))
                 for job in jobs:
                     job.reset()
@@ -314,6 +336,7 @@ class IngestLine:
             for chart, added in rows.items():
                 self._book.added(chart, batch, added)
             self._last_batch = batch
+            self._unanchored[batch] = time.monotonic()
         self._book.in_use.clear()
         self._book.trim()
         self._count(jobs, sealed)
@@ -330,7 +353,8 @@ class IngestLine:
     async def _write(self, work: Work) -> int | None:
         if not (work.records or work.positions or work.letters or work.documents):
             return None
-        return await self._vault.commit(work, self._batch)
+        with metrics.timed(metrics.COMMIT):
+            return await self._vault.commit(work, self._batch)
 
     def _batch(self, *, number: int, commitments: Sequence[bytes], journal_head: bytes) -> Batch:
         return make_batch(commitments, journal_head, sign=self._notary.sign_anchor, randomness=self._randomness)
@@ -485,6 +509,8 @@ class IngestLine:
             self.counters["entries"] += len(job.outcomes)
             self.counters["refused"] += bool(job.refused)
             self.counters["quarantined"] += sum(o.status.startswith("202") for o in job.outcomes)
+            measure(job, is_known=job.received.institution in self._registry.institutions)
+        metrics.GROUP.observe(len(jobs))
 
     # --- anchoring
 
@@ -516,11 +542,14 @@ class IngestLine:
             following = self._book.visible_batch + 1
             try:
                 batch = await self._vault.batch(following)
-                height, log_index = await self._notary.submit_anchor(batch.envelope)
+                with metrics.timed(metrics.ANCHOR):
+                    height, log_index = await self._notary.submit_anchor(batch.envelope)
                 await self._vault.mark_anchored([(following, height, log_index)])
                 self._book.visible_batch, self._height, self.is_anchoring = following, height, True
+                self._unanchored.pop(following, None)
             except Unavailable as error:
                 self.is_anchoring = False
+                metrics.ANCHOR_FAILURES.inc()
                 _log.error("anchor failed", code=error.code, batch=following)
                 await asyncio.sleep(_RETRY_S)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fhir_bridge import metrics
 from fhir_bridge.errors import IntegrityBroken, Issue
 from fhir_bridge.lines.signatories import AGENT
 from fhir_bridge.lines.staging import Layer, StagedRecord
@@ -95,3 +96,18 @@ def judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:
     if processed.kind in ("transaction", "single"):
         return Processed(processed.kind, refused=tuple(i for r in refusals for i in r.issues))
     return Processed(processed.kind, processed.records, processed.quarantined, tuple(refusals))
+
+
+def measure(job: Job, *, is_known: bool) -> None:
+    """Count a committed message for operators; a sender that is not registered has no label of its own."""
+    quarantined = sum(outcome.status.startswith("202") for outcome in job.outcomes)
+    stored = sum(outcome.status.startswith("2") for outcome in job.outcomes) - quarantined
+    became = "refused" if job.refused else "quarantined" if quarantined else "taken"
+    metrics.MESSAGES.labels(job.received.institution if is_known else "other", became).inc()
+    metrics.MESSAGE_BYTES.inc(len(job.received.body))
+    for outcome, count in (
+        ("taken", stored),
+        ("quarantined", quarantined),
+        ("refused", len(job.outcomes) - stored - quarantined),
+    ):
+        metrics.ENTRIES.labels(outcome).inc(count)

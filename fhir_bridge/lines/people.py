@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from fhir_bridge import metrics
 from fhir_bridge.consent import (
     ChartFacts,
     ConsentList,
@@ -194,6 +195,17 @@ class People:
                 and a record whose newest version may not be seen is not shown in an older one either.
             revised: Show what would be seen if the owner's lists were so; for the patient alone.
         """
+        with metrics.timed(metrics.DECISION):
+            return await self._view(who, charts, instant, batch, revised)
+
+    async def _view(
+        self,
+        who: Requester,
+        charts: Sequence[ChartRef],
+        instant: datetime,
+        batch: int | None,
+        revised: Revised | None,
+    ) -> Sight:
         opened, held = await self._opened(charts)
         # Decisions come after the last await: consent read now is in force at the moment the view is made.
         newest = self._book.visible_batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,14 @@ class Bus(Protocol):
 
         Kafka's committed offset is one beyond; the spool deletes what it no longer needs. Several positions of one
         partition count as the highest.
+        """
+        ...
+
+    async def lag(self) -> Mapping[str, int]:
+        """Return how many messages :meth:`take` has still to return, by institution.
+
+        Raises:
+            Unavailable: The bus does not answer.
         """
         ...
 

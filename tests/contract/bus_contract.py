@@ -61,6 +61,18 @@ class BusContract:
         assert dict(message.headers)["content-type"] == b"x/y"
         assert dict(message.headers)["odd"] == b"\x00\xff"
 
+    async def test_the_lag_is_what_has_still_to_be_taken(self, bus_world: BusWorld) -> None:
+        bus = await bus_world.open()
+        await bus.start([INSTITUTION, OTHER], [])
+        for _ in range(5):
+            await bus.put(INSTITUTION, b"{}")
+        taken: list[Message] = []
+        while not taken:
+            taken += await bus.take(max_messages=2, max_bytes=1 << 20, wait_ms=500)
+        assert await bus.lag() == {INSTITUTION: 5 - len(taken), OTHER: 0}
+        taken += await take_all(bus, 5 - len(taken))
+        assert await bus.lag() == {INSTITUTION: 0, OTHER: 0}
+
     async def test_a_message_of_four_megabytes_comes_whole(self, bus_world: BusWorld) -> None:
         bus = await bus_world.open()
         await bus.start([INSTITUTION], [])
