@@ -13,6 +13,10 @@ of it and says what may be found afterwards:
 Names are paths below one folder; a name and its neighbours are durable together,
 those of another directory are not.
 
+A truncation is there whole or not at all, and what was written after it is there
+only if it is: file systems that journal their metadata (ext4, XFS) or copy on write
+keep this order, and SQLite's write-ahead log relies on it.
+
 A sector is either old or new, never a mixture, and its neighbours are safe: what
 SQLite calls powersafe overwrite and takes for granted by default.
 
@@ -169,37 +173,44 @@ def _kept(inode: _Inode) -> bytes:
 
 
 def _torn(inode: _Inode, sector: int, rng: random.Random) -> bytes:
-    lengths, longest = [len(inode.durable)], len(inode.durable)
-    for change in inode.pending:
-        lengths.append(change.size if isinstance(change, Truncate) else max(lengths[-1], _end(change)))
-        longest = max(longest, lengths[-1])
+    cuts = [number for number, change in enumerate(inode.pending) if isinstance(change, Truncate)]
+    reached = rng.randint(0, len(cuts))
+    first = cuts[reached - 1] + 1 if reached else 0
+    end = cuts[reached] if reached < len(cuts) else len(inode.pending)
+    lengths = _lengths(inode, end)
+    longest = max(lengths)
     content = bytearray(inode.durable)
     unwritten = longest - len(content)
     content += rng.randbytes(unwritten) if rng.random() < 0.5 else bytes(unwritten)
     # Each sector stops at a moment of its own; at one of the two ends in half of the losses.
-    moments = range(len(inode.pending) + 1)
-    if rng.random() < 0.5:
-        moments = range(0, len(inode.pending) + 1, max(1, len(inode.pending)))
+    moments = range(end + 1) if rng.random() < 0.5 else range(0, end + 1, max(1, end))
     stops = [rng.choice(moments) for _ in range(-(-longest // sector))]
-    for number, change in enumerate(inode.pending):
-        for place, data in _pieces(change, sector, longest):
+    for number, change in enumerate(inode.pending[:end]):
+        if isinstance(change, Truncate):
+            content[change.size :] = bytes(max(0, longest - change.size))
+            continue
+        for place, data in _pieces(change, sector):
             if number < stops[place // sector]:
                 content[place : place + len(data)] = data
-    del content[rng.choice(lengths) :]
+    del content[rng.choice(lengths[first:]) :]
     return bytes(content)
 
 
-def _pieces(change: Write | Truncate, sector: int, longest: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, bytes) of a change, cut at the sectors' borders; a truncation leaves zeros behind."""
-    if isinstance(change, Truncate):
-        start, data = change.size, bytes(max(0, longest - change.size))
-    else:
-        start, data = change.offset, change.data
+def _lengths(inode: _Inode, end: int) -> list[int]:
+    """Return the length before each of the first ``end`` changes and after the last of them."""
+    lengths = [len(inode.durable)]
+    for change in inode.pending[:end]:
+        lengths.append(change.size if isinstance(change, Truncate) else max(lengths[-1], _end(change)))
+    return lengths
+
+
+def _pieces(change: Write, sector: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, bytes) of a change, cut at the sectors' borders."""
     done = 0
-    while done < len(data):
-        place = start + done
-        step = min(sector - place % sector, len(data) - done)
-        yield place, data[done : done + step]
+    while done < len(change.data):
+        place = change.offset + done
+        step = min(sector - place % sector, len(change.data) - done)
+        yield place, change.data[done : done + step]
         done += step
 
 

@@ -28,6 +28,8 @@ from tests.support.powerloss import Create, Delete, Event, Mark, Sync, Truncate,
 _NUMBERS: Final = itertools.count()
 _JOURNALS: Final = apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL | apsw.SQLITE_OPEN_WAL
 
+_NAMES: Final = {**apsw.mapping_result_codes, **apsw.mapping_extended_result_codes}
+
 PLANTED: Final = "(planted)"
 
 Refusal = Callable[[Event], Exception | None]
@@ -238,7 +240,7 @@ def _coded(kind: type[sqlite3.Error], error: apsw.Error) -> sqlite3.Error:
     made = kind(str(error))
     # The stub does not know the attribute.
     made.sqlite_errorcode = code = int(getattr(error, "extendedresult"))  # noqa: B009
-    made.sqlite_errorname = str(apsw.mapping_extended_result_codes.get(code, type(error).__name__))
+    made.sqlite_errorname = str(_NAMES.get(code, type(error).__name__))
     return made
 
 

@@ -88,6 +88,14 @@ def test_a_sector_is_old_or_new_and_never_both() -> None:
     assert seen == {one + other for one in first for other in (b"a" * 512, b"b" * 512)}
 
 
+def test_a_truncation_is_whole_or_absent_and_so_is_what_follows_it() -> None:
+    platter = Platter({"file": b"a" * 1024})
+    for event in (Truncate("file", 0), Write("file", 0, b"b" * 512)):
+        platter.apply(event)
+    seen = {platter.after(Loss.TORN_512, random.Random(seed))["file"] for seed in range(200)}
+    assert seen == {b"a" * 1024, b"", bytes(512), b"b" * 512}
+
+
 def test_a_failed_sync_keeps_nothing_even_if_the_next_succeeds() -> None:
     platter = Platter({"file": b"old"})
     for event in (Write("file", 0, b"new"), Sync("file", True, succeeded=False), Sync("file", True)):
