@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -148,7 +148,8 @@ async def open_bridge(
         ledger = await asyncio.to_thread(_open_ledger, data, keyring, service.network, connect)
         stack.callback(ledger.close)
 
-        notary = Notary(ledger, keyring)
+        standing, committing = Standing(), asyncio.Lock()
+        notary = Notary(ledger, keyring, on_stop=partial(standing.fall, "ledger"))
         registry = Registry(vault, keys, randomness)
         clients = Clients(vault, keys, randomness)
         indexes = Indexes(vault=vault, registry=registry, randomness=randomness, settings=IndexSettings())
@@ -163,7 +164,6 @@ async def open_bridge(
         await registry.load()
         await clients.load()
 
-        standing, committing = Standing(), asyncio.Lock()
         labels = Labels(
             vault=vault,
             registry=registry,
@@ -306,7 +306,7 @@ async def open_bridge(
             take_over=guardianship.take_over,
             save_credentials=directory.save_credentials,
         )
-        readiness = partial(_readiness, vault.last_batch, notary, keys, mac, reader, ingest, standing)
+        readiness = partial(_readiness, vault, notary, keys, bus, reader, ingest, standing)
         gauges = Gauges(ingest=ingest, audit=audit, reader=reader, vault=vault, notary=notary, readiness=readiness)
         services = Services(
             base_url=base_url,
@@ -590,19 +590,22 @@ def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None, connect: Connect) 
 
 
 async def _readiness(
-    probe_vault: Callable[[], Awaitable[int]],
+    vault: SqliteVault,
     notary: Notary,
     keys: SqliteKeyStore,
-    mac: KeyName,
+    bus: Bus,
     reader: BusReader,
     ingest: IngestLine,
     standing: Standing,
 ) -> dict[str, bool]:
-    parts = {"ledger": False, "vault": False, "keys": False, "bus": reader.is_reading, "lines": standing.is_sound}
+    """Tell of each part whether it can serve; one that failed to write is tried again by asking."""
+    parts = dict.fromkeys(("ledger", "vault", "keys", "bus"), False) | {"lines": standing.is_sound}
     with contextlib.suppress(Exception):
         parts["ledger"] = bool(notary.checkpoint()) and ingest.is_anchoring
     with contextlib.suppress(Exception):
-        parts["vault"] = await probe_vault() >= -1
+        parts["vault"] = await vault.last_batch() >= -1 and await vault.can_write()
     with contextlib.suppress(Exception):
-        parts["keys"] = bool(keys.find(mac))
+        parts["keys"] = bool(keys.find(KeyName(KeyKind.VAULT_MAC, OPERATOR))) and keys.can_write()
+    with contextlib.suppress(Exception):
+        parts["bus"] = reader.is_reading and (not isinstance(bus, Spool) or await bus.can_write())
     return parts

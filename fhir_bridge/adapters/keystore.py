@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,7 @@ class SqliteKeyStore:
         self._randomness = randomness or SystemRandomness()
         self._lock = threading.Lock()
         self._held: dict[KeyName, bytes] = {}
+        self._is_failing = False
         self._connection = open_database(
             path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True, connect=connect
         )
@@ -163,6 +165,17 @@ class SqliteKeyStore:
         with self._lock:
             return None if self._journal.number < 0 else (self._journal.number, self._journal.head)
 
+    def can_write(self) -> bool:
+        """Tell whether the last write went through; if it did not, try one of nothing."""
+        with self._lock:
+            if self._is_failing:
+                try:
+                    with translated(WHAT), self._one_transaction():
+                        pass
+                except Unavailable:
+                    return False
+            return True
+
     def close(self) -> None:
         """Release the file and forget the keys."""
         with self._lock:
@@ -175,9 +188,11 @@ class SqliteKeyStore:
             with transaction(self._connection):
                 yield
                 self._journal.append()
-        except BaseException:
+        except BaseException as error:
+            self._is_failing = isinstance(error, sqlite3.OperationalError)
             self._journal.reload()
             raise
+        self._is_failing = False
 
     def _load(self, name: KeyName) -> bytes | None:
         row = self._connection.execute(

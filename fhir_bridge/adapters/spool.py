@@ -89,7 +89,7 @@ class Spool:
         self._writer: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._started = asyncio.Event()
-        self._closed = False
+        self._closed = self._is_failing = False
 
     async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
         """Begin reading each stream at its stored position, or at its oldest message; number on from there."""
@@ -153,6 +153,15 @@ class Spool:
     async def put_dead_letter(self, institution: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
         """Do nothing: the vault on the same machine holds the letter, and a copy would be one more to erase."""
 
+    async def can_write(self) -> bool:
+        """Tell whether the last message was put; if it was not, try to write its stream's row once more."""
+        if self._is_failing:
+            try:
+                await self._run(self._touch)
+            except Unavailable:
+                return False
+        return True
+
     async def close(self) -> None:
         """Finish what is being written and release the file; a second call does nothing."""
         if self._closed:
@@ -205,8 +214,22 @@ class Spool:
         subjects = [f"spool/{self._randomness.token(16).hex()}" for _ in group]
         names = [KeyName(KeyKind.MESSAGE, put.stream, subject) for put, subject in zip(group, subjects, strict=True)]
         keys = self._keys.ensure(names)
-        with translated(WHAT), transaction(self._connection):
-            return [self._append_one(put, name.subject, keys[name]) for put, name in zip(group, names, strict=True)]
+        try:
+            with translated(WHAT), transaction(self._connection):
+                put = [
+                    self._append_one(put, name.subject, keys[name]) for put, name in zip(group, names, strict=True)
+                ]
+        except Unavailable:
+            self._is_failing = True
+            raise
+        self._is_failing = False
+        return put
+
+    def _touch(self) -> None:
+        with transaction(self._connection):
+            self._connection.execute("INSERT INTO streams VALUES ('', 0) ON CONFLICT DO UPDATE SET next_number = 0")
+            self._connection.execute("DELETE FROM streams WHERE stream = ''")
+        self._is_failing = False
 
     def _append_one(self, put: _Put, subject: str, key: bytes) -> Position:
         row = self._connection.execute(

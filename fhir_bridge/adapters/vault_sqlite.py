@@ -212,6 +212,15 @@ class SqliteVault:
         files = (self._path, self._path.with_name(self._path.name + "-wal"))
         return counts | {"bytes": sum(file.stat().st_size for file in files if file.exists())}
 
+    async def can_write(self) -> bool:
+        """Tell whether the last write went through; if it did not, try one of nothing."""
+        if self._writer.is_failing:
+            try:
+                await self.commit(Work(), None)
+            except Unavailable:
+                return False
+        return True
+
     async def close(self) -> None:
         """Finish the commit under way and release the files; a second call does nothing."""
         if not self._closed:

@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from fhir_bridge.adapters.journal import Cell, Journal
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_database, transaction, translated
 from fhir_bridge.adapters.vault_sqlite_schema import KEY_STORE, SCHEMA, TABLES, VERSION, WHAT
-from fhir_bridge.errors import IntegrityBroken
+from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.model.ingest import Sealed
 from fhir_bridge.ports.vault import Anchorer, Batch, Document, Replacement, Work
 
@@ -32,6 +33,7 @@ class VaultWriter:
         self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA, connect=connect)
         self._key_head = key_head
         self._next_batch = 0
+        self.is_failing = False
         with translated(WHAT):
             # The default of 1,000 pages checkpoints after almost every group of 500 records.
             self._connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -81,12 +83,26 @@ class VaultWriter:
 
     @contextmanager
     def _one_transaction(self) -> Iterator[None]:
+        if self.is_failing:
+            self._save_log()
         try:
             with transaction(self._connection):
                 yield
-        except BaseException:
+        except BaseException as error:
+            self.is_failing = isinstance(error, sqlite3.OperationalError)
             self._take_up()
             raise
+        self.is_failing = False
+
+    def _save_log(self) -> None:
+        """Bring everything in the write-ahead log into the file and sync that.
+
+        A sync that failed forgets what it should have kept: marks of :meth:`mark_anchored` may be in the log
+        that no later sync of it writes, and every commit behind them would be lost with the power.
+        """
+        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        if busy:
+            raise Unavailable(f"the {WHAT} is being read while it recovers from a failed write")
 
     def _take_up(self) -> None:
         self._journal.reload()

@@ -305,12 +305,24 @@ class IngestLine:
             job.reset()
             if job.received.position is None and not job.done.done():
                 job.done.set_exception(error)
+        self._refuse_waiting(error)
         await asyncio.sleep(_RETRY_S)
         kept = [job for job in jobs if job.received.position is not None]
         for job in kept:
             if job.processed.exception() is not None:
                 job.processed = asyncio.create_task(job.work())
         return kept
+
+    def _refuse_waiting(self, error: Unavailable) -> None:
+        """Tell HTTP senders behind a group that is tried again, who would wait as long as the store is away."""
+        waiting = [self._jobs.get_nowait() for _ in range(self._jobs.qsize())]
+        for job in waiting:
+            if job.received.position is not None:
+                self._jobs.put_nowait(job)
+            else:
+                job.processed.cancel()
+                if not job.done.done():
+                    job.done.set_exception(error)
 
     async def _commit(self, jobs: list[Job]) -> None:
         now = self._clock.now()
@@ -551,6 +563,8 @@ class IngestLine:
                 self.is_anchoring = False
                 metrics.ANCHOR_FAILURES.inc()
                 _log.error("anchor failed", code=error.code, batch=following)
+                if not self._standing.is_sound:
+                    raise
                 await asyncio.sleep(_RETRY_S)
 
 

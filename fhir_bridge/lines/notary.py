@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fhir_bridge.errors import BridgeError, IntegrityBroken, Unavailable
 from fhir_bridge.ports.keys import Keyring
@@ -29,6 +29,7 @@ from ledger_core import (
     Identity,
     Join,
     Ledger,
+    LedgerClosed,
     LedgerError,
     LedgerUnavailable,
     Opening,
@@ -61,7 +62,9 @@ class LedgerRefused(BridgeError):
 class Notary:
     """Signs for the keys this node holds and speaks to the ledger."""
 
-    def __init__(self, ledger: Ledger, keyring: Keyring) -> None:
+    def __init__(self, ledger: Ledger, keyring: Keyring, on_stop: Callable[[], None] = lambda: None) -> None:
+        """Take what is called when the ledger has stopped for good after a storage failure."""
+        self._on_stop = on_stop
         self._ledger = ledger
         self._keyring = keyring
         self._governing = asyncio.Lock()
@@ -174,7 +177,7 @@ class Notary:
             waiting = await asyncio.to_thread(self._ledger.submit_many, envelopes)
             taken = await asyncio.shield(asyncio.wrap_future(waiting))
         except LedgerUnavailable as cause:
-            raise Unavailable("the ledger cannot take a transaction now") from cause
+            raise self._unavailable(cause) from cause
         except LedgerError as cause:
             raise IntegrityBroken(f"ledger: {cause.code}") from cause
         for outcome in taken:
@@ -226,7 +229,13 @@ class Notary:
         except TransactionRefused as no:
             raise LedgerRefused(no.rejection) from no
         except LedgerUnavailable as cause:
-            raise Unavailable("the ledger cannot take a transaction now") from cause
+            raise self._unavailable(cause) from cause
         except LedgerError as cause:
             raise IntegrityBroken(f"ledger: {cause.code}") from cause
         return accepted.height, accepted.index
+
+    def _unavailable(self, cause: LedgerUnavailable) -> Unavailable:
+        # After a storage failure a ledger takes nothing more until it is opened again.
+        if isinstance(cause, LedgerClosed):
+            self._on_stop()
+        return Unavailable("the ledger cannot take a transaction now")

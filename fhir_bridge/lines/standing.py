@@ -31,6 +31,12 @@ class Standing:
         """Wait until a task has ended by itself."""
         await self._fallen.wait()
 
+    def fall(self, name: str) -> None:
+        """Say that something all lines stand on has stopped for good; the service must be started again."""
+        if self.is_sound:
+            _log.error("stopped for good", part=name)
+            self._fallen.set()
+
     def begin(
         self, name: str, work: Coroutine[Any, Any, None], on_fall: Callable[[], None] | None = None
     ) -> asyncio.Task[None]:
