@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 CLUSTER_ID = "ZmhpcmJyaWRnZXRlc3QwMA"
@@ -28,14 +29,18 @@ class KafkaMissing(RuntimeError):
 class KafkaBroker:
     """One broker that can be stopped, killed and started again on the same port with the same data."""
 
-    def __init__(self, directory: Path, **properties: str) -> None:
+    def __init__(
+        self, directory: Path, number: int = 1, voters: Mapping[int, int] | None = None, /, **properties: str
+    ) -> None:
+        """Format a node; of a cluster, ``voters`` are the ports of all controllers by number of the node."""
         self.directory = directory
         self._java = _find_java()
-        self._port, controller = _free_ports(2)
+        self._port, controller = free_ports(2)
+        self._number, self._voters = number, voters or {number: controller}
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._properties = directory / "server.properties"
-        lines = self._configuration(controller) | properties
+        lines = self._configuration() | properties
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         self._run_tool("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties))
 
@@ -46,6 +51,11 @@ class KafkaBroker:
 
     def start(self) -> None:
         """Start the broker and wait until it answers."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start the broker and wait for nothing: a cluster's nodes wait for each other."""
         log = (self.directory / "broker.log").open("ab")
         try:
             self._process = subprocess.Popen(
@@ -53,7 +63,6 @@ class KafkaBroker:
             )
         finally:
             log.close()
-        self._wait()
 
     def kill(self) -> None:
         """End the broker as a power failure would (SIGKILL)."""
@@ -73,11 +82,13 @@ class KafkaBroker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def _configuration(self, controller: int) -> dict[str, str]:
+    def _configuration(self) -> dict[str, str]:
+        controller = self._voters[self._number]
+        voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in self._voters.items())
         return {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "node.id": str(self._number),
+            "controller.quorum.voters": voters,
             "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
             "controller.listener.names": "CONTROLLER",
@@ -102,7 +113,8 @@ class KafkaBroker:
         if done.returncode:
             raise RuntimeError(f"{main} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
-    def _wait(self) -> None:
+    def wait_ready(self) -> None:
+        """Wait until the broker answers."""
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
             assert self._process is not None
@@ -153,7 +165,8 @@ def _java_of_home() -> str | None:
     return shutil.which("java", path=f"{home}/bin") if home else None
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on."""
     held = [socket.socket() for _ in range(count)]
     try:
         for each in held:

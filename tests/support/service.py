@@ -66,8 +66,9 @@ class Service:
         self.wait_ready()
         return self
 
-    def launch(self) -> None:
-        """Start the process and wait for nothing."""
+    def launch(self, **settings: str) -> None:
+        """Start the process, with these settings changed from now on, and wait for nothing."""
+        self._settings |= settings
         command = [sys.executable, "-m", "fhir_bridge.cli.main", "serve"]
         command += ["--data", str(self.data), "--port", str(self.port)]
         command += ["--kafka", self._kafka] if self._kafka else []
@@ -86,6 +87,12 @@ class Service:
                 return
             time.sleep(_POLL_S)
         raise RuntimeError(f"the service was not ready within {START_LIMIT_S:.0f} s: {self.log_tail()}")
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def is_running(self) -> bool:

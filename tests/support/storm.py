@@ -1,0 +1,182 @@
+"""A long stream of single records from the hospitals' data, and faults that come while it is taken in.
+
+Patients are sent again under other ids until there are enough records. Of all
+records 30 % are resent ones; what is in one lane keeps its order, lanes overtake
+each other at random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import re
+import signal
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+
+from tests.support.hospitals import Lane, lanes
+from tests.support.service import Service
+from tests.support.state import committed
+
+HOSPITAL = "northgate"
+DUPLICATES = 0.3
+"""Share of all records that were sent before."""
+_UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_WITHIN = re.compile(rb'"urn:uuid:([0-9a-f-]{36})"')
+"""A reference to another record of the same bundle, as a record that stands alone cannot have it."""
+_UNACKNOWLEDGED = 2_000
+_LIMIT_S = 900.0
+
+
+class _Entry(msgspec.Struct):
+    resource: msgspec.Raw
+
+
+class _Bundle(msgspec.Struct):
+    entry: list[_Entry]
+
+
+class _Named(msgspec.Struct):
+    resource_type: str = msgspec.field(name="resourceType")
+    id: str
+
+
+def stream(count: int, chance: random.Random) -> list[Lane]:
+    """Return lanes of single resources, ``count`` in all."""
+    made: list[Lane] = []
+    left = count
+    for copy in itertools.count():
+        for lane in lanes(HOSPITAL):
+            key, messages = _renamed(lane, copy)
+            sent = list(_with_duplicates(messages, chance))[:left]
+            made.append(Lane(HOSPITAL, key, tuple(sent)))
+            left -= len(sent)
+            if not left:
+                return made
+    raise AssertionError
+
+
+def names(sent: Sequence[Lane]) -> set[tuple[str, str]]:
+    """Return type and local id of everything sent."""
+    named = (msgspec.json.decode(message, type=_Named) for lane in sent for message in lane.messages)
+    return {(each.resource_type, each.id) for each in named}
+
+
+def _renamed(lane: Lane, copy: int) -> tuple[str, list[bytes]]:
+    bodies = [bytes(e.resource) for m in lane.messages for e in msgspec.json.decode(m, type=_Bundle).entry]
+    named = [msgspec.json.decode(body, type=_Named) for body in bodies]
+    own = {each.id.encode(): each.resource_type.encode() for each in named}
+    bodies = [_WITHIN.sub(lambda found: b'"' + own[found[1]] + b"/" + found[1] + b'"', body) for body in bodies]
+
+    def other(found: re.Match[bytes]) -> bytes:
+        if found[0] not in own:
+            return found[0]
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{copy}/{found[0].decode()}")).encode()
+
+    renamed = bodies if copy == 0 else [_UUID.sub(other, body) for body in bodies]
+    return msgspec.json.decode(renamed[0], type=_Named).id, renamed
+
+
+def _with_duplicates(messages: Sequence[bytes], chance: random.Random) -> Iterator[bytes]:
+    for at, message in enumerate(messages):
+        yield message
+        while chance.random() < DUPLICATES:
+            yield messages[chance.randrange(at + 1)]
+
+
+async def produce(bootstrap: str, topic: str, sent: Sequence[Lane], chance: random.Random) -> None:
+    """Send all, through losses of brokers; what was not acknowledged is sent again, with what came after it."""
+    queues = [deque((lane.key.encode(), message) for message in lane.messages) for lane in sent]
+    order: list[tuple[bytes, bytes]] = []
+    while queues:
+        queue = chance.choice(queues[:40])
+        order.append(queue.popleft())
+        if not queue:
+            queues.remove(queue)
+    done, deadline = 0, time.monotonic() + _LIMIT_S
+    while done < len(order):
+        assert time.monotonic() < deadline, f"{done} of {len(order)} sent"
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True, acks="all")
+        try:
+            await producer.start()
+            waiting: deque[asyncio.Future[object]] = deque()
+            for key, message in order[done:]:
+                waiting.append(await producer.send(topic, message, key=key))
+                while len(waiting) >= _UNACKNOWLEDGED:
+                    await waiting[0]
+                    waiting.popleft()
+                    done += 1
+            while waiting:
+                await waiting[0]
+                waiting.popleft()
+                done += 1
+        except KafkaError:
+            await asyncio.sleep(0.5)
+        finally:
+            await producer.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What happens once this share of the stream is committed."""
+
+    share: float
+    happen: Callable[[], None]
+
+
+class Storm:
+    """Kills pure rooms and the service, a moment chosen by progress each, until the whole stream is taken in."""
+
+    def __init__(self, service: Service, total: int, chance: random.Random) -> None:
+        self._service = service
+        self._total = total
+        self._chance = chance
+        self.rooms_killed = self.services_killed = 0
+
+    def rage(self, faults: Sequence[Fault]) -> None:
+        """Let each fault happen when its share is reached."""
+        for fault in sorted(faults, key=lambda each: each.share):
+            self.wait(int(fault.share * self._total))
+            fault.happen()
+
+    def wait(self, wanted: int) -> None:
+        """Wait until so many records are committed."""
+        deadline = time.monotonic() + _LIMIT_S
+        while (found := committed(self._service.data, "kafka")) < wanted:
+            assert time.monotonic() < deadline, f"{found} of {wanted}: {self._service.log_tail()}"
+            assert self._service.is_running, f"ended by itself: {self._service.log_tail()}"
+            time.sleep(0.02)
+
+    def kill_room(self) -> None:
+        """Kill one worker process."""
+        rooms = _rooms(self._service.pid)
+        if rooms:
+            os.kill(self._chance.choice(rooms), signal.SIGKILL)
+            self.rooms_killed += 1
+
+    def kill_service(self) -> None:
+        """Kill the service and start it with another number of worker processes."""
+        self._service.kill()
+        self._service.launch(FHIR_BRIDGE_INGEST_WORKERS=str(self._chance.randrange(1, 4)))
+        self.services_killed += 1
+
+
+def _rooms(pid: int) -> list[int]:
+    """Return the worker processes of a service."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            command = Path(f"/proc/{child}/cmdline")
+            if command.exists() and b"spawn_main" in command.read_bytes():
+                found.append(child)
+    return found
