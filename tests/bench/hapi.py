@@ -100,14 +100,20 @@ def _entries(body: bytes) -> int:
 
 
 @contextmanager
-def _both(folder: Path) -> Iterator[_Both]:
+def database_beside_us(folder: Path) -> Iterator[tuple[tuple[str, str], str]]:
+    """Serve HAPI's database; yield its JDBC URL and user, and its name."""
     programs = find_postgres()
     if programs is None:
-        with _loaded(folder, (f"jdbc:h2:file:{folder}/h2/hapi", "sa"), "H2 file") as both:
-            yield both
+        yield (f"jdbc:h2:file:{folder}/h2/hapi", "sa"), "H2 file"
     else:
-        with postgres(programs) as database, _loaded(folder, database, f"PostgreSQL {programs.parent.name}") as both:
-            yield both
+        with postgres(programs) as database:
+            yield database, f"PostgreSQL {programs.parent.name}"
+
+
+@contextmanager
+def _both(folder: Path) -> Iterator[_Both]:
+    with database_beside_us(folder) as (database, name), _loaded(folder, database, name) as both:
+        yield both
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench import asking, consent, crowd, enforcement, feeding, hapi, large_chart, ledger, timing
+from tests.bench import asking, consent, crowd, enforcement, feeding, hapi, hapi_ingest, large_chart, ledger, timing
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
 
@@ -26,6 +26,7 @@ _AIMS = {
     **consent.AIMS,
     **enforcement.AIMS,
     **crowd.AIMS,
+    **hapi_ingest.AIMS,
     **ledger.AIMS,
 }
 _PARTS = (
@@ -36,6 +37,7 @@ _PARTS = (
     "sync",
     "answers",
     "hapi",
+    "hapi-ingest",
     "consent",
     "enforcement",
     "crowd",
@@ -73,6 +75,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
         "answers": lambda: asking.answers(rounds),
         "hapi": lambda: hapi.beside_hapi(rounds),
+        "hapi-ingest": lambda: hapi_ingest.ingest_beside_hapi(1 if quick else 5, 4 if quick else 12),
         "consent": consent.decisions,
         "enforcement": lambda: enforcement.enforcement(rounds),
         "crowd": lambda: crowd.crowd(rounds, 8 if quick else crowd.TIMES),

@@ -8,22 +8,21 @@ each other at random.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
-import re
 import signal
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
+from tests.support.copies import Named, copy_of
 from tests.support.hospitals import Lane, lanes
 from tests.support.service import Service
 from tests.support.state import committed
@@ -31,24 +30,8 @@ from tests.support.state import committed
 HOSPITAL = "northgate"
 DUPLICATES = 0.3
 """Share of all records that were sent before."""
-_UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_WITHIN = re.compile(rb'"urn:uuid:([0-9a-f-]{36})"')
-"""A reference to another record of the same bundle, as a record that stands alone cannot have it."""
 _UNACKNOWLEDGED = 2_000
 _LIMIT_S = 900.0
-
-
-class _Entry(msgspec.Struct):
-    resource: msgspec.Raw
-
-
-class _Bundle(msgspec.Struct):
-    entry: list[_Entry]
-
-
-class _Named(msgspec.Struct):
-    resource_type: str = msgspec.field(name="resourceType")
-    id: str
 
 
 def stream(count: int, chance: random.Random) -> list[Lane]:
@@ -57,7 +40,7 @@ def stream(count: int, chance: random.Random) -> list[Lane]:
     left = count
     for copy in itertools.count():
         for lane in lanes(HOSPITAL):
-            key, messages = _renamed(lane, copy)
+            key, messages = copy_of(lane, copy)
             sent = list(_with_duplicates(messages, chance))[:left]
             made.append(Lane(HOSPITAL, key, tuple(sent)))
             left -= len(sent)
@@ -68,23 +51,8 @@ def stream(count: int, chance: random.Random) -> list[Lane]:
 
 def names(sent: Sequence[Lane]) -> set[tuple[str, str]]:
     """Return type and local id of everything sent."""
-    named = (msgspec.json.decode(message, type=_Named) for lane in sent for message in lane.messages)
-    return {(each.resource_type, each.id) for each in named}
-
-
-def _renamed(lane: Lane, copy: int) -> tuple[str, list[bytes]]:
-    bodies = [bytes(e.resource) for m in lane.messages for e in msgspec.json.decode(m, type=_Bundle).entry]
-    named = [msgspec.json.decode(body, type=_Named) for body in bodies]
-    own = {each.id.encode(): each.resource_type.encode() for each in named}
-    bodies = [_WITHIN.sub(lambda found: b'"' + own[found[1]] + b"/" + found[1] + b'"', body) for body in bodies]
-
-    def other(found: re.Match[bytes]) -> bytes:
-        if found[0] not in own:
-            return found[0]
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{copy}/{found[0].decode()}")).encode()
-
-    renamed = bodies if copy == 0 else [_UUID.sub(other, body) for body in bodies]
-    return msgspec.json.decode(renamed[0], type=_Named).id, renamed
+    named = (Named.of(message) for lane in sent for message in lane.messages)
+    return {(each.type, each.id) for each in named}
 
 
 def _with_duplicates(messages: Sequence[bytes], chance: random.Random) -> Iterator[bytes]:
@@ -158,11 +126,14 @@ class Storm:
             time.sleep(0.02)
 
     def kill_room(self) -> None:
-        """Kill one worker process."""
-        rooms = _rooms(self._service.pid)
-        if rooms:
-            os.kill(self._chance.choice(rooms), signal.SIGKILL)
-            self.rooms_killed += 1
+        """Kill one worker process; a service that has just begun is given time to have one, while there is work."""
+        while committed(self._service.data, "kafka") < self._total:
+            if rooms := _rooms(self._service.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._chance.choice(rooms), signal.SIGKILL)
+                    self.rooms_killed += 1
+                return
+            time.sleep(0.02)
 
     def kill_service(self) -> None:
         """Kill the service and start it with another number of worker processes."""
