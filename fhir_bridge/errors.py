@@ -76,6 +76,10 @@ class MediaUnsupported(RecordRefused):
     code = "media-unsupported"
 
 
+class CodingUnsupported(MediaUnsupported):
+    """The body is compressed in a way that is not taken; the answer says which ways are (RFC 9110 section 12.5.3)."""
+
+
 class FormatUnacceptable(RecordRefused):
     """The sender accepts answers in no format that is served."""
 

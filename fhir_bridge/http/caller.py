@@ -43,13 +43,3 @@ def question_of(request: Request, form: bytes | None = None) -> Question:
     query: bytes = request.scope["query_string"]
     asked = request.method.encode() + b" " + target + (b"?" + query if query else b"")
     return Question(request.state.question, asked if form is None else asked + b"\n" + form)
-
-
-async def read_body(request: Request, limit: int) -> bytes | None:
-    """Return a request's body; None as soon as more than ``limit`` bytes of it have come."""
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > limit:
-            return None
-    return bytes(received)

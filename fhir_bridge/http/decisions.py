@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from fhir_bridge.errors import Issue, MessageTooLong
-from fhir_bridge.http.caller import read_body, requester_of, services_of
+from fhir_bridge.http.bodies import body_of
+from fhir_bridge.http.caller import requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.http.routes import Routes
 from fhir_bridge.lines.decisions import Decisions
@@ -38,10 +38,7 @@ async def simulate(request: Request, record_id: str) -> Response:
 async def simulate_draft(request: Request, record_id: str) -> Response:
     """Tell what others would see under the draft Consent in the body."""
     who = await requester_of(request)
-    limit = services_of(request).max_body_bytes
-    body = await read_body(request, limit)
-    if body is None:
-        raise MessageTooLong([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
+    body = await body_of(request, services_of(request).max_body_bytes)
     return as_response(await _decisions(request).simulate(who, record_id, _query(request), body))
 
 

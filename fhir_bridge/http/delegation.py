@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from fhir_bridge.errors import Issue, MessageTooLong
-from fhir_bridge.http.caller import read_body, requester_of, services_of
+from fhir_bridge.http.bodies import body_of
+from fhir_bridge.http.caller import requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.http.routes import Routes
 
@@ -17,18 +17,13 @@ _BODY_LIMIT = 64 << 10
 async def delegate(request: Request, record_id: str) -> Response:
     """Let somebody act for the patient in an own name, with an own key, for a scope and a period."""
     who = await requester_of(request)
-    return as_response(await services_of(request).delegation.name(who, record_id, await _body(request)))
+    return as_response(
+        await services_of(request).delegation.name(who, record_id, await body_of(request, _BODY_LIMIT))
+    )
 
 
 @router.post("/Patient/{record_id}/$end-delegation")
 async def end_delegation(request: Request, record_id: str) -> Response:
     """End a delegation at once."""
     who = await requester_of(request)
-    return as_response(await services_of(request).delegation.end(who, record_id, await _body(request)))
-
-
-async def _body(request: Request) -> bytes:
-    body = await read_body(request, _BODY_LIMIT)
-    if body is None:
-        raise MessageTooLong([Issue("error", "too-long", f"this body may hold at most {_BODY_LIMIT} bytes")])
-    return body
+    return as_response(await services_of(request).delegation.end(who, record_id, await body_of(request, _BODY_LIMIT)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from fhir_bridge.errors import Issue, MessageTooLong
-from fhir_bridge.http.caller import read_body, requester_of, services_of
+from fhir_bridge.http.bodies import body_of
+from fhir_bridge.http.caller import requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.http.routes import Routes
 
@@ -17,7 +17,5 @@ _BODY_LIMIT = 64 << 10
 async def emergency_access(request: Request, record_id: str) -> Response:
     """Open a person's charts for a stated reason and a limited time."""
     who = await requester_of(request)
-    body = await read_body(request, _BODY_LIMIT)
-    if body is None:
-        raise MessageTooLong([Issue("error", "too-long", f"this body may hold at most {_BODY_LIMIT} bytes")])
+    body = await body_of(request, _BODY_LIMIT)
     return as_response(await services_of(request).emergency.open(who, record_id, body))

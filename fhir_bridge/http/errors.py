@@ -16,6 +16,7 @@ from fhir_bridge.errors import (
     AnswerCutOff,
     BridgeError,
     Busy,
+    CodingUnsupported,
     FormatUnacceptable,
     IntegrityBroken,
     Issue,
@@ -32,6 +33,7 @@ from fhir_bridge.errors import (
     Unavailable,
     VersionConflict,
 )
+from fhir_bridge.http.bodies import CODINGS
 from fhir_bridge.lines.reply import Reply, outcome_reply
 from fhir_bridge.telemetry import logger
 
@@ -45,6 +47,8 @@ def reply_to(error: BridgeError) -> Reply:
             return outcome_reply(412, error.issues)
         case FormatUnacceptable():
             return outcome_reply(406, error.issues)
+        case CodingUnsupported():
+            return outcome_reply(415, error.issues, (("Accept-Encoding", ", ".join(CODINGS)),))
         case MediaUnsupported():
             return outcome_reply(415, error.issues)
         case TypeUnknown():

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 
-from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong
-from fhir_bridge.http.caller import question_of, read_body, requester_of, services_of
+from fhir_bridge.http.bodies import body_of
+from fhir_bridge.http.caller import question_of, requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.http.formats import require_formats
 from fhir_bridge.http.routes import Routes
@@ -170,14 +170,7 @@ async def _write(request: Request, interaction: Interaction) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    """Return the request's body, refused as soon as it exceeds the limit."""
-    if request.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-        raise MediaUnsupported([Issue("error", "not-supported", "send the body without Content-Encoding")])
-    limit = services_of(request).max_body_bytes
-    body = await read_body(request, limit)
-    if body is None:
-        raise MessageTooLong([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
-    return body
+    return await body_of(request, services_of(request).max_body_bytes)
 
 
 async def _by_form(request: Request, who: Requester) -> tuple[Requester, Params]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from fhir_bridge.errors import Issue, MessageTooLong
-from fhir_bridge.http.caller import read_body, requester_of, services_of
+from fhir_bridge.http.bodies import body_of
+from fhir_bridge.http.caller import requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.http.routes import Routes
 
@@ -17,7 +17,7 @@ _BODY_LIMIT = 64 << 10
 async def attest_guardian(request: Request, record_id: str) -> Response:
     """Let somebody act for the institution's own patient on the institution's word."""
     who = await requester_of(request)
-    body = await _body(request, _BODY_LIMIT)
+    body = await body_of(request, _BODY_LIMIT)
     return as_response(await services_of(request).guardianship.attest(who, record_id, body))
 
 
@@ -25,7 +25,7 @@ async def attest_guardian(request: Request, record_id: str) -> Response:
 async def end_guardianship(request: Request, record_id: str) -> Response:
     """End a guardian's time at once."""
     who = await requester_of(request)
-    body = await _body(request, _BODY_LIMIT)
+    body = await body_of(request, _BODY_LIMIT)
     return as_response(await services_of(request).guardianship.end(who, record_id, body))
 
 
@@ -34,13 +34,6 @@ async def attest_consent(request: Request, record_id: str) -> Response:
     """Take a Consent that the patient signed on paper, on the institution's word."""
     who = await requester_of(request)
     services = services_of(request)
-    body = await _body(request, services.max_body_bytes)
+    body = await body_of(request, services.max_body_bytes)
     outcome = await services.guardianship.attest_consent(who, record_id, body)
     return as_response(await services.write.written(who, outcome, request.headers.get("prefer", "")))
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    body = await read_body(request, limit)
-    if body is None:
-        raise MessageTooLong([Issue("error", "too-long", f"this body may hold at most {limit} bytes")])
-    return body

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from fhir_bridge.http.caller import read_body, services_of
+from fhir_bridge.http.bodies import read_body
+from fhir_bridge.http.caller import services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.http.formats import require_json
 from fhir_bridge.lines.capability import capability_statement
