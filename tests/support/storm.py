@@ -133,6 +133,7 @@ class Storm:
                     os.kill(self._chance.choice(rooms), signal.SIGKILL)
                     self.rooms_killed += 1
                 return
+            assert self._service.is_running, f"ended by itself: {self._service.log_tail()}"
             time.sleep(0.02)
 
     def kill_service(self) -> None:
