@@ -37,6 +37,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
 )
 
 from fhir_bridge.adapters.kafka_settings import CLIENT_ID, KafkaSettings
+from fhir_bridge.adapters.kafka_watch import ReaderWatch
 from fhir_bridge.errors import IntegrityBroken, Issue, RecordRefused, SetupWrong, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.bus import Message
@@ -73,6 +74,7 @@ class KafkaBus:
         self._fetched: deque[Any] = deque()
         self._heard_s = 0.0
         self._refreshed_s = 0.0
+        self._watch = ReaderWatch(self._new_consumer)
 
     async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
         """Assign every partition of the institutions' topics, each from its stored position or the beginning."""
@@ -181,18 +183,25 @@ class KafkaBus:
                 # One that had no leader when we started has a stored position all the same.
                 self._next |= {each: self._stored.get(each) for each in added}
                 await self._assign()
+        if await self._watch.is_stuck(self._consumer, self._next):
+            _log.error("the reader stood still before messages and was opened anew", times=self._watch.reopened)
+            await self._drop_consumer()
+            await self._open_consumer()
 
     async def _fetch(self, max_messages: int, wait_ms: int) -> None:
         if not self._next:
             await asyncio.sleep(wait_ms / 1000)
             return
+        clock = asyncio.get_running_loop().time
+        begun_s = clock()
         try:
             fetched = await self._consumer.getmany(timeout_ms=wait_ms, max_records=max_messages)
         except OffsetOutOfRangeError as error:
             _log.error("a stored position is gone from the broker", partitions=len(self._next))
             raise IntegrityBroken("the broker no longer holds the next message of a partition") from error
         if fetched:
-            self._heard_s = asyncio.get_running_loop().time()
+            self._heard_s = clock()
+        self._watch.fetched(len(fetched), clock() - begun_s)
         for records in fetched.values():
             self._fetched.extend(records)
 
@@ -217,18 +226,20 @@ class KafkaBus:
             headers=tuple((name, value or b"") for name, value in record.headers),
         )
 
-    async def _open_consumer(self) -> None:
-        settings = self._settings
-        largest = settings.max_message_bytes + _BATCH_OVERHEAD_BYTES
-        consumer = AIOKafkaConsumer(
-            **settings.connection(),
-            group_id=CLIENT_ID,
+    def _new_consumer(self, group: str | None = None) -> Any:
+        largest = self._settings.max_message_bytes + _BATCH_OVERHEAD_BYTES
+        return AIOKafkaConsumer(
+            **self._settings.connection(),
+            group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
             max_partition_fetch_bytes=largest,
             fetch_max_bytes=max(largest, 32 << 20),
         )
+
+    async def _open_consumer(self) -> None:
+        consumer = self._new_consumer(CLIENT_ID)
         try:
             await consumer.start()
         except BaseException:

@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete  # type: ignore[import-untyped]
 
+from fhir_bridge.adapters import kafka_watch
 from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.errors import IntegrityBroken, RecordRefused, SetupWrong, Unavailable
@@ -95,6 +96,44 @@ async def test_an_idle_bus_answers_empty_in_time(bus: KafkaBus) -> None:
     started = time.monotonic()
     assert await bus.take(max_messages=10, max_bytes=1000, wait_ms=300) == []
     assert time.monotonic() - started < 20  # it comes back at all; how soon is no test's matter on a busy machine
+
+
+async def test_a_reader_that_stands_still_before_messages_is_opened_anew(
+    bus: KafkaBus, institution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen once in a restarted service: fetches came back empty for minutes, and nothing failed."""
+    monkeypatch.setattr(kafka_watch, "STILL_S", 1.0)
+    bus._watch.fetched(1, 0.0)
+    await bus.put(institution, b"first")
+    assert [each.value for each in await read(bus, 1)] == [b"first"]
+    stuck = bus._consumer
+
+    async def nothing(**_: object) -> dict[object, object]:
+        await asyncio.sleep(0.1)
+        return {}
+
+    monkeypatch.setattr(stuck, "getmany", nothing)
+    await bus.put(institution, b"second")
+    assert [each.value for each in await read(bus, 1)] == [b"second"]
+    assert bus._consumer is not stuck
+    assert bus._watch.reopened == 1
+
+
+async def test_a_reader_with_nothing_to_read_is_left_alone(
+    broker: KafkaBroker, bus: KafkaBus, institution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a transaction stands a mark that nobody is given: the last message handed out is not the end."""
+    monkeypatch.setattr(kafka_watch, "STILL_S", 0.3)
+    bus._watch.fetched(1, 0.0)
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=institution)
+    await producer.start()
+    async with producer.transaction():
+        await producer.send_and_wait(f"fhir.{institution}.in", b"one", key=b"k")
+    await producer.stop()
+    assert [each.value for each in await read(bus, 1)] == [b"one"]
+    for _ in range(12):
+        assert await bus.take(max_messages=10, max_bytes=1 << 20, wait_ms=100) == []
+    assert bus._watch.reopened == 0
 
 
 async def test_reading_goes_on_from_the_stored_positions(
