@@ -1,11 +1,16 @@
 """The pure rooms in worker processes, or in a thread of this one.
 
-A worker that dies (killed, out of memory) is replaced and its messages are
-done again; the rooms are pure, so doing them twice changes nothing. A message
-whose workers keep dying is done alone, twice at the most: if those workers die
-too, it is this message, which is refused so that its neighbours go on. One
-worker serves all who have to be alone, one after the other. Workers end with
-their parent, however it ends.
+Each worker has a pipe of its own and does one message at a time, so that a
+worker's death (killed, out of memory) is the end of exactly one message's
+attempt: the message is done again by another worker, and its neighbours notice
+nothing. The rooms are pure, so doing a message twice changes nothing. A message
+whose workers keep dying is refused. Workers end with their parent, however it
+ends.
+
+Not concurrent.futures: when a worker dies, CPython 3.11's ProcessPoolExecutor
+fails every message that waits, and now and then forgets them, so that whoever
+waits for one waits for ever (its ``terminate_broken`` walks through a
+dictionary that grows meanwhile).
 """
 
 from __future__ import annotations
@@ -16,17 +21,25 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Final
 
 from fhir_bridge.errors import Issue, RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.pure import process
 from fhir_bridge.model.ingest import Processed, Received, SourceContext
 
-_ATTEMPTS = _ATTEMPTS_ALONE = 2
+_ATTEMPTS: Final = 4
+"""So many workers may die of one message: one may be killed by somebody else, or two."""
+_STARTS: Final = 2
 _DEADLY = Issue("error", "too-costly", "processing this message ends the process that does it")
 _PR_SET_PDEATHSIG = 1
+_END_S = 10.0
+
+Work = Callable[[Received, SourceContext, Limits], Processed]
 
 
 class InlineRooms:
@@ -44,96 +57,138 @@ class InlineRooms:
 
 
 class WorkerRooms:
-    """The pure rooms in ``workers`` processes, started when first needed."""
+    """The pure rooms in ``workers`` processes, each started when first needed, each fed by a thread of this one."""
 
-    work = staticmethod(process)
+    work: Work = staticmethod(process)
 
     def __init__(self, workers: int, limits: Limits) -> None:
-        self._workers = workers
         self._limits = limits
-        self._pool: ProcessPoolExecutor | None = None
-        self._solitary: ProcessPoolExecutor | None = None
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._threads = ThreadPoolExecutor(workers, "room")
+        self._own = threading.local()
+        self._workers: set[_Worker] = set()
+        self._is_closed = False
 
     async def process(self, received: Received, source: SourceContext) -> Processed:
         """See :class:`fhir_bridge.ports.rooms.Rooms`.
 
         Raises:
-            RecordRefused: Doing this message alone ended the workers that did nothing else.
-            Unavailable: Workers end as soon as they start; safe to retry.
+            RecordRefused: This message ended every worker that did it.
+            Unavailable: Workers end as soon as they start, or the rooms are closed; safe to retry.
         """
-        for _ in range(_ATTEMPTS):
-            pool = self._started()
-            try:
-                return await self._run(pool, received, source)
-            except BrokenProcessPool:
-                if self._pool is pool:
-                    self._pool = None
-                    _end(pool)
-        self._waiting += 1
         try:
-            async with self._turn:
-                return await self._process_alone(received, source)
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._end_solitary()
-
-    async def _process_alone(self, received: Received, source: SourceContext) -> Processed:
-        for _ in range(_ATTEMPTS_ALONE):
-            try:
-                return await self._run(await self._solitary_pool(), received, source)
-            except BrokenProcessPool:
-                self._end_solitary()
-        raise RecordRefused([_DEADLY])
-
-    async def _solitary_pool(self) -> ProcessPoolExecutor:
-        """Return a pool of one worker that lives: the one there is, or another."""
-        loop = asyncio.get_running_loop()
-        for _ in range(_ATTEMPTS_ALONE):
-            if self._solitary is None:
-                self._solitary = _pool(1)
-            try:
-                await loop.run_in_executor(self._solitary, os.getpid)
-            except BrokenProcessPool:
-                self._end_solitary()
-            else:
-                return self._solitary
-        raise Unavailable("worker processes end as soon as they start")
-
-    def _end_solitary(self) -> None:
-        if self._solitary is not None:
-            _end(self._solitary)
-            self._solitary = None
-
-    async def _run(self, pool: ProcessPoolExecutor, received: Received, source: SourceContext) -> Processed:
-        return await asyncio.get_running_loop().run_in_executor(pool, self.work, received, source, self._limits)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._process, received, source)
+        except RuntimeError as error:  # the threads take no more
+            if self._is_closed:
+                raise Unavailable("the service is ending") from error
+            raise
 
     async def close(self) -> None:
         """Stop the workers once they have finished what they hold."""
-        self._end_solitary()
-        if self._pool is not None:
-            pool, self._pool = self._pool, None
-            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+        self._is_closed = True
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        for worker in list(self._workers):
+            await asyncio.to_thread(self._end, worker)
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = _pool(self._workers)
-        return self._pool
+    @property
+    def pids(self) -> list[int]:
+        """The worker processes there are."""
+        return [worker.pid for worker in list(self._workers)]
+
+    # --- in a worker's thread
+
+    def _process(self, received: Received, source: SourceContext) -> Processed:
+        for _ in range(_ATTEMPTS):
+            worker = self._worker()
+            try:
+                return worker.ask(received, source, self._limits)
+            except (EOFError, OSError):
+                self._end(worker)
+        raise RecordRefused([_DEADLY])
+
+    def _worker(self) -> _Worker:
+        """Return this thread's worker, started if there is none or it has died since."""
+        worker: _Worker | None = getattr(self._own, "worker", None)
+        if worker is not None and worker.is_alive:
+            return worker
+        if worker is not None:
+            self._end(worker)
+        for _ in range(_STARTS):
+            worker = _Worker(self.work)
+            if worker.is_ready():
+                self._own.worker = worker
+                self._workers.add(worker)
+                return worker
+            worker.end()
+        raise Unavailable("worker processes end as soon as they start")
+
+    def _end(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        if getattr(self._own, "worker", None) is worker:
+            self._own.worker = None
+        worker.end()
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
-    pool.shutdown(wait=False, cancel_futures=True)
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, work: Work) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, os.getpid(), work), daemon=True, name="room")
+        self._process.start()
+        # Held here too, its end could not be told from the other side's.
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def is_ready(self) -> bool:
+        """Wait for the worker's first word; False if it ended before."""
+        try:
+            return self._pipe.recv() is None
+        except (EOFError, OSError):
+            return False
+
+    def ask(self, received: Received, source: SourceContext, limits: Limits) -> Processed:
+        """Have one message done; raises what the work raised.
+
+        Raises:
+            EOFError, OSError: The worker has died.
+        """
+        self._pipe.send((received, source, limits))
+        done: Processed | Exception = self._pipe.recv()
+        if isinstance(done, Exception):
+            raise done
+        return done
+
+    def end(self) -> None:
+        """End the process, in order if it still listens."""
+        self._pipe.close()
+        self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(_END_S)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
-        initargs=(os.getpid(),),
-    )
+def _serve(pipe: Connection, parent: int, work: Work) -> None:
+    """Do one message after the other until the other side closes."""
+    _end_with_parent(parent)
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send(None)
+        while True:
+            received, source, limits = pipe.recv()
+            done: Processed | Exception
+            try:
+                done = work(received, source, limits)
+            except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
+                done = error
+            pipe.send(done)
 
 
 def _end_with_parent(parent: int) -> None:

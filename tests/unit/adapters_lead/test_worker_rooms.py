@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fhir_bridge.adapters.workers import WorkerRooms
-from fhir_bridge.errors import RecordRefused
+from fhir_bridge.errors import RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.pure import process
 from fhir_bridge.model.ingest import FhirVersion, Processed, Received, SourceContext
@@ -36,8 +36,8 @@ def deadly_process(received: Received, source: SourceContext, limits: Limits) ->
             os.kill(os.getpid(), signal.SIGKILL)
         return process(_received(GOOD), source, limits)
     if received.content_type.startswith("/"):
-        with Path(received.content_type).open("a") as done_by:
-            done_by.write(f"{os.getpid()}\n")
+        with Path(received.content_type).open("a") as begun_by:
+            begun_by.write(f"{os.getpid()}\n")
         return process(_received(received.body), source, limits)
     return process(received, source, limits)
 
@@ -72,7 +72,7 @@ async def test_a_deadly_message_is_refused_and_its_neighbours_are_done() -> None
         assert [record.type for record in good.records] == ["Patient"]
 
 
-async def test_a_message_is_not_blamed_for_one_kill_while_it_was_alone(tmp_path: Path) -> None:
+async def test_a_message_is_not_blamed_for_a_few_kills(tmp_path: Path) -> None:
     rooms, body = DeadlyRooms(1, Limits()), UNLUCKY + os.fsencode(tmp_path / "tries")
     try:
         done = await rooms.process(_received(body), SOURCE)
@@ -82,31 +82,55 @@ async def test_a_message_is_not_blamed_for_one_kill_while_it_was_alone(tmp_path:
     assert tries_of(body) == 4
 
 
-async def test_one_worker_does_all_that_have_to_be_alone(tmp_path: Path) -> None:
-    rooms, done_by = DeadlyRooms(1, Limits()), tmp_path / "done-by"
-    noted = replace(_received(GOOD), content_type=str(done_by))
+async def test_neighbours_of_a_deadly_message_notice_nothing(tmp_path: Path) -> None:
+    rooms, begun_by = DeadlyRooms(2, Limits()), tmp_path / "begun-by"
+    noted = replace(_received(GOOD), content_type=str(begun_by))
     try:
         neighbours = [rooms.process(noted, SOURCE) for _ in range(8)]
-        await asyncio.gather(rooms.process(_received(DEADLY), SOURCE), *neighbours, return_exceptions=True)
-        assert rooms._solitary is None, "nobody waits for it any more"
+        refused, *done = await asyncio.gather(
+            rooms.process(_received(DEADLY), SOURCE), *neighbours, return_exceptions=True
+        )
     finally:
         await rooms.close()
-    workers = done_by.read_text().split()
-    assert len(workers) == 8
-    assert len(set(workers)) <= 3
+    assert isinstance(refused, RecordRefused)
+    assert all(isinstance(each, Processed) for each in done)
+    assert len(begun_by.read_text().split()) == 8, "each was begun once"
+
+
+async def test_nothing_is_forgotten_while_workers_are_killed() -> None:
+    rooms = WorkerRooms(2, Limits())
+    waiting = [asyncio.create_task(rooms.process(_received(GOOD), SOURCE)) for _ in range(400)]
+    try:
+        for share in range(1, 6):
+            while sum(task.done() for task in waiting) < share * 60:
+                await asyncio.sleep(0.001)
+            for pid in rooms.pids[: 1 + share % 2]:
+                os.kill(pid, signal.SIGKILL)
+        done = await asyncio.gather(*waiting)
+    finally:
+        await rooms.close()
+    assert {record.type for each in done for record in each.records} == {"Patient"}
+    assert not rooms.pids
 
 
 async def test_a_worker_that_was_killed_is_replaced() -> None:
     rooms = WorkerRooms(1, Limits())
     try:
         await rooms.process(_received(GOOD), SOURCE)
-        assert rooms._pool is not None
-        for pid in list(rooms._pool._processes):
-            os.kill(pid, signal.SIGKILL)
+        (before,) = rooms.pids
+        os.kill(before, signal.SIGKILL)
         done = await rooms.process(_received(GOOD), SOURCE)
+        assert rooms.pids != [before]
     finally:
         await rooms.close()
     assert [record.type for record in done.records] == ["Patient"]
+
+
+async def test_closed_rooms_take_nothing() -> None:
+    rooms = WorkerRooms(1, Limits())
+    await rooms.close()
+    with pytest.raises(Unavailable):
+        await rooms.process(_received(GOOD), SOURCE)
 
 
 @pytest.mark.parametrize("body", [GOOD, b"{", b'{"resourceType":"Basic","id":"x"}'])
