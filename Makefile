@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi bench peers beside-hapi faults leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi bench peers beside-hapi faults fuzz leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ beside-hapi: env hapi ## Ask HAPI FHIR and ours every shape of search that there
 faults: env ## Kill the ledger 500 times, cut its power 2,000 times and the whole pipeline's 500 times, fail every write (an hour)
 	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
 	PIPELINE_POWER_LOSSES=500 $(BIN)/pytest tests/fault/test_pipeline_powerloss.py -s -v
+
+fuzz: env ## Fuzz the intake for as long as wanted (ARGS="-runs=10000000", about three hours); what it learns stays in .build/fuzz
+	$(BIN)/python -m tests.fuzz.intake $(ARGS)
 
 compare-verifiers: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
 	LEDGER_MUTATIONS=$${LEDGER_MUTATIONS:-1000000} $(BIN)/python -m tests.support.second_verifier.campaign

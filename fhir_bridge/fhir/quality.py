@@ -122,10 +122,12 @@ def _check_measurement(holder: dict[str, Any], place: Place, run: Run) -> None:
         return
     where: Place = ((place, "valueQuantity"), "value")
     codes = _loinc_codes(holder.get("code"))
-    unit = quantity.get("code") or quantity.get("unit")
+    # The structure may be refused already, so anything may stand here.
+    units_given = (each for each in (quantity.get("code"), quantity.get("unit")) if type(each) is str and each)
+    unit = next(units_given, None)
     for code in codes:
         subject, units = _BY_CODE.get(code, ("", {}))
-        allowed = units.get(unit) if type(unit) is str else None
+        allowed = None if unit is None else units.get(unit)
         if allowed and not allowed[0] <= number <= allowed[1]:
             low, high = allowed
             text = f"no {subject} lies outside {low:g} to {high:g} {unit}"

@@ -172,3 +172,16 @@ def test_a_dose_below_zero_is_flagged() -> None:
 def test_death_before_birth_is_flagged(born: str, died: str, flagged: bool) -> None:
     resource: Json = {"resourceType": "Patient", "birthDate": born, "deceasedDateTime": died}
     assert flags(validate_r4(resource)) == ({("business-rule", "Patient.deceasedDateTime")} if flagged else set())
+
+
+@pytest.mark.parametrize("unit", [["mg/dL"], {}, 7, None, True])
+def test_a_unit_that_is_no_text_is_refused_where_it_stands(unit: object) -> None:
+    quantity = {"value": -5, "code": unit}
+    observation = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "2345-7"}]},
+        "valueQuantity": quantity,
+    }
+    found = {(issue.severity, issue.expression.split("[")[0]) for issue in validate_r4(observation)}
+    assert ("error", "Observation.valueQuantity.code") in found
