@@ -28,7 +28,17 @@ from fhir_bridge.anchor import make_batch
 from fhir_bridge.errors import Busy, Issue, RecordRefused, Unavailable
 from fhir_bridge.lines.charts import ChartBook, OpenChart
 from fhir_bridge.lines.conditional import criterion, identifier_documents, match_among, patients_with
-from fhir_bridge.lines.jobs import Again, Job, judged, measure, names_a_patient, only, restrictions
+from fhir_bridge.lines.jobs import (
+    Again,
+    Job,
+    Redirected,
+    judged,
+    measure,
+    names_a_patient,
+    only,
+    referred_to,
+    restrictions,
+)
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
@@ -43,6 +53,7 @@ from fhir_bridge.lines.staging import (
 )
 from fhir_bridge.lines.standing import Standing
 from fhir_bridge.lines.versions import microseconds
+from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import (
     Anchored,
     ChartRef,
@@ -68,6 +79,7 @@ _RETRY_S = 0.5
 _MOVED = Issue(
     "error", "conflict", "this record belongs to another patient already: delete it and send it under a new id"
 )
+_GONE = Issue("error", "conflict", "the record that ifNoneExist matched has just gone: send the message again")
 _OTHER_SETS = Issue("error", "conflict", "other value sets have come into force: judge again")
 _UNPROCESSED = Issue("error", "exception", "this message could not be processed; the operator has been told")
 RESTRICTIONS = "restrictions"
@@ -188,7 +200,7 @@ class IngestLine:
             raise Busy
         self._registry.institution(received.institution)
 
-        async def process() -> Processed:
+        async def process(received: Received) -> Processed:
             # The release is the message's own: a sender may declare another than it is registered with.
             source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
             return await self._rooms.process(received, source)
@@ -196,7 +208,10 @@ class IngestLine:
         return self._enqueue(received, process, again)
 
     def _enqueue(
-        self, received: Received, work: Callable[[], Coroutine[Any, Any, Processed]], again: Again | None = None
+        self,
+        received: Received,
+        work: Callable[[Received], Coroutine[Any, Any, Processed]],
+        again: Again | None = None,
     ) -> asyncio.Future[Anchored]:
         if not self.is_standing:
             raise _stopped()
@@ -204,7 +219,7 @@ class IngestLine:
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
         self._open.add(done)
         done.add_done_callback(lambda _: self._close(done, len(received.body)))
-        self._jobs.put_nowait(Job(received, work, asyncio.create_task(work()), done, again))
+        self._jobs.put_nowait(Job(received, work, asyncio.create_task(work(received)), done, again))
         return done
 
     def _close(self, done: asyncio.Future[Anchored], size: int) -> None:
@@ -219,7 +234,7 @@ class IngestLine:
     async def push_processed(self, received: Received, processed: Processed) -> Anchored:
         """Put a message on the line that has been through its rooms already (a patient's own record)."""
 
-        async def ready() -> Processed:
+        async def ready(_: Received) -> Processed:
             return processed
 
         return await asyncio.shield(self._enqueue(received, ready))
@@ -227,7 +242,7 @@ class IngestLine:
     async def push_relabelled(self, received: Received, processed: Processed) -> Anchored:
         """Put versions with new labels on the line; refused if other value sets come into force first."""
 
-        async def still_valid() -> Processed:
+        async def still_valid(_: Received) -> Processed:
             if processed.sets != self._registry.sets[0]:
                 raise RecordRefused([_OTHER_SETS])
             return processed
@@ -267,6 +282,10 @@ class IngestLine:
             except Unavailable as error:
                 metrics.COMMIT_FAILURES.inc()
                 jobs = await self._after_failure(jobs, error)
+            except Redirected as found:
+                for job in jobs:
+                    job.reset()
+                found.job.redirect(found.same_as)
             except Exception as error:
                 metrics.COMMIT_FAILURES.inc()
                 _log.error("commit failed", code=getattr(error, "code", type(error).__name__), messages=len(jobs))
@@ -282,7 +301,7 @@ class IngestLine:
         """Send messages through their rooms again that were labelled by other sets than are in force now."""
         old = [job for job in jobs if not job.is_set_aside and job.made_by_sets not in ("", self._registry.sets[0])]
         for job in old:
-            job.processed = asyncio.create_task(job.work())
+            job.begin()
         return bool(old)
 
     async def _next_group(self) -> list[Job]:
@@ -310,7 +329,7 @@ class IngestLine:
         kept = [job for job in jobs if job.received.position is not None]
         for job in kept:
             if job.processed.exception() is not None:
-                job.processed = asyncio.create_task(job.work())
+                job.begin()
         return kept
 
     def _refuse_waiting(self, error: Unavailable) -> None:
@@ -381,17 +400,25 @@ class IngestLine:
             if job.again is not None:
                 layer.replayed_from_us = microseconds(job.received.received_at)
             refusals = list(processed.refusals)
+            same_as: dict[str, str] = {}
+            names: list[str] = []
             homes = await self._homes(processed.records, layer)
             for record in processed.records:
                 try:
                     home = layer.home(record.id) or homes.get(record.id)
-                    job.outcomes.append(await self._take(record, home, layer, charts, now))
+                    outcome = await self._take(record, home, layer, charts, now)
+                    if outcome.id != record.id:
+                        same_as[record.id] = outcome.id
+                        names.append(f"{record.type}/{record.id}")
+                    job.outcomes.append(outcome)
                 except Refused as no:
                     refusals.append(Refusal(record.index, (no.issue,)))
                     job.elsewhere = no.found if isinstance(no, Elsewhere) else None
                     job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
                     job.status = no.status if len(refusals) == 1 else job.status
             processed = judged(processed, refusals)
+            if names and not processed.refused and not referred_to(processed.records).isdisjoint(names):
+                raise Redirected(job, same_as)
             if not processed.refused:
                 group.merge(layer)
         self._conclude(job, processed)
@@ -427,6 +454,8 @@ class IngestLine:
             if match is not None:
                 when = instant_of(match.last_updated_us)
                 return Outcome(record.index, "200 OK", match.type, match.id, match.version, when)
+            if record.id != canonical_id(id_key, record.type, record.local_id):
+                raise Refused("409 Conflict", _GONE)
         return layer.take(record, chart, id_key, now)
 
     async def _hold(self, chart: ChartRef, charts: dict[str, OpenChart]) -> None:

@@ -7,7 +7,7 @@ committed, so that the next attempt decides afresh.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,12 +28,21 @@ class Again:
     entries: frozenset[int] | None
 
 
+class Redirected(Exception):
+    """Conditional creates of a message found records to which its other entries must refer instead."""
+
+    def __init__(self, job: Job, same_as: Mapping[str, str]) -> None:
+        super().__init__("a message has to go through its rooms again")
+        self.job = job
+        self.same_as = same_as
+
+
 @dataclass(slots=True)
 class Job:
     """A message with what its rooms make of it and what has been decided so far; ``done`` answers its sender."""
 
     received: Received
-    work: Callable[[], Coroutine[Any, Any, Processed]]
+    work: Callable[[Received], Coroutine[Any, Any, Processed]]
     processed: asyncio.Task[Processed]
     done: asyncio.Future[Anchored]
     again: Again | None = None
@@ -50,6 +59,19 @@ class Job:
         """Digest of the value sets that labelled what the rooms have made; empty if none did."""
         is_made = not self.processed.cancelled() and self.processed.exception() is None
         return self.processed.result().sets if is_made else ""
+
+    def begin(self) -> None:
+        """Send the message through its rooms, again if need be."""
+        self.processed = asyncio.create_task(self.work(self.received))
+
+    def redirect(self, same_as: Mapping[str, str]) -> None:
+        """Send the message through its rooms again with what its conditional creates found."""
+        # What was found before may itself have given way to another since.
+        known = {made: same_as.get(found, found) for made, found in self.received.same_as}
+        earlier = {found for _, found in self.received.same_as}
+        new = {made: found for made, found in same_as.items() if made not in earlier}
+        self.received = replace(self.received, same_as=tuple(sorted((known | new).items())))
+        self.begin()
 
     def reset(self) -> None:
         """Forget what an attempt decided that was not committed."""
@@ -87,6 +109,11 @@ def only(processed: Processed, entries: frozenset[int]) -> Processed:
 def names_a_patient(record: Normalized) -> bool:
     """True if the record says itself whose it is, rather than belonging where a neighbour refers to it."""
     return any(record.row.search.get(name) for name in ("patient", "subject")) or record.type == "Patient"
+
+
+def referred_to(message: Sequence[Normalized]) -> frozenset[str]:
+    """Return every ``Type/id`` that an entry of the message refers to."""
+    return frozenset(name for each in message for name in each.row.references)
 
 
 def judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:

@@ -29,7 +29,8 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
     if not any(isinstance(entry, Validated) for entry in reception.entries):
         return Processed(reception.kind, refusals=refusals)
     sets = _sets(source.sets_file, source.sets)
-    done = normalize(reception, source, _ruleset(source.ruleset_dir, source.ruleset), sets)
+    ruleset = _ruleset(source.ruleset_dir, source.ruleset)
+    done = normalize(reception, source, ruleset, sets, same_as=dict(received.same_as))
     return Processed(reception.kind, done.records, done.quarantined, refusals, sets=source.sets)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlencode
 
 from fhir_bridge.errors import Issue, MediaUnsupported, NotPermitted, RecordRefused
@@ -26,6 +27,10 @@ from fhir_bridge.ports.ambient import Clock
 
 _NAMES = {"POST": "create", "PUT": "update", "DELETE": "delete"}
 _MIME_VERSIONS = {"3.0": FhirVersion.STU3, "4.0": FhirVersion.R4, "4.3": FhirVersion.R4B, "5.0": FhirVersion.R5}
+
+
+RECEIPT_RELATION: Final = "urn:fhir-bridge:receipt"
+"""Link of an entry of a transaction- or batch-response to the receipt of the version it names (RFC 8288, 2.1.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class WriteLine:
         anchored = await self._ingest.push(received)
         if anchored.refused:
             return outcome_reply(int(anchored.status[:3]), anchored.refused)
-        return Reply(200, _response_bundle(anchored))
+        return Reply(200, self._response_bundle(anchored))
 
     async def single(
         self, who: Requester, interaction: Interaction, body: bytes, content_type: str, prefer: str
@@ -146,11 +151,23 @@ class WriteLine:
         body = await self._answer.body_of(who, outcome.type, outcome.id, outcome.version)
         return Reply(status, body, headers)
 
+    def _response_bundle(self, anchored: Anchored) -> bytes:
+        kind = "transaction-response" if anchored.kind == "transaction" else "batch-response"
+        entries = [self._response_entry(outcome) for outcome in anchored.outcomes]
+        return render({"resourceType": "Bundle", "type": kind, "entry": entries})
 
-def _response_bundle(anchored: Anchored) -> bytes:
-    kind = "transaction-response" if anchored.kind == "transaction" else "batch-response"
-    entries = [_response_entry(outcome) for outcome in anchored.outcomes]
-    return render({"resourceType": "Bundle", "type": kind, "entry": entries})
+    def _response_entry(self, outcome: Outcome) -> dict[str, object]:
+        entry: dict[str, object] = {}
+        response: dict[str, object] = {"status": outcome.status}
+        if outcome.version and outcome.last_updated is not None:
+            location = f"{outcome.type}/{outcome.id}/_history/{outcome.version}"
+            entry["link"] = [{"relation": RECEIPT_RELATION, "url": f"{self._base_url}/fhir/{location}/$receipt"}]
+            response["location"] = location
+            response["etag"] = f'W/"{outcome.version}"'
+            response["lastModified"] = instant(outcome.last_updated)
+        if outcome.issues:
+            response["outcome"] = operation_outcome(list(outcome.issues))
+        return entry | {"response": response}
 
 
 def _require(who: Requester, type_name: str, interaction: str) -> None:
@@ -180,14 +197,3 @@ def _declared_version(content_type: str) -> FhirVersion | None:
                 raise RecordRefused([Issue("error", "not-supported", "fhirVersion must be 3.0, 4.0, 4.3 or 5.0")])
             return version
     return None
-
-
-def _response_entry(outcome: Outcome) -> dict[str, object]:
-    response: dict[str, object] = {"status": outcome.status}
-    if outcome.version and outcome.last_updated is not None:
-        response["location"] = f"{outcome.type}/{outcome.id}/_history/{outcome.version}"
-        response["etag"] = f'W/"{outcome.version}"'
-        response["lastModified"] = instant(outcome.last_updated)
-    if outcome.issues:
-        response["outcome"] = operation_outcome(list(outcome.issues))
-    return {"response": response}

@@ -66,7 +66,9 @@ class Received:
     """Bytes as they came, from a sender who is known before a byte is parsed.
 
     ``interaction`` is set for a single resource over HTTP; a bundle carries
-    its own. ``position`` is set for what came by bus.
+    its own. ``position`` is set for what came by bus. ``same_as`` names records
+    that conditional creates of this message would have doubled: the canonical
+    id that an entry would have got, and that of the record which is there.
     """
 
     institution: str
@@ -76,6 +78,7 @@ class Received:
     content_type: str = "application/fhir+json"
     interaction: Interaction | None = None
     position: Position | None = None
+    same_as: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from blake3 import blake3
@@ -43,8 +44,11 @@ _REST = re.compile(r".*/([A-Za-z]+)/([A-Za-z0-9.-]{1,64})")
 class Links:
     """What one message's references can mean."""
 
-    def __init__(self, id_key: bytes, base_urls: frozenset[str]) -> None:
+    def __init__(
+        self, id_key: bytes, base_urls: frozenset[str], same_as: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._id_key = id_key
+        self._same_as = same_as
         self._bases = set(base_urls)
         self._ids: dict[tuple[str, str], str] = {}
         self._by_url: dict[str, str] = {}
@@ -71,7 +75,8 @@ class Links:
         key = (type_name, local)
         found = self._ids.get(key)
         if found is None:
-            found = self._ids[key] = canonical_id(self._id_key, type_name, local)
+            made = canonical_id(self._id_key, type_name, local)
+            found = self._ids[key] = self._same_as.get(made, made)
         return found
 
     def rewrite(self, draft: Draft) -> tuple[str, ...]:

@@ -6,7 +6,9 @@ ruleset. What the rules cannot convert is quarantined with the reason; nothing i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse_any
@@ -64,7 +66,12 @@ class _Work:
 
 
 def normalize(
-    reception: Reception, source: SourceContext, ruleset: Ruleset, sets: LabelSets | None = None
+    reception: Reception,
+    source: SourceContext,
+    ruleset: Ruleset,
+    sets: LabelSets | None = None,
+    *,
+    same_as: Mapping[str, str] = MappingProxyType({}),
 ) -> Normalization:
     """Apply ``ruleset`` to every accepted entry of a message, then label it by value sets.
 
@@ -74,6 +81,8 @@ def normalize(
         reception: What intake accepted; refused entries are passed over.
         source: Whose message it is; its key makes the ids.
         sets: The value sets in force; those that ship with the package by default.
+        same_as: Canonical ids that stand for another record of the sender's: the entry itself and whatever refers
+            to it get the other's (R4 http.html#trules, conditional create).
     """
     by_sets = sets or packaged_sets()
     rules_hash = ruleset_under(ruleset.hash, by_sets.digest)
@@ -81,7 +90,7 @@ def normalize(
     quarantined: list[Quarantined] = []
     deletions: list[Normalized] = []
     works: list[_Work] = []
-    links = Links(source.id_key, ruleset.base_urls)
+    links = Links(source.id_key, ruleset.base_urls, same_as)
     for entry in entries:
         if entry.resource is None:
             _delete(entry, source, rules_hash, deletions, quarantined)
