@@ -70,6 +70,12 @@ class MessageTooLong(RecordRefused):
     code = "message-too-long"
 
 
+class MessageLate(RecordRefused):
+    """A message did not come whole in the time there is for one; nothing of it was taken."""
+
+    code = "message-late"
+
+
 class MediaUnsupported(RecordRefused):
     """The body comes in a media type or encoding that is not taken."""
 

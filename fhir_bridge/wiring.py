@@ -341,6 +341,7 @@ async def open_bridge(
             randomness=randomness,
             audit=audit,
             max_body_bytes=ingest_settings.max_message_bytes,
+            max_body_s=ingest_settings.max_body_s,
             readiness=readiness,
             value_sets=lambda: labels.sets.names,
         )

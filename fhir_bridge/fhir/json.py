@@ -80,7 +80,7 @@ def parse(data: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES
         max_bytes: Longest input.
 
     Raises:
-        NotStrictJson: With the issue code ``structure``, ``value`` or ``too-long``.
+        NotStrictJson: With the issue code ``structure``, ``value``, ``too-long`` or ``too-costly``.
     """
     value = parse_any(data, max_depth=max_depth, max_bytes=max_bytes)
     if type(value) is not dict:
@@ -95,7 +95,7 @@ def parse_any(data: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_B
     if data.startswith(b"\xef\xbb\xbf"):
         raise NotStrictJson("structure", "a byte order mark is not part of JSON", offset=0)
     if is_deeper(data, max_depth):
-        raise NotStrictJson("structure", f"nested deeper than {max_depth} levels")
+        raise NotStrictJson("too-costly", f"nested deeper than {max_depth} levels")
     text = _decode_utf8(data)
     value = _decode_json(text)
     # Only an escape can put a NUL or half a surrogate pair into a string of valid UTF-8.

@@ -1,10 +1,12 @@
 """Request bodies: as sent or compressed with gzip or zstd, under one limit of bytes for what they hold.
 
 Whatever a body claims to be, reading stops as soon as more than the limit has
-come out of it, so that a small body cannot become a large one in memory.
+come out of it, so that a small body cannot become a large one in memory. It
+stops too when the time for a body is over, so that a sender who dribbles does
+not hold what has come for ever.
 
 Standards: RFC 9110 section 8.4 (Content-Encoding), 12.5.3 (Accept-Encoding in a
-415); RFC 1952 (gzip, several members too); RFC 8878 (zstd, windows up to 8 MiB).
+415), 15.5.9 (408); RFC 1952 (gzip, several members too); RFC 8878 (zstd, windows up to 8 MiB).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Final, Protocol
 import zstandard
 from fastapi import Request
 
-from fhir_bridge.errors import CodingUnsupported, Issue, MessageTooLong, RecordRefused
+from fhir_bridge.errors import CodingUnsupported, Issue, MessageLate, MessageTooLong, RecordRefused
+from fhir_bridge.http.caller import services_of
 
 CODINGS: Final = ("gzip", "zstd")
 _GZIP = 16 + zlib.MAX_WBITS
@@ -32,6 +35,7 @@ async def body_of(request: Request, limit: int) -> bytes:
 
     Raises:
         MessageTooLong: More than ``limit`` bytes.
+        MessageLate: It did not come whole in time.
         CodingUnsupported: Another Content-Encoding than one of :data:`CODINGS`, or several.
         RecordRefused: The body is not what its Content-Encoding says, or breaks off.
     """
@@ -50,12 +54,21 @@ async def body_of(request: Request, limit: int) -> bytes:
 
 
 async def read_body(request: Request, limit: int) -> bytes | None:
-    """Return a request's body as it came; None as soon as more than ``limit`` bytes of it have come."""
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > limit:
-            return None
+    """Return a request's body as it came; None as soon as more than ``limit`` bytes of it have come.
+
+    Raises:
+        MessageLate: It did not come whole in time.
+    """
+    received, seconds = bytearray(), services_of(request).max_body_s
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                received += chunk
+                if len(received) > limit:
+                    return None
+    except TimeoutError:
+        problem = f"a body must come whole within {seconds} seconds; send less at once, or compressed"
+        raise MessageLate([Issue("error", "timeout", problem)]) from None
     return bytes(received)
 
 

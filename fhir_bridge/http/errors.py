@@ -21,6 +21,7 @@ from fhir_bridge.errors import (
     IntegrityBroken,
     Issue,
     MediaUnsupported,
+    MessageLate,
     MessageTooLong,
     NotAuthenticated,
     NotFound,
@@ -53,6 +54,9 @@ def reply_to(error: BridgeError) -> Reply:
             return outcome_reply(415, error.issues)
         case TypeUnknown():
             return outcome_reply(404, error.issues)
+        case MessageLate():
+            # The rest of the body may still come: it is no request (RFC 9110 section 15.5.9).
+            return outcome_reply(408, error.issues, (("Connection", "close"),))
         case MessageTooLong():
             return outcome_reply(413, error.issues)
         case RecordRefused():

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from fhir_bridge.errors import MessageLate
 from fhir_bridge.http.bodies import read_body
 from fhir_bridge.http.caller import services_of
 from fhir_bridge.http.errors import as_response
@@ -51,7 +52,10 @@ async def jwks(request: Request) -> JSONResponse:
 @router.post("/token")
 async def token(request: Request) -> JSONResponse:
     """SMART Backend Services: client credentials with a signed assertion (RFC 7523)."""
-    body = await read_body(request, _FORM_LIMIT)
+    try:
+        body = await read_body(request, _FORM_LIMIT)
+    except MessageLate:
+        return JSONResponse({"error": "invalid_request"}, 408, {**_NO_STORE, "Connection": "close"})
     if body is None:
         return JSONResponse({"error": "invalid_request"}, 413, _NO_STORE)
     form: dict[str, str] = {}

@@ -42,7 +42,8 @@ def _refuse_kind(parts: BundleParts, limits: Limits) -> tuple[Issue, ...]:
         text = f"of Bundles only {', '.join(sorted(TAKEN))} are taken here"
         return (Issue("error", "not-supported", text, "Bundle.type"),)
     if len(parts.entries) > limits.max_entries:
-        return (Issue("error", "too-costly", f"more than {limits.max_entries} entries", "Bundle.entry"),)
+        text = f"a Bundle may hold at most {limits.max_entries} entries; send several"
+        return (Issue("error", "too-costly", text, "Bundle.entry"),)
     return ()
 
 

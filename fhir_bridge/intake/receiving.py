@@ -58,7 +58,7 @@ def _refuse_format(received: Received, limits: Limits) -> Issue | None:
     if validator_of(received.fhir_version) is None:
         return Issue("error", "not-supported", f"FHIR {received.fhir_version} is not taken here")
     if len(received.body) > limits.max_bytes:
-        return Issue("error", "too-long", f"longer than {limits.max_bytes} bytes")
+        return Issue("error", "too-long", f"a message may hold at most {limits.max_bytes} bytes")
     start = received.body[:256].lstrip()
     if not start:
         return Issue("error", "structure", "the message is empty")

@@ -40,5 +40,6 @@ class Services:
     randomness: Randomness
     audit: AuditLine
     max_body_bytes: int
+    max_body_s: int
     readiness: Callable[[], Awaitable[dict[str, bool]]]
     value_sets: Callable[[], Sequence[str]]

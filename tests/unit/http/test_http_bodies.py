@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
@@ -116,3 +117,27 @@ async def test_other_codings_are_refused_with_those_that_are_taken(world: World)
         answer = await put(world, zlib.compress(BODY), *codings)
         assert said(answer) == (415, "not-supported")
         assert answer.headers["accept-encoding"] == "gzip, zstd"
+
+
+@pytest.mark.parametrize("path", ["/fhir/Patient/p1", "/token"])
+async def test_a_sender_who_dribbles_is_told_the_time_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """RFC 9110 section 15.5.9: 408, and the connection closes, for the rest of the body is no request."""
+    monkeypatch.setenv("FHIR_BRIDGE_INGEST_MAX_BODY_S", "1")
+
+    async def dribble() -> AsyncIterator[bytes]:
+        yield BODY[:-1]
+        await asyncio.Event().wait()
+
+    async with running(fresh(tmp_path)) as world:
+        headers = await world.token() | {"Content-Type": "application/fhir+json"}
+        method = "POST" if path == "/token" else "PUT"
+        answer = await world.http.request(method, path, headers=headers, content=dribble())
+        assert answer.status_code == 408
+        assert answer.headers["connection"] == "close"
+        if path != "/token":
+            assert said(answer) == (408, "timeout")
+            assert "within 1 seconds" in answer.text
+        assert (await world.http.get("/fhir/Patient/p1", headers=headers)).status_code == 404
+        assert (await put(world, BODY)).status_code == 201

@@ -226,6 +226,7 @@ def test_a_bundle_without_type_or_with_too_many_entries_is_refused() -> None:
     assert refused(take({"resourceType": "Bundle"})) == {("required", "Bundle.type")}
     many = bundle(GOOD, entry(observation()))
     assert refused(take(many, limits=Limits(max_entries=1))) == {("too-costly", "Bundle.entry")}
+    assert "at most 1 entries" in take(many, limits=Limits(max_entries=1)).refused[0].diagnostics
 
 
 def test_a_fault_of_the_bundle_itself_refuses_even_a_batch() -> None:
@@ -290,7 +291,9 @@ def test_depth_is_limited() -> None:
     deep: Json = {"url": "u", "valueString": "x"}
     for _ in range(60):
         deep = {"url": "u", "extension": [deep]}
-    assert [i.code for i in take(patient(extension=[deep])).refused] == ["structure"]
+    told = take(patient(extension=[deep]), limits=Limits(max_depth=77)).refused
+    assert [i.code for i in told] == ["too-costly"]
+    assert "77" in told[0].diagnostics
     assert take(patient(extension=[deep]), limits=Limits(max_depth=200)).refused == ()
 
 
