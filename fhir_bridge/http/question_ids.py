@@ -10,6 +10,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fhir_bridge.ports.ambient import Randomness
+from fhir_bridge.telemetry import during
 
 _MAX_ECHOED = 200
 
@@ -40,4 +41,5 @@ class QuestionIds:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        await self._app(scope, receive, sending)
+        with during(given):
+            await self._app(scope, receive, sending)

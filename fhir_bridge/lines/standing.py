@@ -34,7 +34,7 @@ class Standing:
     def fall(self, name: str) -> None:
         """Say that something all lines stand on has stopped for good; the service must be started again."""
         if self.is_sound:
-            _log.error("stopped for good", part=name)
+            _log.error("stopped for good", task=name)
             self._fallen.set()
 
     def begin(
