@@ -74,7 +74,7 @@ class KafkaBus:
         self._fetched: deque[Any] = deque()
         self._heard_s = 0.0
         self._refreshed_s = 0.0
-        self._watch = ReaderWatch(self._new_consumer)
+        self._watch = ReaderWatch(self._new_consumer, _stop)
 
     async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
         """Assign every partition of the institutions' topics, each from its stored position or the beginning."""

@@ -7,7 +7,7 @@ broker holds something behind a position, a second consumer looks there once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 STILL_S = 10.0
@@ -18,10 +18,11 @@ _LOOK_MS = 5_000
 class ReaderWatch:
     """One reader's progress; ``reopened`` counts how often it was found standing still."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        """Take what makes a consumer that belongs to no group and is not started."""
+    def __init__(self, make: Callable[[], Any], stop: Callable[[Any], Awaitable[None]]) -> None:
+        """Take what makes a consumer that belongs to no group and is not started, and what stops one safely."""
         self.reopened = 0
         self._make = make
+        self._stop = stop
         self._patience_s = STILL_S
         self._in_vain_s = 0.0
 
@@ -62,4 +63,4 @@ class ReaderWatch:
                 second.seek(partition, offset)
             return bool(await second.getmany(timeout_ms=_LOOK_MS, max_records=1))
         finally:
-            await second.stop()
+            await self._stop(second)

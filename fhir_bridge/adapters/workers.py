@@ -100,9 +100,14 @@ class WorkerRooms:
         for _ in range(_ATTEMPTS):
             worker = self._worker()
             try:
-                return worker.ask(received, source, self._limits)
+                done = worker.ask(received, source, self._limits)
             except (EOFError, OSError):
                 self._end(worker)
+                continue
+            # Outside: what the work raised may be an OSError too, and says nothing about the worker.
+            if isinstance(done, Exception):
+                raise done
+            return done
         raise RecordRefused([_DEADLY])
 
     def _worker(self) -> _Worker:
@@ -155,16 +160,14 @@ class _Worker:
         except (EOFError, OSError):
             return False
 
-    def ask(self, received: Received, source: SourceContext, limits: Limits) -> Processed:
-        """Have one message done; raises what the work raised.
+    def ask(self, received: Received, source: SourceContext, limits: Limits) -> Processed | Exception:
+        """Have one message done; return what came of it, or what the work raised.
 
         Raises:
             EOFError, OSError: The worker has died.
         """
         self._pipe.send((received, source, limits))
         done: Processed | Exception = self._pipe.recv()
-        if isinstance(done, Exception):
-            raise done
         return done
 
     def end(self) -> None:

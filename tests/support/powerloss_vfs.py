@@ -239,7 +239,7 @@ def _coded(kind: type[sqlite3.Error], error: apsw.Error) -> sqlite3.Error:
     """Return ``sqlite3``'s error with the code that its driver would have put into it."""
     made = kind(str(error))
     # The stub does not know the attribute.
-    made.sqlite_errorcode = code = int(getattr(error, "extendedresult"))  # noqa: B009
+    made.sqlite_errorcode = code = int(getattr(error, "extendedresult"))  # noqa: B009 - the stub does not know it
     made.sqlite_errorname = str(_NAMES.get(code, type(error).__name__))
     return made
 

@@ -19,6 +19,7 @@ from fhir_bridge.model.ingest import FhirVersion, Processed, Received, SourceCon
 
 PACK = Path(__file__).resolve().parents[3] / "mappings" / "northgate"
 DEADLY = b"deadly"
+FAILING = b"failing"
 UNLUCKY = b"unlucky "
 """Followed by a file that counts: the first three workers that do it are killed by somebody else."""
 GOOD = b'{"resourceType":"Patient","id":"p1"}'
@@ -29,6 +30,8 @@ def deadly_process(received: Received, source: SourceContext, limits: Limits) ->
     """Do a message as a worker does, but for one that ends it as running out of memory would."""
     if received.body == DEADLY:
         os.kill(os.getpid(), signal.SIGKILL)
+    if received.body == FAILING:
+        raise FileNotFoundError("pack")
     if received.body.startswith(UNLUCKY):
         with Path(os.fsdecode(received.body.removeprefix(UNLUCKY))).open("ab") as tries:
             tries.write(b"x")
@@ -124,6 +127,18 @@ async def test_a_worker_that_was_killed_is_replaced() -> None:
     finally:
         await rooms.close()
     assert [record.type for record in done.records] == ["Patient"]
+
+
+async def test_an_error_of_the_work_is_no_death_of_the_worker() -> None:
+    rooms = DeadlyRooms(1, Limits())
+    try:
+        await rooms.process(_received(GOOD), SOURCE)
+        before = rooms.pids
+        with pytest.raises(FileNotFoundError):
+            await rooms.process(_received(FAILING), SOURCE)
+        assert rooms.pids == before
+    finally:
+        await rooms.close()
 
 
 async def test_closed_rooms_take_nothing() -> None:
