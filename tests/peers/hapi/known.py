@@ -13,7 +13,10 @@ RIGHT = frozenset({"ours", "open"})
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One documented difference; ``right`` says whether the standard decides for us or leaves it open."""
+    """One documented difference; ``right`` says whether the standard decides for us or leaves it open.
+
+    ``seldom`` marks one that shows only where a question happens to be made from a certain record.
+    """
 
     name: str
     shape: str
@@ -21,6 +24,7 @@ class Difference:
     right: str
     because: str
     cite: str
+    seldom: bool = False
 
     def describes(self, shape: str, said: str) -> bool:
         """Tell whether a difference that was found is this one."""
