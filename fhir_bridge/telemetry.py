@@ -25,12 +25,16 @@ class Fields(TypedDict, total=False):
 
     code: str
     """An error's public code, or the name of its class."""
+    institution: str
+    """The name it is registered under."""
     task: str
     bus: str
     port: int
     batch: int
     charts: int
     messages: int
+    offset: int
+    partition: int
     partitions: int
     times: int
     versions: int

@@ -66,6 +66,7 @@ from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.labels import Labels
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
+from fhir_bridge.lines.notices import NoticeLine
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.registry import OPERATOR, Registry
@@ -255,6 +256,8 @@ async def open_bridge(
         )
         await decision_receipts.keep(policies)
         bus = _bus(data, keys, kafka, connect)
+        notices = NoticeLine(bus=bus, vault=vault, keys=keys, standing=standing)
+        ingest.outbox = notices
         reader = BusReader(bus=bus, vault=vault, registry=registry, ingest=ingest, clock=clock)
         endpoints = Endpoints.under(base_url)
         issuer_keys = IssuerKeys(keyring.identity("issuer"))
@@ -272,6 +275,8 @@ async def open_bridge(
         stack.push_async_callback(_end_reading_and_audit, ingest, reader, audit, service.drain_s)
         await indexes.start()
         stack.push_async_callback(indexes.stop)
+        await notices.start()
+        stack.push_async_callback(notices.stop)
         await reader.start()
         if port is not None:
             directory.point_credentials(endpoints.token_url)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fhir_bridge.errors import SetupWrong
+from fhir_bridge.ports.bus import Notice
 
 CLIENT_ID: Final = "fhir-bridge"
 _NUMBERS: Final = frozenset({"partitions", "replication_factor", "retention_ms", "max_message_bytes"})
@@ -25,6 +26,7 @@ class KafkaSettings:
             longest outage of this service that must lose nothing.
         max_message_bytes: Largest message; brokers and their replicas must allow it as well.
         request_timeout_ms: Longest wait for an answer of the broker.
+        notices: What institutions are told on topics of their own.
         refresh_s: How often added partitions are looked for.
     """
 
@@ -36,13 +38,14 @@ class KafkaSettings:
     max_message_bytes: int = 16 << 20
     request_timeout_ms: int = 10_000
     refresh_s: float = 30.0
+    notices: frozenset[Notice] = frozenset({Notice.DEAD})
     ssl_context: ssl.SSLContext | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_url(cls, url: str) -> KafkaSettings:
-        """Read ``kafka://[user:password@]host:port[,host:port…][?partitions=6&replication_factor=3&prefix=fhir]``.
+        """Read ``kafka://[user:password@]host:port[,host:port…][?partitions=6&replication_factor=3&prefix=fhir&notices=dead,changes]``.
 
         ``kafkas://`` speaks TLS with the system's certificates; a user signs in
         by SCRAM-SHA-512 and only over TLS.
@@ -53,12 +56,15 @@ class KafkaSettings:
         parts = urlsplit(url)
         credentials, _, hosts = parts.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
-        options = dict(parse_qsl(parts.query))
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if parts.scheme not in ("kafka", "kafkas") or not hosts or parts.path.strip("/"):
             raise SetupWrong("the bus URL must read kafka://host:port or kafkas://host:port")
         if credentials and parts.scheme == "kafka":
             raise SetupWrong("a Kafka password is sent over TLS only: use kafkas://")
         prefix = options.pop("prefix", "fhir")
+        told = [name for name in options.pop("notices", Notice.DEAD).split(",") if name]
+        if not set(told) <= set(Notice):
+            raise SetupWrong("notices of the bus URL are dead, changes, both with a comma, or nothing")
         if not options.keys() <= _NUMBERS:
             raise SetupWrong("the bus URL has an unknown option")
         if not all(value.isdecimal() and int(value) > 0 for value in options.values()):
@@ -66,6 +72,7 @@ class KafkaSettings:
         return cls(
             bootstrap=hosts,
             prefix=prefix,
+            notices=frozenset(Notice(name) for name in told),
             ssl_context=ssl.create_default_context() if parts.scheme == "kafkas" else None,
             username=unquote(username) or None,
             password=unquote(password) or None,

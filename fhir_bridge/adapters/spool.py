@@ -29,7 +29,7 @@ from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_data
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.ambient import Randomness
-from fhir_bridge.ports.bus import Message
+from fhir_bridge.ports.bus import Message, Notice
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.seal import open_blob, seal_blob
 
@@ -69,6 +69,7 @@ class Spool:
     """Keeps the Bus port's promises in one file; one process uses it."""
 
     name = "spool"
+    notices: frozenset[Notice] = frozenset()
 
     def __init__(
         self, path: Path, keys: KeyStore, *, randomness: Randomness | None = None, connect: Connect = connect_file
@@ -150,8 +151,21 @@ class Spool:
             self._writer = asyncio.create_task(self._write_waiting())
         return await done
 
-    async def put_dead_letter(self, institution: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
-        """Do nothing: the vault on the same machine holds the letter, and a copy would be one more to erase."""
+    async def put_notice(
+        self, institution: str, kind: Notice, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Do nothing: nobody but this service reads the spool."""
+
+    def halted(self) -> Sequence[Position]:
+        """Return nothing: the spool deletes only what was acknowledged."""
+        return ()
+
+    async def oldest(self, halted: Position) -> Position:
+        """Return the position as it is: no stream of the spool is ever halted."""
+        return halted
+
+    async def go_on(self, position: Position) -> None:
+        """Do nothing: no stream of the spool is ever halted."""
 
     async def can_write(self) -> bool:
         """Tell whether the last message was put; if it was not, try to write its stream's row once more."""

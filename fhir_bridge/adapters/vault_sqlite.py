@@ -26,8 +26,10 @@ from fhir_bridge.adapters.vault_sqlite_writer import KeyHead, VaultWriter
 from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.vault import (
+    ALL_LETTERS,
     Anchorer,
     AuditEntry,
+    LettersWanted,
     SealedLetter,
     StoredBatch,
     StoredRecord,
@@ -43,6 +45,7 @@ _BATCH = (
     "SELECT number, root, leaves, envelope, head_salt, head_index, height, log_index"
     " FROM batches LEFT JOIN anchors USING (number)"
 )
+_LETTER = "SELECT id, institution, reason, received_at_us, envelope, status FROM letters"
 _NEAREST = "SELECT id, chart FROM records WHERE id >= ? ORDER BY id, chart LIMIT 1"
 _RECORD = "SELECT chart, id, version, normalised, original, lineage, commitment, batch, seq FROM records"
 _NORMALISED = "SELECT normalised FROM records WHERE chart = ? AND id = ? AND version = ?"
@@ -177,14 +180,20 @@ class SqliteVault:
         sql = "SELECT key, value FROM documents WHERE collection = ? AND key >= ? AND key <= ? ORDER BY key"
         return await self._select(sql, collection, prefix, prefix + _LAST_CODE_POINT)
 
-    async def letters(self, *, institution: str | None = None, reason: str | None = None) -> Sequence[SealedLetter]:
+    async def letters(self, wanted: LettersWanted = ALL_LETTERS) -> Sequence[SealedLetter]:
         """Return dead letters, oldest first."""
         sql = (
-            "SELECT id, institution, reason, received_at_us, envelope, status FROM letters"
-            " WHERE institution = coalesce(?, institution) AND reason = coalesce(?, reason)"
+            f"{_LETTER} WHERE institution = coalesce(?, institution) AND reason = coalesce(?, reason)"
+            " AND received_at_us >= coalesce(?, received_at_us) AND received_at_us < coalesce(?, received_at_us + 1)"
             " ORDER BY received_at_us, id"
         )
-        return [SealedLetter(*row) for row in await self._select(sql, institution, reason)]
+        values = (wanted.institution, wanted.reason, wanted.since_us, wanted.until_us)
+        return [SealedLetter(*row) for row in await self._select(sql, *values)]
+
+    async def letter(self, letter_id: str) -> SealedLetter | None:
+        """Return one dead letter."""
+        rows = await self._select(f"{_LETTER} WHERE id = ?", letter_id)
+        return SealedLetter(*rows[0]) if rows else None
 
     async def audits(self, chain: str) -> Sequence[AuditEntry]:
         """Return the entries of one audit chain in order."""

@@ -14,14 +14,22 @@ app = typer.Typer(help="Messages that could not be taken.", rich_markup_mode=Non
 
 Institution = Annotated[str | None, typer.Option("--institution", help="Only of this institution.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only with this reason, such as 'quarantined'.")]
+Since = Annotated[str | None, typer.Option("--since", help="Only received then or later: 2026-11-29T08:00:00Z.")]
+Until = Annotated[str | None, typer.Option("--until", help="Only received before then.")]
 
 
 @app.command("list")
 def list_letters(
-    institution: Institution = None, reason: Reason = None, data: Data = None, as_json: AsJson = False
+    institution: Institution = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """List dead letters."""
-    rows = service.get(data_directory(data), "/letters", institution=institution, reason=reason)
+    wanted = {"institution": institution, "reason": reason, "since": since, "until": until}
+    rows = service.get(data_directory(data), "/letters", **wanted)
     columns = ("id", "institution", "reason", "received_at", "status", "entries")
     screen.print_rows(rows, columns, as_json=as_json, empty="no dead letters")
 
@@ -53,15 +61,23 @@ def replay(
     letters: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids; none: see the options.")] = None,
     institution: Institution = None,
     reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
     every: Annotated[bool, typer.Option("--all", help="Replay all that are open.")] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Send letters through the line again. What has been taken meanwhile changes nothing."""
     directory = data_directory(data)
-    if not (letters or institution or reason or every):
-        raise Failure("which letters? (give IDs, --reason, --institution or --all)", exit_code=SETUP)
-    chosen = {"ids": letters or None, "institution": institution, "reason": reason}
+    if not (letters or institution or reason or since or until or every):
+        raise Failure("which letters? (give IDs, --reason, --institution, --since or --all)", exit_code=SETUP)
+    chosen = {
+        "ids": letters or None,
+        "institution": institution,
+        "reason": reason,
+        "since": since,
+        "until": until,
+    }
     body = {name: value for name, value in chosen.items() if value is not None}
     answer = service.post(directory, "/letters/replay", body)
     if as_json:

@@ -15,6 +15,7 @@ import typer
 
 from fhir_bridge import __version__
 from fhir_bridge.cli import (
+    bus,
     consent,
     decision,
     demo_command,
@@ -67,6 +68,7 @@ app.command()(ingest)
 app.add_typer(maps.app, name="map")
 app.add_typer(labels.app, name="labels")
 app.add_typer(letters.app, name="dead-letters")
+app.add_typer(bus.app, name="bus")
 app.command()(ledger.verify)
 app.add_typer(ledger.app, name="ledger")
 app.command()(upkeep.fsck)

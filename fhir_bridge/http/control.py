@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.letters import QUARANTINED
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.relabelling import RelabelLine
+from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ingest import Processed
+from fhir_bridge.ports.vault import LettersWanted
 
 Check = Callable[[bool, str | None], Iterator[Finding | Progress]]
 Export = Callable[[], Iterable[str]]
@@ -89,18 +92,30 @@ def create_control(
         return JSONResponse(_preview(await operations.preview(institution, await request.body())))
 
     @app.get("/letters")
-    async def letters(institution: str | None = None, reason: str | None = None) -> JSONResponse:
-        return JSONResponse(await operations.letters(institution, reason))
+    async def letters(request: Request) -> JSONResponse:
+        return JSONResponse(await operations.letters(_letters_wanted(request.query_params)))
 
     @app.post("/letters/replay")
     async def replay(request: Request) -> JSONResponse:
         given = await _object(request)
         ids = given.get("ids") or []
-        return JSONResponse(await operations.replay(ids, given.get("institution"), given.get("reason")))
+        return JSONResponse(await operations.replay(ids, _letters_wanted(given)))
 
     @app.get("/letters/{letter_id}")
     async def letter(letter_id: str) -> JSONResponse:
         return JSONResponse(await operations.letter(letter_id))
+
+    @app.get("/bus/halted")
+    async def halted() -> JSONResponse:
+        return JSONResponse(operations.halted())
+
+    @app.post("/bus/go-on")
+    async def go_on(request: Request) -> JSONResponse:
+        given = await _object(request)
+        partition = given.get("partition")
+        if type(partition) is not int:
+            raise SetupWrong("partition must be a whole number")
+        return JSONResponse(await operations.go_on(_text(given, "stream"), partition))
 
     @app.get("/labels")
     async def labels() -> JSONResponse:
@@ -182,6 +197,26 @@ async def _relabelled(relabelling: RelabelLine) -> AsyncIterator[bytes]:
 
 def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
+
+
+def _letters_wanted(given: Mapping[str, Any]) -> LettersWanted:
+    return LettersWanted(
+        given.get("institution"), given.get("reason"), _instant(given, "since"), _instant(given, "until")
+    )
+
+
+def _instant(given: Mapping[str, Any], name: str) -> int | None:
+    """Read an ISO 8601 time with its zone, as µs since 1970; None where there is none."""
+    text = given.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise SetupWrong(f"{name} must be a time with its zone, such as 2026-11-29T08:00:00Z")
+    return microseconds(moment)
 
 
 async def _object(request: Request) -> dict[str, Any]:

@@ -61,7 +61,11 @@ def _refuse_format(received: Received, limits: Limits) -> Issue | None:
         return Issue("error", "too-long", f"a message may hold at most {limits.max_bytes} bytes")
     start = received.body[:256].lstrip()
     if not start:
-        return Issue("error", "structure", "the message is empty")
+        return Issue(
+            "error",
+            "structure",
+            "the message is empty; a Kafka record without a value deletes what its key Type/id names",
+        )
     # NULs out, so that UTF-16 hides nothing.
     plain = start.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
     if plain.startswith(b"<") or "xml" in received.content_type.lower():

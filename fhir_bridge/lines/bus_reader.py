@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.model.ingest import Anchored, FhirVersion, Position, Received
+from fhir_bridge.model.ingest import Anchored, FhirVersion, Interaction, Position, Received
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.bus import Bus, Message
-from fhir_bridge.ports.vault import Vault
+from fhir_bridge.ports.vault import Vault, Work
 from fhir_bridge.telemetry import logger
 
 _log = logger("bus")
@@ -20,6 +22,7 @@ _MAX_MESSAGES = 64
 _MAX_BYTES = 8 << 20
 _ACKNOWLEDGE_S = 0.2
 _RETRY_S = 1.0
+_NAMED = re.compile(rb"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9.-]{1,64})")
 
 
 class BusReader:
@@ -63,6 +66,23 @@ class BusReader:
     async def lag(self) -> Mapping[str, int]:
         """Return how many messages wait on the bus, by institution; those on the line are not among them."""
         return await self._bus.lag() if self._is_begun and not self._has_ended else {}
+
+    def halted(self) -> Sequence[Position]:
+        """Return where partitions stand whose next message is gone from the bus."""
+        return self._bus.halted() if self._is_begun else ()
+
+    async def go_on(self, halted: Position) -> Position:
+        """Give up what a halted partition has lost: read on with the oldest message that is still there.
+
+        Raises:
+            Unavailable: The bus or the vault does not answer; the partition is still halted.
+        """
+        oldest = await self._bus.oldest(halted)
+        # The vault first: after a crash in between, a restart reads on from there as well.
+        await self._vault.commit(Work(positions=[replace(oldest, offset=oldest.offset - 1)]), None)
+        await self._bus.go_on(oldest)
+        _log.error("read on behind a gap", partition=oldest.partition, offset=oldest.offset)
+        return oldest
 
     async def subscribe(self, institution: str) -> None:
         """Read one more institution's stream."""
@@ -144,7 +164,7 @@ class BusReader:
                 message.value,
                 self._clock.now(),
                 headers.get("content-type", b"application/fhir+json").decode("ascii", "replace"),
-                None,
+                _deletion(message.tombstone),
                 message.position,
             )
         )
@@ -176,6 +196,12 @@ class BusReader:
             await self._bus.acknowledge(positions)
         except Unavailable as error:
             _log.error("acknowledge failed", code=error.code)
+
+
+def _deletion(tombstone: bytes | None) -> Interaction | None:
+    """Return the DELETE that a record without a value means, whose key is ``Type/id``; None if it names nothing."""
+    named = _NAMED.fullmatch(tombstone or b"")
+    return None if named is None else Interaction("DELETE", named[1].decode(), named[2].decode())
 
 
 def _not_read() -> Unavailable:

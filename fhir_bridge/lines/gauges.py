@@ -54,6 +54,7 @@ class Gauges:
             gauge("anchor_lag_seconds", "Age of the oldest batch that is not on the ledger yet.", load.anchor_lag_s),
             gauge("audit_queue", "Accesses that wait to be recorded, their answers with them.", self._audit.waiting),
             gauge("bus_reading", "1 while the bus is being read.", self._reader.is_reading),
+            gauge("bus_halted_partitions", "Partitions whose next message is gone.", len(self._reader.halted())),
             gauge("ledger_height", "Height of the ledger.", self._notary.height),
             gauge("worker_processes", "Worker processes alive.", len(multiprocessing.active_children())),
         ]

@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from fhir_bridge import metrics
 from fhir_bridge.anchor import make_batch
@@ -96,6 +96,18 @@ class Load:
     anchor_lag_s: float
 
 
+class Outbox(Protocol):
+    """What tells others of letters and changes, once they are durable."""
+
+    def untold(self, batch: int, jobs: Sequence[Job]) -> Iterable[Document]:
+        """Return what belongs into the commit of these jobs; batches of later commits are higher."""
+        ...
+
+    def wake(self) -> None:
+        """Learn that there may be something to tell."""
+        ...
+
+
 class IngestLine:
     """Takes messages, answers when they are durable and anchored."""
 
@@ -140,6 +152,7 @@ class IngestLine:
         self._height: int | None = None
         self._unanchored: dict[int, float] = {}
         self.is_anchoring = True
+        self.outbox: Outbox | None = None
         self.on_consent: Callable[[ChartRef, str, str], Awaitable[None]] | None = None
         self.counters = {"messages": 0, "entries": 0, "stored": 0, "refused": 0, "quarantined": 0}
 
@@ -205,13 +218,15 @@ class IngestLine:
             source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
             return await self._rooms.process(received, source)
 
-        return self._enqueue(received, process, again)
+        return self._enqueue(received, process, again, is_from_sender=True)
 
     def _enqueue(
         self,
         received: Received,
         work: Callable[[Received], Coroutine[Any, Any, Processed]],
         again: Again | None = None,
+        *,
+        is_from_sender: bool = False,
     ) -> asyncio.Future[Anchored]:
         if not self.is_standing:
             raise _stopped()
@@ -219,7 +234,8 @@ class IngestLine:
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
         self._open.add(done)
         done.add_done_callback(lambda _: self._close(done, len(received.body)))
-        self._jobs.put_nowait(Job(received, work, asyncio.create_task(work(received)), done, again))
+        processed = asyncio.create_task(work(received))
+        self._jobs.put_nowait(Job(received, work, processed, done, again, is_from_sender=is_from_sender))
         return done
 
     def _close(self, done: asyncio.Future[Anchored], size: int) -> None:
@@ -358,7 +374,7 @@ class IngestLine:
             segments=segments,
             positions=[j.received.position for j in jobs if j.received.position is not None],
             letters=[letter for j in jobs for letter in j.letters],
-            documents=self._documents(group),
+            documents=self._documents(group, jobs),
         )
         await self._register_rulesets(group.staged)
         batch = await self._write(work)
@@ -421,6 +437,7 @@ class IngestLine:
                 raise Redirected(job, same_as)
             if not processed.refused:
                 group.merge(layer)
+                job.changed = layer.staged
         self._conclude(job, processed)
 
     def _result(self, job: Job) -> Processed:
@@ -527,7 +544,7 @@ class IngestLine:
         ]
         return sealed, segments, rows
 
-    def _documents(self, group: Layer) -> list[Document]:
+    def _documents(self, group: Layer, jobs: Sequence[Job]) -> list[Document]:
         charts = {item.chart.chart: item.chart for item in group.staged}
         documents = self._registry.chart_documents(charts.values())
         for item in group.staged:
@@ -535,6 +552,8 @@ class IngestLine:
                 documents += identifier_documents(item.record, self._registry.id_key(item.chart.institution))
         for item in restrictions(group):
             documents.append(Document(RESTRICTIONS, f"{item.chart.chart}/{item.row.id}", item.row.version.encode()))
+        if self.outbox is not None:
+            documents += self.outbox.untold(self._last_batch + 1, jobs)
         return documents
 
     async def _tell_consents(self, group: Layer) -> None:
@@ -559,6 +578,8 @@ class IngestLine:
         while True:
             batch, jobs = await self._anchoring.get()
             await self._settle(batch)
+            if self.outbox is not None:
+                self.outbox.wake()
             for job in jobs:
                 if not job.done.done():
                     job.done.set_result(

@@ -51,6 +51,8 @@ class Job:
     outcomes: list[Outcome] = field(default_factory=list)
     refused: tuple[Issue, ...] = ()
     letters: list[SealedLetter] = field(default_factory=list)
+    changed: list[StagedRecord] = field(default_factory=list)
+    is_from_sender: bool = False
     is_set_aside: bool = False
     elsewhere: str | None = None
 
@@ -75,7 +77,7 @@ class Job:
 
     def reset(self) -> None:
         """Forget what an attempt decided that was not committed."""
-        self.outcomes, self.letters, self.refused, self.status = [], [], (), _BAD_REQUEST
+        self.outcomes, self.letters, self.changed, self.refused, self.status = [], [], [], (), _BAD_REQUEST
         self.elsewhere = None
 
     def set_aside(self) -> None:

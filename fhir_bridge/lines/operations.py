@@ -32,7 +32,7 @@ from fhir_bridge.normalize import load_ruleset, ruleset_under
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.rooms import Rooms
-from fhir_bridge.ports.vault import SealedLetter, Vault, Work
+from fhir_bridge.ports.vault import LettersWanted, SealedLetter, Vault, Work
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 MakeClient = Callable[..., tuple[Client, dict[str, Any]]]
@@ -171,9 +171,9 @@ class Operations:
         received = Received(institution, known.fhir_version, body, self._clock.now())
         return await self._rooms.process(received, self._registry.source(institution))
 
-    async def letters(self, institution: str | None, reason: str | None) -> list[dict[str, Any]]:
+    async def letters(self, wanted: LettersWanted) -> list[dict[str, Any]]:
         """List dead letters."""
-        found = await self._vault.letters(institution=institution, reason=reason)
+        found = await self._vault.letters(wanted)
         return [_describe_letter(sealed, open_letter(self._keys, sealed)) for sealed in found]
 
     async def letter(self, letter_id: str) -> dict[str, Any]:
@@ -189,12 +189,12 @@ class Operations:
             "message": message,
         }
 
-    async def replay(self, ids: Sequence[str], institution: str | None, reason: str | None) -> dict[str, int]:
+    async def replay(self, ids: Sequence[str], wanted: LettersWanted) -> dict[str, int]:
         """Send open letters through the line again, only those entries that were not taken; mark those now taken."""
         if ids:
             chosen = [await self._find_letter(letter_id) for letter_id in ids]
         else:
-            chosen = list(await self._vault.letters(institution=institution, reason=reason))
+            chosen = list(await self._vault.letters(wanted))
         replayed = refused = 0
         for sealed in (one for one in chosen if one.status == "open"):
             letter = open_letter(self._keys, sealed)
@@ -204,6 +204,24 @@ class Operations:
             else:
                 refused += 1
         return {"replayed": replayed, "still_refused": refused}
+
+    # --- the bus
+
+    def halted(self) -> list[dict[str, Any]]:
+        """Return every partition that is not read on, and the offset whose message is gone."""
+        return [{"stream": p.stream, "partition": p.partition, "offset": p.offset} for p in self._reader.halted()]
+
+    async def go_on(self, stream: str, partition: int) -> dict[str, Any]:
+        """Give up what a halted partition has lost and read on with the oldest message that is still there.
+
+        Raises:
+            SetupWrong: That partition is not halted.
+        """
+        for halted in self._reader.halted():
+            if (halted.stream, halted.partition) == (stream, partition):
+                oldest = await self._reader.go_on(halted)
+                return {"stream": stream, "partition": partition, "stood": halted.offset, "offset": oldest.offset}
+        raise SetupWrong("this partition is not halted: see 'fhir-bridge bus halted'")
 
     # --- looking
 
@@ -246,10 +264,10 @@ class Operations:
         }
 
     async def _find_letter(self, letter_id: str) -> SealedLetter:
-        for sealed in await self._vault.letters():
-            if sealed.id == letter_id:
-                return sealed
-        raise SetupWrong("there is no such dead letter: see 'fhir-bridge dead-letters list'")
+        sealed = await self._vault.letter(letter_id)
+        if sealed is None:
+            raise SetupWrong("there is no such dead letter: see 'fhir-bridge dead-letters list'")
+        return sealed
 
 
 def chart_count(charts: Sequence[ChartRef]) -> int:

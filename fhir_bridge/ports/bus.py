@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from fhir_bridge.model.ingest import Position
@@ -11,12 +12,25 @@ from fhir_bridge.model.ingest import Position
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message with the place it stood at; ``headers`` are as sent (content-type, fhir-version …)."""
+    """One message with the place it stood at; ``headers`` are as sent (content-type, fhir-version …).
+
+    ``tombstone`` is the key of a Kafka record that has no value: it says that what it names is gone.
+    """
 
     position: Position
     institution: str
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+    tombstone: bytes | None = None
+
+
+class Notice(StrEnum):
+    """What a bus can tell a sender on a stream of its own."""
+
+    DEAD = "dead"
+    """Why a message, or entries of it, could not be taken."""
+    CHANGES = "changes"
+    """Which of its records have a new version on the ledger."""
 
 
 class Bus(Protocol):
@@ -27,6 +41,8 @@ class Bus(Protocol):
     """
 
     name: str
+    notices: frozenset[Notice]
+    """What it is set up to tell senders of."""
 
     async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
         """Begin reading the institutions' streams, each partition from its stored position or the beginning.
@@ -58,6 +74,22 @@ class Bus(Protocol):
         """
         ...
 
+    def halted(self) -> Sequence[Position]:
+        """Return where partitions stand whose next message the bus no longer holds; the others are read on."""
+        ...
+
+    async def oldest(self, halted: Position) -> Position:
+        """Return the oldest message that the bus still holds of a halted partition, or where the next will stand.
+
+        Raises:
+            Unavailable: The bus does not answer.
+        """
+        ...
+
+    async def go_on(self, position: Position) -> None:
+        """Read a halted partition on from a position; what it held before is given up."""
+        ...
+
     async def lag(self) -> Mapping[str, int]:
         """Return how many messages :meth:`take` has still to return, by institution.
 
@@ -70,8 +102,10 @@ class Bus(Protocol):
         """Append a message for an institution; returns once the bus holds it durably."""
         ...
 
-    async def put_dead_letter(self, institution: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
-        """Publish a copy of a dead letter; the vault holds the truth."""
+    async def put_notice(
+        self, institution: str, kind: Notice, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Publish a notice of a kind that :attr:`notices` names; the vault holds the truth."""
         ...
 
     async def close(self) -> None:

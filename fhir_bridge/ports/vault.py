@@ -73,6 +73,19 @@ class SealedLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class LettersWanted:
+    """Which dead letters: all that agree with everything that is not None; received in ``[since, until)``, µs."""
+
+    institution: str | None = None
+    reason: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+
+ALL_LETTERS = LettersWanted()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One small sealed or public row of a named collection (links, institutions, consent lists, jti …).
 
@@ -230,8 +243,12 @@ class Vault(Protocol):
         """Return ``(key, value)`` of a collection, by key."""
         ...
 
-    async def letters(self, *, institution: str | None = None, reason: str | None = None) -> Sequence[SealedLetter]:
+    async def letters(self, wanted: LettersWanted = ALL_LETTERS) -> Sequence[SealedLetter]:
         """Return dead letters, oldest first."""
+        ...
+
+    async def letter(self, letter_id: str) -> SealedLetter | None:
+        """Return one dead letter."""
         ...
 
     async def audits(self, chain: str) -> Sequence[AuditEntry]:

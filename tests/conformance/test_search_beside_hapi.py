@@ -60,7 +60,9 @@ def test_hapi_finds_what_we_find(both: Scene) -> None:
     assert not told, f"{unknown} of {len(chosen)} are not documented:\n" + "\n".join(told[:40])
     assert answered >= FEWEST
     if SHAPES == "all":
-        assert {each.name for each in known if not each.seldom} <= set(seen), "an entry of the table describes nothing"
+        assert {each.name for each in known if not each.seldom} <= set(seen), (
+            "an entry of the table describes nothing"
+        )
 
 
 def _chosen(both: Scene) -> list[Question]:

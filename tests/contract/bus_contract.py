@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from fhir_bridge.model.ingest import Position
-from fhir_bridge.ports.bus import Bus, Message
+from fhir_bridge.ports.bus import Bus, Message, Notice
 
 INSTITUTION = "northgate"
 OTHER = "harbor"
@@ -180,7 +180,7 @@ class BusContract:
     async def test_a_dead_letter_never_comes_back_as_a_message(self, bus_world: BusWorld) -> None:
         bus = await bus_world.open()
         await bus.start([INSTITUTION], [])
-        await bus.put_dead_letter(INSTITUTION, b"dead", [("reason", b"invalid")])
+        await bus.put_notice(INSTITUTION, Notice.DEAD, b"dead", [("reason", b"invalid")])
         await bus.put(INSTITUTION, b"alive")
         assert [m.value for m in await take_all(bus, 1)] == [b"alive"]
         assert list(await bus.take(max_messages=10, max_bytes=1 << 20, wait_ms=100)) == []

@@ -10,7 +10,7 @@ import pytest
 
 from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.model.ingest import Position
-from fhir_bridge.ports.vault import Batch, Document, SealedLetter, Vault, Work
+from fhir_bridge.ports.vault import Batch, Document, LettersWanted, SealedLetter, Vault, Work
 from tests.contract.vault_samples import CHART, OTHER_CHART, anchor, audit, row, sealed, segment, work
 
 LETTER = SealedLetter("l1", "northgate", "invalid", 5, b"envelope")
@@ -198,11 +198,26 @@ class VaultContract:
         other = SealedLetter("l2", "harbor", "quarantined", 3, b"e")
         await vault.commit(Work(letters=[LETTER, other]), None)
         assert list(await vault.letters()) == [other, LETTER]
-        assert list(await vault.letters(institution="harbor")) == [other]
-        assert list(await vault.letters(reason="invalid")) == [LETTER]
-        assert list(await vault.letters(institution="harbor", reason="invalid")) == []
+        assert list(await vault.letters(LettersWanted("harbor"))) == [other]
+        assert list(await vault.letters(LettersWanted(reason="invalid"))) == [LETTER]
+        assert list(await vault.letters(LettersWanted("harbor", "invalid"))) == []
         await vault.commit(Work(letters=[replace(LETTER, status="replayed")]), None)
-        assert list(await vault.letters(reason="invalid")) == [replace(LETTER, status="replayed")]
+        assert list(await vault.letters(LettersWanted(reason="invalid"))) == [replace(LETTER, status="replayed")]
+        assert await vault.letter("l2") == other
+        assert await vault.letter("l3") is None
+
+    @pytest.mark.parametrize(
+        ("since", "until", "found"),
+        [(None, 4, "1 3"), (3, None, "3 5"), (3, 5, "3"), (4, 4, ""), (0, 9, "1 3 5"), (5, 6, "5"), (6, None, "")],
+    )
+    async def test_letters_are_found_by_the_time_they_were_received(
+        self, vault_world: VaultWorld, since: int | None, until: int | None, found: str
+    ) -> None:
+        vault = await vault_world.open()
+        letters = [SealedLetter(f"l{at}", "harbor", "invalid", at, b"e") for at in (5, 1, 3)]
+        await vault.commit(Work(letters=letters), None)
+        times = LettersWanted(since_us=since, until_us=until)
+        assert " ".join(str(each.received_at_us) for each in await vault.letters(times)) == found
 
     async def test_positions_move_on_and_are_kept_by_bus_and_partition(self, vault_world: VaultWorld) -> None:
         vault = await vault_world.open()

@@ -111,11 +111,16 @@ def name_of(resource: Json) -> str:
 
 @asynccontextmanager
 async def running(
-    data: Path, *, workers: int = 0, connect: Connect = connect_file, clock: Clock | None = None
+    data: Path,
+    *,
+    workers: int = 0,
+    connect: Connect = connect_file,
+    clock: Clock | None = None,
+    kafka: str | None = None,
 ) -> AsyncIterator[World]:
     """Open a data directory as ``serve`` would, without sockets."""
     async with (
-        open_bridge(data, workers=workers, connect=connect, clock=clock) as bridge,
+        open_bridge(data, workers=workers, connect=connect, clock=clock, kafka=kafka) as bridge,
         httpx.AsyncClient(transport=httpx.ASGITransport(bridge.control), base_url="http://control") as control,
         httpx.AsyncClient(transport=httpx.ASGITransport(bridge.http), base_url=BASE) as http,
     ):

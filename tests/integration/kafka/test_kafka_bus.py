@@ -10,13 +10,14 @@ from collections.abc import Callable
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
 from fhir_bridge.adapters import kafka_watch
 from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
-from fhir_bridge.errors import IntegrityBroken, RecordRefused, SetupWrong, Unavailable
+from fhir_bridge.errors import RecordRefused, SetupWrong, Unavailable
 from fhir_bridge.model.ingest import Position
-from fhir_bridge.ports.bus import Message
+from fhir_bridge.ports.bus import Message, Notice
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_reading import put_until_held, read
 
@@ -103,10 +104,9 @@ async def test_a_reader_that_stands_still_before_messages_is_opened_anew(
 ) -> None:
     """Seen once in a restarted service: fetches came back empty for minutes, and nothing failed."""
     monkeypatch.setattr(kafka_watch, "STILL_S", 1.0)
-    bus._watch.fetched(1, 0.0)
     await bus.put(institution, b"first")
     assert [each.value for each in await read(bus, 1)] == [b"first"]
-    stuck = bus._consumer
+    stuck = bus._reader._consumer
 
     async def nothing(**_: object) -> dict[object, object]:
         await asyncio.sleep(0.1)
@@ -115,8 +115,32 @@ async def test_a_reader_that_stands_still_before_messages_is_opened_anew(
     monkeypatch.setattr(stuck, "getmany", nothing)
     await bus.put(institution, b"second")
     assert [each.value for each in await read(bus, 1)] == [b"second"]
-    assert bus._consumer is not stuck
-    assert bus._watch.reopened == 1
+    assert bus._reader._consumer is not stuck
+    assert bus._reader._watch.reopened == 1
+
+
+async def test_one_partition_that_stands_still_is_noticed_while_others_flow(
+    bus: KafkaBus, institution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_watch, "STILL_S", 1.0)
+    first = await bus.put(institution, b"still", [("key", b"a")])
+    assert [each.value for each in await read(bus, 1)] == [b"still"]
+    stuck = bus._reader._consumer
+    others = [each for each in bus._reader._next if each.partition != first.partition]
+    whole = stuck.getmany
+
+    async def without_one(**arguments: int) -> dict[object, object]:
+        return await whole(*others, **arguments)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(stuck, "getmany", without_one)
+    await bus.put(institution, b"awaited", [("key", b"a")])
+    came: list[bytes] = []
+    async with asyncio.timeout(30):
+        while b"awaited" not in came:
+            await bus.put(institution, b"flows", [("key", b"%d" % (len(came) % 20))])
+            came += [each.value for each in await bus.take(max_messages=10, max_bytes=1 << 20, wait_ms=200)]
+    assert bus._reader._watch.reopened == 1
+    assert bus._reader._consumer is not stuck
 
 
 async def test_a_reader_with_nothing_to_read_is_left_alone(
@@ -124,7 +148,6 @@ async def test_a_reader_with_nothing_to_read_is_left_alone(
 ) -> None:
     """Behind a transaction stands a mark that nobody is given: the last message handed out is not the end."""
     monkeypatch.setattr(kafka_watch, "STILL_S", 0.3)
-    bus._watch.fetched(1, 0.0)
     producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=institution)
     await producer.start()
     async with producer.transaction():
@@ -133,7 +156,7 @@ async def test_a_reader_with_nothing_to_read_is_left_alone(
     assert [each.value for each in await read(bus, 1)] == [b"one"]
     for _ in range(12):
         assert await bus.take(max_messages=10, max_bytes=1 << 20, wait_ms=100) == []
-    assert bus._watch.reopened == 0
+    assert bus._reader._watch.reopened == 0
 
 
 async def test_reading_goes_on_from_the_stored_positions(
@@ -254,7 +277,7 @@ async def test_a_message_too_long_is_refused_and_the_next_one_passes(bus: KafkaB
 
 
 async def test_dead_letters_have_a_topic_of_their_own(broker: KafkaBroker, bus: KafkaBus, institution: str) -> None:
-    await bus.put_dead_letter(institution, b"\xffbad", [("reason", b"structure")])
+    await bus.put_notice(institution, Notice.DEAD, b"\xffbad", [("reason", b"structure")])
     consumer = AIOKafkaConsumer(
         f"fhir.{institution}.dead", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
     )
@@ -285,25 +308,64 @@ async def test_uncommitted_transactions_of_others_are_not_read(
     assert [m.value for m in await read(bus, 1)] == [b"committed"]
 
 
-async def test_a_position_that_the_broker_no_longer_holds_stops_the_reader(
-    broker: KafkaBroker, bus: KafkaBus, institution: str, make_bus: MakeBus
-) -> None:
-    for _ in range(5):
-        await bus.put(institution, b"a", [("key", b"one")])
-    messages = await read(bus, 5)
-    partition = TopicPartition(messages[0].position.stream, messages[0].position.partition)
+async def delete_before(broker: KafkaBroker, partition: object, offset: int) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
-    await admin.delete_records({partition: RecordsToDelete(before_offset=4)})
+    await admin.delete_records({partition: RecordsToDelete(before_offset=offset)})
     await admin.close()
-    behind = make_bus(broker)
-    await behind.start([institution], next_positions(messages[:2]))
-    with pytest.raises(IntegrityBroken):
-        await read(behind, 1)
-    ahead = make_bus(broker)
-    await ahead.start([institution], [Position("kafka", partition.topic, partition.partition, 999)])
-    with pytest.raises(IntegrityBroken):
-        await read(ahead, 1)
+
+
+@pytest.mark.parametrize("stood", [2, 999], ids=["kept too short", "topic made anew"])
+async def test_a_partition_whose_next_message_is_gone_is_halted_and_the_others_go_on(
+    broker: KafkaBroker, bus: KafkaBus, institution: str, make_bus: MakeBus, stood: int
+) -> None:
+    """One sender's retention must neither skip its messages in silence nor hold up everybody else's."""
+    for number in range(6):
+        await bus.put(institution, b"%d" % number, [("key", b"one")])
+    place = (await read(bus, 6))[0].position
+    await delete_before(broker, TopicPartition(place.stream, place.partition), 4)
+    neighbour = f"{institution}-next"
+    again = make_bus(broker)
+    await again.start([institution, neighbour], [Position("kafka", place.stream, place.partition, stood)])
+    await again.put(neighbour, b"flows")
+    assert [m.value for m in await read(again, 1)] == [b"flows"]
+    halted = Position("kafka", place.stream, place.partition, stood)
+    async with asyncio.timeout(20):
+        while not again.halted():
+            assert await again.take(max_messages=10, max_bytes=1 << 20, wait_ms=200) == []
+    await again.put(neighbour, b"flows on")
+    assert [m.value for m in await read(again, 1)] == [b"flows on"]
+    assert list(again.halted()) == [halted]
+    oldest = await again.oldest(halted)
+    assert oldest == Position("kafka", place.stream, place.partition, 4)
+    await again.go_on(oldest)
+    assert [m.value for m in await read(again, 2)] == [b"4", b"5"]
+    assert again.halted() == []
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_every_compression_that_producers_use_is_read(
+    broker: KafkaBroker, bus: KafkaBus, institution: str, codec: str
+) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, compression_type=codec)
+    await producer.start()
+    body = b'{"resourceType":"Bundle"}' * 1000
+    await producer.send_and_wait(f"fhir.{institution}.in", body, key=b"k")
+    await producer.stop()
+    assert [m.value for m in await read(bus, 1)] == [body]
+
+
+async def test_a_compressed_batch_that_unfolds_beyond_the_limit_is_refused_by_the_broker(
+    broker: KafkaBroker, bus: KafkaBus, institution: str
+) -> None:
+    """64 MiB of zeros take a few kilobytes on the wire; nobody may fill the reader's memory that way."""
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, compression_type="zstd", max_request_size=1 << 27)
+    await producer.start()
+    with pytest.raises(KafkaError):
+        await producer.send_and_wait(f"fhir.{institution}.in", bytes(1 << 26), key=b"k")
+    await producer.stop()
+    await bus.put(institution, b"after")
+    assert [m.value for m in await read(bus, 1)] == [b"after"]
 
 
 # --- a broker that goes away

@@ -17,9 +17,10 @@ from fhir_bridge import telemetry
 from tests.support.bridge_world import fresh, running
 
 ROOT = Path(__file__).parents[3]
-NUMBERS = {"port", "batch", "charts", "messages", "partitions", "times", "versions"}
+NUMBERS = {"port", "batch", "charts", "messages", "offset", "partition", "partitions", "times", "versions"}
 TEXTS = {
     "code": {"error.code", "cut.code", "type(error).__name__", "getattr(error, 'code', type(error).__name__)"},
+    "institution": {"self._institutions[partition.topic]", "sealed.institution"},
     "task": {"name"},
     "bus": {"'kafka' if kafka else 'spool'"},
 }
