@@ -99,6 +99,9 @@ class ServiceSettings(BaseSettings):
     base_url: str = Field("", description="URL that clients use, when it is not http://HOST:PORT.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     network: str = Field("fhir-bridge.example/network", description="Name of the ledger's network, its log's origin.")
+    drain_notice_s: int = Field(
+        0, ge=0, le=300, description="Seconds after SIGTERM in which readiness says no and requests are still taken."
+    )
     metrics_port: int = Field(
         0,
         ge=0,

@@ -38,6 +38,7 @@ from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
+from fhir_bridge.adapters.readiness import Readiness
 from fhir_bridge.adapters.spool import Spool
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file
 from fhir_bridge.adapters.vault_sqlite import SqliteVault
@@ -311,7 +312,7 @@ async def open_bridge(
             take_over=guardianship.take_over,
             save_credentials=directory.save_credentials,
         )
-        readiness = partial(_readiness, vault, notary, keys, bus, reader, ingest, standing)
+        readiness = Readiness(directory, keyring, keys, vault, notary, bus, reader, ingest, standing).parts
         gauges = Gauges(ingest=ingest, audit=audit, reader=reader, vault=vault, notary=notary, readiness=readiness)
         services = Services(
             base_url=base_url,
@@ -422,11 +423,16 @@ def serve(data: Path, port: int, kafka: str | None = None) -> int:
             # Loopback whatever the host of the rest: the page is for operators (docs/operating.md).
             where = ("127.0.0.1", settings.metrics_port, "FHIR_BRIDGE_METRICS_PORT")
             measured = stack.enter_context(_listening(*where))
-        return asyncio.run(_serve(data, listening, measured, port, kafka))
+        return asyncio.run(_serve(data, listening, measured, port, kafka, settings.drain_notice_s))
 
 
 async def _serve(
-    data: Path, public_socket: socket.socket, metrics_socket: socket.socket | None, port: int, kafka: str | None
+    data: Path,
+    public_socket: socket.socket,
+    metrics_socket: socket.socket | None,
+    port: int,
+    kafka: str | None,
+    notice_s: float,
 ) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -449,6 +455,9 @@ async def _serve(
         telemetry.logger("serve").info("serving", port=port, bus="kafka" if kafka else "spool")
         waiting = [asyncio.create_task(stopping.wait()), asyncio.create_task(bridge.standing.fallen())]
         await asyncio.wait([*waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        bridge.standing.leave()
+        if bridge.standing.is_sound:
+            await asyncio.sleep(notice_s)
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*tasks)
@@ -593,25 +602,3 @@ def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None, connect: Connect) 
     if kafka is None:
         return Spool(data / "spool.db", keys, connect=connect)
     return KafkaBus(KafkaSettings.from_url(kafka if "://" in kafka else f"kafka://{kafka}"))
-
-
-async def _readiness(
-    vault: SqliteVault,
-    notary: Notary,
-    keys: SqliteKeyStore,
-    bus: Bus,
-    reader: BusReader,
-    ingest: IngestLine,
-    standing: Standing,
-) -> dict[str, bool]:
-    """Tell of each part whether it can serve; one that failed to write is tried again by asking."""
-    parts = dict.fromkeys(("ledger", "vault", "keys", "bus"), False) | {"lines": standing.is_sound}
-    with contextlib.suppress(Exception):
-        parts["ledger"] = bool(notary.checkpoint()) and ingest.is_anchoring
-    with contextlib.suppress(Exception):
-        parts["vault"] = await vault.last_batch() >= -1 and await vault.can_write()
-    with contextlib.suppress(Exception):
-        parts["keys"] = bool(keys.find(KeyName(KeyKind.VAULT_MAC, OPERATOR))) and keys.can_write()
-    with contextlib.suppress(Exception):
-        parts["bus"] = reader.is_reading and (not isinstance(bus, Spool) or await bus.can_write())
-    return parts

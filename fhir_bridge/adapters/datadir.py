@@ -6,12 +6,15 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
 from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
 
 VERSION = "1"
+_PROBE_S = 1.0
+_PROBE_BYTES = 64 << 10
 
 
 class DataDirectory:
@@ -25,6 +28,7 @@ class DataDirectory:
             DataDirectoryInUse: Another process holds it.
         """
         self.path = path
+        self._probed_at, self._took_probe = -_PROBE_S, False
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not any(file.name != ".VERSION" for file in path.iterdir()):
             path.chmod(0o700)
@@ -42,6 +46,31 @@ class DataDirectory:
     def close(self) -> None:
         """Release the lock."""
         os.close(self._lock)
+
+    def is_writable(self) -> bool:
+        """Tell whether the disk still takes a durable write here and this is still the directory that was locked.
+
+        Costs a write and a sync, so an answer is kept for a second: anybody may ask for readiness.
+        """
+        now = time.monotonic()
+        if now - self._probed_at >= _PROBE_S:
+            self._took_probe, self._probed_at = self._probe(), now
+        return self._took_probe
+
+    def _probe(self) -> bool:
+        probe = self.path / ".probe"
+        try:
+            mine, there = os.fstat(self._lock), os.stat(self.path / "lock")
+            descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                is_taken = os.write(descriptor, bytes(_PROBE_BYTES)) == _PROBE_BYTES
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+                probe.unlink(missing_ok=True)
+        except OSError:
+            return False
+        return is_taken and (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
     def save_credentials(self, name: str, credentials: dict[str, Any]) -> Path:
         """Write a credentials file that only the owner can read, whole or not at all."""

@@ -125,6 +125,17 @@ class SqliteKeyStore:
         with self._lock, translated(WHAT):
             return self._load(name)
 
+    def can_open(self, name: KeyName) -> bool:
+        """Tell whether the file still gives a key and the keyring still opens it, whatever is held in memory.
+
+        Raises:
+            KeyMissing: The keyring has lost the KEK.
+            IntegrityBroken: The row does not open.
+            Unavailable: The file cannot be read.
+        """
+        with self._lock, translated(WHAT):
+            return self._read(name) is not None
+
     def erase(self, name: KeyName) -> None:
         """Delete a key for good, from the write-ahead log too.
 
@@ -195,11 +206,15 @@ class SqliteKeyStore:
         self._is_failing = False
 
     def _load(self, name: KeyName) -> bytes | None:
+        key = self._read(name)
+        return None if key is None else self._hold(name, key)
+
+    def _read(self, name: KeyName) -> bytes | None:
         row = self._connection.execute(
             f"{TABLES['keys'].select} WHERE institution = ? AND kind = ? AND subject = ?",
             (name.institution, name.kind.value, name.subject),
         ).fetchone()
-        return None if row is None else self._hold(name, self._unwrap(row))
+        return None if row is None else self._unwrap(row)
 
     def _make(self, names: Sequence[KeyName]) -> dict[KeyName, bytes]:
         if not names:

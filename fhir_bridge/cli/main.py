@@ -21,6 +21,7 @@ from fhir_bridge.cli import (
     demo_command,
     guardians,
     institutions,
+    keys,
     labels,
     ledger,
     letters,
@@ -67,6 +68,7 @@ app.command()(tokens.token)
 app.command()(ingest)
 app.add_typer(maps.app, name="map")
 app.add_typer(labels.app, name="labels")
+app.add_typer(keys.app, name="keys")
 app.add_typer(letters.app, name="dead-letters")
 app.add_typer(bus.app, name="bus")
 app.command()(ledger.verify)

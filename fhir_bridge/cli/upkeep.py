@@ -74,7 +74,7 @@ def restore(
     keys: Annotated[Path, typer.Option("--keys", help="Folder of the keys' backup.")],
     data: Data = None,
 ) -> None:
-    """Bring a backup back into an empty data directory."""
+    """Bring a backup back into an empty data directory and check it against its ledger; exit code 1 if it differs."""
     directory = data_directory(data, may_be_new=True)
     if directory.exists() and any(directory.iterdir()):
         raise Failure(f"{directory} is not empty (restore into a new directory)", exit_code=SETUP)
@@ -84,7 +84,13 @@ def restore(
     from fhir_bridge.wiring import restore as bring_back
 
     bring_back(source, keys, directory)
-    print(f"restored into {directory} (check it: fhir-bridge fsck --deep --data {directory})")
+    findings, _ = asyncio.run(_fsck(directory, False, None))
+    for finding in findings:
+        print(f"{finding['place']}: {finding['what']}")
+    if findings:
+        raise Failure(f"the copy in {directory} disagrees with its ledger (do not serve it; try another backup)")
+    print(f"restored into {directory} and checked against its ledger")
+    print(f"in depth: fhir-bridge fsck --deep --data {directory}")
 
 
 async def _fsck(data: Path, deep: bool, checkpoint: str | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:

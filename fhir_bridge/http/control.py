@@ -163,6 +163,11 @@ def create_control(
         lines = (_line(each) async for each in operations.reindex())
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
+    @app.post("/keys/rotate")
+    async def rotate(request: Request) -> JSONResponse:
+        given = await _object(request)
+        return JSONResponse(await operations.rotate(_text(given, "institution") if "institution" in given else None))
+
     @app.post("/backup")
     async def make_backup(request: Request) -> JSONResponse:
         return JSONResponse(await backup(Path(_text(await _object(request), "to"))))

@@ -23,7 +23,7 @@ from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.jobs import Again
 from fhir_bridge.lines.letters import Letter, open_letter, settled
 from fhir_bridge.lines.notary import Notary
-from fhir_bridge.lines.registry import Institution, Link, Registry
+from fhir_bridge.lines.registry import OPERATOR, Institution, Link, Registry
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.clients import Client
 from fhir_bridge.model.ids import canonical_id, is_canonical, network_id
@@ -157,6 +157,23 @@ class Operations:
         changed = await self._registry.link(links)
         await self._grant.follow_links()
         return {"changed": changed}
+
+    # --- keys
+
+    async def rotate(self, institution: str | None) -> list[dict[str, Any]]:
+        """Wrap every key anew, of one institution or of all and the operator; tell the epochs.
+
+        Raises:
+            SetupWrong: There is no such institution.
+        """
+        known = [*sorted(self._registry.institutions), OPERATOR]
+        if institution is not None and institution not in known:
+            raise SetupWrong("there is no such institution: see 'fhir-bridge institution list'")
+        rotated = []
+        for name in known if institution is None else [institution]:
+            old, new = await asyncio.to_thread(self._keys.rotate, name)
+            rotated.append({"institution": name, "old_epoch": old, "new_epoch": new})
+        return rotated
 
     # --- messages
 

@@ -21,6 +21,16 @@ class Standing:
 
     def __init__(self) -> None:
         self._fallen = asyncio.Event()
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """Say that the service is about to stop, so that readiness sends new requests elsewhere."""
+        self._is_leaving = True
+
+    @property
+    def is_ready(self) -> bool:
+        """True while every task stands and nobody has asked the service to stop."""
+        return self.is_sound and not self._is_leaving
 
     @property
     def is_sound(self) -> bool:

@@ -65,6 +65,17 @@ class KeyStore(Protocol):
         """Delete a key for good; a no-op when there is none."""
         ...
 
+    def rotate(self, institution: str) -> tuple[int, int]:
+        """Wrap every key of an institution under a new KEK, all or none; return the old epoch and the new one.
+
+        The keys themselves stay, so nothing is sealed anew and nobody waits for more than the commit. The old KEK is
+        kept for backups of the key store made before.
+
+        Raises:
+            Unavailable: All keys are under the old KEK still; safe to retry.
+        """
+        ...
+
     def erase_all(self, names: Iterable[KeyName]) -> None:
         """Delete several keys for good in one durable step."""
         ...

@@ -108,7 +108,7 @@ async def test_a_ledger_that_cannot_write_ends_the_service_and_nobody_is_left_wa
         assert answer.status_code == 503
         # The bus is read until its reader notices, a moment later.
         parts = {name: good for name, good in answer.json()["parts"].items() if name != "bus"}
-        assert parts == {"ledger": False, "vault": True, "keys": True, "lines": False}
+        assert parts == {"ledger": False, "vault": True, "keys": True, "disk": True, "lines": False}
         fault.lasts = False
     history = tuple(disk.history)
     async with running(data) as world:

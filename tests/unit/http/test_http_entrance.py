@@ -221,7 +221,7 @@ async def test_readiness_names_its_parts(tmp_path: Path) -> None:
         await world.send(patient("p1"))
         answer = await world.http.get("/health/ready")
         assert answer.status_code == 200
-        assert answer.json()["parts"] == dict.fromkeys(["ledger", "vault", "keys", "bus", "lines"], True)
+        assert answer.json()["parts"] == dict.fromkeys(["ledger", "vault", "disk", "keys", "bus", "lines"], True)
 
 
 BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

@@ -22,7 +22,7 @@ _LABELS = {
     "outcome": {"taken", "refused", "quarantined"},
     "status": {"1xx", "2xx", "3xx", "4xx", "5xx"},
     "institution": {"northgate", "harbor", "other"},
-    "part": {"ledger", "vault", "keys", "bus", "lines"},
+    "part": {"ledger", "vault", "keys", "bus", "lines", "disk"},
     "table": {"records", "segments", "letters", "documents", "audits", "batches"},
 }
 

@@ -1,0 +1,266 @@
+"""What an operator counts on while clients go on: drain, rotation, restore, readiness, no secret on any disk."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fhir_bridge.lines.checking import Finding
+from fhir_bridge.wiring import check
+from tests.support.bridge_world import observation, patient
+from tests.support.hospitals import ROOT
+from tests.support.service import Service, running
+
+CANARY = "Kanarienvogel"
+PASSPHRASE = "passphrase-Distelfink"
+TOKEN_CANARY = "token-Zeisig"
+LIMIT_S = 60.0
+
+
+class Writer:
+    """A client that writes one record after another and remembers which were answered."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._who = service.token("northgate")
+        self._stop = threading.Event()
+        self.answered: list[str] = []
+        self.refused: list[int] = []
+        self._thread = threading.Thread(target=self._write)
+
+    def _write(self) -> None:
+        for number in itertools.count():
+            if self._stop.is_set():
+                return
+            name = f"{CANARY}-{number}"
+            body = observation(name, "p1", note=[{"text": CANARY}])
+            try:
+                answer = self._service.http.put(f"/fhir/Observation/{name}", json=body, headers=self._who)
+                read = self._service.get("Patient/p1", self._who)
+            except httpx.TransportError:
+                # The service has gone; what it answered before counts.
+                if self._stop.wait(0.01):
+                    return
+                continue
+            if answer.status_code == 201:
+                self.answered.append(name)
+            if read.status_code != 200 or answer.status_code != 201:
+                self.refused.append(max(read.status_code, answer.status_code))
+
+    @contextmanager
+    def writing(self, at_least: int = 5) -> Iterator[None]:
+        """Write during the block, which begins when some records are answered."""
+        self._thread.start()
+        try:
+            wait_until(lambda: len(self.answered) >= at_least)
+            yield
+        finally:
+            self._stop.set()
+            self._thread.join()
+
+    def lost(self, service: Service) -> list[str]:
+        """Return what was answered and cannot be read."""
+        who = service.token("northgate")
+        return [n for n in self.answered if service.get(f"Observation/{n}", who).status_code != 200]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def findings(data: Path) -> list[Finding]:
+    return [each for each in check(data, deep=True) if isinstance(each, Finding)]
+
+
+def spellings(secret: str) -> set[bytes]:
+    """Return the forms in which a secret might lie in a file: as text, as UTF-16, inside Base64 at any offset."""
+    raw = secret.encode()
+    inside = {base64.b64encode(b"x" * shift + raw)[4:-4] for shift in range(3)}
+    return {raw, raw.lower(), secret.encode("utf-16-le"), secret.encode("utf-16-be"), raw.hex().encode(), *inside}
+
+
+def places_of(secrets: tuple[str, ...], *roots: Path) -> list[tuple[str, str]]:
+    """Return where a secret lies in the raw bytes of files."""
+    found = []
+    for root in roots:
+        for file in [root] if root.is_file() else [each for each in root.rglob("*") if each.is_file()]:
+            try:
+                content = file.read_bytes()
+            except FileNotFoundError:
+                continue
+            found += [(file.name, s) for s in secrets if any(form in content for form in spellings(s))]
+    return found
+
+
+def admitted(service: Service) -> Service:
+    service.add_institutions(["northgate"])
+    service.ingest("northgate", json.dumps(patient("p1", name=[{"family": CANARY}])).encode())
+    return service
+
+
+def test_sigterm_under_load_loses_nothing_and_says_first_that_it_goes(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, FHIR_BRIDGE_DRAIN_NOTICE_S="2") as service:
+        writer = Writer(admitted(service))
+        with writer.writing():
+            leaving = threading.Thread(target=service.stop)  # insists on exit code 0
+            leaving.start()
+            said: list[int] = []
+            while leaving.is_alive():
+                try:
+                    said.append(httpx.get(f"{service.base_url}/health/ready", trust_env=False).status_code)
+                except httpx.TransportError:
+                    break
+            leaving.join()
+    assert 503 in said, "readiness says no while requests are still taken"
+    assert said == sorted(said), "and never yes again"
+    assert writer.refused == []
+    assert findings(data) == []
+    with running(data) as service:
+        assert writer.lost(service) == []
+
+
+def test_keys_are_rotated_while_clients_go_on_and_a_kill_in_between_leaves_everything_openable(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    service = Service(data, FHIR_BRIDGE_PASSPHRASE=PASSPHRASE)
+    os.environ["FHIR_BRIDGE_PASSPHRASE"] = PASSPHRASE
+    try:
+        writer = Writer(admitted(service.start()))
+        service.http.get("/fhir/Patient/p1", headers={"Authorization": f"Bearer {TOKEN_CANARY}"})
+        service.http.get("/fhir/Patient", params={"identifier": CANARY, "x": TOKEN_CANARY}, headers={})
+        service.ingest("northgate", f'{{"resourceType": "{CANARY}", "id": "{CANARY}"'.encode())
+        secrets = (CANARY, PASSPHRASE, TOKEN_CANARY)
+        with writer.writing():
+            first = service.order("/keys/rotate", {})
+            assert {each["institution"]: each["new_epoch"] for each in first} == {"northgate": 2, "operator": 2}
+            assert places_of(secrets, data, service.log) == []
+            assert not any(s.encode() in service.control.get("/metrics").good() for s in secrets)
+            rotating = threading.Thread(target=_rotate_until_it_ends, args=(service,))
+            rotating.start()
+            wait_until(lambda: (data / "keys" / "keyring" / "kek-northgate-5").exists())
+            service.kill()
+            rotating.join()
+        assert len(writer.answered) > 5
+        assert writer.refused == []
+        assert places_of(secrets, data, service.log) == []
+        assert findings(data) == []
+        service.start()
+        assert writer.lost(service) == []
+        assert service.order("/keys/rotate", {"institution": "northgate"})[0]["new_epoch"] > 4
+        assert writer.lost(service) == []
+        service.stop()
+    finally:
+        del os.environ["FHIR_BRIDGE_PASSPHRASE"]
+        service.close()
+
+
+def _rotate_until_it_ends(service: Service) -> None:
+    while service.is_running:
+        try:
+            service.order("/keys/rotate", {"institution": "northgate"})
+        except Exception:
+            return
+
+
+def test_restore_says_restored_only_of_what_agrees_with_its_ledger(tmp_path: Path) -> None:
+    data, kept = tmp_path / "data", tmp_path / "kept"
+    with running(data) as service:
+        writer = Writer(admitted(service))
+        with writer.writing():
+            service.order("/backup", {"to": str(kept)})
+    good = _restore(kept, tmp_path / "good")
+    assert (good.returncode, good.stderr) == (0, ""), good.stderr
+    assert "checked against its ledger" in good.stdout
+    # One byte of one ciphertext: SQLite opens the file as before.
+    vault = kept / "vault" / "vault.db"
+    content = bytearray(vault.read_bytes())
+    content[_place_of_a_record(vault)] ^= 1
+    vault.write_bytes(content)
+    bad = _restore(kept, tmp_path / "bad")
+    assert bad.returncode == 1
+    assert "disagrees with its ledger" in bad.stderr
+    assert "restored into" not in bad.stdout
+
+
+def _restore(kept: Path, to: Path) -> subprocess.CompletedProcess[str]:
+    folders = ["--from", str(kept / "vault"), "--keys", str(kept / "keys"), "--data", str(to)]
+    command = [sys.executable, "-m", "fhir_bridge.cli.main", "restore", *folders]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def _place_of_a_record(vault: Path) -> int:
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(vault)) as connection:
+        (sealed,) = connection.execute("SELECT normalised FROM records ORDER BY seq LIMIT 1").fetchone()
+    return vault.read_bytes().index(sealed[-24:]) + 12
+
+
+@pytest.mark.parametrize("broken", ["disk", "keys", "lock"])
+def test_readiness_notices_what_is_really_broken_and_that_it_is_mended(tmp_path: Path, broken: str) -> None:
+    data = tmp_path / "data"
+    with running(data) as service:
+        admitted(service)
+        assert service.http.get("/health/ready").status_code == 200
+        undo = {"disk": _fill, "keys": _lose_keys, "lock": _lose_lock}[broken](service)
+        part = {"lock": "disk"}.get(broken, broken)
+        wait_until(lambda: service.http.get("/health/ready").json()["parts"][part] is False)
+        assert service.http.get("/health/ready").status_code == 503
+        assert service.http.get("/health/live").status_code == 200
+        undo()
+        wait_until(lambda: service.http.get("/health/ready").status_code == 200)
+
+
+def _fill(service: Service) -> Callable[[], object]:
+    """Let the service's files grow no further (RLIMIT_FSIZE), as on a disk that is full."""
+    process = service._process
+    assert process is not None
+    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, before[1]))
+    return lambda: resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+
+
+def _lose_keys(service: Service) -> Callable[[], object]:
+    keys = service.data / "keys" / "keyring"
+    (moved := keys.with_name("gone")).mkdir()
+    moved.rmdir()
+    keys.rename(moved)
+    return lambda: moved.rename(keys)
+
+
+def _lose_lock(service: Service) -> Callable[[], object]:
+    lock = service.data / "lock"
+    kept = lock.rename(lock.with_name("lock.kept"))
+    lock.touch()
+    return lambda: kept.rename(lock)
+
+
+def test_the_metrics_port_answers_on_loopback_alone(tmp_path: Path) -> None:
+    probe = Service(tmp_path / "unused")
+    port = probe.port
+    probe.close()
+    with running(tmp_path / "data", FHIR_BRIDGE_METRICS_PORT=str(port)) as service:
+        page = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+        assert page.status_code == 200
+        assert "process_resident_memory_bytes" in page.text
+        assert service.http.get("/metrics").status_code == 404
+        assert httpx.get(f"http://127.0.0.1:{port}/fhir/Patient", trust_env=False).status_code == 404
