@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi bench peers beside-hapi faults fuzz leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi cases bench peers beside-hapi faults fuzz leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,13 +48,16 @@ check: env ## Format, lint, strict types, import contracts, quick tests
 hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
 	@tools/fetch-hapi
 
+cases: ## Fetch the test cases of HL7's validator (Maven Central) into .build/cases
+	@tools/fetch-cases
+
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
 clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
 	@tools/fetch-clients
 
-test: env kafka hapi peers clients ## Everything, real Kafka and HAPI included
+test: env kafka hapi cases peers clients ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
 	$(MAKE) check
 	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
