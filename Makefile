@@ -59,6 +59,7 @@ clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into
 
 test: env kafka hapi cases peers clients ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
+	@tools/need-postgres
 	$(MAKE) check
 	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
 	$(BIN)/pytest tests/leak -n $(JOBS)

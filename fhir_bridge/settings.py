@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -27,6 +27,17 @@ class IngestSettings(BaseSettings):
     max_body_s: int = Field(300, ge=1, le=86_400, description="Seconds in which a body over HTTP must come whole.")
     max_entries: int = Field(50_000, ge=1, description="Entries of one bundle.")
     max_depth: int = Field(64, ge=8, le=500, description="Nesting of JSON.")
+
+
+class StorageSettings(BaseSettings):
+    """Where ciphertexts, indexes and positions are kept."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_", frozen=True, extra="forbid")
+
+    vault_url: SecretStr = Field(
+        SecretStr(""),
+        description="postgresql://USER:PASSWORD@HOST/DATABASE of the vault; empty: vault.db in the data directory.",
+    )
 
 
 class AnswerSettings(BaseSettings):

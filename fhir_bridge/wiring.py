@@ -31,7 +31,8 @@ from fhir_bridge.adapters.access import (
 )
 from fhir_bridge.adapters.access.external_file import load_external
 from fhir_bridge.adapters.ambient import SystemClock, SystemRandomness
-from fhir_bridge.adapters.backup import make_backup, restore
+from fhir_bridge.adapters.backup import make_backup
+from fhir_bridge.adapters.backup import restore as restore_backup
 from fhir_bridge.adapters.checkup import LOG_SIGNER, check_everything
 from fhir_bridge.adapters.datadir import DataDirectory
 from fhir_bridge.adapters.kafka import KafkaBus
@@ -41,7 +42,9 @@ from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.readiness import Readiness
 from fhir_bridge.adapters.spool import Spool
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_database import VaultDatabase
+from fhir_bridge.adapters.vault_sql import SqlVault
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
 from fhir_bridge.consent import NetworkPolicies, OwnRecords, load_policies
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
@@ -87,6 +90,7 @@ from fhir_bridge.settings import (
     IndexSettings,
     IngestSettings,
     ServiceSettings,
+    StorageSettings,
 )
 from ledger_core import Genesis, Identity, Ledger, LedgerError, OpeningRefused, export_ledger, open_ledger
 from ledger_core import IntegrityBroken as LedgerIntegrityBroken
@@ -145,7 +149,8 @@ async def open_bridge(
         keys = SqliteKeyStore(data / "keys" / "keys.db", keyring, connect=connect)
         stack.callback(keys.close)
         mac = KeyName(KeyKind.VAULT_MAC, OPERATOR)
-        vault = SqliteVault.open(data / "vault.db", keys.ensure([mac])[mac], key_head=keys.head, connect=connect)
+        database = _vault_database(data, connect)
+        vault = SqlVault(database, keys.ensure([mac])[mac], keys.head)
         stack.push_async_callback(vault.close)
         ledger = await asyncio.to_thread(_open_ledger, data, keyring, service.network, connect)
         stack.callback(ledger.close)
@@ -357,9 +362,9 @@ async def open_bridge(
         control = create_control(
             operations,
             relabelling,
-            check=partial(check_everything, data, keyring),
+            check=partial(check_everything, data, database, keyring),
             export=partial(export_ledger, ledger),
-            backup=partial(make_backup, data),
+            backup=partial(make_backup, data, elsewhere=_vault_elsewhere()),
             policy=notary.policy,
             checkpoint=notary.checkpoint,
             metrics=gauges.page,
@@ -391,6 +396,15 @@ async def _end_reading_and_audit(ingest: IngestLine, reader: BusReader, audit: A
     await reader.stop()
 
 
+def restore(source: Path, keys: Path, data: Path) -> None:
+    """Make a data directory, and a vault where the settings say, from a backup's two folders.
+
+    Raises:
+        SetupWrong: A folder lacks a file, or the directory or the vault is not empty.
+    """
+    restore_backup(source, keys, data, _vault_elsewhere())
+
+
 def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[Finding | Progress]:
     """Check a data directory from its files alone, whether the service could open them or not.
 
@@ -400,7 +414,7 @@ def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> I
     if not (data / "VERSION").exists():
         raise SetupWrong(f"{data} is no data directory of fhir-bridge")
     keyring = FileKeyring.open_to_read(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
-    return check_everything(data, keyring, deep, checkpoint)
+    return check_everything(data, _vault_database(data), keyring, deep, checkpoint)
 
 
 def check_lines(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[bytes]:
@@ -596,6 +610,20 @@ def _open_ledger(data: Path, keyring: FileKeyring, network: str, connect: Connec
 def _rooms(settings: IngestSettings) -> Rooms:
     limits = Limits(settings.max_message_bytes, settings.max_entries, settings.max_depth)
     return WorkerRooms(settings.workers, limits) if settings.workers else InlineRooms(limits)
+
+
+def _vault_database(data: Path, connect: Connect = connect_file) -> VaultDatabase:
+    return _vault_elsewhere() or SqliteDatabase(data / "vault.db", connect)
+
+
+def _vault_elsewhere() -> VaultDatabase | None:
+    """Return the vault's database if it is no file of the data directory."""
+    url = StorageSettings().vault_url.get_secret_value()
+    if not url:
+        return None
+    from fhir_bridge.adapters.vault_postgres import PostgresDatabase
+
+    return PostgresDatabase(url)
 
 
 def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None, connect: Connect) -> Bus:

@@ -18,6 +18,9 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from fhir_bridge.adapters.datadir import VERSION
+from fhir_bridge.adapters.vault_copy import copy_vault
+from fhir_bridge.adapters.vault_database import Connection, VaultDatabase
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.errors import SetupWrong, Unavailable
 
 _DATA = (("vault.db", "vault.db"), ("spool.db", "spool.db"), ("ledger/ledger.db", "ledger.db"))
@@ -26,26 +29,30 @@ _ATTEMPTS = 400
 _PAUSE_S = 0.01
 
 
-async def make_backup(data: Path, target: Path) -> dict[str, str]:
+async def make_backup(data: Path, target: Path, elsewhere: VaultDatabase | None = None) -> dict[str, str]:
     """Copy a data directory to ``target/vault`` and ``target/keys``; return both paths.
+
+    Args:
+        elsewhere: The vault, if it is no file of the data directory. Its copy is one all the same.
 
     Raises:
         SetupWrong: The target holds something already.
         Unavailable: The server was never quiet for the millisecond that it takes; nothing was made.
     """
     try:
-        return await asyncio.to_thread(_make, data, target)
+        return await asyncio.to_thread(_make, data, target, elsewhere)
     except OSError as wrong:
         raise SetupWrong(f"{target} cannot be written: {wrong.strerror or 'choose another folder'}") from wrong
 
 
-def restore(source: Path, keys: Path, data: Path) -> None:
+def restore(source: Path, keys: Path, data: Path, elsewhere: VaultDatabase | None = None) -> None:
     """Make a data directory from a backup's two folders; check it with fsck before serving.
 
     Args:
         source: The backup's ``vault`` folder.
         keys: The backup's ``keys`` folder.
         data: Must not exist, or be empty.
+        elsewhere: Where the vault is to be, if not in the data directory; holds none yet.
 
     Raises:
         SetupWrong: A folder lacks a file, or ``data`` is in use.
@@ -57,8 +64,11 @@ def restore(source: Path, keys: Path, data: Path) -> None:
             raise SetupWrong(f"{file} is missing: --from takes the backup's vault folder, --keys its keys folder")
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     data.chmod(0o700)
+    if elsewhere is not None:
+        with closing(_reader(source / "vault.db")) as vault:
+            copy_vault(vault, elsewhere)
     for place, name in _DATA:
-        if (source / name).exists():
+        if (source / name).exists() and not (elsewhere and name == "vault.db"):
             _copy_database(source / name, data / place)
     shutil.copyfile(source / "VERSION", data / "VERSION")
     _copy_database(keys / "keys.db", data / "keys" / "keys.db")
@@ -68,15 +78,17 @@ def restore(source: Path, keys: Path, data: Path) -> None:
     _make_private(data)
 
 
-def _make(data: Path, target: Path) -> dict[str, str]:
+def _make(data: Path, target: Path, elsewhere: VaultDatabase | None) -> dict[str, str]:
     if target.exists() and any(target.iterdir()):
         raise SetupWrong(f"{target} is not empty: name a new folder")
     vault, keys = target / "vault", target / "keys"
     copies = {data / place: vault / name for place, name in _DATA if (data / place).exists()}
     copies[data / _KEYS] = keys / "keys.db"
-    with _at_one_instant(list(copies)) as pinned:
+    with _at_one_instant(list(copies), elsewhere) as (pinned, pinned_vault):
         for source, copy in copies.items():
             _copy(pinned[source], copy)
+        if pinned_vault is not None:
+            copy_vault(pinned_vault, SqliteDatabase(vault / "vault.db"))
     (vault / "VERSION").write_text(VERSION + "\n")
     shutil.copytree(data / "keys" / "keyring", keys / "keyring")
     shutil.copytree(data / "credentials", keys / "credentials")
@@ -85,24 +97,38 @@ def _make(data: Path, target: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _at_one_instant(files: Sequence[Path]) -> Iterator[Mapping[Path, sqlite3.Connection]]:
+def _at_one_instant(
+    files: Sequence[Path], vault: VaultDatabase | None
+) -> Iterator[tuple[Mapping[Path, sqlite3.Connection], Connection | None]]:
     """Give a connection to each database that sees it as it was at one and the same instant."""
     with ExitStack() as stack:
         probes = [stack.enter_context(closing(_reader(file))) for file in files]
+        if vault is not None:
+            stack.enter_context(vault.translated())
+            probe_vault = stack.enter_context(closing(vault.open_reader()))
+
+        def changes() -> list[int]:
+            counters = [_change_counter(probe) for probe in probes]
+            return counters if vault is None else [*counters, _journal_end(probe_vault)]
+
+        pinned_vault: Connection | None = None
         for _ in range(_ATTEMPTS):
-            before = [_change_counter(probe) for probe in probes]
+            before = changes()
             with ExitStack() as attempt:
                 pinned = {file: attempt.enter_context(closing(_reader(file))) for file in files}
                 for connection in pinned.values():
                     connection.execute("BEGIN")
                     connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-                if [_change_counter(probe) for probe in probes] == before:
+                if vault is not None:
+                    pinned_vault = attempt.enter_context(closing(vault.open_checker()))
+                    attempt.enter_context(vault.snapshot(pinned_vault))
+                if changes() == before:
                     stack.push(attempt.pop_all())
                     break
             time.sleep(_PAUSE_S)
         else:
             raise Unavailable("too much is being written: try again when there is less to do")
-        yield pinned
+        yield pinned, pinned_vault
 
 
 def _reader(file: Path) -> sqlite3.Connection:
@@ -112,6 +138,11 @@ def _reader(file: Path) -> sqlite3.Connection:
 def _change_counter(connection: sqlite3.Connection) -> int:
     """Return a number that changes whenever another connection commits (SQLite, pragma data_version)."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _journal_end(vault: Connection) -> int:
+    """Return a number that changes with whatever is written into a vault."""
+    return int(vault.execute("SELECT coalesce(max(number), -1) FROM journal").fetchone()[0])
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from fhir_bridge.adapters import datadir, spool
 from fhir_bridge.adapters.keyring_file import FileKeyring, identity_file
 from fhir_bridge.adapters.keystore_fsck import check_keys, journal_heads, read_keys
 from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_checking
+from fhir_bridge.adapters.vault_database import VaultDatabase
 from fhir_bridge.adapters.vault_fsck import check as check_vault
 from fhir_bridge.errors import BridgeError, KeyMissing
 from fhir_bridge.lines.checking import Finding, Progress
@@ -29,7 +31,9 @@ Found = Iterator[Finding | Progress]
 LOG_SIGNER = "log"
 
 
-def check_everything(data: Path, keyring: FileKeyring, deep: bool, checkpoint: str | None = None) -> Found:
+def check_everything(
+    data: Path, vault: VaultDatabase, keyring: FileKeyring, deep: bool, checkpoint: str | None = None
+) -> Found:
     """Yield progress, and a finding for everything that is not as it was committed.
 
     Args:
@@ -43,8 +47,8 @@ def check_everything(data: Path, keyring: FileKeyring, deep: bool, checkpoint: s
         ("ledger", lambda: _ledger(data, checkpoint)),
         ("keys", lambda: _keys(data, reading)),
         ("keyring", lambda: _identities(data, reading)),
-        ("vault", lambda: _vault(data, reading, deep)),
-        ("spool", lambda: _spool(data)),
+        ("vault", lambda: _vault(data, vault, reading, deep)),
+        ("spool", lambda: _spool(data, vault)),
     ):
         yield Progress(f"checking {title}")
         began = time.monotonic()
@@ -135,7 +139,7 @@ def _check_identity(keyring: Keyring, name: str, public: bytes | None, use: str)
             yield Finding(place, f"another key than it was: {use}")
 
 
-def _vault(data: Path, keyring: Keyring, deep: bool) -> Iterator[Finding]:
+def _vault(data: Path, vault: VaultDatabase, keyring: Keyring, deep: bool) -> Iterator[Finding]:
     keys = read_keys(data / "keys" / "keys.db", keyring)
     mac = next((key for name, key in keys.items() if name.kind is KeyKind.VAULT_MAC), None)
     if mac is None:
@@ -143,7 +147,6 @@ def _vault(data: Path, keyring: Keyring, deep: bool) -> Iterator[Finding]:
         return
     charts = {name.subject: key for name, key in keys.items() if name.kind in (KeyKind.CHART, KeyKind.DIRECTORY)}
     _, epochs = _on_ledger(data, keyring)
-    vault = data / "vault.db"
     for found in check_vault(
         vault,
         mac,
@@ -172,22 +175,23 @@ def _on_ledger(data: Path, keyring: Keyring) -> tuple[set[bytes], set[int]]:
     return roots, epochs
 
 
-def _audit_epochs(vault: Path) -> set[int]:
-    with closing(_reader(vault)) as connection:
-        rows = connection.execute("SELECT key FROM documents WHERE collection = 'audit-epochs'")
-        return {int(key) for (key,) in rows}
+def _audit_epochs(vault: VaultDatabase) -> set[int]:
+    rows = _read(vault, "SELECT key FROM documents WHERE collection = 'audit-epochs'")
+    return {int(key) for (key,) in rows}
 
 
-def _spool(data: Path) -> Iterator[Finding]:
+def _read(vault: VaultDatabase, sql: str) -> list[tuple[Any, ...]]:
+    with vault.translated(), closing(vault.open_checker()) as connection, vault.snapshot(connection):
+        return connection.execute(sql).fetchall()
+
+
+def _spool(data: Path, vault: VaultDatabase) -> Iterator[Finding]:
     """Check that no stream ends before what the vault has read of it.
 
     The vault is read first: a server that runs meanwhile only moves the spool further ahead.
     """
-    with closing(_reader(data / "vault.db")) as connection:
-        read = connection.execute(
-            "SELECT stream, max(next_offset) FROM positions WHERE bus = 'spool' GROUP BY stream"
-        )
-        positions = dict(read.fetchall())
+    read = "SELECT stream, max(next_offset) FROM positions WHERE bus = 'spool' GROUP BY stream"
+    positions = dict(_read(vault, read))
     ends = _spool_ends(data / "spool.db")
     for stream, position in sorted(positions.items()):
         end = ends.get(stream, 0)

@@ -19,13 +19,13 @@ Invariants:
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from blake3 import blake3
 
+from fhir_bridge.adapters.vault_database import Connection
 from fhir_bridge.errors import IntegrityBroken
 
 SCHEMA = "CREATE TABLE journal (number INTEGER PRIMARY KEY, entries BLOB NOT NULL, head BLOB NOT NULL) STRICT"
@@ -56,21 +56,20 @@ class Table:
     @property
     def insert(self) -> str:
         """SQL that adds a row and fails if its key exists."""
-        return self._sql("INSERT INTO")
+        marks = ", ".join("?" * len(self.columns))
+        return f"INSERT INTO {self.name} ({', '.join(self.columns)}) VALUES ({marks})"  # noqa: S608 - names are constants of our modules
 
     @property
     def put(self) -> str:
         """SQL that adds a row or replaces the one of the same key."""
-        return self._sql("INSERT OR REPLACE INTO")
+        key, rest = self.columns[: self.key_size], self.columns[self.key_size :]
+        changes = ", ".join(f"{name} = excluded.{name}" for name in rest)
+        return f"{self.insert} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
 
     @property
     def select(self) -> str:
         """SQL that reads every row, columns in order."""
         return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608 - names are constants of our modules
-
-    def _sql(self, verb: str) -> str:
-        marks = ", ".join("?" * len(self.columns))
-        return f"{verb} {self.name} ({', '.join(self.columns)}) VALUES ({marks})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,9 @@ class JournalRow:
 
 
 class Journal:
-    """Appends to the journal of one open file; used by its only writer, inside its transactions."""
+    """Appends to the journal of one open file or database; used by its only writer, inside its transactions."""
 
-    def __init__(self, connection: sqlite3.Connection, key: bytes) -> None:
+    def __init__(self, connection: Connection, key: bytes) -> None:
         """Take up the chain where it ends.
 
         Raises:
@@ -96,6 +95,11 @@ class Journal:
         self._entries: list[Entry] = []
         self.number, self.head = -1, BEGINNING
         self._take_up()
+
+    @property
+    def end(self) -> tuple[int, bytes]:
+        """Number and head of the newest journal row, written or about to be."""
+        return self.number, self.head
 
     def note(self, table: str, key: Key, row: Sequence[Cell]) -> None:
         """Enter that ``row`` is now what ``table`` holds under ``key``."""
@@ -117,8 +121,13 @@ class Journal:
         self.number, self.head, self._entries = self.number + 1, head, []
         return head
 
-    def reload(self) -> None:
-        """Forget what was noted and take up the chain as stored; called after a transaction failed."""
+    def reload(self, connection: Connection | None = None) -> None:
+        """Forget what was noted and take up the chain as stored; called after a transaction failed.
+
+        Args:
+            connection: Instead of the one there was.
+        """
+        self._connection = connection or self._connection
         self._entries = []
         self._take_up()
 
@@ -153,7 +162,7 @@ def decode_entries(entries: bytes) -> list[Entry]:
     return _decoder.decode(entries)
 
 
-def read_rows(connection: sqlite3.Connection) -> Iterator[JournalRow]:
+def read_rows(connection: Connection) -> Iterator[JournalRow]:
     """Yield the journal rows in order, as stored, unchecked."""
     for row in connection.execute("SELECT * FROM journal ORDER BY number"):
         yield JournalRow(*row)

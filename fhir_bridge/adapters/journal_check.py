@@ -28,6 +28,7 @@ from fhir_bridge.adapters.journal import (
     read_rows,
     row_digest,
 )
+from fhir_bridge.adapters.vault_database import Connection
 from fhir_bridge.lines.checking import Finding
 
 _SCHEMA = """
@@ -42,7 +43,7 @@ _encode = msgspec.msgpack.encode
 class JournalCheck:
     """One check of one file; call :meth:`run` once, inside a snapshot."""
 
-    def __init__(self, connection: sqlite3.Connection, key: bytes, tables: Mapping[str, Table]) -> None:
+    def __init__(self, connection: Connection, key: bytes, tables: Mapping[str, Table]) -> None:
         self._connection = connection
         self._key = key
         self._tables = tables

@@ -10,7 +10,7 @@ from fhir_bridge.adapters.datadir import DataDirectory
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.spool import Spool
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_sql import SqlVault
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
@@ -27,7 +27,7 @@ class Readiness:
     directory: DataDirectory
     keyring: FileKeyring
     keys: SqliteKeyStore
-    vault: SqliteVault
+    vault: SqlVault
     notary: Notary
     bus: Bus
     reader: BusReader

@@ -1,4 +1,4 @@
-"""Check a SQLite vault against its journal, its batches, the ledger and, on request, its keys.
+"""Check a vault against its journal, its batches, the ledger and, on request, its keys.
 
 For ``fhir-bridge fsck``. Reads one snapshot, writes nothing, and can run beside
 a running service.
@@ -20,12 +20,11 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from itertools import groupby
-from pathlib import Path
 
 from fhir_bridge.adapters.journal_check import JournalCheck
-from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_checking, snapshot
+from fhir_bridge.adapters.vault_database import Connection, VaultDatabase
 from fhir_bridge.adapters.vault_fsck_deep import check_charts
-from fhir_bridge.adapters.vault_sqlite_schema import KEY_STORE, TABLES, VERSION, WHAT
+from fhir_bridge.adapters.vault_schema import KEY_STORE, TABLES, WHAT
 from fhir_bridge.anchor import head_leaf
 from fhir_bridge.lines.checking import Finding
 from ledger_core import MerkleBatch
@@ -33,7 +32,6 @@ from ledger_core import MerkleBatch
 ChartKeys = Callable[[str], bytes | None]
 Roots = Collection[bytes] | Callable[[], Collection[bytes]]
 Heads = Mapping[int, bytes] | Callable[[], Mapping[int, bytes]]
-_MAX_FILE_FINDINGS = 20
 _COMMITMENTS = """
 SELECT batch, 'records ' || chart || '/' || id || '/' || version, commitment FROM records
 UNION ALL SELECT batch, 'audits ' || chain || '/' || counter, head FROM audits WHERE batch IS NOT NULL
@@ -42,7 +40,7 @@ ORDER BY 1
 
 
 def check(
-    path: Path,
+    database: VaultDatabase,
     mac_key: bytes,
     *,
     anchored_roots: Roots | None = None,
@@ -60,18 +58,16 @@ def check(
         chart_keys: Gives a chart's key, None for an erased chart; if given, every envelope of a record is opened.
 
     Raises:
-        SetupWrong: The file is no vault, or of a newer layout.
+        SetupWrong: It is no vault, or of a newer layout.
     """
-    connection = connect_for_checking(path, WHAT)
+    connection = database.open_checker()
     with closing(connection):
-        check_stamp(connection, path, what=WHAT, version=VERSION)
         before = anchored_roots() if callable(anchored_roots) else anchored_roots
         try:
-            with snapshot(connection):
-                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            with database.snapshot(connection):
                 after = anchored_roots() if callable(anchored_roots) else anchored_roots
                 heads = key_store_heads() if callable(key_store_heads) else key_store_heads
-                yield from _check_file(connection)
+                yield from database.damage(connection)
                 journal = JournalCheck(connection, mac_key, TABLES)
                 yield from journal.run()
                 yield from _check_batches(connection, journal.heads)
@@ -86,13 +82,7 @@ def check(
             yield Finding(WHAT, "SQLite cannot read the file")
 
 
-def _check_file(connection: sqlite3.Connection) -> Iterator[Finding]:
-    for (line,) in connection.execute(f"PRAGMA integrity_check({_MAX_FILE_FINDINGS})"):
-        if line != "ok":
-            yield Finding("vault file", line)
-
-
-def _check_batches(connection: sqlite3.Connection, heads: Mapping[int, bytes]) -> Iterator[Finding]:
+def _check_batches(connection: Connection, heads: Mapping[int, bytes]) -> Iterator[Finding]:
     """Check each batch by itself: numbers, root over leaves, salted leaf over the journal's head."""
     expected = 0
     for number, journal, root, leaves, _, salt, index in connection.execute(f"{TABLES['batches'].select} ORDER BY 1"):
@@ -110,7 +100,7 @@ def _check_batches(connection: sqlite3.Connection, heads: Mapping[int, bytes]) -
             yield Finding(place, f"does not carry the head of journal {journal}: one of them was replaced")
 
 
-def _check_leaves(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _check_leaves(connection: Connection) -> Iterator[Finding]:
     """Check that every commitment is a leaf of the batch its row names."""
     for number, rows in groupby(connection.execute(_COMMITMENTS), key=lambda row: row[0]):
         found = connection.execute("SELECT leaves FROM batches WHERE number = ?", (number,)).fetchone()
@@ -120,9 +110,7 @@ def _check_leaves(connection: sqlite3.Connection) -> Iterator[Finding]:
                 yield Finding(place, f"its commitment is not in batch {number}")
 
 
-def _check_ledger(
-    connection: sqlite3.Connection, before: Collection[bytes], after: Collection[bytes]
-) -> Iterator[Finding]:
+def _check_ledger(connection: Connection, before: Collection[bytes], after: Collection[bytes]) -> Iterator[Finding]:
     """Check that what the vault says was anchored is there now, and that it holds what was there before."""
     held: set[bytes] = set()
     rows = connection.execute("SELECT number, root, height FROM batches LEFT JOIN anchors USING (number) ORDER BY 1")

@@ -6,9 +6,9 @@ names pseudonyms only.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 
+from fhir_bridge.adapters.vault_database import Connection
 from fhir_bridge.errors import EnvelopeBroken
 from fhir_bridge.lines.checking import Finding
 from fhir_bridge.model.ingest import IndexRow
@@ -16,7 +16,7 @@ from fhir_bridge.ports.vault import StoredSegment
 from fhir_bridge.seal import LINEAGE, NORMALISED, ORIGINAL, RecordPlace, open_normalised, open_part, open_parts
 
 
-def check_charts(connection: sqlite3.Connection, chart_keys: Callable[[str], bytes | None]) -> Iterator[Finding]:
+def check_charts(connection: Connection, chart_keys: Callable[[str], bytes | None]) -> Iterator[Finding]:
     """Yield a finding for each envelope that does not open to what its record's commitment binds."""
     charts = connection.execute("SELECT chart FROM segments UNION SELECT chart FROM records ORDER BY 1").fetchall()
     for (chart,) in charts:
@@ -25,7 +25,7 @@ def check_charts(connection: sqlite3.Connection, chart_keys: Callable[[str], byt
             yield from _check_chart(connection, chart, key)
 
 
-def _check_chart(connection: sqlite3.Connection, chart: str, key: bytes) -> Iterator[Finding]:
+def _check_chart(connection: Connection, chart: str, key: bytes) -> Iterator[Finding]:
     rows: dict[tuple[str, str], IndexRow] = {}
     segments = connection.execute(
         "SELECT chart, number, batch, ciphertext FROM segments WHERE chart = ? ORDER BY number", (chart,)
@@ -50,7 +50,7 @@ def _check_chart(connection: sqlite3.Connection, chart: str, key: bytes) -> Iter
 
 
 def _check_records(
-    connection: sqlite3.Connection, chart: str, key: bytes, rows: dict[tuple[str, str], IndexRow]
+    connection: Connection, chart: str, key: bytes, rows: dict[tuple[str, str], IndexRow]
 ) -> Iterator[Finding]:
     stored = connection.execute(
         "SELECT id, version, commitment, normalised, original, lineage FROM records WHERE chart = ?", (chart,)

@@ -1,318 +1,117 @@
-"""The vault in one SQLite file: WAL, one writer thread, readers beside it.
-
-Default adapter of the Vault port. Writes run one after the other on a thread
-of their own; reads run on other threads with connections of their own, but for
-a few look-ups by key, which take less time than a thread's hand-over. In WAL
-mode neither waits for the other.
-
-Invariants:
-    * a read that starts after a commit returned sees all of it;
-    * whatever the port says about atomicity and durability (synchronous=FULL).
-"""
+"""SQLite as the vault's database: one file in WAL mode, where neither reader nor writer waits for the other."""
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import threading
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import cast
 
-from fhir_bridge.adapters.sqlite_support import Connect, connect_file, connect_for_reading, translated
-from fhir_bridge.adapters.vault_sqlite_schema import WHAT
-from fhir_bridge.adapters.vault_sqlite_writer import KeyHead, VaultWriter
-from fhir_bridge.errors import IntegrityBroken, Unavailable
-from fhir_bridge.model.ingest import Position
-from fhir_bridge.ports.vault import (
-    ALL_LETTERS,
-    Anchorer,
-    AuditEntry,
-    LettersWanted,
-    SealedLetter,
-    StoredBatch,
-    StoredRecord,
-    StoredSegment,
-    Work,
+from fhir_bridge.adapters.sqlite_support import (
+    Connect,
+    check_stamp,
+    connect_file,
+    connect_for_checking,
+    connect_for_reading,
+    open_database,
+    snapshot,
+    transaction,
+    translated,
 )
+from fhir_bridge.adapters.vault_database import Connection
+from fhir_bridge.adapters.vault_schema import SCHEMA, VERSION, WHAT
+from fhir_bridge.errors import Unavailable
+from fhir_bridge.lines.checking import Finding
 
-_IDS_AT_ONCE = 500
-_READERS = 2
-_SCAN_PAGE = 256
-_LAST_CODE_POINT = "\U0010ffff"
-_BATCH = (
-    "SELECT number, root, leaves, envelope, head_salt, head_index, height, log_index"
-    " FROM batches LEFT JOIN anchors USING (number)"
-)
-_LETTER = "SELECT id, institution, reason, received_at_us, envelope, status FROM letters"
-_NEAREST = "SELECT id, chart FROM records WHERE id >= ? ORDER BY id, chart LIMIT 1"
-_RECORD = "SELECT chart, id, version, normalised, original, lineage, commitment, batch, seq FROM records"
-_NORMALISED = "SELECT normalised FROM records WHERE chart = ? AND id = ? AND version = ?"
-_WORTH_A_SCAN = 100
-"""So many keys are worth a walk through their whole chart if they are much of it (2.6 µs a record; 2026-11)."""
-_WORTH_A_LIST = 5
-"""Fewer keys than this are looked up one by one (7 µs each, against 3 µs in a list; 2026-11)."""
-_FEW = 50
-"""So many keys are looked up where they are asked for: up to 7 µs each, against 100 µs for a hand-over (2026-11)."""
-_COUNTED = ("records", "segments", "letters", "documents", "audits", "batches")
-
-T = TypeVar("T")
+_CHECKPOINT_PAGES = 4_000
+_MAX_FILE_FINDINGS = 20
 
 
-def _no_key_store() -> None:
-    return None
+class SqliteDatabase:
+    """Keeps what :class:`fhir_bridge.adapters.vault_database.VaultDatabase` promises, in one file."""
 
+    answers_at_once = True
+    readers = 2
 
-class SqliteVault:
-    """Keeps the Vault port's promises in one file."""
-
-    def __init__(self, path: Path, writer: VaultWriter, connect: Connect = connect_file) -> None:
-        self._path = path
-        self._connect = connect
-        self._writer = writer
-        self._writing = ThreadPoolExecutor(1, "vault-writer")
-        self._reading = ThreadPoolExecutor(_READERS, "vault-reader")
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._closed = False
-
-    @classmethod
-    def open(
-        cls, path: Path, mac_key: bytes, *, key_head: KeyHead = _no_key_store, connect: Connect = connect_file
-    ) -> SqliteVault:
-        """Open a vault file, made if there is none.
+    def __init__(self, path: Path, connect: Connect = connect_file) -> None:
+        """Name the file.
 
         Args:
-            mac_key: 32 bytes; authenticates every row.
-            key_head: Gives number and head of the key store's journal; each commit enters it in the vault's own
-                journal, so that a key store rolled back beneath the vault is found.
-            connect: Opens the file.
-
-        Raises:
-            SetupWrong: Not a vault, or written by a newer version.
-            IntegrityBroken: The journal does not end under ``mac_key``.
+            connect: Opens it; another driver can lay a disk with faults beneath.
         """
-        return cls(path, VaultWriter(path, mac_key, key_head, connect), connect)
+        self._path = path
+        self._connect = connect
 
-    async def commit(self, work: Work, anchor: Anchorer | None) -> int | None:
-        """Write ``work`` atomically; the anchorer is called on the writer thread."""
-        return await self._run(self._writing, self._writer.commit, work, anchor)
+    def open_writer(self) -> Connection:
+        """Return the connection that writes; the file is made if there is none."""
+        connection = open_database(self._path, what=WHAT, version=VERSION, schema=SCHEMA, connect=self._connect)
+        with self.translated():
+            # The default of 1,000 pages checkpoints after almost every group of 500 records.
+            connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        return connection
 
-    async def mark_anchored(self, anchored: Sequence[tuple[int, int, int]]) -> None:
-        """Note ``(batch number, height, log index)``."""
-        await self._run(self._writing, self._writer.mark_anchored, anchored)
+    def open_reader(self) -> Connection:
+        """Return a connection that cannot write."""
+        return connect_for_reading(self._path, WHAT, self._connect)
 
-    async def pending_batches(self) -> Sequence[StoredBatch]:
-        """Return batches whose height is unknown, oldest first."""
-        rows = await self._select(f"{_BATCH} WHERE height IS NULL ORDER BY number")
-        return [_batch(row) for row in rows]
+    def open_checker(self) -> Connection:
+        """Return a connection that cannot write and that reads even text which is not UTF-8."""
+        connection = connect_for_checking(self._path, WHAT)
+        check_stamp(connection, self._path, what=WHAT, version=VERSION)
+        return connection
 
-    async def batch(self, number: int) -> StoredBatch:
-        """Return one batch.
+    def recover(self, writer: Connection) -> Connection:
+        """Bring everything in the write-ahead log into the file and sync that.
 
-        Raises:
-            IntegrityBroken: There is none of that number.
+        A sync that failed forgets what it should have kept: marks that did not wait may be in the log that no later
+        sync of it writes, and every commit behind them would be lost with the power.
         """
-        rows = await self._select(f"{_BATCH} WHERE number = ?", number)
-        if not rows:
-            raise IntegrityBroken(f"the vault holds no batch {number}")
-        return _batch(rows[0])
+        busy, *_ = writer.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        if busy:
+            raise Unavailable(f"the {WHAT} is being read while it recovers from a failed write")
+        return writer
 
-    async def last_batch(self) -> int:
-        """Return the highest batch number, or -1."""
-        return int((await self._select("SELECT coalesce(max(number), -1) FROM batches"))[0][0])
+    @contextmanager
+    def transaction(self, writer: Connection, *, waits: bool = True) -> Iterator[None]:
+        """Commit what the block writes, or nothing of it."""
+        if waits:
+            with transaction(_sqlite(writer)):
+                yield
+            return
+        writer.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with transaction(_sqlite(writer)):
+                yield
+        finally:
+            writer.execute("PRAGMA synchronous=FULL")
 
-    async def positions(self, bus: str) -> Sequence[Position]:
-        """Return the next offset to read for every stream and partition of a bus."""
-        rows = await self._select("SELECT * FROM positions WHERE bus = ? ORDER BY stream, part", bus)
-        return [Position(*row) for row in rows]
+    @contextmanager
+    def snapshot(self, connection: Connection) -> Iterator[None]:
+        """Read one state of the file throughout the block."""
+        with snapshot(_sqlite(connection)):
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            yield
 
-    async def segments(self, chart: str) -> Sequence[StoredSegment]:
-        """Return a chart's index segments in order."""
-        sql = "SELECT chart, number, batch, ciphertext FROM segments WHERE chart = ? ORDER BY number"
-        return [StoredSegment(*row) for row in await self._select(sql, chart)]
+    def translated(self) -> AbstractContextManager[None]:
+        """Tell sqlite3's errors in our terms."""
+        return translated(WHAT)
 
-    async def segment_sizes(self, chart: str) -> Sequence[tuple[int, int]]:
-        """Return number and bytes of a chart's index segments in order."""
-        return await self._select(
-            "SELECT number, length(ciphertext) FROM segments WHERE chart = ? ORDER BY number", chart
-        )
+    def is_outage(self, error: BaseException) -> bool:
+        """Tell whether the disk, the lock or the file failed."""
+        return isinstance(error, sqlite3.OperationalError)
 
-    async def crowded_charts(self, at_least: int) -> Sequence[str]:
-        """Return the charts that have so many index segments or more."""
-        sql = "SELECT chart FROM segments GROUP BY chart HAVING count(*) >= ? ORDER BY chart"
-        return [row[0] for row in await self._select(sql, at_least)]
+    def damage(self, connection: Connection) -> Iterator[Finding]:
+        """Yield what SQLite's own check of the file finds."""
+        for (line,) in connection.execute(f"PRAGMA integrity_check({_MAX_FILE_FINDINGS})"):
+            if line != "ok":
+                yield Finding("vault file", line)
 
-    async def charts_of(self, record_ids: Collection[str]) -> dict[str, str]:
-        """Return the chart that holds each record id; ids of none are left out.
-
-        Of few ids one row each is read, of an id of none its neighbour's: so both take the same time.
-        """
-        found: dict[str, str] = {}
-        wanted = list(record_ids)
-        if len(wanted) <= _FEW:
-            nearest = await self._read(lambda held: [held.execute(_NEAREST, (i,)).fetchone() for i in wanted], True)
-            return {row[0]: row[1] for i, row in zip(wanted, nearest, strict=True) if row is not None and row[0] == i}
-        for start in range(0, len(wanted), _IDS_AT_ONCE):
-            some = wanted[start : start + _IDS_AT_ONCE]
-            sql = f"SELECT DISTINCT id, chart FROM records WHERE id IN ({_marks(some)})"  # noqa: S608 - question marks only
-            found.update(await self._select(sql, *some))
-        return found
-
-    async def record(self, chart: str, record_id: str, version: str) -> StoredRecord | None:
-        """Return one version of a record."""
-        sql = f"{_RECORD} WHERE chart = ? AND id = ? AND version = ?"
-        rows = await self._select(sql, chart, record_id, version)
-        return StoredRecord(*rows[0][:-1]) if rows else None
-
-    async def normalised(self, chart: str, keys: Sequence[tuple[str, str]]) -> Sequence[bytes]:
-        """Return the normalised envelopes of ``(record id, version)`` in the order asked."""
-        return await self._read(lambda connection: _normalised(connection, chart, keys), len(keys) <= _FEW)
-
-    async def document(self, collection: str, key: str) -> bytes | None:
-        """Return a document's value or None."""
-        rows = await self._select("SELECT value FROM documents WHERE collection = ? AND key = ?", collection, key)
-        return rows[0][0] if rows else None
-
-    async def documents(self, collection: str, prefix: str = "") -> Sequence[tuple[str, bytes]]:
-        """Return ``(key, value)`` of a collection, by key."""
-        sql = "SELECT key, value FROM documents WHERE collection = ? AND key >= ? AND key <= ? ORDER BY key"
-        return await self._select(sql, collection, prefix, prefix + _LAST_CODE_POINT)
-
-    async def letters(self, wanted: LettersWanted = ALL_LETTERS) -> Sequence[SealedLetter]:
-        """Return dead letters, oldest first."""
-        sql = (
-            f"{_LETTER} WHERE institution = coalesce(?, institution) AND reason = coalesce(?, reason)"
-            " AND received_at_us >= coalesce(?, received_at_us) AND received_at_us < coalesce(?, received_at_us + 1)"
-            " ORDER BY received_at_us, id"
-        )
-        values = (wanted.institution, wanted.reason, wanted.since_us, wanted.until_us)
-        return [SealedLetter(*row) for row in await self._select(sql, *values)]
-
-    async def letter(self, letter_id: str) -> SealedLetter | None:
-        """Return one dead letter."""
-        rows = await self._select(f"{_LETTER} WHERE id = ?", letter_id)
-        return SealedLetter(*rows[0]) if rows else None
-
-    async def audits(self, chain: str) -> Sequence[AuditEntry]:
-        """Return the entries of one audit chain in order."""
-        sql = "SELECT chain, counter, previous, head, envelope FROM audits WHERE chain = ? ORDER BY counter"
-        return [AuditEntry(*row) for row in await self._select(sql, chain)]
-
-    async def audit_heads(self) -> Sequence[tuple[str, int, bytes]]:
-        """Return ``(chain, counter, head)`` of every audit chain."""
-        # SQLite takes bare columns from the row that max() came from (lang_select.html, section 2.5).
-        return await self._select("SELECT chain, max(counter), head FROM audits GROUP BY chain ORDER BY chain")
-
-    async def scan(self) -> AsyncIterator[StoredRecord]:
-        """Yield every record version, in order of arrival."""
-        after = 0
-        while rows := await self._select(f"{_RECORD} WHERE seq > ? ORDER BY seq LIMIT {_SCAN_PAGE}", after):
-            for row in rows:
-                yield StoredRecord(*row[:-1])
-            after = rows[-1][-1]
-
-    async def counts(self) -> dict[str, int]:
-        """Return row counts by table, and the bytes of the file and its write-ahead log."""
-        parts = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in _COUNTED)  # noqa: S608
-        opened = "SELECT 'letters_open', count(*) FROM letters WHERE status = 'open'"
-        counts: dict[str, int] = dict(await self._select(f"{parts} UNION ALL {opened}"))
+    def size(self, connection: Connection) -> int:
+        """Return the bytes of the file and its write-ahead log."""
         files = (self._path, self._path.with_name(self._path.name + "-wal"))
-        return counts | {"bytes": sum(file.stat().st_size for file in files if file.exists())}
-
-    async def can_write(self) -> bool:
-        """Tell whether the last write went through; if it did not, try one of nothing."""
-        if self._writer.is_failing:
-            try:
-                await self.commit(Work(), None)
-            except Unavailable:
-                return False
-        return True
-
-    async def close(self) -> None:
-        """Finish the commit under way and release the files; a second call does nothing."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.to_thread(self._shut)
-
-    def _shut(self) -> None:
-        self._reading.shutdown()
-        self._writing.shutdown()
-        for connection in self._connections:
-            connection.close()
-        self._writer.close()
-
-    async def _select(self, sql: str, *values: str | int | None, is_short: bool = False) -> list[tuple[Any, ...]]:
-        return await self._read(lambda connection: connection.execute(sql, values).fetchall(), is_short)
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T], is_short: bool = False) -> T:
-        if is_short and not self._closed:
-            return self._with_reader(work)
-        return await self._run(self._reading, self._with_reader, work)
-
-    def _with_reader(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with translated(WHAT):
-            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._local.connection = connect_for_reading(self._path, WHAT, self._connect)
-                self._connections.append(connection)
-            return work(connection)
-
-    async def _run(self, threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
-        if self._closed:
-            raise Unavailable("the vault is closed")
-        return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+        return sum(file.stat().st_size for file in files if file.exists())
 
 
-def _normalised(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:
-    if len(keys) >= _WORTH_A_SCAN:
-        held = connection.execute("SELECT count(*) FROM records WHERE chart = ?", (chart,)).fetchone()[0]
-        if len(keys) * 4 >= held:
-            return _normalised_of_chart(connection, chart, keys)
-    if len(keys) >= _WORTH_A_LIST:
-        return _normalised_of_many(connection, chart, keys)
-    found: list[bytes] = []
-    for record_id, version in keys:
-        row = connection.execute(_NORMALISED, (chart, record_id, version)).fetchone()
-        if row is None:
-            raise _missing()
-        found.append(row[0])
-    return found
-
-
-def _normalised_of_many(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:
-    held: dict[tuple[str, str], bytes] = {}
-    for start in range(0, len(keys), _IDS_AT_ONCE):
-        ids = [record_id for record_id, _ in keys[start : start + _IDS_AT_ONCE]]
-        # No list of versions: SQLite would look up each id with each of them.
-        sql = f"SELECT id, version, normalised FROM records WHERE chart = ? AND id IN ({_marks(ids)})"  # noqa: S608 - question marks only
-        rows = connection.execute(sql, (chart, *ids))
-        held |= {(record_id, version): each for record_id, version, each in rows}
-    try:
-        return [held[record_id, version] for record_id, version in keys]
-    except KeyError:
-        raise _missing() from None
-
-
-def _normalised_of_chart(connection: sqlite3.Connection, chart: str, keys: Sequence[tuple[str, str]]) -> list[bytes]:
-    rows = connection.execute("SELECT id, version, normalised FROM records WHERE chart = ?", (chart,))
-    held = {(record_id, version): envelope for record_id, version, envelope in rows}
-    try:
-        return [held[record_id, version] for record_id, version in keys]
-    except KeyError:
-        raise _missing() from None
-
-
-def _marks(values: Collection[object]) -> str:
-    return ",".join("?" * len(values))
-
-
-def _missing() -> IntegrityBroken:
-    return IntegrityBroken("the index names a record that the vault does not hold; run fsck")
-
-
-def _batch(row: tuple[Any, ...]) -> StoredBatch:
-    number, root, leaves, envelope, head_salt, head_index, height, log_index = row
-    split = tuple(leaves[at : at + 32] for at in range(0, len(leaves), 32))
-    return StoredBatch(number, root, split, envelope, head_salt, head_index, height, log_index)
+def _sqlite(connection: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, connection)

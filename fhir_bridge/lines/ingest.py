@@ -163,6 +163,8 @@ class IngestLine:
         self._book.visible_batch = pending[0].number - 1 if pending else self._last_batch
         if pending:
             await self._settle(pending[-1].number)
+            # Marks do not wait for the disk, so earlier ones may be lost where later ones are not.
+            self._book.visible_batch = self._last_batch
         self._tasks = [
             self._standing.begin("commit", self._commit_forever(), self._abandon),
             self._standing.begin("anchor", self._anchor_forever(), self._abandon),

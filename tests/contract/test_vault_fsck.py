@@ -15,7 +15,8 @@ from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.keystore_fsck import journal_heads
 from fhir_bridge.adapters.vault_fsck import check
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_sql import SqlVault
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.keys import KeyKind, KeyName
@@ -89,7 +90,7 @@ class Story:
         self.roots: list[bytes] = []
 
     async def tell(self) -> None:
-        vault = SqliteVault.open(self.path, MAC_KEY)
+        vault = SqlVault(SqliteDatabase(self.path), MAC_KEY)
         first = replace(
             work(CHART, 0, "r1", "r2"),
             positions=[Position("spool", "s", 0, 0)],
@@ -101,7 +102,7 @@ class Story:
         await vault.mark_anchored([(0, 1, 10)])
         await vault.close()
         shutil.copy(self.path, self.earlier)
-        vault = SqliteVault.open(self.path, MAC_KEY)
+        vault = SqlVault(SqliteDatabase(self.path), MAC_KEY)
         later = replace(
             work(CHART, 1, "r3"),
             positions=[Position("spool", "s", 0, 1)],
@@ -129,7 +130,8 @@ class Story:
     def findings(self, *, deep: bool = False, ledger: bool = True) -> dict[str, str]:
         """Return what fsck says by place."""
         chart_keys: Callable[[str], bytes | None] | None = chart_key if deep else None
-        found = check(self.path, MAC_KEY, anchored_roots=set(self.roots) if ledger else None, chart_keys=chart_keys)
+        roots = set(self.roots) if ledger else None
+        found = check(SqliteDatabase(self.path), MAC_KEY, anchored_roots=roots, chart_keys=chart_keys)
         said: dict[str, str] = {}
         for finding in found:
             said[finding.place] = f"{said.get(finding.place, '')}{finding.what}\n"
@@ -157,7 +159,7 @@ async def test_an_edited_column_is_located(story: Story, table: str, column: str
 
 
 def test_every_column_that_is_not_a_key_is_edited_above() -> None:
-    from fhir_bridge.adapters.vault_sqlite_schema import TABLES
+    from fhir_bridge.adapters.vault_schema import TABLES
 
     wanted = {(t.name, column) for t in TABLES.values() for column in t.columns[t.key_size :]}
     assert wanted <= set(EDITS)
@@ -236,7 +238,7 @@ async def test_a_root_that_the_ledger_does_not_know_is_found(story: Story) -> No
 
 
 async def test_a_pending_batch_that_the_ledger_lacks_is_no_finding(story: Story) -> None:
-    vault = SqliteVault.open(story.path, MAC_KEY)
+    vault = SqlVault(SqliteDatabase(story.path), MAC_KEY)
     await vault.commit(work(CHART, 2, "r4"), anchor)
     await vault.close()
     assert story.findings(deep=True) == {}
@@ -287,10 +289,10 @@ async def test_a_batch_that_was_wrong_from_the_beginning_is_found(
         batch = anchor(number=number, commitments=commitments, journal_head=journal_head)
         return twist(batch, written.records[0].commitment)
 
-    vault = SqliteVault.open(tmp_path / "vault.db", MAC_KEY)
+    vault = SqlVault(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY)
     await vault.commit(written, wrong)
     await vault.close()
-    (finding,) = check(tmp_path / "vault.db", MAC_KEY)
+    (finding,) = check(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY)
     assert finding.place == place
     assert what in f"{finding.what}\n"
 
@@ -298,11 +300,11 @@ async def test_a_batch_that_was_wrong_from_the_beginning_is_found(
 async def test_a_commitment_that_is_not_of_its_envelopes_is_found_with_the_keys(tmp_path: Path) -> None:
     honest = work(CHART, 0, "r1")
     written = replace(honest, records=[replace(honest.records[0], commitment=bytes(range(32)))])
-    vault = SqliteVault.open(tmp_path / "vault.db", MAC_KEY)
+    vault = SqlVault(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY)
     await vault.commit(written, anchor)
     await vault.close()
-    assert list(check(tmp_path / "vault.db", MAC_KEY)) == []
-    (finding,) = check(tmp_path / "vault.db", MAC_KEY, chart_keys=chart_key)
+    assert list(check(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY)) == []
+    (finding,) = check(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY, chart_keys=chart_key)
     assert (finding.place, finding.what) == (
         f"records {CHART}/r1/v1",
         "what opens is not what the commitment binds",
@@ -326,7 +328,7 @@ async def test_a_missing_batch_is_told_as_a_gap_too(story: Story) -> None:
 
 
 async def test_an_erased_chart_is_not_opened_and_is_no_finding(story: Story) -> None:
-    assert list(check(story.path, MAC_KEY, chart_keys=lambda chart: None)) == []
+    assert list(check(SqliteDatabase(story.path), MAC_KEY, chart_keys=lambda chart: None)) == []
 
 
 async def test_a_damaged_file_is_a_finding_not_a_crash(story: Story) -> None:
@@ -338,18 +340,18 @@ async def test_a_damaged_file_is_a_finding_not_a_crash(story: Story) -> None:
 
 def test_what_is_no_vault_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupWrong):
-        list(check(tmp_path / "none.db", MAC_KEY))
+        list(check(SqliteDatabase(tmp_path / "none.db"), MAC_KEY))
     with closing(sqlite3.connect(tmp_path / "x.db")) as connection, connection:
         connection.execute("CREATE TABLE t (x)")
     with pytest.raises(SetupWrong):
-        list(check(tmp_path / "x.db", MAC_KEY))
+        list(check(SqliteDatabase(tmp_path / "x.db"), MAC_KEY))
 
 
 async def test_a_key_store_put_back_as_a_whole_is_found_by_the_vault(tmp_path: Path) -> None:
     keys_path = tmp_path / "keys.db"
     keys = SqliteKeyStore(keys_path, FileKeyring(tmp_path / "keyring"))
     keys.ensure([KeyName(KeyKind.CHART, "northgate", CHART)])
-    vault = SqliteVault.open(tmp_path / "vault.db", MAC_KEY, key_head=keys.head)
+    vault = SqlVault(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY, key_head=keys.head)
     await vault.commit(work(CHART, 0, "r1"), anchor)
     keys.close()
     shutil.copy(keys_path, tmp_path / "earlier.db")
@@ -360,9 +362,9 @@ async def test_a_key_store_put_back_as_a_whole_is_found_by_the_vault(tmp_path: P
     await vault.commit(work(OTHER_CHART, 0, "r2"), anchor)
     await vault.close()
     keys.close()
-    assert list(check(tmp_path / "vault.db", MAC_KEY, key_store_heads=journal_heads(keys_path))) == []
+    assert list(check(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY, key_store_heads=journal_heads(keys_path))) == []
 
     shutil.copy(tmp_path / "earlier.db", keys_path)
-    (finding,) = check(tmp_path / "vault.db", MAC_KEY, key_store_heads=journal_heads(keys_path))
+    (finding,) = check(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY, key_store_heads=journal_heads(keys_path))
     assert finding.place == "key store"
     assert "rolled back" in finding.what

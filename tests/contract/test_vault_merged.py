@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fhir_bridge.adapters.vault_fsck import check
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_sql import SqlVault
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.errors import EnvelopeBroken, IntegrityBroken
 from fhir_bridge.ports.vault import Document, Replacement, Work
 from fhir_bridge.seal import check_numbers, open_parts, open_segment, seal_merged
@@ -21,9 +22,9 @@ KEY = chart_key(CHART)
 
 
 @pytest.fixture
-async def vault(tmp_path: Path) -> AsyncIterator[SqliteVault]:
+async def vault(tmp_path: Path) -> AsyncIterator[SqlVault]:
     """Five segments of one chart, each of a batch of its own, and one of another."""
-    opened = SqliteVault.open(tmp_path / "vault.db", MAC_KEY)
+    opened = SqlVault(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY)
     for number in range(5):
         await opened.commit(work(CHART, number, f"r{number}"), anchor)
     await opened.commit(work(OTHER_CHART, 0, "other"), anchor)
@@ -31,13 +32,13 @@ async def vault(tmp_path: Path) -> AsyncIterator[SqliteVault]:
     await opened.close()
 
 
-async def merged(vault: SqliteVault, first: int, last: int) -> Replacement:
+async def merged(vault: SqlVault, first: int, last: int) -> Replacement:
     stored = [each for each in await vault.segments(CHART) if first <= each.number <= last]
     segment = seal_merged(KEY, [open_parts(KEY, each) for each in stored], RANDOM)
     return Replacement(segment, stored[-1].batch, tuple(each.number for each in stored))
 
 
-async def test_a_merged_segment_holds_the_rows_in_order_with_their_batches(vault: SqliteVault) -> None:
+async def test_a_merged_segment_holds_the_rows_in_order_with_their_batches(vault: SqlVault) -> None:
     before = [(each.batch, open_segment(KEY, each)) for each in await vault.segments(CHART)]
     await vault.commit(Work(replacements=[await merged(vault, 1, 3)]), None)
     after = [open_parts(KEY, each) for each in await vault.segments(CHART)]
@@ -52,7 +53,7 @@ async def test_a_merged_segment_holds_the_rows_in_order_with_their_batches(vault
     check_numbers([open_parts(KEY, each) for each in await vault.segments(CHART)])
 
 
-async def test_a_replacement_for_what_is_not_there_writes_nothing(vault: SqliteVault) -> None:
+async def test_a_replacement_for_what_is_not_there_writes_nothing(vault: SqlVault) -> None:
     made = await merged(vault, 1, 3)
     await vault.commit(Work(replacements=[made]), None)
     before = await vault.segments(CHART)
@@ -62,14 +63,14 @@ async def test_a_replacement_for_what_is_not_there_writes_nothing(vault: SqliteV
     assert await vault.document("links", "k") is None
 
 
-async def test_a_replacement_takes_the_number_of_the_last(vault: SqliteVault) -> None:
+async def test_a_replacement_takes_the_number_of_the_last(vault: SqlVault) -> None:
     made = await merged(vault, 1, 3)
     with pytest.raises(ValueError, match="number of the last"):
         await vault.commit(Work(replacements=[Replacement(made.segment, 3, (1, 2))]), None)
     assert [each.number for each in await vault.segments(CHART)] == list(range(5))
 
 
-async def test_only_consecutive_segments_are_merged(vault: SqliteVault) -> None:
+async def test_only_consecutive_segments_are_merged(vault: SqlVault) -> None:
     opened = [open_parts(KEY, each) for each in await vault.segments(CHART)]
     with pytest.raises(IntegrityBroken):
         seal_merged(KEY, [opened[1], opened[3]], RANDOM)
@@ -77,7 +78,7 @@ async def test_only_consecutive_segments_are_merged(vault: SqliteVault) -> None:
         open_parts(chart_key(OTHER_CHART), seal_merged(KEY, opened[1:3], RANDOM))
 
 
-async def test_sizes_and_crowded_charts(vault: SqliteVault) -> None:
+async def test_sizes_and_crowded_charts(vault: SqlVault) -> None:
     sizes = [(each.number, len(each.ciphertext)) for each in await vault.segments(CHART)]
     assert list(await vault.segment_sizes(CHART)) == sizes
     assert list(await vault.crowded_charts(5)) == [CHART]
@@ -108,7 +109,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-async def test_a_spoiled_merge_is_found_and_located(vault: SqliteVault, tmp_path: Path, spoil: str) -> None:
+async def test_a_spoiled_merge_is_found_and_located(vault: SqlVault, tmp_path: Path, spoil: str) -> None:
     sql, table, number, said = SPOILS[spoil]
     with (
         closing(sqlite3.connect(tmp_path / "vault.db")) as source,
@@ -122,7 +123,7 @@ async def test_a_spoiled_merge_is_found_and_located(vault: SqliteVault, tmp_path
 
     def found() -> list[tuple[str, str]]:
         keys = {CHART: KEY, OTHER_CHART: chart_key(OTHER_CHART)}
-        return [(each.place, each.what) for each in check(path, MAC_KEY, chart_keys=keys.get)]
+        return [(each.place, each.what) for each in check(SqliteDatabase(path), MAC_KEY, chart_keys=keys.get)]
 
     assert found() == []
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -132,7 +133,7 @@ async def test_a_spoiled_merge_is_found_and_located(vault: SqliteVault, tmp_path
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-async def test_whoever_opens_a_chart_without_a_check_notices_too(vault: SqliteVault) -> None:
+async def test_whoever_opens_a_chart_without_a_check_notices_too(vault: SqlVault) -> None:
     early = await vault.segments(CHART)
     await vault.commit(Work(replacements=[await merged(vault, 1, 3)]), None)
     late = await vault.segments(CHART)

@@ -17,7 +17,8 @@ import pytest
 
 from fhir_bridge.adapters.vault_digest import state_digest
 from fhir_bridge.adapters.vault_fsck import check
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_sql import SqlVault
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.errors import IntegrityBroken, SetupWrong
 from fhir_bridge.ports.vault import Work
 from tests.contract.vault_contract import LETTER, AnchorFailed, VaultContract, failing_anchor
@@ -26,13 +27,14 @@ from tests.contract.vault_samples import CHART, MAC_KEY, OTHER_CHART, anchor, ch
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_sql import SqlVault
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.model.ingest import Position
 from dataclasses import replace
 from tests.contract.vault_samples import MAC_KEY, anchor, work
 
 async def main(path, start):
-    vault = SqliteVault.open(path, MAC_KEY)
+    vault = SqlVault(SqliteDatabase(path), MAC_KEY)
     for i in range(start, 100_000):
         written = replace(work(f"{i:032x}", 0, f"r{i}", f"s{i}"), positions=[Position("spool", "s", 0, i)])
         await vault.commit(written, anchor)
@@ -47,11 +49,11 @@ class FileVaultWorld:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "data" / "vault.db"
-        self._open: SqliteVault | None = None
+        self._open: SqlVault | None = None
 
-    async def open(self) -> SqliteVault:
+    async def open(self) -> SqlVault:
         await self.close()
-        self._open = SqliteVault.open(self.path, MAC_KEY)
+        self._open = SqlVault(SqliteDatabase(self.path), MAC_KEY)
         return self._open
 
     async def close(self) -> None:
@@ -84,7 +86,7 @@ async def test_another_mac_key_does_not_open_the_vault(vault_world: FileVaultWor
     await vault.commit(work(CHART, 0, "r1"), anchor)
     await vault_world.close()
     with pytest.raises(IntegrityBroken):
-        SqliteVault.open(vault_world.path, bytes(32))
+        SqlVault(SqliteDatabase(vault_world.path), bytes(32))
 
 
 async def test_a_newer_layout_is_refused(vault_world: FileVaultWorld) -> None:
@@ -112,7 +114,7 @@ async def test_a_failed_commit_leaves_no_gap_in_the_journal(vault_world: FileVau
         await vault.commit(work(CHART, 1, "r2"), failing_anchor)
     await vault.commit(work(CHART, 1, "r3"), anchor)
     await vault_world.close()
-    assert list(check(vault_world.path, MAC_KEY, chart_keys=chart_key)) == []
+    assert list(check(SqliteDatabase(vault_world.path), MAC_KEY, chart_keys=chart_key)) == []
 
 
 async def test_what_was_acknowledged_survives_five_kills(vault_world: FileVaultWorld, tmp_path: Path) -> None:
@@ -140,11 +142,11 @@ async def test_what_was_acknowledged_survives_five_kills(vault_world: FileVaultW
         assert await vault.last_batch() == position - 1
         await vault_world.close()
         start = position
-    assert list(check(vault_world.path, MAC_KEY, chart_keys=chart_key)) == []
+    assert list(check(SqliteDatabase(vault_world.path), MAC_KEY, chart_keys=chart_key)) == []
 
 
 async def test_the_digest_of_a_state_does_not_depend_on_order_or_randomness(tmp_path: Path) -> None:
-    one, two = SqliteVault.open(tmp_path / "1.db", MAC_KEY), SqliteVault.open(tmp_path / "2.db", MAC_KEY)
+    one, two = (SqlVault(SqliteDatabase(tmp_path / name), MAC_KEY) for name in ("1.db", "2.db"))
     for vault, order in ((one, (CHART, OTHER_CHART)), (two, (OTHER_CHART, CHART))):
         for chart in order:
             await vault.commit(work(chart, 0, f"{chart}1", f"{chart}2"), anchor)

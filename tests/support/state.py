@@ -25,7 +25,8 @@ from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.keystore_fsck import read_keys
 from fhir_bridge.adapters.vault_digest import state_digest
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_sql import SqlVault
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import OPERATOR, Registry
@@ -126,12 +127,12 @@ def _digest(key: bytes, where: RecordPlace, row: IndexRow, normalised: bytes, or
 
 
 @contextmanager
-def _opened(data: Path) -> Iterator[tuple[SqliteVault, SqliteKeyStore, FileKeyring]]:
+def _opened(data: Path) -> Iterator[tuple[SqlVault, SqliteKeyStore, FileKeyring]]:
     keyring = FileKeyring(data / "keys" / "keyring", None)
     keys = SqliteKeyStore(data / "keys" / "keys.db", keyring)
     mac = KeyName(KeyKind.VAULT_MAC, OPERATOR)
     try:
-        yield SqliteVault.open(data / "vault.db", keys.get(mac), key_head=keys.head), keys, keyring
+        yield SqlVault(SqliteDatabase(data / "vault.db"), keys.get(mac), key_head=keys.head), keys, keyring
     finally:
         keys.close()
 
@@ -160,9 +161,7 @@ async def verify_every_receipt(data: Path) -> int:
             await vault.close()
 
 
-async def _verify_charts(
-    vault: SqliteVault, chart_keys: Mapping[str, bytes], evidence: Evidence, policy: Policy
-) -> int:
+async def _verify_charts(vault: SqlVault, chart_keys: Mapping[str, bytes], evidence: Evidence, policy: Policy) -> int:
     rows: dict[tuple[str, str, str], IndexRow] = {}
     verified = 0
     async for record in vault.scan():

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
-from fhir_bridge.adapters.vault_sqlite import SqliteVault
+from fhir_bridge.adapters.vault_sql import SqlVault
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.fhir.indexing import renewed
 from fhir_bridge.lines.indexes import FULL_BYTES, SMALL_BYTES, run_to_merge
 from fhir_bridge.lines.registry import Registry
@@ -40,7 +41,8 @@ class Files:
     def __init__(self, data: Path) -> None:
         self.keys = SqliteKeyStore(data / "keys" / "keys.db", FileKeyring(data / "keys" / "keyring", None))
         mac = KeyName(KeyKind.VAULT_MAC, "operator")
-        self.vault = SqliteVault.open(data / "vault.db", self.keys.ensure([mac])[mac], key_head=self.keys.head)
+        database = SqliteDatabase(data / "vault.db")
+        self.vault = SqlVault(database, self.keys.ensure([mac])[mac], key_head=self.keys.head)
         self.registry = Registry(self.vault, self.keys, SystemRandomness())
 
     async def charts(self) -> Sequence[ChartRef]:

@@ -1,4 +1,4 @@
-"""Tables of the SQLite vault, as the vault writes them and fsck reads them (docs/formats/vault.md).
+"""Tables of the vault, as the vault writes them and fsck reads them (docs/formats/vault.md).
 
 Every table but the journal is covered by the journal: the digest of a row is
 over all columns listed here, in this order.
@@ -44,6 +44,21 @@ CREATE TABLE anchors (number INTEGER PRIMARY KEY, height INTEGER NOT NULL, log_i
 {journal.SCHEMA}
 """
 
+
+def for_postgres(schema: str) -> str:
+    """Return the same tables in PostgreSQL's words: types, an identity, text ordered by its bytes as in SQLite."""
+    for ours, theirs in _POSTGRES:
+        schema = schema.replace(ours, theirs)
+    return schema
+
+
+_POSTGRES = (
+    (" STRICT", ""),
+    ("seq INTEGER PRIMARY KEY", "seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+    (" INTEGER", " BIGINT"),
+    (" BLOB", " BYTEA"),
+    (" TEXT", ' TEXT COLLATE "C"'),
+)
 
 TABLES: Mapping[str, Table] = {
     table.name: table

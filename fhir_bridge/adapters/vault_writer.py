@@ -1,44 +1,48 @@
-"""The one writer of a SQLite vault: turns a Work into rows and journal entries of one transaction.
+"""The one writer of a vault: turns a Work into rows and journal entries of one transaction.
 
-Used by SqliteVault on its writer thread and by nobody else.
+Used by SqlVault on its writer thread and by nobody else.
 
 Invariants:
     * every row written or deleted is noted in the journal by the same transaction;
     * a batch carries the head of the journal row that notes everything it stands for; the batch's own row is
-      noted in the journal row after it.
+      noted in the journal row after it;
+    * what is said to be written is, and what is said not to be is not, even where the connection was lost while it
+      was being committed: the journal's end tells.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from fhir_bridge.adapters.journal import Cell, Journal
-from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_database, transaction, translated
-from fhir_bridge.adapters.vault_sqlite_schema import KEY_STORE, SCHEMA, TABLES, VERSION, WHAT
+from fhir_bridge.adapters.vault_database import InDoubt, VaultDatabase
+from fhir_bridge.adapters.vault_schema import KEY_STORE, TABLES
 from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.model.ingest import Sealed
 from fhir_bridge.ports.vault import Anchorer, Batch, Document, Replacement, Work
 
 KeyHead = Callable[[], tuple[int, bytes] | None]
-_CHECKPOINT_PAGES = 4_000
+_DOUBT_S = 0.2
 
 
 class VaultWriter:
-    """Writes one vault file; belongs to one thread at a time."""
+    """Writes one vault; belongs to one thread at a time."""
 
-    def __init__(self, path: Path, mac_key: bytes, key_head: KeyHead, connect: Connect = connect_file) -> None:
-        self._connection = open_database(path, what=WHAT, version=VERSION, schema=SCHEMA, connect=connect)
+    def __init__(self, database: VaultDatabase, mac_key: bytes, key_head: KeyHead) -> None:
+        self._database = database
+        self._connection = database.open_writer()
         self._key_head = key_head
         self._next_batch = 0
+        self._closing = threading.Event()
         self.is_failing = False
-        with translated(WHAT):
-            # The default of 1,000 pages checkpoints after almost every group of 500 records.
-            self._connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        with database.translated():
             self._journal = Journal(self._connection, mac_key)
             self._take_up()
+        # Where the journal may end if what did not wait is lost: the last commit that waited, and those since.
+        self._ends = {self._journal.end}
+        self._marks: list[tuple[int, int, int]] = []
 
     def commit(self, work: Work, anchor: Anchorer | None) -> int | None:
         """Write a Work as one durable transaction; return the number of its batch.
@@ -51,7 +55,7 @@ class VaultWriter:
         if (work.records or work.segments) and not needs_batch:
             raise ValueError("records and index segments need an anchorer")
         number = self._next_batch if needs_batch else None
-        with translated(WHAT), self._one_transaction():
+        with self._database.translated(), self._one_transaction():
             self._write(work, number)
             self._note_key_store()
             head = self._journal.append()
@@ -64,48 +68,74 @@ class VaultWriter:
 
     def mark_anchored(self, anchored: Sequence[tuple[int, int, int]]) -> None:
         """Note heights without waiting for the disk: a lost mark only means that the batch is submitted again."""
-        known = {row[0] for row in self._select_anchors(anchored)}
-        fresh = [row for row in anchored if row[0] not in known]
-        if not fresh:
-            return
-        with translated(WHAT):
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            try:
-                with self._one_transaction():
-                    self._put("anchors", fresh)
-                    self._journal.append()
-            finally:
-                self._connection.execute("PRAGMA synchronous=FULL")
+        with self._database.translated(), self._one_transaction(waits=False):
+            self._write_marks(anchored)
+        self._marks += anchored
+
+    def end_doubt(self) -> None:
+        """Wait no longer for a database that was lost in a commit."""
+        self._closing.set()
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the connection."""
         self._connection.close()
 
     @contextmanager
-    def _one_transaction(self) -> Iterator[None]:
+    def _one_transaction(self, *, waits: bool = True) -> Iterator[None]:
         if self.is_failing:
-            self._save_log()
+            self._recover()
         try:
-            with transaction(self._connection):
+            with self._database.transaction(self._connection, waits=waits):
                 yield
+        except InDoubt as doubt:
+            self.is_failing = True
+            if not self._was_written():
+                raise Unavailable("the vault was lost in a commit, and nothing of it was written") from doubt
         except BaseException as error:
-            self.is_failing = isinstance(error, sqlite3.OperationalError)
-            self._take_up()
+            self.is_failing = self._database.is_outage(error)
+            if not self.is_failing:
+                self._take_up()
             raise
         self.is_failing = False
+        self._ends = {self._journal.end} if waits else self._ends | {self._journal.end}
+        if waits:
+            self._marks.clear()
 
-    def _save_log(self) -> None:
-        """Bring everything in the write-ahead log into the file and sync that.
+    def _recover(self) -> None:
+        """Take the vault up again where this writer left it.
 
-        A sync that failed forgets what it should have kept: marks of :meth:`mark_anchored` may be in the log
-        that no later sync of it writes, and every commit behind them would be lost with the power.
+        Raises:
+            IntegrityBroken: Somebody else has written meanwhile: what this process holds in memory is outdated.
         """
-        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-        if busy:
-            raise Unavailable(f"the {WHAT} is being read while it recovers from a failed write")
+        tried = self._journal.end
+        self._connection = self._database.recover(self._connection)
+        self._take_up()
+        if self._journal.end not in self._ends | {tried}:
+            raise _other_writer()
+        if self._marks:
+            # They did not wait, so the database may have lost them; whoever asks for a batch's height must find it.
+            with self._database.transaction(self._connection):
+                self._write_marks(self._marks)
+            self._marks.clear()
+        self.is_failing, self._ends = False, {self._journal.end}
+
+    def _was_written(self) -> bool:
+        """Tell what became of the transaction that was being committed, however long that takes."""
+        tried = self._journal.end
+        while not self._closing.wait(_DOUBT_S):
+            try:
+                with self._database.translated():
+                    self._connection = self._database.recover(self._connection)
+                    self._take_up()
+            except Unavailable:
+                continue
+            if self._journal.end not in self._ends | {tried}:
+                raise _other_writer()
+            return self._journal.end == tried
+        raise Unavailable("the vault was lost in a commit; whether it was written shows with the next start")
 
     def _take_up(self) -> None:
-        self._journal.reload()
+        self._journal.reload(self._connection)
         self._key_head_seen = -1
         newest = self._connection.execute("SELECT max(number) FROM batches").fetchone()[0]
         self._next_batch = 0 if newest is None else newest + 1
@@ -171,19 +201,27 @@ class VaultWriter:
         self._run(table, TABLES[table].put, rows)
 
     def _run(self, table: str, sql: str, rows: Iterable[Sequence[Cell]]) -> None:
-        layout, execute, note = TABLES[table], self._connection.execute, self._journal.note
-        for row in rows:
-            execute(sql, row)
+        layout, note = TABLES[table], self._journal.note
+        written = list(rows)
+        self._connection.executemany(sql, written)
+        for row in written:
             note(table, layout.key(row), row)
 
-    def _select_anchors(self, anchored: Sequence[tuple[int, int, int]]) -> list[tuple[int]]:
-        marks = ",".join("?" * len(anchored))
-        numbers = [number for number, _, _ in anchored]
-        with translated(WHAT):
-            return self._connection.execute(
-                f"SELECT number FROM anchors WHERE number IN ({marks})",  # noqa: S608 - marks only
-                numbers,
-            ).fetchall()
+    def _write_marks(self, anchored: Sequence[tuple[int, int, int]]) -> None:
+        known = self._known_anchors([number for number, _, _ in anchored])
+        fresh = [row for row in anchored if row[0] not in known]
+        if fresh:
+            self._put("anchors", fresh)
+            self._journal.append()
+
+    def _known_anchors(self, numbers: Sequence[int]) -> set[int]:
+        marks = ",".join("?" * len(numbers))
+        sql = f"SELECT number FROM anchors WHERE number IN ({marks})"  # noqa: S608 - marks only
+        return {number for (number,) in self._connection.execute(sql, numbers)}
+
+
+def _other_writer() -> IntegrityBroken:
+    return IntegrityBroken("another process has written this vault: start again")
 
 
 def _record_row(record: Sealed, batch: int | None) -> tuple[Cell, ...]:

@@ -1,0 +1,195 @@
+"""A whole bridge whose vault is on PostgreSQL: what it takes, what a killed server costs, checks, backups."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from fhir_bridge.adapters.backup import make_backup, restore
+from fhir_bridge.adapters.vault_copy import copy_vault
+from fhir_bridge.adapters.vault_postgres import PostgresDatabase
+from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
+from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
+from fhir_bridge.lines.checking import Finding
+from fhir_bridge.wiring import check
+from tests.support.bridge_world import World, fresh, observation, patient, running
+from tests.support.postgres import PostgresServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+
+@contextmanager
+def vault_at(url: str) -> Iterator[None]:
+    before = os.environ.get("FHIR_BRIDGE_VAULT_URL")
+    os.environ["FHIR_BRIDGE_VAULT_URL"] = url
+    try:
+        yield
+    finally:
+        os.environ.pop("FHIR_BRIDGE_VAULT_URL")
+        if before is not None:
+            os.environ["FHIR_BRIDGE_VAULT_URL"] = before
+
+
+def on_postgres(folder: Path, url: str) -> Path:
+    """Return a data directory with two institutions whose vault has been moved to PostgreSQL."""
+    data = fresh(folder)
+    moved(data, url)
+    return data
+
+
+def moved(data: Path, url: str) -> None:
+    source = SqliteDatabase(data / "vault.db")
+    connection = source.open_checker()
+    with source.snapshot(connection):
+        copy_vault(connection, PostgresDatabase(url))
+    connection.close()
+    (data / "vault.db").unlink()
+
+
+def findings(data: Path) -> list[Finding]:
+    return [each for each in check(data, deep=True) if isinstance(each, Finding)]
+
+
+async def timeline(world: World) -> list[str]:
+    return await world.timeline(await world.token(), await world.patient_id("p1"))
+
+
+async def test_it_takes_answers_restarts_and_checks_as_with_a_file(tmp_path: Path, url: str) -> None:
+    data = on_postgres(tmp_path, url)
+    with vault_at(url):
+        async with running(data) as world:
+            await world.send(patient("p1"))
+            for number in range(5):
+                await world.send(observation(f"o{number}", "p1"))
+            before = await timeline(world)
+            assert len(before) >= 6
+            assert (await world.http.get("/health/ready")).status_code == 200
+            assert await world.findings() == []
+            assert "fhir_bridge_vault_bytes" in (await world.control.get("/metrics")).text
+        assert findings(data) == []
+        async with running(data) as world:
+            assert await timeline(world) == before
+        assert not (data / "vault.db").exists()
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE records SET lineage = lineage || '\\x00' WHERE seq = 1")
+        assert any(each.place.startswith("records ") and each.what == "edited" for each in findings(data))
+
+
+async def test_two_bridges_never_share_a_vault(tmp_path: Path, url: str) -> None:
+    data = on_postgres(tmp_path, url)
+    (tmp_path / "other").mkdir()
+    other = fresh(tmp_path / "other")
+    with vault_at(url):
+        async with running(data) as world:
+            await world.send(patient("p1"))
+            with pytest.raises(DataDirectoryInUse):
+                async with running(other):
+                    pass
+
+
+async def test_no_acknowledged_record_is_lost_or_doubled_whenever_the_server_is_killed(
+    tmp_path: Path, own_server: PostgresServer
+) -> None:
+    url = own_server.make("vault")
+    data = on_postgres(tmp_path, url)
+    answered: list[str] = []
+    over = asyncio.Event()
+
+    async def push(world: World, lane: int) -> None:
+        who = await world.token()
+        for number in range(100_000):
+            if over.is_set():
+                return
+            name = f"o{lane}-{number}"
+            body = json.dumps(observation(name, "p1"))
+            status, since = 0, time.monotonic()
+            while status not in (200, 201) and not (over.is_set() and status == 503):
+                if status:
+                    assert time.monotonic() < since + 60, "the bridge does not come back"
+                    await asyncio.sleep(0.02)
+                answer = await world.http.put(f"/fhir/Observation/{name}", content=body, headers=who | JSON)
+                status = answer.status_code
+                assert status in (200, 201, 429, 503), answer.text
+            if status != 503:
+                answered.append(name)
+
+    with vault_at(url):
+        async with running(data) as world:
+            await world.send(patient("p1"))
+            pushing = [asyncio.create_task(push(world, lane)) for lane in range(4)]
+            for _ in range(KILLS):
+                seen = len(answered)
+                while len(answered) < seen + 10:
+                    for each in pushing:
+                        if each.done():
+                            await each
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(own_server.kill)
+                await asyncio.to_thread(own_server.start_at_last)
+            over.set()
+            await asyncio.gather(*pushing)
+            assert world.bridge.standing.is_sound
+            with psycopg.connect(url) as connection:
+                unmarked = "SELECT count(*) FROM batches LEFT JOIN anchors USING (number) WHERE height IS NULL"
+                assert connection.execute(unmarked).fetchone() == (0,)
+        async with running(data) as world:
+            who = await world.token()
+            lost = []
+            for name in answered:
+                read = await world.http.get(f"/fhir/Observation/{name}", headers=who)
+                if read.status_code != 200:
+                    lost.append(name)
+                    continue
+                assert read.json()["meta"]["versionId"]
+                history = await world.http.get(f"/fhir/Observation/{read.json()['id']}/_history", headers=who)
+                assert len(history.json()["entry"]) == 1, name
+            assert lost == []
+        assert findings(data) == []
+
+
+JSON = {"Content-Type": "application/fhir+json"}
+KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
+
+
+async def test_a_backup_is_whole_while_records_come_and_restores_into_either(
+    tmp_path: Path, server: PostgresServer, url: str
+) -> None:
+    data = on_postgres(tmp_path, url)
+    with vault_at(url):
+        async with running(data) as world:
+            await world.send(patient("p1"))
+            over = asyncio.Event()
+
+            async def push() -> None:
+                for number in range(10_000):
+                    if over.is_set():
+                        return
+                    await world.send(observation(f"o{number}", "p1"))
+                    await asyncio.sleep(0.02)
+
+            pushing = asyncio.create_task(push())
+            made = await make_backup(data, tmp_path / "kept", PostgresDatabase(url))
+            over.set()
+            await pushing
+    vault, keys = Path(made["vault"]), Path(made["keys"])
+    assert (vault / "vault.db").is_file()
+    restore(vault, keys, tmp_path / "file")
+    assert findings(tmp_path / "file") == []
+    into = f"{url}_restored"
+    server.make(into.rpartition("/")[2])
+    with vault_at(into):
+        restore(vault, keys, tmp_path / "server", PostgresDatabase(into))
+        assert findings(tmp_path / "server") == []
+        async with running(tmp_path / "server") as world:
+            await world.send(observation("later", "p1"))
+            assert await world.findings() == []
+        with pytest.raises(SetupWrong, match="already"):
+            restore(vault, keys, tmp_path / "again", PostgresDatabase(into))
