@@ -23,7 +23,10 @@ from fhir_bridge.wiring import check
 from tests.support.bridge_world import World, fresh, observation, patient, running
 from tests.support.postgres import PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
+JSON = {"Content-Type": "application/fhir+json"}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280 + 20 * KILLS)]
 
 
 @contextmanager
@@ -153,10 +156,6 @@ async def test_no_acknowledged_record_is_lost_or_doubled_whenever_the_server_is_
                 assert len(history.json()["entry"]) == 1, name
             assert lost == []
         assert findings(data) == []
-
-
-JSON = {"Content-Type": "application/fhir+json"}
-KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
 
 
 async def test_a_backup_is_whole_while_records_come_and_restores_into_either(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -76,6 +77,21 @@ def test_help_and_bare_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert main([]) == 2
     assert "dead-letters" in capsys.readouterr().out
+
+
+def test_the_demo_keeps_off_the_vault_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fhir_bridge.cli.demo import story
+
+    seen: list[str | None] = []
+    monkeypatch.setenv("FHIR_BRIDGE_VAULT_URL", "postgresql://db/real")
+
+    def told(**_: object) -> int:
+        seen.append(os.environ.get("FHIR_BRIDGE_VAULT_URL"))
+        return 0
+
+    monkeypatch.setattr(story, "tell", told)
+    assert main(["demo", "--once"]) == 0
+    assert seen == [None]
 
 
 def test_starting_loads_nothing_heavy() -> None:
