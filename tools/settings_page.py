@@ -24,7 +24,8 @@ _HEAD = """# Settings
 Every setting is read from the environment and has a default that works on one machine. `deploy/settings.env` lists
 them for a service manager. This page is generated from `fhir_bridge/settings.py` by `python -m tools.settings_page`.
 
-Three more variables are read outside the settings: `FHIR_BRIDGE_DATA` (the data directory, when `--data` is absent),
+Four more variables are read outside the settings: `FHIR_BRIDGE_DATA` (the data directory, when `--data` is absent),
+`FHIR_BRIDGE_KAFKA` (the brokers, when `--kafka` is absent: no password belongs on a command line),
 `FHIR_BRIDGE_PASSPHRASE` (of the keyring; never in a file that others can read) and `FHIR_BRIDGE_DEBUG=1` (the command
 line adds the trace of an unforeseen error).
 """

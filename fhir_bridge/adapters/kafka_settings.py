@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -11,6 +12,7 @@ from fhir_bridge.errors import SetupWrong
 from fhir_bridge.ports.bus import Notice
 
 CLIENT_ID: Final = "fhir-bridge"
+_FILES: Final = ("cafile", "certfile", "keyfile")
 _NUMBERS: Final = frozenset({"partitions", "replication_factor", "retention_ms", "max_message_bytes"})
 
 
@@ -47,11 +49,13 @@ class KafkaSettings:
     def from_url(cls, url: str) -> KafkaSettings:
         """Read ``kafka://[user:password@]host:port[,host:port…][?partitions=6&replication_factor=3&prefix=fhir&notices=dead,changes]``.
 
-        ``kafkas://`` speaks TLS with the system's certificates; a user signs in
-        by SCRAM-SHA-512 and only over TLS.
+        ``kafkas://`` speaks TLS with the system's certificates, or with those of ``cafile=PATH`` alone; a user signs
+        in by SCRAM-SHA-512 and only over TLS. ``certfile=PATH`` and ``keyfile=PATH`` (PEM, the key not encrypted)
+        show the broker a certificate of ours.
 
         Raises:
-            SetupWrong: Another scheme, no host, an unknown option, or a password in the clear.
+            SetupWrong: Another scheme, no host, an unknown option, a file that cannot be read, or a password in the
+                clear.
         """
         parts = urlsplit(url)
         credentials, _, hosts = parts.netloc.rpartition("@")
@@ -65,6 +69,9 @@ class KafkaSettings:
         told = [name for name in options.pop("notices", Notice.DEAD).split(",") if name]
         if not set(told) <= set(Notice):
             raise SetupWrong("notices of the bus URL are dead, changes, both with a comma, or nothing")
+        files: dict[str, str] = {name: options.pop(name) for name in _FILES if name in options}
+        if files and parts.scheme == "kafka":
+            raise SetupWrong("certificates are for TLS: use kafkas://")
         if not options.keys() <= _NUMBERS:
             raise SetupWrong("the bus URL has an unknown option")
         if not all(value.isdecimal() and int(value) > 0 for value in options.values()):
@@ -73,7 +80,7 @@ class KafkaSettings:
             bootstrap=hosts,
             prefix=prefix,
             notices=frozenset(Notice(name) for name in told),
-            ssl_context=ssl.create_default_context() if parts.scheme == "kafkas" else None,
+            ssl_context=_tls(files) if parts.scheme == "kafkas" else None,
             username=unquote(username) or None,
             password=unquote(password) or None,
             **{name: int(value) for name, value in options.items()},
@@ -93,3 +100,16 @@ class KafkaSettings:
             return common
         sign_in = {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
         return {**common, "sasl_mechanism": "SCRAM-SHA-512", **sign_in}
+
+
+def _tls(files: Mapping[str, str]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=files.get("cafile"))
+        if "certfile" in files:
+            # Never asked for on a terminal, where nobody is: an encrypted key is refused.
+            context.load_cert_chain(files["certfile"], files.get("keyfile"), password=lambda: b"")
+        elif "keyfile" in files:
+            raise SetupWrong("keyfile of the bus URL needs certfile")
+    except OSError as wrong:
+        raise SetupWrong(f"a certificate file of the bus URL cannot be used ({type(wrong).__name__})") from wrong
+    return context

@@ -12,7 +12,15 @@ from fhir_bridge.cli.options import AsJson, Data, data_directory
 
 def serve(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8080,
-    kafka: Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a broker; without it a spool.")] = None,
+    kafka: Annotated[
+        str | None,
+        typer.Option(
+            "--kafka",
+            envvar="FHIR_BRIDGE_KAFKA",
+            show_envvar=True,
+            help="HOST:PORT of a broker, or kafkas://…; without it a spool.",
+        ),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C."""

@@ -30,9 +30,19 @@ class KafkaBroker:
     """One broker that can be stopped, killed and started again on the same port with the same data."""
 
     def __init__(
-        self, directory: Path, number: int = 1, voters: Mapping[int, int] | None = None, /, **properties: str
+        self,
+        directory: Path,
+        number: int = 1,
+        voters: Mapping[int, int] | None = None,
+        users: Mapping[str, str] | None = None,
+        /,
+        **properties: str,
     ) -> None:
-        """Format a node; of a cluster, ``voters`` are the ports of all controllers by number of the node."""
+        """Format a node; of a cluster, ``voters`` are the ports of all controllers by number of the node.
+
+        ``users`` are names and passwords for SCRAM-SHA-512. Properties have their dots, by ``**{...}``, and may name
+        ``{port}`` and ``{controller}``.
+        """
         self.directory = directory
         self._java = _find_java()
         self._port, controller = free_ports(2)
@@ -40,9 +50,12 @@ class KafkaBroker:
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._properties = directory / "server.properties"
-        lines = self._configuration() | properties
+        ports = {"port": self._port, "controller": self._voters[self._number]}
+        lines = self._configuration() | {name: value.format(**ports) for name, value in properties.items()}
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
-        self._run_tool("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties))
+        scram = [f"SCRAM-SHA-512=[name={name},password={password}]" for name, password in (users or {}).items()]
+        added = [word for each in scram for word in ("--add-scram", each)]
+        self._run_tool("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties), *added)
 
     @property
     def bootstrap(self) -> str:

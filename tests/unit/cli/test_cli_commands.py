@@ -79,19 +79,20 @@ def test_help_and_bare_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert "dead-letters" in capsys.readouterr().out
 
 
-def test_the_demo_keeps_off_the_vault_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_keeps_off_the_stores_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     from fhir_bridge.cli.demo import story
 
-    seen: list[str | None] = []
+    seen: list[set[str]] = []
     monkeypatch.setenv("FHIR_BRIDGE_VAULT_URL", "postgresql://db/real")
+    monkeypatch.setenv("FHIR_BRIDGE_KAFKA", "broker:9092")
 
     def told(**_: object) -> int:
-        seen.append(os.environ.get("FHIR_BRIDGE_VAULT_URL"))
+        seen.append({"FHIR_BRIDGE_VAULT_URL", "FHIR_BRIDGE_KAFKA"} & os.environ.keys())
         return 0
 
     monkeypatch.setattr(story, "tell", told)
     assert main(["demo", "--once"]) == 0
-    assert seen == [None]
+    assert seen == [set()]
 
 
 def test_starting_loads_nothing_heavy() -> None:

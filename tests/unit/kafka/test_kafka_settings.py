@@ -52,3 +52,25 @@ def test_a_wrong_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(SetupWrong) as refused:
         KafkaSettings.from_url(url)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("kafka://one:9092?cafile=/etc/ca.pem", "use kafkas"),
+        ("kafkas://one:9093?cafile=/nowhere/ca.pem", "cannot be used"),
+        ("kafkas://one:9093?certfile=/nowhere/own.pem", "cannot be used"),
+        ("kafkas://one:9093?keyfile=/nowhere/own.pem", "needs certfile"),
+        ("kafkas://one:9093?notices=deaf", "notices"),
+    ],
+)
+def test_certificate_files_that_cannot_serve_and_unknown_notices_are_told(url: str, says: str) -> None:
+    with pytest.raises(SetupWrong, match=says):
+        KafkaSettings.from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"), [("", {"dead"}), ("?notices=", set()), ("?notices=dead,changes", {"dead", "changes"})]
+)
+def test_notices_are_chosen_in_the_url(query: str, told: set[str]) -> None:
+    assert KafkaSettings.from_url(f"kafka://one:9092{query}").notices == told

@@ -1,0 +1,149 @@
+"""A broker that speaks TLS and asks who we are: by SCRAM-SHA-512, or by a certificate of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from fhir_bridge.adapters.kafka import KafkaBus
+from fhir_bridge.adapters.kafka_settings import KafkaSettings
+from fhir_bridge.errors import Unavailable
+from tests.support.kafka_broker import KafkaBroker, free_ports
+from tests.support.kafka_reading import read
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+PASSWORD = "p:w@rd/1"
+
+
+class Authority:
+    """A certificate authority of one test."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self.certificate = self._sign(self._name, self._key, is_authority=True)
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self.certificate.public_bytes(Encoding.PEM))
+
+    def issue(self, name: str) -> Path:
+        """Return a file with a key and its certificate for loopback, for server or client."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key, is_authority=False)
+        file = self._folder / f"{name}.pem"
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        file.write_bytes(pem + certificate.public_bytes(Encoding.PEM))
+        return file
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_authority: bool) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        )
+        if not is_authority:
+            loopback = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+            builder = builder.add_extension(loopback, critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+class Guarded:
+    """A broker with two more listeners: ``sasl`` wants a user, ``mutual`` a certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = Authority(folder, "authority")
+        self.stranger = Authority(folder, "stranger")
+        self.sasl, self.mutual = free_ports(2)
+        server = self.authority.issue("server")
+        listeners = {"PLAINTEXT": "{port}", "SASL_SSL": self.sasl, "SSL": self.mutual}
+        told = ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
+        protocols = ",".join(f"{name}:{name}" for name in listeners)
+        jaas = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        self.broker = KafkaBroker(
+            folder / "kafka",
+            1,
+            None,
+            {"bridge": PASSWORD},
+            **{
+                "listeners": f"{told},CONTROLLER://127.0.0.1:{{controller}}",
+                "advertised.listeners": told,
+                "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.location": str(server),
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": str(self.authority.file),
+                "listener.name.ssl.ssl.client.auth": "required",
+                "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+                "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": jaas,
+            },
+        )
+        self.broker.start()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    made = Guarded(tmp_path_factory.mktemp("guarded"))
+    yield made
+    made.broker.stop()
+
+
+@asynccontextmanager
+async def bus_of(url: str) -> AsyncIterator[KafkaBus]:
+    bus = KafkaBus(KafkaSettings.from_url(url))
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def test_a_user_signs_in_over_tls_and_reads_what_was_put(guarded: Guarded, institution: str) -> None:
+    url = f"kafkas://bridge:p%3Aw%40rd%2F1@127.0.0.1:{guarded.sasl}?cafile={guarded.authority.file}"
+    async with bus_of(url) as bus:
+        await bus.start([institution], [])
+        await bus.put(institution, b"over TLS")
+        assert [m.value for m in await read(bus, 1)] == [b"over TLS"]
+
+
+async def test_a_certificate_of_ours_signs_in_where_the_broker_asks_for_one(
+    guarded: Guarded, institution: str
+) -> None:
+    own = guarded.authority.issue("bridge")
+    url = f"kafkas://127.0.0.1:{guarded.mutual}?cafile={guarded.authority.file}&certfile={own}"
+    async with bus_of(url) as bus:
+        await bus.start([institution], [])
+        await bus.put(institution, b"by certificate")
+        assert [m.value for m in await read(bus, 1)] == [b"by certificate"]
+
+
+@pytest.mark.parametrize(
+    "case", ["wrong password", "another authority", "the system's authorities", "no certificate"]
+)
+async def test_who_is_not_who_they_say_is_not_spoken_to(guarded: Guarded, institution: str, case: str) -> None:
+    right = f"cafile={guarded.authority.file}"
+    url = {
+        "wrong password": f"kafkas://bridge:wrong@127.0.0.1:{guarded.sasl}?{right}",
+        "another authority": f"kafkas://bridge:x@127.0.0.1:{guarded.sasl}?cafile={guarded.stranger.file}",
+        "the system's authorities": f"kafkas://bridge:x@127.0.0.1:{guarded.sasl}",
+        "no certificate": f"kafkas://127.0.0.1:{guarded.mutual}?{right}",
+    }[case]
+    async with bus_of(url) as bus:
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(60):
+                await bus.start([institution], [])
