@@ -120,7 +120,9 @@ async def test_no_acknowledged_record_is_lost_or_doubled_whenever_the_server_is_
                     await asyncio.sleep(0.02)
                 answer = await world.http.put(f"/fhir/Observation/{name}", content=body, headers=who | JSON)
                 status = answer.status_code
-                assert status in (200, 201, 429, 503), answer.text
+                if status == 401:  # Tokens hold five minutes.
+                    who = await world.token()
+                assert status in (200, 201, 401, 429, 503), answer.text
             if status != 503:
                 answered.append(name)
 
