@@ -81,6 +81,11 @@ _MOVED = Issue(
 )
 _GONE = Issue("error", "conflict", "the record that ifNoneExist matched has just gone: send the message again")
 _OTHER_SETS = Issue("error", "conflict", "other value sets have come into force: judge again")
+_NO_PATIENT = Issue(
+    "error",
+    "not-found",
+    "a conditional reference finds no Patient of yours: send the Patient first, or in the same transaction",
+)
 _UNPROCESSED = Issue("error", "exception", "this message could not be processed; the operator has been told")
 RESTRICTIONS = "restrictions"
 """Consents of institutions that are stored and not yet in their list: ``chart/record id`` → version."""
@@ -303,7 +308,7 @@ class IngestLine:
             except Redirected as found:
                 for job in jobs:
                     job.reset()
-                found.job.redirect(found.same_as)
+                found.job.redirect(found.same_as, found.patients)
             except Exception as error:
                 metrics.COMMIT_FAILURES.inc()
                 _log.error("commit failed", code=getattr(error, "code", type(error).__name__), messages=len(jobs))
@@ -413,6 +418,8 @@ class IngestLine:
         processed = self._result(job)
         if job.again is not None and job.again.entries is not None:
             processed = only(processed, job.again.entries)
+        if not processed.refused and processed.wanted:
+            processed = await self._refer_to_patients(job, processed, group, charts)
         if not processed.refused:
             layer = Layer(charts, below=group)
             if job.again is not None:
@@ -436,7 +443,7 @@ class IngestLine:
                     job.status = no.status if len(refusals) == 1 else job.status
             processed = judged(processed, refusals)
             if names and not processed.refused and not referred_to(processed.records).isdisjoint(names):
-                raise Redirected(job, same_as)
+                raise Redirected(job, same_as, {})
             if not processed.refused:
                 group.merge(layer)
                 job.changed = layer.staged
@@ -488,20 +495,47 @@ class IngestLine:
     ) -> IndexRow | None:
         """Return what criteria match among the sender's own: of a Patient anywhere, else in its chart."""
         identifier = criterion(query)
-        homes = {chart.chart: chart}
         if record.type == "Patient":
-            id_key = self._registry.id_key(chart.institution)
-            for patient in await patients_with(self._vault, id_key, identifier):
-                home = self._registry.chart_of_patient(patient)
-                if home is not None:
-                    homes[home.chart] = home
-            # What others of this group have staged has no look-up document yet.
-            homes |= {
-                each.chart: each for each in layer.charts_of_patients() if each.institution == chart.institution
-            }
+            return await self._patient(chart.institution, identifier, layer, charts)
+        await self._hold(chart, charts)
+        return match_among(record.type, identifier, layer, [chart.chart])
+
+    async def _refer_to_patients(
+        self, job: Job, processed: Processed, group: Layer, charts: dict[str, OpenChart]
+    ) -> Processed:
+        """Resolve conditional references to the sender's own Patients (R4 http.html#trules).
+
+        Raises:
+            Redirected: Some were found; the message goes through its rooms again with them.
+        """
+        found: dict[str, str] = {}
+        for identifier in processed.wanted:
+            try:
+                match = await self._patient(job.received.institution, identifier, group, charts)
+            except Refused as no:
+                return _refused(processed, no.issue)
+            if match is not None:
+                found[identifier] = match.id
+            elif processed.kind == "transaction":
+                return _refused(processed, _NO_PATIENT)
+        if found:
+            raise Redirected(job, {}, found)
+        return processed
+
+    async def _patient(
+        self, institution: str, identifier: str, layer: Layer, charts: dict[str, OpenChart]
+    ) -> IndexRow | None:
+        """Return the sender's one current Patient with an identifier."""
+        homes: dict[str, ChartRef] = {}
+        for patient in await patients_with(self._vault, self._registry.id_key(institution), identifier):
+            home = self._registry.chart_of_patient(patient)
+            if home is not None:
+                homes[home.chart] = home
+        # What others of this group have staged has no look-up document yet.
+        homes |= {each.chart: each for each in layer.charts_of_patients() if each.institution == institution}
         for each in homes.values():
             await self._hold(each, charts)
-        return match_among(record.type, identifier, layer, homes)
+        return match_among("Patient", identifier, layer, homes)
 
     async def _homes(self, records: Sequence[Normalized], layer: Layer) -> dict[str, ChartRef]:
         """Return the chart of each record: the one it was first stored in, else the one its content names."""
@@ -618,6 +652,10 @@ class IngestLine:
                 if not self._standing.is_sound:
                     raise
                 await asyncio.sleep(_RETRY_S)
+
+
+def _refused(processed: Processed, issue: Issue) -> Processed:
+    return Processed(processed.kind, refused=(issue,))
 
 
 def _stopped() -> Unavailable:

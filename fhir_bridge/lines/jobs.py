@@ -29,12 +29,17 @@ class Again:
 
 
 class Redirected(Exception):
-    """Conditional creates of a message found records to which its other entries must refer instead."""
+    """A message must refer to records that its conditional creates or conditional references found.
 
-    def __init__(self, job: Job, same_as: Mapping[str, str]) -> None:
+    ``same_as`` are those of creates by the id that they would have made, ``patients`` those of references by
+    ``system|value``.
+    """
+
+    def __init__(self, job: Job, same_as: Mapping[str, str], patients: Mapping[str, str]) -> None:
         super().__init__("a message has to go through its rooms again")
         self.job = job
         self.same_as = same_as
+        self.patients = patients
 
 
 @dataclass(slots=True)
@@ -66,13 +71,17 @@ class Job:
         """Send the message through its rooms, again if need be."""
         self.processed = asyncio.create_task(self.work(self.received))
 
-    def redirect(self, same_as: Mapping[str, str]) -> None:
-        """Send the message through its rooms again with what its conditional creates found."""
+    def redirect(self, same_as: Mapping[str, str], patients: Mapping[str, str]) -> None:
+        """Send the message through its rooms again with what its conditional creates and references found."""
         # What was found before may itself have given way to another since.
         known = {made: same_as.get(found, found) for made, found in self.received.same_as}
         earlier = {found for _, found in self.received.same_as}
         new = {made: found for made, found in same_as.items() if made not in earlier}
-        self.received = replace(self.received, same_as=tuple(sorted((known | new).items())))
+        self.received = replace(
+            self.received,
+            same_as=tuple(sorted((known | new).items())),
+            patients=tuple(sorted({**dict(self.received.patients), **patients}.items())),
+        )
         self.begin()
 
     def reset(self) -> None:

@@ -30,8 +30,10 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
         return Processed(reception.kind, refusals=refusals)
     sets = _sets(source.sets_file, source.sets)
     ruleset = _ruleset(source.ruleset_dir, source.ruleset)
-    done = normalize(reception, source, ruleset, sets, same_as=dict(received.same_as))
-    return Processed(reception.kind, done.records, done.quarantined, refusals, sets=source.sets)
+    done = normalize(
+        reception, source, ruleset, sets, same_as=dict(received.same_as), patients=dict(received.patients)
+    )
+    return Processed(reception.kind, done.records, done.quarantined, refusals, sets=source.sets, wanted=done.wanted)
 
 
 @lru_cache(maxsize=32)

@@ -69,6 +69,8 @@ class Received:
     its own. ``position`` is set for what came by bus. ``same_as`` names records
     that conditional creates of this message would have doubled: the canonical
     id that an entry would have got, and that of the record which is there.
+    ``patients`` are the sender's Patients that its conditional references
+    found: ``system|value`` and canonical id.
     """
 
     institution: str
@@ -79,6 +81,7 @@ class Received:
     interaction: Interaction | None = None
     position: Position | None = None
     same_as: tuple[tuple[str, str], ...] = ()
+    patients: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +262,7 @@ class Processed:
     """A message after the pure rooms: what to store, what to quarantine, what to refuse.
 
     ``sets`` is the hex digest of the value sets that labelled the records; empty for what no set labels.
+    ``wanted`` are identifiers, ``system|value``, of conditional references to Patients that no entry is.
     """
 
     kind: str
@@ -267,6 +271,7 @@ class Processed:
     refusals: tuple[Refusal, ...] = ()
     refused: tuple[Issue, ...] = ()
     sets: str = ""
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,14 @@ class Links:
     """What one message's references can mean."""
 
     def __init__(
-        self, id_key: bytes, base_urls: frozenset[str], same_as: Mapping[str, str] = MappingProxyType({})
+        self,
+        id_key: bytes,
+        base_urls: frozenset[str],
+        same_as: Mapping[str, str] = MappingProxyType({}),
+        patients: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self.wanted: set[str] = set()
+        self._patients = patients
         self._id_key = id_key
         self._same_as = same_as
         self._bases = set(base_urls)
@@ -128,8 +134,18 @@ class Links:
         identifier = parsed.identifier
         if parsed.kind is ReferenceKind.CONDITIONAL and identifier and parsed.type:
             system, value = identifier
-            return self._by_identifier.get((parsed.type, system or "", value)) or None
+            held = self._by_identifier.get((parsed.type, system or "", value))
+            if held is None and parsed.type == "Patient" and system:
+                return self._stored_patient(f"{system}|{value}")
+            return held or None
         return None
+
+    def _stored_patient(self, identifier: str) -> str | None:
+        found = self._patients.get(identifier)
+        if found is None:
+            self.wanted.add(identifier)
+            return None
+        return f"Patient/{found}"
 
 
 def local_id(entry: Validated, resource: Body | None) -> str:

@@ -38,10 +38,14 @@ NO_CHART = Issue("error", "business-rule", "names no patient, and no record of t
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """A message after the rules; both lists in the order of its entries."""
+    """A message after the rules; both lists in the order of its entries.
+
+    ``wanted`` are identifiers, ``system|value``, of conditional references to Patients that no entry is.
+    """
 
     records: tuple[Normalized, ...]
     quarantined: tuple[Quarantined, ...]
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def normalize(
     sets: LabelSets | None = None,
     *,
     same_as: Mapping[str, str] = MappingProxyType({}),
+    patients: Mapping[str, str] = MappingProxyType({}),
 ) -> Normalization:
     """Apply ``ruleset`` to every accepted entry of a message, then label it by value sets.
 
@@ -83,6 +88,7 @@ def normalize(
         sets: The value sets in force; those that ship with the package by default.
         same_as: Canonical ids that stand for another record of the sender's: the entry itself and whatever refers
             to it get the other's (R4 http.html#trules, conditional create).
+        patients: Canonical ids of the sender's Patients by ``system|value``, for conditional references.
     """
     by_sets = sets or packaged_sets()
     rules_hash = ruleset_under(ruleset.hash, by_sets.digest)
@@ -90,7 +96,7 @@ def normalize(
     quarantined: list[Quarantined] = []
     deletions: list[Normalized] = []
     works: list[_Work] = []
-    links = Links(source.id_key, ruleset.base_urls, same_as)
+    links = Links(source.id_key, ruleset.base_urls, same_as, patients)
     for entry in entries:
         if entry.resource is None:
             _delete(entry, source, rules_hash, deletions, quarantined)
@@ -106,7 +112,9 @@ def normalize(
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
     records = _finished(works, links, source, rules_hash, quarantined, is_transaction=reception.kind == "transaction")
     by_index = sorted([*deletions, *records], key=lambda record: record.index)
-    return Normalization(tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)))
+    return Normalization(
+        tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)), tuple(sorted(links.wanted))
+    )
 
 
 def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets | None = None) -> Preview:
