@@ -65,7 +65,7 @@ test: env kafka hapi cases peers clients ## Everything, real Kafka and HAPI incl
 	$(BIN)/pytest tests/leak -n $(JOBS)
 	$(BIN)/pytest tests/fault/ledger -n $(JOBS)
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
-		--ignore=tests/fault/ledger -v
+		--ignore=tests/fault/ledger -v --durations=25
 
 bench: env hapi ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
