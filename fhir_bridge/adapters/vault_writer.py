@@ -54,8 +54,9 @@ class VaultWriter:
         needs_batch = bool(work.records or work.audits) and anchor is not None
         if (work.records or work.segments) and not needs_batch:
             raise ValueError("records and index segments need an anchorer")
-        number = self._next_batch if needs_batch else None
         with self._database.translated(), self._one_transaction():
+            # Not before: the transaction may first have taken the vault up again.
+            number = self._next_batch if needs_batch else None
             self._write(work, number)
             self._note_key_store()
             head = self._journal.append()
