@@ -30,6 +30,7 @@ from fhir_bridge.adapters.access import (
     make_patient_credentials,
 )
 from fhir_bridge.adapters.access.external_file import load_external
+from fhir_bridge.adapters.access.message_jose import JoseMessages
 from fhir_bridge.adapters.ambient import SystemClock, SystemRandomness
 from fhir_bridge.adapters.backup import make_backup
 from fhir_bridge.adapters.backup import restore as restore_backup
@@ -69,6 +70,7 @@ from fhir_bridge.lines.guardianship import GuardianshipLine
 from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.labels import Labels
+from fhir_bridge.lines.message_keys import MessageKeys
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.notices import NoticeLine
 from fhir_bridge.lines.operations import Operations
@@ -77,6 +79,7 @@ from fhir_bridge.lines.registry import OPERATOR, Registry
 from fhir_bridge.lines.relabelling import RelabelLine
 from fhir_bridge.lines.services import Services
 from fhir_bridge.lines.standing import Standing
+from fhir_bridge.lines.unwrapping import Unwrapping
 from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.bus import Bus
@@ -181,12 +184,16 @@ async def open_bridge(
             committing=committing,
         )
         await labels.load()
+        unwrapping = Unwrapping(
+            vault=vault, keys=keys, registry=registry, crypto=JoseMessages(), randomness=randomness
+        )
         ingest = IngestLine(
             vault=vault,
             keys=keys,
             registry=registry,
             book=book,
             rooms=rooms,
+            unwrapping=unwrapping,
             notary=notary,
             clock=clock,
             randomness=randomness,
@@ -362,6 +369,7 @@ async def open_bridge(
         control = create_control(
             operations,
             relabelling,
+            MessageKeys(vault=vault, registry=registry, unwrapping=unwrapping, crypto=JoseMessages()),
             check=partial(check_everything, data, database, keyring),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data, elsewhere=_vault_elsewhere()),

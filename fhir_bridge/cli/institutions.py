@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -56,3 +57,53 @@ def list_institutions(data: Data = None, as_json: AsJson = False) -> None:
     rows = service.get(data_directory(data), "/institutions")
     columns = ("name", "id", "fhir_version", "ruleset", "topic")
     screen.print_rows(rows, columns, as_json=as_json, empty="no institution yet: fhir-bridge institution add NAME")
+
+
+@app.command("signing-key")
+def signing_key(
+    name: Annotated[str, typer.Argument(help="Name of the institution.")],
+    add_file: Annotated[
+        Path | None, typer.Option("--add", metavar="FILE", help="Register this public key (JWK), checked by you.")
+    ] = None,
+    remove: Annotated[str | None, typer.Option("--remove", metavar="KID", help="Take this key back.")] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which keys sign what the institution sends by bus. With one registered, nothing unsigned is taken."""
+    directory, place = data_directory(data), f"/institutions/{name}/signing-keys"
+    if add_file is not None:
+        added = service.post(directory, place, {"add": _jwk(add_file)})
+        screen.remark(f"{name} signs what it sends by bus from now on; key {added['kid']}")
+    if remove is not None:
+        service.post(directory, place, {"remove": remove})
+    rows = service.get(directory, place)
+    screen.print_rows(rows, ("kid", "kty", "crv", "alg"), as_json=as_json, empty="no signing key: nothing is signed")
+
+
+@app.command("encryption-key")
+def encryption_key(
+    name: Annotated[str, typer.Argument(help="Name of the institution.")],
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Make another; the one before still opens messages.")
+    ] = False,
+    destroy_older: Annotated[
+        bool, typer.Option("--destroy-older", help="Destroy all but the newest: what was encrypted to them is lost.")
+    ] = False,
+    must: Annotated[
+        bool | None, typer.Option("--require/--optional", help="Whether what comes by bus must be encrypted.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Print the public key (JWK) that the institution encrypts to what it sends by bus; made on first use."""
+    body = {"renew": renew, "destroy_older": destroy_older} | ({} if must is None else {"must": must})
+    screen.print_json(service.post(data_directory(data), f"/institutions/{name}/encryption-key", body))
+
+
+def _jwk(file: Path) -> dict[str, object]:
+    try:
+        jwk = json.loads(file.read_bytes())
+    except (OSError, ValueError) as wrong:
+        raise Failure(f"{file} cannot be read as a JWK", exit_code=SETUP) from wrong
+    if not isinstance(jwk, dict):
+        raise Failure(f"{file} holds no JWK (a JSON object with kty)", exit_code=SETUP)
+    return jwk

@@ -28,6 +28,7 @@ from fhir_bridge.cli import (
     maps,
     patients,
     serving,
+    signed,
     tokens,
     upkeep,
 )
@@ -70,6 +71,7 @@ app.add_typer(maps.app, name="map")
 app.add_typer(labels.app, name="labels")
 app.add_typer(keys.app, name="keys")
 app.add_typer(letters.app, name="dead-letters")
+app.add_typer(signed.app, name="signed")
 app.add_typer(bus.app, name="bus")
 app.command()(ledger.verify)
 app.add_typer(ledger.app, name="ledger")

@@ -18,10 +18,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from fhir_bridge import __version__
 from fhir_bridge.errors import SetupWrong
-from fhir_bridge.http import errors
+from fhir_bridge.http import control_messages, errors
+from fhir_bridge.http.given import object_of, text_of, texts_of
 from fhir_bridge.http.measuring import Page, add_page
+from fhir_bridge.lines.bus_reader import SIGNATURE_HEADER
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.letters import QUARANTINED
+from fhir_bridge.lines.message_keys import MessageKeys
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.relabelling import RelabelLine
 from fhir_bridge.lines.versions import microseconds
@@ -36,6 +39,7 @@ Backup = Callable[[Path], Any]
 def create_control(
     operations: Operations,
     relabelling: RelabelLine,
+    messages: MessageKeys,
     *,
     check: Check,
     export: Export,
@@ -48,6 +52,7 @@ def create_control(
     app = FastAPI(title="fhir-bridge control", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
     add_page(app, metrics)
+    control_messages.install(app, messages)
 
     @app.get("/status")
     async def status() -> JSONResponse:
@@ -55,10 +60,10 @@ def create_control(
 
     @app.post("/institutions")
     async def add_institution(request: Request) -> JSONResponse:
-        given = await _object(request)
+        given = await object_of(request)
         return JSONResponse(
             await operations.add_institution(
-                _text(given, "name"), _text(given, "fhir_version"), _text(given, "ruleset_dir")
+                text_of(given, "name"), text_of(given, "fhir_version"), text_of(given, "ruleset_dir")
             )
         )
 
@@ -68,8 +73,8 @@ def create_control(
 
     @app.post("/patients")
     async def enrol(request: Request) -> JSONResponse:
-        given = await _object(request)
-        return JSONResponse(await operations.enrol(_text(given, "institution"), _text(given, "patient")))
+        given = await object_of(request)
+        return JSONResponse(await operations.enrol(text_of(given, "institution"), text_of(given, "patient")))
 
     @app.get("/patients/resolve")
     async def resolve(patient: str, institution: str | None = None) -> JSONResponse:
@@ -77,7 +82,7 @@ def create_control(
 
     @app.post("/links")
     async def links(request: Request) -> JSONResponse:
-        rows = (await _object(request)).get("rows")
+        rows = (await object_of(request)).get("rows")
         if not isinstance(rows, list):
             raise SetupWrong("rows must be a list of links")
         return JSONResponse(await operations.link(rows))
@@ -85,7 +90,8 @@ def create_control(
     @app.post("/ingest")
     async def ingest(request: Request, institution: str) -> JSONResponse:
         content_type = request.headers.get("content-type", "")
-        return JSONResponse(await operations.feed(institution, await request.body(), content_type))
+        signature = request.headers.get(SIGNATURE_HEADER, "")
+        return JSONResponse(await operations.feed(institution, await request.body(), content_type, signature))
 
     @app.post("/map/preview")
     async def preview(request: Request, institution: str) -> JSONResponse:
@@ -97,7 +103,7 @@ def create_control(
 
     @app.post("/letters/replay")
     async def replay(request: Request) -> JSONResponse:
-        given = await _object(request)
+        given = await object_of(request)
         ids = given.get("ids") or []
         return JSONResponse(await operations.replay(ids, _letters_wanted(given)))
 
@@ -111,11 +117,11 @@ def create_control(
 
     @app.post("/bus/go-on")
     async def go_on(request: Request) -> JSONResponse:
-        given = await _object(request)
+        given = await object_of(request)
         partition = given.get("partition")
         if type(partition) is not int:
             raise SetupWrong("partition must be a whole number")
-        return JSONResponse(await operations.go_on(_text(given, "stream"), partition))
+        return JSONResponse(await operations.go_on(text_of(given, "stream"), partition))
 
     @app.get("/labels")
     async def labels() -> JSONResponse:
@@ -123,12 +129,12 @@ def create_control(
 
     @app.post("/labels")
     async def load_labels(request: Request) -> JSONResponse:
-        given = await _object(request)
+        given = await object_of(request)
         sets = await asyncio.to_thread(
             relabelling.read,
-            _texts(given, "topics"),
-            list(_texts(given, "also")),
-            _texts(given, "files"),
+            texts_of(given, "topics"),
+            list(texts_of(given, "also")),
+            texts_of(given, "files"),
             packaged=given.get("packaged") is True,
         )
         if given.get("check_only") is not True:
@@ -153,7 +159,7 @@ def create_control(
 
     @app.post("/fsck")
     async def fsck(request: Request) -> StreamingResponse:
-        given = await _object(request)
+        given = await object_of(request)
         note = given.get("checkpoint")
         found = check(bool(given.get("deep", False)), note if isinstance(note, str) else None)
         return StreamingResponse(lines_of(found), media_type="application/x-ndjson")
@@ -165,12 +171,14 @@ def create_control(
 
     @app.post("/keys/rotate")
     async def rotate(request: Request) -> JSONResponse:
-        given = await _object(request)
-        return JSONResponse(await operations.rotate(_text(given, "institution") if "institution" in given else None))
+        given = await object_of(request)
+        return JSONResponse(
+            await operations.rotate(text_of(given, "institution") if "institution" in given else None)
+        )
 
     @app.post("/backup")
     async def make_backup(request: Request) -> JSONResponse:
-        return JSONResponse(await backup(Path(_text(await _object(request), "to"))))
+        return JSONResponse(await backup(Path(text_of(await object_of(request), "to"))))
 
     return app
 
@@ -222,30 +230,6 @@ def _instant(given: Mapping[str, Any], name: str) -> int | None:
     if moment is None or moment.tzinfo is None:
         raise SetupWrong(f"{name} must be a time with its zone, such as 2026-11-29T08:00:00Z")
     return microseconds(moment)
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    try:
-        value = await request.json()
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise SetupWrong("the body must be a JSON object")
-    return value
-
-
-def _text(given: dict[str, Any], name: str) -> str:
-    value = given.get(name)
-    if not isinstance(value, str) or not value:
-        raise SetupWrong(f"{name} must be a text")
-    return value
-
-
-def _texts(given: dict[str, Any], name: str) -> dict[str, str]:
-    value = given.get(name, {})
-    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
-        raise SetupWrong(f"{name} must be an object of texts")
-    return value
 
 
 def _preview(processed: Processed) -> dict[str, Any]:

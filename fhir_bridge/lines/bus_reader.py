@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.lines.ingest import IngestLine
@@ -15,6 +16,9 @@ from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.bus import Bus, Message
 from fhir_bridge.ports.vault import Vault, Work
 from fhir_bridge.telemetry import logger
+
+SIGNATURE_HEADER: Final = "jws-signature"
+"""Header of a message that bears its sender's detached JWS."""
 
 _log = logger("bus")
 _WAIT_MS = 200
@@ -89,7 +93,7 @@ class BusReader:
         if self._is_begun:
             await self._bus.subscribe(institution)
 
-    async def feed(self, institution: str, body: bytes, content_type: str) -> Anchored:
+    async def feed(self, institution: str, body: bytes, content_type: str, signature: str = "") -> Anchored:
         """Put a message on the bus, durably, and wait until this reader has brought it through the line.
 
         Raises:
@@ -99,7 +103,8 @@ class BusReader:
             raise _not_read()
         self._feeding += 1
         try:
-            headers = [("content-type", content_type.encode())] if content_type else []
+            given = {"content-type": content_type, SIGNATURE_HEADER: signature}
+            headers = [(name, value.encode()) for name, value in given.items() if value]
             position = await self._bus.put(institution, body, headers)
             early = self._early.pop(position, None)
             if early is not None:
@@ -166,6 +171,9 @@ class BusReader:
                 headers.get("content-type", b"application/fhir+json").decode("ascii", "replace"),
                 _deletion(message.tombstone),
                 message.position,
+                signature=headers.get(SIGNATURE_HEADER, b"").decode("ascii", "replace"),
+                must_be_signed=bool(known.signing_keys),
+                must_be_encrypted=known.must_encrypt,
             )
         )
         done.add_done_callback(lambda future: self._finished(message.position, future))

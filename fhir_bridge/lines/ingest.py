@@ -52,6 +52,7 @@ from fhir_bridge.lines.staging import (
     instant_of,
 )
 from fhir_bridge.lines.standing import Standing
+from fhir_bridge.lines.unwrapping import Unwrapping, attested
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import (
@@ -124,6 +125,7 @@ class IngestLine:
         registry: Registry,
         book: ChartBook,
         rooms: Rooms,
+        unwrapping: Unwrapping,
         notary: Notary,
         clock: Clock,
         randomness: Randomness,
@@ -138,6 +140,7 @@ class IngestLine:
         self._registry = registry
         self._book = book
         self._rooms = rooms
+        self._unwrapping = unwrapping
         self._notary = notary
         self._clock = clock
         self._randomness = randomness
@@ -223,7 +226,11 @@ class IngestLine:
         async def process(received: Received) -> Processed:
             # The release is the message's own: a sender may declare another than it is registered with.
             source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
-            return await self._rooms.process(received, source)
+            try:
+                message, signed = await self._unwrapping.open(received)
+            except RecordRefused as no:
+                return Processed("single", refused=no.issues)
+            return attested(await self._rooms.process(message, source), message, signed)
 
         return self._enqueue(received, process, again, is_from_sender=True)
 
@@ -416,6 +423,7 @@ class IngestLine:
     async def _stage(self, job: Job, group: Layer, charts: dict[str, OpenChart], now: datetime) -> None:
         """Decide what becomes of one message: it joins the group whole or, if refused as a whole, not at all."""
         processed = self._result(job)
+        job.opened, job.signed = processed.opened, processed.signed
         if job.again is not None and job.again.entries is not None:
             processed = only(processed, job.again.entries)
         if not processed.refused and processed.wanted:
@@ -559,7 +567,7 @@ class IngestLine:
             job.outcomes.append(Outcome(entry.index, "202 Accepted", entry.interaction.type, issues=entry.issues))
         job.outcomes.sort(key=lambda outcome: outcome.index)
         by_bus = job.received.position is not None
-        for reason, letter in letters_of(job.received, processed):
+        for reason, letter in letters_of(job.message, processed):
             if by_bus or reason == "quarantined":
                 job.letters.append(seal_letter(self._keys, self._randomness, reason, letter))
 
@@ -588,6 +596,7 @@ class IngestLine:
                 documents += identifier_documents(item.record, self._registry.id_key(item.chart.institution))
         for item in restrictions(group):
             documents.append(Document(RESTRICTIONS, f"{item.chart.chart}/{item.row.id}", item.row.version.encode()))
+        documents += self._unwrapping.evidence(jobs)
         if self.outbox is not None:
             documents += self.outbox.untold(self._last_batch + 1, jobs)
         return documents

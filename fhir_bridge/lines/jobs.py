@@ -15,7 +15,7 @@ from fhir_bridge import metrics
 from fhir_bridge.errors import IntegrityBroken, Issue
 from fhir_bridge.lines.signatories import AGENT
 from fhir_bridge.lines.staging import Layer, StagedRecord
-from fhir_bridge.model.ingest import Anchored, Normalized, Outcome, Processed, Received, Refusal
+from fhir_bridge.model.ingest import Anchored, Normalized, Outcome, Processed, Received, Refusal, Signed
 from fhir_bridge.ports.vault import SealedLetter
 
 _BAD_REQUEST = "400 Bad Request"
@@ -60,6 +60,13 @@ class Job:
     is_from_sender: bool = False
     is_set_aside: bool = False
     elsewhere: str | None = None
+    opened: Received | None = None
+    signed: Signed | None = None
+
+    @property
+    def message(self) -> Received:
+        """What was sent, out of its wrapping where that could be opened."""
+        return self.opened or self.received
 
     @property
     def made_by_sets(self) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,14 @@ class Operations:
         institution = Institution(
             name, network_id(identity.public), FhirVersion(fhir_version), str(directory), ruleset.hash
         )
+        if not is_new:
+            known = self._registry.institution(name)
+            institution = replace(
+                institution,
+                signing_keys=known.signing_keys,
+                receiving_keys=known.receiving_keys,
+                must_encrypt=known.must_encrypt,
+            )
         if is_new:
             # Before the institution is known: after a crash in between, adding it again makes credentials again.
             client, credentials = self._make_institution(name, institution.id)
@@ -177,10 +185,10 @@ class Operations:
 
     # --- messages
 
-    async def feed(self, institution: str, body: bytes, content_type: str) -> dict[str, Any]:
+    async def feed(self, institution: str, body: bytes, content_type: str, signature: str = "") -> dict[str, Any]:
         """Put a message on the institution's bus and tell what became of it, once it is anchored."""
         self._registry.institution(institution)
-        return _summary(await self._reader.feed(institution, body, content_type))
+        return _summary(await self._reader.feed(institution, body, content_type, signature))
 
     async def preview(self, institution: str, body: bytes) -> Processed:
         """Walk a message through the pure rooms and store nothing."""
@@ -215,7 +223,7 @@ class Operations:
         replayed = refused = 0
         for sealed in (one for one in chosen if one.status == "open"):
             letter = open_letter(self._keys, sealed)
-            if _is_whole(await self._ingest.push(_again(letter), Again(_entries(letter)))):
+            if _is_whole(await self._ingest.push(self._again(letter), Again(_entries(letter)))):
                 await self._vault.commit(Work(letters=[settled(sealed)]), None)
                 replayed += 1
             else:
@@ -280,6 +288,21 @@ class Operations:
             "credentials": f"credentials/{institution.name}.json",
         }
 
+    def _again(self, letter: Letter) -> Received:
+        """Return the letter's message without its place on the bus, which has been committed long ago.
+
+        What its sender had agreed to then holds if it still does.
+        """
+        first, known = letter.received, self._registry.institution(letter.received.institution)
+        return replace(
+            first,
+            position=None,
+            same_as=(),
+            patients=(),
+            must_be_signed=first.must_be_signed and bool(known.signing_keys),
+            must_be_encrypted=first.must_be_encrypted and known.must_encrypt,
+        )
+
     async def _find_letter(self, letter_id: str) -> SealedLetter:
         sealed = await self._vault.letter(letter_id)
         if sealed is None:
@@ -320,14 +343,6 @@ def _describe_letter(sealed: SealedLetter, letter: Letter) -> dict[str, Any]:
         "status": sealed.status,
         "entries": len(letter.findings),
     }
-
-
-def _again(letter: Letter) -> Received:
-    """Return the letter's message without its place on the bus, which has been committed long ago."""
-    first = letter.received
-    return Received(
-        first.institution, first.fhir_version, first.body, first.received_at, first.content_type, first.interaction
-    )
 
 
 def _entries(letter: Letter) -> frozenset[int] | None:

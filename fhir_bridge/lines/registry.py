@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from blake3 import blake3
@@ -32,7 +33,9 @@ class Institution:
     """A member of the network, as registered here.
 
     ``id`` is public; ``ruleset`` is the hash of the pack in ``ruleset_dir``
-    that the ledger knows.
+    that the ledger knows. ``signing_keys`` (JWK) verify what it sends by bus,
+    which must be signed where there is any. ``receiving_keys`` are the numbers
+    of those that open what is encrypted to us, the newest last.
     """
 
     name: str
@@ -40,6 +43,9 @@ class Institution:
     fhir_version: FhirVersion
     ruleset_dir: str
     ruleset: str
+    signing_keys: tuple[dict[str, Any], ...] = ()
+    receiving_keys: tuple[int, ...] = ()
+    must_encrypt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

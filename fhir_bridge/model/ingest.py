@@ -70,7 +70,9 @@ class Received:
     that conditional creates of this message would have doubled: the canonical
     id that an entry would have got, and that of the record which is there.
     ``patients`` are the sender's Patients that its conditional references
-    found: ``system|value`` and canonical id.
+    found: ``system|value`` and canonical id. ``signature`` is the sender's
+    detached JWS over the message; the sender had agreed by then to sign, or to
+    encrypt, what it sends by bus where ``must_be_signed`` or ``must_be_encrypted``.
     """
 
     institution: str
@@ -82,6 +84,22 @@ class Received:
     position: Position | None = None
     same_as: tuple[tuple[str, str], ...] = ()
     patients: tuple[tuple[str, str], ...] = ()
+    signature: str = ""
+    must_be_signed: bool = False
+    must_be_encrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A message whose sender's signature holds.
+
+    Attributes:
+        id: Of the message, keyed: tells nothing of its content.
+        key: The public key that it holds under, as JWK.
+    """
+
+    id: str
+    key: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +281,7 @@ class Processed:
 
     ``sets`` is the hex digest of the value sets that labelled the records; empty for what no set labels.
     ``wanted`` are identifiers, ``system|value``, of conditional references to Patients that no entry is.
+    ``opened`` is the message as it was inside its wrapping, ``signed`` whose signature it bears.
     """
 
     kind: str
@@ -272,6 +291,8 @@ class Processed:
     refused: tuple[Issue, ...] = ()
     sets: str = ""
     wanted: tuple[str, ...] = ()
+    opened: Received | None = None
+    signed: Signed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class KeyKind(StrEnum):
     PATH_OWNER = "path-owner"
     CONSENT_SECRET = "consent-secret"  # noqa: S105 - the name of a kind, not a secret
     VAULT_MAC = "vault-mac"
+    RECEIVING = "receiving"
 
 
 @dataclass(frozen=True, slots=True)

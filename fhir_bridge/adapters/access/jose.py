@@ -102,7 +102,7 @@ def take_apart(token: str, types: frozenset[str]) -> Unverified:
         head, payload, _ = (urlsafe_b64decode(part) for part in _three(compact))
     except ValueError as error:
         raise TokenBroken("not-a-jws") from error
-    unverified = Unverified(compact, _strict_object(head), _strict_object(payload))
+    unverified = Unverified(compact, strict_object(head), strict_object(payload))
     _check_header(unverified.header, types)
     return unverified
 
@@ -126,6 +126,22 @@ def verify_signature(token: Unverified, keys: Sequence[VerificationKey], allowed
         jws.deserialize_compact(token.compact, key.key, registry=_Registry(algorithm))
     except (JoseError, ValueError) as error:
         raise TokenBroken("wrong-signature") from error
+
+
+def verify_bytes(signed: bytes, signature: bytes, algorithm: str, key: VerificationKey) -> None:
+    """Check a signature over bytes that are no token: the signing input of a detached JWS.
+
+    Raises:
+        TokenBroken: The algorithm is not the key's, or the signature is wrong.
+    """
+    if algorithm not in key.algorithms:
+        raise TokenBroken("wrong-algorithm")
+    try:
+        holds = _Registry(algorithm).get_alg(algorithm).verify(signed, signature, key.key)
+    except (JoseError, ValueError) as error:
+        raise TokenBroken("wrong-signature") from error
+    if not holds:
+        raise TokenBroken("wrong-signature")
 
 
 def sign(claims: Mapping[str, Any], private: Key, *, algorithm: str, typ: str) -> str:
@@ -231,7 +247,12 @@ def _three(compact: bytes) -> list[bytes]:
     return parts
 
 
-def _strict_object(raw: bytes) -> Mapping[str, Any]:
+def strict_object(raw: bytes) -> Mapping[str, Any]:
+    """Read a JSON object that can be read in one way only.
+
+    Raises:
+        TokenBroken: It is none, or has duplicate members, NaN or Infinity.
+    """
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

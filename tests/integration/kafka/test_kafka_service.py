@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type:
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # type: ignore[import-untyped]
 
 from tests.support.bridge_world import World, bundle, fresh, observation, patient, running
+from tests.support.jose import Signer, encrypted
 from tests.support.kafka_broker import KafkaBroker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -33,12 +34,15 @@ async def bridge(broker: KafkaBroker, data: Path, prefix: str, notices: str = "d
         yield world
 
 
-async def produce(broker: KafkaBroker, topic: str, *records: tuple[bytes | None, bytes | None]) -> None:
+async def produce(
+    broker: KafkaBroker, topic: str, *records: tuple[bytes | None, bytes | None], **headers: str
+) -> None:
     """Send ``(key, value)`` in order, as a sender's own producer does."""
     producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
     await producer.start()
+    named = [(name.replace("_", "-"), value.encode()) for name, value in headers.items()]
     for key, value in records:
-        await producer.send_and_wait(topic, value, key=key, partition=0)
+        await producer.send_and_wait(topic, value, key=key, partition=0, headers=named)
     await producer.stop()
 
 
@@ -181,6 +185,42 @@ async def test_each_institution_is_told_of_changes_of_its_own_records_once(
     async with bridge(broker, data, prefix) as world:
         await world.send(patient("p2"))
         assert len(await told(broker, f"{prefix}.northgate.changes", 4)) == 4
+
+
+async def test_the_broker_holds_only_what_is_encrypted_and_takes_nothing_unsigned(
+    broker: KafkaBroker, prefix: str, tmp_path: Path
+) -> None:
+    """As a hospital that distrusts the broker: JWE in the value, JWS in the header; tombstones are signed too."""
+    signer, topic = Signer(), f"{prefix}.northgate.in"
+    async with bridge(broker, fresh(tmp_path), prefix) as world:
+        keys = "/institutions/northgate"
+        await world.control.post(f"{keys}/signing-keys", json={"add": signer.jwk})
+        to = (await world.control.post(f"{keys}/encryption-key", json={"must": True})).json()
+        sent = json.dumps(patient("p1")).encode()
+        wrapped = encrypted(sent, to)
+        assert b"p1" not in wrapped
+        headers = {"content_type": "application/jose", "jws_signature": signer.sign(sent)}
+        await produce(broker, topic, (b"p1", wrapped), **headers)
+        who = await world.token()
+
+        async def answers(status: int) -> bool:
+            return (await world.http.get("/fhir/Patient/p1", headers=who)).status_code == status
+
+        await until(partial(answers, 200))
+        await produce(broker, topic, (b"Patient/p1", None))
+        await produce(broker, topic, (b"Patient/p1", None), jws_signature=signer.sign(b"Patient/p2"))
+        await produce(broker, topic, (b"p1", sent), jws_signature=signer.sign(sent))
+
+        async def are_told() -> bool:
+            # Both tombstones say the same, so they are one letter.
+            return len(await letters(world)) == 2
+
+        await until(are_told)
+        assert {each["reason"] for each in await letters(world)} == {"security"}
+        assert await answers(200)
+        await produce(broker, topic, (b"Patient/p1", None), jws_signature=signer.sign(b"Patient/p1"))
+        await until(partial(answers, 410))
+        assert await world.findings() == []
 
 
 async def test_nobody_is_told_anything_where_no_notices_are_wanted(

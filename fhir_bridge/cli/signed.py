@@ -1,0 +1,51 @@
+"""``signed``: the evidence for what institutions have signed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fhir_bridge.cli import screen, service
+from fhir_bridge.cli.failing import SETUP, Failure
+from fhir_bridge.cli.options import AsJson, Data, data_directory
+
+app = typer.Typer(help="Messages that their sender signed.", rich_markup_mode=None)
+
+
+@app.command("list")
+def list_signed(data: Data = None, as_json: AsJson = False) -> None:
+    """List the signed messages that are kept."""
+    rows = service.get(data_directory(data), "/signed")
+    screen.print_rows(rows, ("id", "institution", "received_at"), as_json=as_json, empty="no signed messages")
+
+
+@app.command()
+def export(
+    what: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a message, or a record version: Type/id/_history/version.")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Folder to make. It will hold personal data.")],
+    data: Data = None,
+) -> None:
+    """Write a signed message, its signature and the key to check it with, for somebody who does not trust us.
+
+    The folder holds message, signature.jws (detached, RFC 7515 appendix F) and key.jwk; for a record version also
+    original, the part of the message that the record was made of.
+    """
+    asked = {"record": what} if "/" in what else {"message": what}
+    found = service.get(data_directory(data), "/signed/evidence", **asked)
+    try:
+        to.mkdir(mode=0o700, parents=True)
+        (to / "signature.jws").write_text(found["signature"] + "\n")
+        (to / "key.jwk").write_text(json.dumps(found["key"], indent=2) + "\n")
+        for name in ("message", "original"):
+            if name in found:
+                (to / name).write_bytes(base64.b64decode(found[name]))
+    except OSError as wrong:
+        raise Failure(f"{to} cannot be written ({wrong.strerror})", exit_code=SETUP) from wrong
+    screen.remark(f"signed by {found['institution']}, received {found['received_at']}, key {found['key']['kid']}")
+    screen.remark("compare the key's kid with the hospital itself: whoever runs this service registered it")

@@ -1,0 +1,227 @@
+"""Takes a message that came by bus out of its wrapping: opens it, checks its sender's signature, keeps the evidence.
+
+A hospital that does not trust the broker encrypts what it sends to a key of
+ours (JWE, ``application/jose``). One that wants to be held to its word, and to
+nobody else's, signs the message inside (a detached JWS in the header
+``jws-signature``). Once it has registered a key, nothing of it comes by bus
+unsigned: otherwise whoever can write to the topic would only leave the
+signature out.
+
+The evidence of a signed message is the message as it was signed, with its
+signature and key, sealed under a message key of its own; the lineage of each
+record that it made names it with its digest, so that the record's commitment
+binds the signature.
+
+Invariants:
+    * the signature covers the bytes inside the encryption, which are those that records are cut from;
+    * what cannot be opened or does not hold is refused, and kept as a dead letter just as it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from blake3 import blake3
+
+from fhir_bridge.errors import Issue, RecordRefused
+from fhir_bridge.lines.jobs import Job
+from fhir_bridge.lines.registry import Institution, Registry
+from fhir_bridge.lines.versions import microseconds
+from fhir_bridge.model.ingest import Change, Processed, Received, Signed
+from fhir_bridge.ports.ambient import Randomness
+from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.messages import MessageCrypto
+from fhir_bridge.ports.vault import Document, Vault
+from fhir_bridge.seal import open_blob, seal_blob
+
+JOSE: Final = "application/jose"
+SIGNATURE_RULE: Final = "message/signature"
+"""Name of the step in lineage that says which signed message a record came in."""
+SIGNED: Final = "signed-messages"
+"""Message id → institution and sealed evidence, as MessagePack."""
+SIGNED_AT: Final = "signed-messages-at"
+"""``µs received/message id`` → institution."""
+
+_QUICK_BYTES = 16 << 10
+"""Messages up to here are opened at once; a thread's hand-over would cost more."""
+_UNSIGNED = Issue(
+    "error", "security", "this institution signs what it sends: put a detached JWS into the header jws-signature"
+)
+_IN_CLEAR = Issue(
+    "error", "security", "this institution encrypts what it sends: send a JWE with the content type application/jose"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedMessage:
+    """Evidence that somebody signed a message: the exact bytes, the detached JWS over them, the public JWK."""
+
+    institution: str
+    received_at_us: int
+    content_type: str
+    signature: str
+    key: dict[str, Any]
+    content: bytes
+
+
+class Unwrapping:
+    """Opens messages on their way to the rooms; everything that did not come wrapped goes straight on."""
+
+    def __init__(
+        self, *, vault: Vault, keys: KeyStore, registry: Registry, crypto: MessageCrypto, randomness: Randomness
+    ) -> None:
+        self._vault = vault
+        self._keys = keys
+        self._registry = registry
+        self._crypto = crypto
+        self._randomness = randomness
+        self._kid = lru_cache(maxsize=1_024)(lambda secret: str(crypto.public_key(secret)["kid"]))
+
+    async def open(self, received: Received) -> tuple[Received, Signed | None]:
+        """Return the message inside, and whose signature it bears.
+
+        Raises:
+            RecordRefused: It does not open, its signature does not hold, or it lacks what its sender agreed to.
+        """
+        is_jose = media_type(received.content_type) == JOSE
+        if received.must_be_encrypted and not is_jose and received.interaction is None:
+            raise RecordRefused([_IN_CLEAR])
+        if received.must_be_signed and not received.signature:
+            raise RecordRefused([_UNSIGNED])
+        if not is_jose and not received.signature:
+            return received, None
+        if len(received.body) <= _QUICK_BYTES:
+            return self._open(received, is_jose=is_jose)
+        return await asyncio.to_thread(self._open, received, is_jose=is_jose)
+
+    def _open(self, received: Received, *, is_jose: bool) -> tuple[Received, Signed | None]:
+        institution = self._registry.institution(received.institution)
+        if is_jose:
+            inside = self._crypto.decrypt(received.body, self._secrets(institution))
+            kind = inside.content_type or "application/fhir+json"
+            received = replace(received, body=inside.content, content_type=kind, must_be_encrypted=False)
+        if not received.signature:
+            return received, None
+        content = _signed_bytes(received)
+        key = self._crypto.verify(received.signature, content, institution.signing_keys)
+        return received, Signed(self._id(received.institution, received.signature, content), key)
+
+    def evidence(self, jobs: Iterable[Job]) -> list[Document]:
+        """Return the documents that keep what was signed, of jobs that have changed a record."""
+        documents: list[Document] = []
+        for job in jobs:
+            if job.signed is not None and job.changed:
+                documents += self._kept(job.message, job.signed)
+        return documents
+
+    async def signed(self, message: str) -> SignedMessage | None:
+        """Return a signed message, None if there is none of this id.
+
+        Raises:
+            KeyMissing: Its key was erased.
+        """
+        stored = await self._vault.document(SIGNED, message)
+        if stored is None:
+            return None
+        institution, sealed = msgspec.msgpack.decode(stored, type=tuple[str, bytes])
+        key = self._keys.get(_key_name(institution, message))
+        return msgspec.msgpack.decode(open_blob(key, SIGNED, message, sealed), type=SignedMessage)
+
+    async def all_signed(self) -> list[tuple[str, int, str]]:
+        """Return ``(id, µs received, institution)`` of every signed message, oldest first."""
+        found = await self._vault.documents(SIGNED_AT)
+        return [(key.partition("/")[2], int(key.partition("/")[0]), name.decode()) for key, name in found]
+
+    # --- the keys that senders encrypt to
+
+    def receiving_key(self, institution: Institution) -> dict[str, Any] | None:
+        """Return the public JWK that an institution encrypts to, None if it has none yet."""
+        if not institution.receiving_keys:
+            return None
+        name = _receiving(institution.name, institution.receiving_keys[-1])
+        return self._crypto.public_key(self._keys.get(name))
+
+    def renewed(self, institution: Institution) -> Institution:
+        """Return the institution with a new key to encrypt to; those before still open what is on its way."""
+        number = (institution.receiving_keys or (0,))[-1] + 1
+        self._keys.ensure([_receiving(institution.name, number)])
+        return replace(institution, receiving_keys=(*institution.receiving_keys, number))
+
+    def without_older(self, institution: Institution) -> Institution:
+        """Return the institution with its newest key alone; call :meth:`destroy_older` once that is stored."""
+        return replace(institution, receiving_keys=institution.receiving_keys[-1:])
+
+    def destroy_older(self, institution: Institution) -> None:
+        """Destroy every key before the newest: what was encrypted to them opens no more, whoever has a copy."""
+        newest = (institution.receiving_keys or (1,))[-1]
+        self._keys.erase_all([_receiving(institution.name, number) for number in range(1, newest)])
+
+    def _secrets(self, institution: Institution) -> dict[str, bytes]:
+        secrets = [self._keys.get(_receiving(institution.name, number)) for number in institution.receiving_keys]
+        return {self._kid(secret): secret for secret in secrets}
+
+    def _kept(self, message: Received, signed: Signed) -> Sequence[Document]:
+        at = microseconds(message.received_at)
+        kept = SignedMessage(
+            message.institution, at, message.content_type, message.signature, dict(signed.key), _signed_bytes(message)
+        )
+        name = _key_name(message.institution, signed.id)
+        sealed = seal_blob(
+            self._keys.ensure([name])[name], SIGNED, signed.id, msgspec.msgpack.encode(kept), self._randomness
+        )
+        return (
+            Document(SIGNED, signed.id, msgspec.msgpack.encode((message.institution, sealed))),
+            Document(SIGNED_AT, f"{at:020d}/{signed.id}", message.institution.encode()),
+        )
+
+    def _id(self, institution: str, signature: str, content: bytes) -> str:
+        name = KeyName(KeyKind.INSTITUTION, institution)
+        hasher = blake3(b"fhir-bridge/signed-message/1\0", key=self._keys.ensure([name])[name])
+        hasher.update(signature.encode() + b"\0")
+        hasher.update(content)
+        return hasher.digest()[:16].hex()
+
+
+def attested(processed: Processed, message: Received, signed: Signed | None) -> Processed:
+    """Return what the rooms made of a message, each record with the signature that it came under in its lineage."""
+    if signed is None:
+        return replace(processed, opened=message)
+    after = {
+        "message": signed.id,
+        "sha256": hashlib.sha256(_signed_bytes(message)).hexdigest(),
+        "kid": signed.key["kid"],
+    }
+    change = Change("", None, after, SIGNATURE_RULE, "the sender's signature over the whole message holds")
+    entry = msgspec.json.encode(change)
+    records = tuple(replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
+    return replace(processed, records=records, opened=message, signed=signed)
+
+
+def media_type(content_type: str) -> str:
+    """Return a media type without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _with(lineage: bytes, entry: bytes) -> bytes:
+    """Append to a JSON array without reading the numbers in it, whose text is kept."""
+    return lineage[:-1] + (b"," if len(lineage) > 2 else b"") + entry + b"]"
+
+
+def _signed_bytes(message: Received) -> bytes:
+    """Return what a signature covers: the message; for one without a value its key, which says what is deleted."""
+    asked = message.interaction
+    return message.body if asked is None or asked.method != "DELETE" else f"{asked.type}/{asked.id}".encode()
+
+
+def _receiving(institution: str, number: int) -> KeyName:
+    return KeyName(KeyKind.RECEIVING, institution, str(number))
+
+
+def _key_name(institution: str, message: str) -> KeyName:
+    return KeyName(KeyKind.MESSAGE, institution, f"signed/{message}")

@@ -1,0 +1,198 @@
+"""Messages that come encrypted or signed: opened, checked, kept as evidence; whatever is amiss is a dead letter."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_bridge.adapters.access.message_jose import JoseMessages
+from tests.support.bridge_world import World, bundle, fresh, observation, patient, running
+from tests.support.jose import Signer, encrypted
+
+
+async def feed(world: World, body: bytes, **headers: str) -> dict[str, Any]:
+    answer = await world.control.post(
+        "/ingest",
+        params={"institution": "northgate"},
+        content=body,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+    assert answer.status_code == 200, answer.text
+    summary: dict[str, Any] = answer.json()
+    return summary
+
+
+async def our_key(world: World, **asked: Any) -> dict[str, Any]:
+    answer = await world.control.post("/institutions/northgate/encryption-key", json=asked)
+    assert answer.status_code == 200, answer.text
+    key: dict[str, Any] = answer.json()
+    return key
+
+
+async def register(world: World, signer: Signer) -> None:
+    answer = await world.control.post("/institutions/northgate/signing-keys", json={"add": signer.jwk})
+    assert answer.status_code == 200, answer.text
+
+
+def why(summary: dict[str, Any]) -> str:
+    return str(summary["refused"][0]["diagnostics"])
+
+
+async def test_an_encrypted_message_is_taken_and_its_receipts_are_as_any(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        to = await our_key(world)
+        assert not {"d", "k"} & to.keys()
+        sent = json.dumps(patient("p1")).encode()
+        summary = await feed(world, encrypted(sent, to), content_type="application/jose")
+        assert summary["outcomes"] == {"201": 1}
+        who = await world.token()
+        read = await world.http.get("/fhir/Patient/p1", headers=who)
+        assert read.json()["identifier"][0]["value"] == "p1"
+        # The same in the clear changes nothing: what is stored is what was inside.
+        assert (await feed(world, sent))["outcomes"] == {"200": 1}
+        assert await world.findings() == []
+
+
+async def test_what_does_not_open_is_kept_as_it_came(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        stranger = JoseMessages().public_key(bytes(32))
+        sent = encrypted(json.dumps(patient("p1")).encode(), stranger)
+        summary = await feed(world, sent, content_type="application/jose")
+        assert "no key of ours" in why(summary)
+        (letter,) = summary["dead_letters"]
+        assert (await world.control.get(f"/letters/{letter}")).json()["message"] == sent.decode()
+
+
+async def test_a_letter_about_an_encrypted_message_shows_what_was_inside(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        to = await our_key(world, must=True)
+        broken = json.dumps(patient("p1") | {"gender": "?"}).encode()
+        summary = await feed(world, encrypted(broken, to), content_type="application/jose")
+        (letter,) = summary["dead_letters"]
+        assert (await world.control.get(f"/letters/{letter}")).json()["message"].encode() == broken
+        replayed = (await world.control.post("/letters/replay", json={})).json()
+        assert replayed == {"replayed": 0, "still_refused": 1}
+
+
+async def test_renewed_keys_open_both_until_the_older_is_destroyed(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        old = await our_key(world)
+        assert await our_key(world) == old
+        new = await our_key(world, renew=True)
+        assert new["kid"] != old["kid"]
+    async with running(data) as world:
+        for number, key in enumerate((old, new)):
+            body = encrypted(json.dumps(patient(f"p{number}")).encode(), key)
+            assert (await feed(world, body, content_type="application/jose"))["outcomes"] == {"201": 1}
+        assert await our_key(world, destroy_older=True) == new
+        late = encrypted(json.dumps(patient("late")).encode(), old)
+        assert "no key of ours" in why(await feed(world, late, content_type="application/jose"))
+        assert (await our_key(world, renew=True))["kid"] not in (old["kid"], new["kid"])
+
+
+async def test_where_encryption_is_required_nothing_in_the_clear_is_taken_by_bus(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        to = await our_key(world, must=True)
+        sent = json.dumps(patient("p1")).encode()
+        assert "application/jose" in why(await feed(world, sent))
+        assert (await feed(world, encrypted(sent, to), content_type="application/jose"))["outcomes"] == {"201": 1}
+        await our_key(world, must=False)
+        assert (await world.control.post("/letters/replay", json={})).json()["replayed"] == 1
+        # Over HTTP the connection is encrypted and the sender signed in.
+        answer = await world.http.put("/fhir/Patient/p2", headers=await world.token(), json=patient("p2"))
+        assert answer.status_code == 201
+
+
+async def test_with_a_key_registered_nothing_unsigned_is_taken_by_bus(tmp_path: Path) -> None:
+    signer, sent = Signer(), json.dumps(patient("p1")).encode()
+    async with running(fresh(tmp_path)) as world:
+        await register(world, signer)
+        assert "jws-signature" in why(await feed(world, sent))
+        assert "does not hold" in why(await feed(world, sent + b" ", jws_signature=signer.sign(sent)))
+        assert "no signing key" in why(await feed(world, sent, jws_signature=Signer("x").sign(sent)))
+        assert (await feed(world, sent, jws_signature=signer.sign(sent)))["outcomes"] == {"201": 1}
+        # Another institution has registered none.
+        assert (await world.send(patient("q"), "harbor"))["outcomes"] == {"201": 1}
+        removed = await world.control.post("/institutions/northgate/signing-keys", json={"remove": signer.kid})
+        assert removed.status_code == 200
+        assert "no signing key" in why(await feed(world, sent + b"  ", jws_signature=signer.sign(sent + b"  ")))
+        assert (await feed(world, sent))["outcomes"] == {"200": 1}
+        # What was refused for want of a signature can be replayed, now that none is asked for.
+        letters = (await world.control.get("/letters")).json()
+        assert {each["reason"] for each in letters} == {"security"}
+
+
+async def test_the_evidence_convinces_somebody_who_has_only_the_hospitals_key(tmp_path: Path) -> None:
+    signer = Signer()
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        await register(world, signer)
+        to = await our_key(world)
+        sent = json.dumps(
+            bundle(("PUT", "Patient/p1", patient("p1")), ("PUT", "Observation/o1", observation("o1", "p1")))
+        ).encode()
+        summary = await feed(
+            world,
+            encrypted(sent, to),
+            content_type="application/jose",
+            jws_signature=signer.sign(sent, is_plain=True),
+        )
+        assert summary["outcomes"] == {"201": 2}
+    async with running(data) as world:
+        read = await world.http.get("/fhir/Observation/o1", headers=await world.token())
+        here = f"Observation/{read.json()['id']}/_history/{read.json()['meta']['versionId']}"
+        found = (await world.control.get("/signed/evidence", params={"record": here})).json()
+        message, original = (base64.b64decode(found[name]) for name in ("message", "original"))
+        assert message == sent
+        assert original in message
+        assert b'"o1"' in original
+        assert found["sha256"] == hashlib.sha256(sent).hexdigest()
+        assert JoseMessages().verify(found["signature"], message, [signer.jwk]) == found["key"] == signer.jwk
+        (listed,) = (await world.control.get("/signed")).json()
+        assert listed["id"] == found["id"]
+        assert await world.findings() == []
+        # Provenance names the step and nothing of the message.
+        who = await world.token()
+        provenance = await world.http.get(
+            "/fhir/Provenance", headers=who, params={"target": f"Observation/{read.json()['id']}"}
+        )
+        assert "message/signature" in provenance.text
+        assert found["sha256"] not in provenance.text
+
+
+async def test_a_signed_message_sent_twice_is_kept_once(tmp_path: Path) -> None:
+    signer, sent = Signer(), json.dumps(patient("p1")).encode()
+    async with running(fresh(tmp_path)) as world:
+        await register(world, signer)
+        signature = signer.sign(sent)
+        assert (await feed(world, sent, jws_signature=signature))["outcomes"] == {"201": 1}
+        assert (await feed(world, sent, jws_signature=signature))["outcomes"] == {"200": 1}
+        assert len((await world.control.get("/signed")).json()) == 1
+
+
+async def test_registering_an_institution_again_keeps_its_keys(tmp_path: Path) -> None:
+    signer = Signer()
+    async with running(fresh(tmp_path)) as world:
+        await register(world, signer)
+        to = await our_key(world, must=True)
+        listed = (await world.control.get("/institutions")).json()
+        known = next(each for each in listed if each["name"] == "northgate")
+        again = {name: known[name] for name in ("name", "fhir_version", "ruleset_dir")}
+        assert (await world.control.post("/institutions", json=again)).status_code == 200
+        assert (await world.control.get("/institutions/northgate/signing-keys")).json() == [signer.jwk]
+        assert await our_key(world) == to
+        assert "application/jose" in why(await feed(world, b"{}"))
+
+
+@pytest.mark.parametrize("body", [{"add": {"kty": "oct", "k": "AAAA"}}, {"remove": "nobody"}, {}, {"add": "x"}])
+async def test_orders_about_keys_that_cannot_be_are_refused(tmp_path: Path, body: dict[str, Any]) -> None:
+    async with running(fresh(tmp_path)) as world:
+        answer = await world.control.post("/institutions/northgate/signing-keys", json=body)
+        assert answer.status_code == 400, answer.text
+        assert (await world.control.get("/institutions/northgate/signing-keys")).json() == []
