@@ -154,6 +154,18 @@ class Busy(Unavailable):
         self.retry_after_s = retry_after_s
 
 
+class TooManyImports(Busy):
+    """An institution has as many imports under way as it may have."""
+
+    code = "too-many-imports"
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        BridgeError.__init__(
+            self, f"an institution may have {limit} imports under way: wait for one to end, or cancel one"
+        )
+        self.retry_after_s = retry_after_s
+
+
 class NotYet(Unavailable):
     """It will be there: ``retry_after_s`` says when to come back."""
 

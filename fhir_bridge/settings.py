@@ -29,6 +29,30 @@ class IngestSettings(BaseSettings):
     max_depth: int = Field(64, ge=8, le=500, description="Nesting of JSON.")
 
 
+class ImportSettings(BaseSettings):
+    """How imports of many lines are taken in (docs/quickstart-vendor.md)."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_IMPORT_", frozen=True, extra="forbid")
+
+    max_bytes: int = Field(
+        16 << 30, ge=1 << 10, description="Bytes of one import's body, both as sent and decompressed."
+    )
+    max_line_bytes: int = Field(16 << 20, ge=1 << 10, description="Bytes of one line; a longer one is refused alone.")
+    max_jobs: int = Field(4, ge=1, le=1_000, description="Imports of one institution that are received or under way.")
+    max_still_s: int = Field(60, ge=1, le=3_600, description="Seconds that an import's body may stand still.")
+    in_flight_lines: int = Field(
+        64, ge=1, le=10_000, description="Lines of imports on the ingest line at once, all institutions together."
+    )
+    in_flight_bytes: int = Field(
+        512 << 10, ge=1 << 10, description="Bytes of such lines; one that is longer is on the line alone."
+    )
+    keep_s: int = Field(
+        7 * 86_400,
+        ge=60,
+        description="Seconds after its end in which an import's status and results can be asked for.",
+    )
+
+
 class StorageSettings(BaseSettings):
     """Where ciphertexts, indexes and positions are kept."""
 

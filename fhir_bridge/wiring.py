@@ -36,6 +36,7 @@ from fhir_bridge.adapters.backup import make_backup
 from fhir_bridge.adapters.backup import restore as restore_backup
 from fhir_bridge.adapters.checkup import LOG_SIGNER, check_everything
 from fhir_bridge.adapters.datadir import DataDirectory
+from fhir_bridge.adapters.import_files import ImportFiles
 from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.adapters.keyring_file import FileKeyring
@@ -67,6 +68,8 @@ from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.gauges import Gauges
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
+from fhir_bridge.lines.import_book import ImportBook
+from fhir_bridge.lines.importing import ImportLine
 from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.labels import Labels
@@ -90,6 +93,7 @@ from fhir_bridge.settings import (
     AnswerSettings,
     AuditSettings,
     ConsentSettings,
+    ImportSettings,
     IndexSettings,
     IngestSettings,
     ServiceSettings,
@@ -269,8 +273,23 @@ async def open_bridge(
         )
         await decision_receipts.keep(policies)
         bus = _bus(data, keys, kafka, connect)
+        import_book = ImportBook(vault, keys, randomness)
+        import_files = ImportFiles(data / "imports", keys, connect=connect)
+        stack.push_async_callback(import_files.close)
+        imports = ImportLine(
+            store=import_files,
+            book=import_book,
+            ingest=ingest,
+            registry=registry,
+            vault=vault,
+            keys=keys,
+            clock=clock,
+            randomness=randomness,
+            settings=ImportSettings(),
+            base_url=base_url,
+        )
         notices = NoticeLine(bus=bus, vault=vault, keys=keys, standing=standing)
-        ingest.outbox = notices
+        ingest.outboxes = (notices, import_book)
         reader = BusReader(bus=bus, vault=vault, registry=registry, ingest=ingest, clock=clock)
         endpoints = Endpoints.under(base_url)
         issuer_keys = IssuerKeys(keyring.identity("issuer"))
@@ -291,6 +310,8 @@ async def open_bridge(
         await notices.start()
         stack.push_async_callback(notices.stop)
         await reader.start()
+        await imports.start()
+        stack.push_async_callback(imports.stop)
         if port is not None:
             directory.point_credentials(endpoints.token_url)
 
@@ -325,7 +346,15 @@ async def open_bridge(
             save_credentials=directory.save_credentials,
         )
         readiness = Readiness(directory, keyring, keys, vault, notary, bus, reader, ingest, standing).parts
-        gauges = Gauges(ingest=ingest, audit=audit, reader=reader, vault=vault, notary=notary, readiness=readiness)
+        gauges = Gauges(
+            ingest=ingest,
+            imports=imports,
+            audit=audit,
+            reader=reader,
+            vault=vault,
+            notary=notary,
+            readiness=readiness,
+        )
         services = Services(
             base_url=base_url,
             ingest=ingest,
@@ -338,6 +367,7 @@ async def open_bridge(
                 clock=clock,
                 base_url=base_url,
             ),
+            imports=imports,
             answer=answer,
             decision_receipts=decision_receipts,
             emergency=EmergencyLine(

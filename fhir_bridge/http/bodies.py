@@ -3,7 +3,8 @@
 Whatever a body claims to be, reading stops as soon as more than the limit has
 come out of it, so that a small body cannot become a large one in memory. It
 stops too when the time for a body is over, so that a sender who dribbles does
-not hold what has come for ever.
+not hold what has come for ever. The body of an import may be of any length: it
+is handed on while it comes and never held.
 
 Standards: RFC 9110 section 8.4 (Content-Encoding), 12.5.3 (Accept-Encoding in a
 415), 15.5.9 (408); RFC 1952 (gzip, several members too); RFC 8878 (zstd, windows up to 8 MiB).
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 import zstandard
@@ -28,6 +30,7 @@ _WINDOW_BYTES = 8 << 20
 _STEP_BYTES = 512
 """So few compressed bytes at a time: a block of zstd takes four of them and may hold 128 KiB."""
 _MOST_MEMBERS = 1_000
+_AT_ONCE_BYTES = 1 << 20
 
 
 async def body_of(request: Request, limit: int) -> bytes:
@@ -39,15 +42,10 @@ async def body_of(request: Request, limit: int) -> bytes:
         CodingUnsupported: Another Content-Encoding than one of :data:`CODINGS`, or several.
         RecordRefused: The body is not what its Content-Encoding says, or breaks off.
     """
-    coding = ",".join(request.headers.getlist("content-encoding")).strip().lower().removeprefix("x-")
-    if coding in ("", "identity"):
-        body = await read_body(request, limit)
-    elif coding in CODINGS:
-        sent = await read_body(request, limit)
-        body = None if sent is None else await asyncio.to_thread(_decompressed, coding, sent, limit)
-    else:
-        problem = f"send the body as it is, or with one Content-Encoding of {', '.join(CODINGS)}"
-        raise CodingUnsupported([Issue("error", "not-supported", problem)])
+    coding = _coding_of(request)
+    body = await read_body(request, limit)
+    if coding and body is not None:
+        body = await asyncio.to_thread(_decompressed, coding, body, limit)
     if body is None:
         raise MessageTooLong([Issue("error", "too-long", f"a message may hold at most {limit} bytes")])
     return body
@@ -72,38 +70,129 @@ async def read_body(request: Request, limit: int) -> bytes | None:
     return bytes(received)
 
 
+async def pieces_of(request: Request, limit: int, still_s: int) -> AsyncIterator[bytes]:
+    """Yield what a request's body holds, decompressed, in pieces of a megabyte or so, while it comes.
+
+    Args:
+        limit: The most bytes that are read of the body as it was sent; what they hold is for the caller to count.
+        still_s: Seconds that it may stand still.
+
+    Raises:
+        MessageTooLong: More than ``limit`` bytes were sent.
+        MessageLate: Nothing came for ``still_s`` seconds.
+        CodingUnsupported: Another Content-Encoding than one of :data:`CODINGS`, or several.
+        RecordRefused: The body is not what its Content-Encoding says, or breaks off.
+    """
+    coding = _coding_of(request)
+    unfolding = _Unfolding(coding) if coding else None
+    async for chunk in _chunks(request, limit, still_s):
+        if unfolding is None:
+            yield chunk
+            continue
+        pieces = unfolding.feed(chunk)
+        while piece := await asyncio.to_thread(_some, pieces, coding):
+            yield piece
+    if unfolding is not None:
+        with _told(coding):
+            unfolding.end()
+
+
+async def _chunks(request: Request, limit: int, still_s: int) -> AsyncIterator[bytes]:
+    stream, sent = request.stream(), 0
+    while True:
+        try:
+            async with asyncio.timeout(still_s):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise MessageLate(
+                [Issue("error", "timeout", f"nothing of the body came for {still_s} seconds")]
+            ) from None
+        if chunk is None:
+            return
+        sent += len(chunk)
+        if sent > limit:
+            raise MessageTooLong([Issue("error", "too-long", f"a body may hold at most {limit} bytes")])
+        yield chunk
+
+
+def _coding_of(request: Request) -> str:
+    """Return the one Content-Encoding of a request; empty for none.
+
+    Raises:
+        CodingUnsupported: Another one than those of :data:`CODINGS`, or several.
+    """
+    coding = ",".join(request.headers.getlist("content-encoding")).strip().lower().removeprefix("x-")
+    if coding in ("", "identity"):
+        return ""
+    if coding not in CODINGS:
+        problem = f"send the body as it is, or with one Content-Encoding of {', '.join(CODINGS)}"
+        raise CodingUnsupported([Issue("error", "not-supported", problem)])
+    return coding
+
+
 def _decompressed(coding: str, sent: bytes, limit: int) -> bytes | None:
     found = bytearray()
-    try:
-        for piece in _pieces(sent, _gzip if coding == "gzip" else _zstd):
+    unfolding = _Unfolding(coding, _MOST_MEMBERS)
+    with _told(coding):
+        for piece in unfolding.feed(sent):
             found += piece
             if len(found) > limit:
                 return None
-    except (zlib.error, zstandard.ZstdError, EOFError):
-        problem = f"the body is not {coding}, or not all of it: Content-Encoding must say how it is compressed"
-        raise RecordRefused([Issue("error", "structure", problem)]) from None
+        unfolding.end()
     return bytes(found)
 
 
-def _pieces(sent: bytes, begin: Callable[[], _Member]) -> Iterator[bytes]:
-    """Decompress a body of one or more members (gzip) or frames (zstd), a step of it at a time.
+def _some(pieces: Iterator[bytes], coding: str) -> bytes:
+    """Return the next bytes of a body, about as many as are handled at once; none at the end."""
+    found = bytearray()
+    with _told(coding):
+        for piece in pieces:
+            found += piece
+            if len(found) >= _AT_ONCE_BYTES:
+                break
+    return bytes(found)
 
-    Raises:
-        EOFError: It breaks off, or holds more members than anybody needs.
-    """
-    at = 0
-    for _ in range(_MOST_MEMBERS):
-        member = begin()
-        while not member.eof:
+
+@contextmanager
+def _told(coding: str) -> Iterator[None]:
+    try:
+        yield
+    except (zlib.error, zstandard.ZstdError, EOFError):
+        problem = f"the body is not {coding}, or not all of it: Content-Encoding must say how it is compressed"
+        raise RecordRefused([Issue("error", "structure", problem)]) from None
+
+
+class _Unfolding:
+    """Decompresses a body of one or more members (gzip) or frames (zstd), a step of it at a time."""
+
+    def __init__(self, coding: str, most_members: int | None = None) -> None:
+        self._begin = _gzip if coding == "gzip" else _zstd
+        self._most_members = most_members
+        self._member: _Member | None = None
+        self._members = 0
+
+    def feed(self, sent: bytes) -> Iterator[bytes]:
+        """Yield what the next bytes of the body hold.
+
+        Raises:
+            EOFError: They begin more members than anybody needs.
+        """
+        at = 0
+        while at < len(sent):
+            if self._member is None or self._member.eof:
+                if self._members == self._most_members:
+                    raise EOFError
+                self._member, self._members = self._begin(), self._members + 1
             step = sent[at : at + _STEP_BYTES]
-            if not step:
-                raise EOFError
             at += len(step)
-            yield member.decompress(step)
-        at -= len(member.unused_data)
-        if at == len(sent):
-            return
-    raise EOFError
+            yield self._member.decompress(step)
+            if self._member.eof:
+                at -= len(self._member.unused_data)
+
+    def end(self) -> None:
+        """Raise EOFError if the body has broken off."""
+        if self._member is None or not self._member.eof:
+            raise EOFError
 
 
 def _gzip() -> _Member:

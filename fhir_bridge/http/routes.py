@@ -58,10 +58,10 @@ class Routes:
             endpoint.__name__ = handler.__name__
             # Starlette adds HEAD to GET.
             self.routes.append(Route(self._prefix + path, endpoint, methods=methods, name=handler.__name__))
-            if "/$" in path:
-                first, name = path[1:].partition("/")[0], path.rpartition("/$")[2]
-                of_type = None if first.startswith("{") else first
-                self.operations.append(Operation(of_type, name, inspect.getdoc(handler) or name))
+            first, last = path[1:].partition("/")[0], path.rpartition("/")[2]
+            if last.startswith("$"):
+                of_type = None if first.startswith("{") else "" if first == last else first
+                self.operations.append(Operation(of_type, last[1:], inspect.getdoc(handler) or last[1:]))
             return handler
 
         return register

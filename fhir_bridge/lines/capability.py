@@ -23,7 +23,10 @@ _DEFINED = {"everything": "http://hl7.org/fhir/OperationDefinition/Patient-every
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation that has a route: the type it is of (None: every type), its name, and what it does."""
+    """An operation that has a route, its name, and what it does.
+
+    ``type`` is the type it is of, None for every type, or empty for one of the system as a whole.
+    """
 
     type: str | None
     name: str
@@ -53,7 +56,7 @@ def capability_statement(
                 "mode": "server",
                 "security": _security(base_url),
                 "resource": _resources(operations),
-                **_system(value_sets),
+                **_system(value_sets, [each for each in operations if each.type == ""]),
             }
         ],
     }
@@ -67,10 +70,11 @@ def _security(base_url: str) -> dict[str, Any]:
     return {"extension": [endpoint], "service": [{"coding": [coding]}]}
 
 
-def _system(value_sets: Sequence[str]) -> dict[str, Any]:
+def _system(value_sets: Sequence[str], operations: Sequence[Operation]) -> dict[str, Any]:
     loaded = f" Value sets loaded for :in and :not-in: {', '.join(value_sets)}." if value_sets else ""
     return {
         "interaction": [{"code": "transaction"}, {"code": "batch"}, {"code": "history-system"}],
+        **({"operation": [_operation(each) for each in operations]} if operations else {}),
         "compartment": ["http://hl7.org/fhir/CompartmentDefinition/patient"],
         "documentation": "Searches and histories outside the directory name one patient. " + SEARCHES + loaded,
     }

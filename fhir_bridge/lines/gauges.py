@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from fhir_bridge.errors import BridgeError
 from fhir_bridge.lines.audit import AuditLine
 from fhir_bridge.lines.bus_reader import BusReader
+from fhir_bridge.lines.importing import ImportLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.metrics import Gauge, exposition, gauge
@@ -25,6 +26,7 @@ class Gauges:
         self,
         *,
         ingest: IngestLine,
+        imports: ImportLine,
         audit: AuditLine,
         reader: BusReader,
         vault: Vault,
@@ -32,6 +34,7 @@ class Gauges:
         readiness: Callable[[], Awaitable[dict[str, bool]]],
     ) -> None:
         self._ingest = ingest
+        self._imports = imports
         self._audit = audit
         self._reader = reader
         self._vault = vault
@@ -55,6 +58,9 @@ class Gauges:
             gauge("audit_queue", "Accesses that wait to be recorded, their answers with them.", self._audit.waiting),
             gauge("bus_reading", "1 while the bus is being read.", self._reader.is_reading),
             gauge("bus_halted_partitions", "Partitions whose next message is gone.", len(self._reader.halted())),
+            Gauge(
+                "imports_kept", "Imports there are.", {k: float(v) for k, v in self._imports.load.items()}, "state"
+            ),
             gauge("ledger_height", "Height of the ledger.", self._notary.height),
             gauge("worker_processes", "Worker processes alive.", len(multiprocessing.active_children())),
         ]

@@ -160,7 +160,7 @@ class IngestLine:
         self._height: int | None = None
         self._unanchored: dict[int, float] = {}
         self.is_anchoring = True
-        self.outbox: Outbox | None = None
+        self.outboxes: tuple[Outbox, ...] = ()
         self.on_consent: Callable[[ChartRef, str, str], Awaitable[None]] | None = None
         self.counters = {"messages": 0, "entries": 0, "stored": 0, "refused": 0, "quarantined": 0}
 
@@ -263,11 +263,15 @@ class IngestLine:
 
     async def push_processed(self, received: Received, processed: Processed) -> Anchored:
         """Put a message on the line that has been through its rooms already (a patient's own record)."""
+        return await asyncio.shield(self.submit_processed(received, processed))
+
+    def submit_processed(self, received: Received, processed: Processed) -> asyncio.Future[Anchored]:
+        """As :meth:`push_processed`; the future holds what became of it."""
 
         async def ready(_: Received) -> Processed:
             return processed
 
-        return await asyncio.shield(self._enqueue(received, ready))
+        return self._enqueue(received, ready)
 
     async def push_relabelled(self, received: Received, processed: Processed) -> Anchored:
         """Put versions with new labels on the line; refused if other value sets come into force first."""
@@ -566,9 +570,8 @@ class IngestLine:
         for entry in processed.quarantined:
             job.outcomes.append(Outcome(entry.index, "202 Accepted", entry.interaction.type, issues=entry.issues))
         job.outcomes.sort(key=lambda outcome: outcome.index)
-        by_bus = job.received.position is not None
         for reason, letter in letters_of(job.message, processed):
-            if by_bus or reason == "quarantined":
+            if not job.is_answered or reason == "quarantined":
                 job.letters.append(seal_letter(self._keys, self._randomness, reason, letter))
 
     def _seal(
@@ -597,8 +600,8 @@ class IngestLine:
         for item in restrictions(group):
             documents.append(Document(RESTRICTIONS, f"{item.chart.chart}/{item.row.id}", item.row.version.encode()))
         documents += self._unwrapping.evidence(jobs)
-        if self.outbox is not None:
-            documents += self.outbox.untold(self._last_batch + 1, jobs)
+        for outbox in self.outboxes:
+            documents += outbox.untold(self._last_batch + 1, jobs)
         return documents
 
     async def _tell_consents(self, group: Layer) -> None:
@@ -623,8 +626,8 @@ class IngestLine:
         while True:
             batch, jobs = await self._anchoring.get()
             await self._settle(batch)
-            if self.outbox is not None:
-                self.outbox.wake()
+            for outbox in self.outboxes:
+                outbox.wake()
             for job in jobs:
                 if not job.done.done():
                     job.done.set_result(

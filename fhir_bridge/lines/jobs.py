@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from fhir_bridge import metrics
 from fhir_bridge.errors import IntegrityBroken, Issue
@@ -19,6 +19,8 @@ from fhir_bridge.model.ingest import Anchored, Normalized, Outcome, Processed, R
 from fhir_bridge.ports.vault import SealedLetter
 
 _BAD_REQUEST = "400 Bad Request"
+IMPORT: Final = "import"
+"""What an import is called as a bus: its streams are the jobs, the offsets in them the numbers of lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,12 @@ class Job:
     def message(self) -> Received:
         """What was sent, out of its wrapping where that could be opened."""
         return self.opened or self.received
+
+    @property
+    def is_answered(self) -> bool:
+        """True if its sender is told what was refused: over HTTP, or by the status of an import."""
+        position = self.received.position
+        return position is None or position.bus == IMPORT
 
     @property
     def made_by_sets(self) -> str:

@@ -187,7 +187,7 @@ def _placed(letter: Letter) -> list[Issue]:
     """Return a letter's issues, each with its place in the message as it was sent."""
     is_bundle = any(finding.index is not None for finding in letter.findings) and _is_bundle(letter.received.body)
     return [
-        _in_entry(issue, finding.index) if is_bundle and finding.index is not None else issue
+        in_entry(issue, finding.index) if is_bundle and finding.index is not None else issue
         for finding in letter.findings
         for issue in finding.issues
     ]
@@ -200,7 +200,7 @@ def _is_bundle(body: bytes) -> bool:
         return False
 
 
-def _in_entry(issue: Issue, index: int) -> Issue:
+def in_entry(issue: Issue, index: int) -> Issue:
     if issue.expression.startswith("Bundle"):
         return issue
     rest = _TYPE.sub("", issue.expression, count=1) if issue.expression else ""

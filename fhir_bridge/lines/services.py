@@ -11,6 +11,7 @@ from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import EmergencyLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
+from fhir_bridge.lines.importing import ImportLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.write import WriteLine
@@ -28,6 +29,7 @@ class Services:
     base_url: str
     ingest: IngestLine
     write: WriteLine
+    imports: ImportLine
     answer: AnswerLine
     decision_receipts: DecisionReceipts
     emergency: EmergencyLine

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from fhir_bridge.errors import Issue, MediaUnsupported, NotPermitted, RecordRefused
@@ -21,7 +21,7 @@ from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import Reply, outcome_reply, version_headers
 from fhir_bridge.model.access import Requester
-from fhir_bridge.model.ingest import Anchored, FhirVersion, Interaction, Outcome, Received, instant
+from fhir_bridge.model.ingest import FhirVersion, Interaction, Outcome, Received, instant
 from fhir_bridge.model.scopes import allows
 from fhir_bridge.ports.ambient import Clock
 
@@ -71,15 +71,11 @@ class WriteLine:
             NotPermitted: The token is a patient's, or its scopes do not cover writing.
             Busy, Unavailable: Nothing was stored; safe to retry.
         """
-        institution = _institution(who)
-        # Its entries are known only later; a token that may not do all of this sends single resources.
-        for interaction in _NAMES.values():
-            _require(who, "*", interaction)
-        received = self._received(institution, body, content_type, None)
+        received = self._received(sender_of_bundles(who), body, content_type, None)
         anchored = await self._ingest.push(received)
         if anchored.refused:
             return outcome_reply(int(anchored.status[:3]), anchored.refused)
-        return Reply(200, self._response_bundle(anchored))
+        return Reply(200, render(response_bundle(anchored.kind, anchored.outcomes, self._base_url)))
 
     async def single(
         self, who: Requester, interaction: Interaction, body: bytes, content_type: str, prefer: str
@@ -92,7 +88,7 @@ class WriteLine:
         """
         _require(who, interaction.type, _NAMES[interaction.method])
         if who.patient is not None:
-            outcome = await self._grant.write(who, interaction, body, _declared_version(content_type))
+            outcome = await self._grant.write(who, interaction, body, declared_version(content_type))
         else:
             received = self._received(_institution(who), body, content_type, interaction)
             anchored = await self._ingest.push(received)
@@ -130,7 +126,7 @@ class WriteLine:
         known = self._registry.institution(institution)
         if not _is_json_or_xml(content_type):
             raise MediaUnsupported([Issue("error", "not-supported", "send Content-Type: application/fhir+json")])
-        version = _declared_version(content_type) or known.fhir_version
+        version = declared_version(content_type) or known.fhir_version
         kind = content_type or "application/fhir+json"
         return Received(institution, version, body, self._clock.now(), kind, interaction)
 
@@ -151,23 +147,39 @@ class WriteLine:
         body = await self._answer.body_of(who, outcome.type, outcome.id, outcome.version)
         return Reply(status, body, headers)
 
-    def _response_bundle(self, anchored: Anchored) -> bytes:
-        kind = "transaction-response" if anchored.kind == "transaction" else "batch-response"
-        entries = [self._response_entry(outcome) for outcome in anchored.outcomes]
-        return render({"resourceType": "Bundle", "type": kind, "entry": entries})
 
-    def _response_entry(self, outcome: Outcome) -> dict[str, object]:
-        entry: dict[str, object] = {}
-        response: dict[str, object] = {"status": outcome.status}
-        if outcome.version and outcome.last_updated is not None:
-            location = f"{outcome.type}/{outcome.id}/_history/{outcome.version}"
-            entry["link"] = [{"relation": RECEIPT_RELATION, "url": f"{self._base_url}/fhir/{location}/$receipt"}]
-            response["location"] = location
-            response["etag"] = f'W/"{outcome.version}"'
-            response["lastModified"] = instant(outcome.last_updated)
-        if outcome.issues:
-            response["outcome"] = operation_outcome(list(outcome.issues))
-        return entry | {"response": response}
+def sender_of_bundles(who: Requester) -> str:
+    """Return the institution of a requester who may send bundles.
+
+    Raises:
+        NotPermitted: The token is a patient's, or its scopes do not cover writing.
+    """
+    institution = _institution(who)
+    # Their entries are known only later; a token that may not do all of this sends single resources.
+    for interaction in _NAMES.values():
+        _require(who, "*", interaction)
+    return institution
+
+
+def response_bundle(kind: str, outcomes: Sequence[Outcome], base_url: str) -> dict[str, Any]:
+    """Return what the sender of a bundle is told of its entries (R4 http.html#transaction-response)."""
+    name = "transaction-response" if kind == "transaction" else "batch-response"
+    entries = [_response_entry(outcome, base_url) for outcome in outcomes]
+    return {"resourceType": "Bundle", "type": name, "entry": entries}
+
+
+def _response_entry(outcome: Outcome, base_url: str) -> dict[str, object]:
+    entry: dict[str, object] = {}
+    response: dict[str, object] = {"status": outcome.status}
+    if outcome.version and outcome.last_updated is not None:
+        location = f"{outcome.type}/{outcome.id}/_history/{outcome.version}"
+        entry["link"] = [{"relation": RECEIPT_RELATION, "url": f"{base_url}/fhir/{location}/$receipt"}]
+        response["location"] = location
+        response["etag"] = f'W/"{outcome.version}"'
+        response["lastModified"] = instant(outcome.last_updated)
+    if outcome.issues:
+        response["outcome"] = operation_outcome(list(outcome.issues))
+    return entry | {"response": response}
 
 
 def _require(who: Requester, type_name: str, interaction: str) -> None:
@@ -187,7 +199,7 @@ def _is_json_or_xml(content_type: str) -> bool:
     return plain in ("", "text/json", "text/xml") or plain.endswith(("/json", "+json", "/xml", "+xml"))
 
 
-def _declared_version(content_type: str) -> FhirVersion | None:
+def declared_version(content_type: str) -> FhirVersion | None:
     """Return the release that a ``fhirVersion`` parameter of the media type names (R4 http.html, 3.1.0.1.12)."""
     for parameter in content_type.split(";")[1:]:
         name, _, value = parameter.strip().partition("=")

@@ -8,7 +8,7 @@ import io
 import json
 import subprocess
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +100,14 @@ async def test_no_more_is_decompressed_than_is_taken(monkeypatch: pytest.MonkeyP
     from fhir_bridge.http import bodies
 
     come: list[int] = []
-    pieces = bodies._pieces
+    feed = bodies._Unfolding.feed
 
-    def counted(sent: bytes, begin: Any) -> Any:
-        for piece in pieces(sent, begin):
+    def counted(self: bodies._Unfolding, sent: bytes) -> Iterator[bytes]:
+        for piece in feed(self, sent):
             come.append(len(piece))
             yield piece
 
-    monkeypatch.setattr(bodies, "_pieces", counted)
+    monkeypatch.setattr(bodies._Unfolding, "feed", counted)
     assert (await put(world, gzip.compress(b"0" * (64 << 20)), "gzip")).status_code == 413
     assert sum(come) < 2 * LIMIT + 1_200 * 512, "a step of gzip becomes 1,032 times as much at the most"
 

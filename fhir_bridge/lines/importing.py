@@ -1,0 +1,430 @@
+"""Imports: a body of many lines, received whole, then taken line by line in the background.
+
+    lines to disk, sealed → the job in the vault → 202 → lines to the ingest line → counts with each commit
+
+For vendors who load a hospital's past. A job is one document of the vault; its
+lines are in an :class:`~fhir_bridge.ports.imports.ImportStore` until the job
+has ended; what became of them is in the :mod:`~fhir_bridge.lines.import_book`.
+
+Invariants:
+    * a job exists once every line of its body is durable, and not before: an upload that breaks off leaves nothing;
+    * lines are put on the ingest line in their order, and after any end of the process from the first one that the
+      vault lacks: each is committed once, and counted in that commit;
+    * no more than a window of lines is on the ingest line at once, so that others wait for a window at the most;
+    * only the institution that made a job finds it; for everybody else it is absent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import format_datetime
+
+import msgspec
+from blake3 import blake3
+
+from fhir_bridge import metrics
+from fhir_bridge.errors import (
+    AnswerCutOff,
+    IntegrityBroken,
+    Issue,
+    MediaUnsupported,
+    MessageTooLong,
+    NotFound,
+    RecordRefused,
+    TooManyImports,
+    Unavailable,
+)
+from fhir_bridge.fhir.json import render
+from fhir_bridge.lines.import_book import ImportBook
+from fhir_bridge.lines.import_run import ImportJob, ImportRun, Window
+from fhir_bridge.lines.import_words import (
+    FETCHES_NOTHING,
+    NDJSON,
+    answers_of,
+    manifest,
+    problems_of,
+    progress,
+    removed,
+)
+from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.ndjson import LineCutter
+from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.reply import NO_STORE, Reply, outcome_reply
+from fhir_bridge.lines.staging import instant_of
+from fhir_bridge.lines.versions import microseconds
+from fhir_bridge.lines.write import declared_version, sender_of_bundles
+from fhir_bridge.model.access import Requester
+from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.ports.ambient import Clock, Randomness
+from fhir_bridge.ports.imports import ImportStore, Line
+from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.vault import Document, Vault, Work
+from fhir_bridge.settings import ImportSettings
+from fhir_bridge.telemetry import logger
+
+JOBS = "imports"
+"""Job → :class:`ImportJob`; nothing in it is about a person."""
+
+_log = logger("imports")
+_NDJSON_TYPES = frozenset({"application/fhir+ndjson", "application/ndjson", "application/x-ndjson", "text/x-ndjson"})
+_JSON_TYPES = frozenset({"application/fhir+json", "application/json", "text/json", "application/json+fhir"})
+_LINES_AT_ONCE = 256
+_BYTES_AT_ONCE = 1 << 20
+_RETRY_S = 1.0
+_TIDY_S = 600.0
+
+
+@dataclass(slots=True)
+class _Whole:
+    """What a body came to."""
+
+    lines: int = 0
+    size: int = 0
+    digest: bytes = b""
+
+
+class ImportLine:
+    """Receives imports, runs them, tells of them."""
+
+    def __init__(
+        self,
+        *,
+        store: ImportStore,
+        book: ImportBook,
+        ingest: IngestLine,
+        registry: Registry,
+        vault: Vault,
+        keys: KeyStore,
+        clock: Clock,
+        randomness: Randomness,
+        settings: ImportSettings,
+        base_url: str,
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._ingest = ingest
+        self._registry = registry
+        self._vault = vault
+        self._keys = keys
+        self._clock = clock
+        self._randomness = randomness
+        self.settings = settings
+        self._base_url = base_url
+        self._window = Window(settings.in_flight_lines, settings.in_flight_bytes)
+        self._jobs: dict[str, ImportJob] = {}
+        self._receiving: dict[str, str] = {}
+        self._runs: dict[str, ImportRun] = {}
+        self._leaving: set[str] = set()
+        self._runners: dict[str, asyncio.Task[None]] = {}
+        self._tidying: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up every job where it stands; remove what uploads that broke off have left."""
+        for name, value in await self._vault.documents(JOBS):
+            self._jobs[name] = msgspec.msgpack.decode(value, type=ImportJob)
+        for name in await self._store.jobs():
+            if name not in self._jobs or self._jobs[name].state != "running":
+                await self._store.discard(name, self._institution_of(name))
+        for job in list(self._jobs.values()):
+            if job.state == "removed":
+                await self._remove(job)
+        for institution in sorted({job.institution for job in self._jobs.values()}):
+            self._wake(institution)
+        self._tidying = asyncio.create_task(self._tidy_forever())
+
+    async def stop(self) -> None:
+        """Put no further lines on the ingest line; those on it go on, and the next start goes on behind them."""
+        tasks = [*self._runners.values(), *([self._tidying] if self._tidying else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def load(self) -> dict[str, int]:
+        """How many imports are being received, wait or run, and have ended and are kept."""
+        ended = sum(job.state == "ended" for job in self._jobs.values())
+        return {"receiving": len(self._receiving), "running": len(self._jobs) - ended, "ended": ended}
+
+    # --- receiving
+
+    async def receive(self, who: Requester, content_type: str, prefer: str, pieces: AsyncIterator[bytes]) -> Reply:
+        """Receive a body whole and answer 202 with the job's address; refuse what no job can come of unread.
+
+        Args:
+            pieces: The body, decompressed, as it comes.
+
+        Raises:
+            NotPermitted: As for a bundle.
+            RecordRefused: It is no NDJSON, or not asked for as a background job, or holds no line.
+            MessageTooLong: More bytes than an import may hold.
+            TooManyImports: The institution has as many under way as it may have.
+            Unavailable: Nothing was taken; safe to retry.
+        """
+        institution = sender_of_bundles(who)
+        version = _release(content_type) or self._registry.institution(institution).fhir_version
+        _require_async(prefer)
+        self._require_room(institution)
+        name = self._randomness.token(16).hex()
+        self._receiving[name] = institution
+        try:
+            whole = await self._take_in(name, institution, pieces)
+            job = self._same(institution, version, whole) or await self._begin(name, institution, version, whole)
+        except BaseException:
+            # Shielded: a sender who goes away, or a stop of the service, must not leave half of a body behind.
+            await asyncio.shield(self._drop(name, institution))
+            metrics.IMPORTS.labels("broken off").inc()
+            raise
+        finally:
+            self._receiving.pop(name, None)
+        if job.id != name:
+            await self._store.discard(name, institution)
+        note = Issue("information", "informational", f"{job.lines} lines are received; ask at Content-Location")
+        return outcome_reply(202, [note], (("Content-Location", self._address(job)), *NO_STORE))
+
+    async def _take_in(self, name: str, institution: str, pieces: AsyncIterator[bytes]) -> _Whole:
+        key_name = KeyName(KeyKind.INSTITUTION, institution)
+        hasher = blake3(b"fhir-bridge/import/1\0", key=self._keys.ensure([key_name])[key_name])
+        cutter = LineCutter(self.settings.max_line_bytes)
+        whole = _Whole()
+        held: list[Line] = []
+        await self._store.begin(name)
+        async for piece in pieces:
+            whole.size += len(piece)
+            if whole.size > self.settings.max_bytes:
+                problem = f"an import may hold at most {self.settings.max_bytes} bytes: send it in parts"
+                raise MessageTooLong([Issue("error", "too-long", problem)])
+            hasher.update(piece)
+            held += await asyncio.to_thread(cutter.feed, piece)
+            held = await self._put(name, institution, held, whole, is_last=False)
+        await self._put(name, institution, [*held, *cutter.end()], whole, is_last=True)
+        if not whole.lines:
+            raise RecordRefused(
+                [Issue("error", "required", "the body holds no line: each is a resource or a Bundle")]
+            )
+        whole.digest = hasher.digest()
+        return whole
+
+    async def _put(
+        self, name: str, institution: str, held: list[Line], whole: _Whole, *, is_last: bool
+    ) -> list[Line]:
+        """Put lines to disk, a commit's worth at a time; return those that are too few for one yet."""
+        while held:
+            some, size = 0, 0
+            while some < len(held) and some < _LINES_AT_ONCE and size < _BYTES_AT_ONCE:
+                size += len(held[some].body)
+                some += 1
+            if some < _LINES_AT_ONCE and size < _BYTES_AT_ONCE and not is_last:
+                break
+            await self._store.add(name, institution, held[:some])
+            whole.lines += some
+            held = held[some:]
+        return held
+
+    def _require_room(self, institution: str) -> None:
+        coming = sum(each == institution for each in self._receiving.values())
+        if len(self._waiting(institution)) + coming >= self.settings.max_jobs:
+            raise TooManyImports(self.settings.max_jobs, 30)
+
+    def _same(self, institution: str, version: FhirVersion, whole: _Whole) -> ImportJob | None:
+        """Return the job under way that this very body has made already: its sender may have missed the answer."""
+        same = [job for job in self._waiting(institution) if (job.version, job.digest) == (version, whole.digest)]
+        return same[0] if same else None
+
+    async def _begin(self, name: str, institution: str, version: FhirVersion, whole: _Whole) -> ImportJob:
+        job = ImportJob(
+            name, institution, version, microseconds(self._clock.now()), whole.lines, whole.size, whole.digest
+        )
+        await self._book.open(name, institution)
+        await self._save(job)
+        self._jobs[name] = job
+        metrics.IMPORTS.labels("received").inc()
+        _log.info("import received", messages=whole.lines)
+        self._wake(institution)
+        return job
+
+    async def _drop(self, name: str, institution: str) -> None:
+        self._book.close(name)
+        # What cannot be removed now is removed at the next start: no job names it.
+        with suppress(Unavailable, IntegrityBroken):
+            await self._store.discard(name, institution)
+
+    # --- running
+
+    def _wake(self, institution: str) -> None:
+        runner = self._runners.get(institution)
+        if runner is None or runner.done():
+            self._runners[institution] = asyncio.create_task(self._run_all(institution))
+
+    async def _run_all(self, institution: str) -> None:
+        """Run an institution's jobs one after the other, in the order they came: a later one may be the newer."""
+        while waiting := [job for job in self._waiting(institution) if job.id not in self._leaving]:
+            job = min(waiting, key=lambda each: (each.received_at_us, each.id))
+            run = self._runs[job.id] = ImportRun(job, self._store, self._book, self._ingest, self._window)
+            try:
+                await run.go()
+            except Unavailable as error:
+                if not self._ingest.is_standing:
+                    return
+                _log.error("import waits", code=error.code)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            except Exception as error:
+                _log.error("import broke off", code=getattr(error, "code", type(error).__name__))
+                run.is_broken = True
+            if job.id in self._jobs and self._jobs[job.id].state == "running" and not run.is_stopped:
+                await self._end(job, run)
+
+    def _waiting(self, institution: str) -> list[ImportJob]:
+        return [job for job in self._jobs.values() if job.institution == institution and job.state == "running"]
+
+    async def _end(self, job: ImportJob, run: ImportRun) -> None:
+        ended = msgspec.structs.replace(
+            job,
+            state="ended",
+            ended_at_us=microseconds(self._clock.now()),
+            height=run.height,
+            is_broken=run.is_broken,
+        )
+        while True:
+            try:
+                await self._save(ended)
+                break
+            except Unavailable as error:
+                _log.error("import waits", code=error.code)
+                await asyncio.sleep(_RETRY_S)
+        self._jobs[job.id] = ended
+        self._book.close(job.id)
+        self._runs.pop(job.id, None)
+        await self._drop(job.id, job.institution)
+        metrics.IMPORTS.labels("lost" if run.is_broken else "completed").inc()
+        _log.info("import ended", messages=job.lines)
+
+    # --- telling
+
+    async def status(self, who: Requester, name: str) -> Reply:
+        """Answer 202 with progress while a job runs, then 200 with its manifest.
+
+        Raises:
+            NotFound: There is no such job of this institution.
+        """
+        job = self._job_of(who, name)
+        totals = await self._book.totals(job.id, job.institution)
+        if job.state == "running":
+            return progress(job, totals)
+        expires = instant_of(job.ended_at_us) + timedelta(seconds=self.settings.keep_s)
+        body = render(manifest(job, totals, self._base_url, self._address(job)))
+        headers = (("Expires", format_datetime(expires, usegmt=True)), *NO_STORE)
+        return Reply(200, body, headers, "application/json")
+
+    async def file(self, who: Requester, name: str, which: str) -> Reply:
+        """Return the NDJSON of an ended job: ``problems`` are OperationOutcomes, ``answers`` response Bundles.
+
+        Raises:
+            NotFound: There is no such job of this institution, or it has not ended.
+        """
+        job = self._job_of(who, name)
+        if job.state != "ended":
+            raise NotFound
+        results = self._book.results(job.id, job.institution)
+        made = problems_of(results) if which == "problems" else answers_of(results, self._base_url)
+        return Reply(200, b"", NO_STORE, NDJSON, _whole(made))
+
+    async def cancel(self, who: Requester, name: str) -> Reply:
+        """Cancel a job, or remove one that has ended; what was taken stays.
+
+        Raises:
+            NotFound: There is no such job of this institution.
+        """
+        job = self._job_of(who, name)
+        if name in self._leaving:
+            raise NotFound
+        self._leaving.add(name)
+        try:
+            if (run := self._runs.get(name)) is not None:
+                await run.stop()
+            # It may have come to its end meanwhile.
+            job = self._jobs[name]
+            totals = await self._book.totals(name, job.institution)
+            await self._save(msgspec.structs.replace(job, state="removed"))
+            self._jobs.pop(name)
+            self._runs.pop(name, None)
+        finally:
+            self._leaving.discard(name)
+            self._wake(job.institution)
+        if job.state == "running":
+            metrics.IMPORTS.labels("cancelled").inc()
+            _log.info("import cancelled", messages=totals.lines)
+        await self._remove(job)
+        return removed(job, totals)
+
+    def _job_of(self, who: Requester, name: str) -> ImportJob:
+        institution = sender_of_bundles(who)
+        job = self._jobs.get(name)
+        if job is None or job.institution != institution:
+            raise NotFound
+        return job
+
+    # --- keeping
+
+    async def _save(self, job: ImportJob) -> None:
+        await self._vault.commit(Work(documents=[Document(JOBS, job.id, msgspec.msgpack.encode(job))]), None)
+
+    async def _remove(self, job: ImportJob) -> None:
+        """Remove all that is kept of a job, its document last, so that a crash in between is made good at a start."""
+        await self._store.discard(job.id, job.institution)
+        with suppress(IntegrityBroken):
+            await self._book.forget(job.id, job.institution)
+        await self._vault.commit(Work(documents=[Document(JOBS, job.id, None)]), None)
+        self._jobs.pop(job.id, None)
+
+    async def _tidy_forever(self) -> None:
+        while True:
+            before = microseconds(self._clock.now()) - self.settings.keep_s * 1_000_000
+            for job in [each for each in self._jobs.values() if each.state == "ended"]:
+                if job.ended_at_us < before:
+                    try:
+                        await self._save(msgspec.structs.replace(job, state="removed"))
+                        await self._remove(job)
+                    except Exception as error:
+                        _log.error("import is kept", code=getattr(error, "code", type(error).__name__))
+            await asyncio.sleep(_TIDY_S)
+
+    def _institution_of(self, name: str) -> str:
+        return self._jobs[name].institution if name in self._jobs else ""
+
+    def _address(self, job: ImportJob) -> str:
+        return f"{self._base_url}/fhir/$import/{job.id}"
+
+
+def _release(content_type: str) -> FhirVersion | None:
+    """Check the media type of a kick-off; return the release that it declares.
+
+    Raises:
+        RecordRefused: A kick-off that names addresses, or an unknown release.
+        MediaUnsupported: Anything else that is no NDJSON.
+    """
+    plain = content_type.partition(";")[0].strip().lower()
+    if plain in _JSON_TYPES:
+        raise RecordRefused([Issue("error", "not-supported", FETCHES_NOTHING)])
+    if plain not in _NDJSON_TYPES:
+        raise MediaUnsupported([Issue("error", "not-supported", f"send Content-Type: {NDJSON}")])
+    return declared_version(content_type)
+
+
+def _require_async(prefer: str) -> None:
+    if "respond-async" not in (each.strip().lower() for each in prefer.replace(";", ",").split(",")):
+        problem = "an import is done in the background: send Prefer: respond-async"
+        raise RecordRefused([Issue("error", "required", problem)])
+
+
+async def _whole(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Cut the answer off, rather than end it as if it were whole, if the job is removed meanwhile."""
+    try:
+        async for line in lines:
+            yield line
+    except (IntegrityBroken, Unavailable):
+        raise AnswerCutOff from None
