@@ -24,6 +24,9 @@ class IngestSettings(BaseSettings):
     group_max_messages: int = Field(256, ge=1, le=10_000, description="Messages in one vault commit at the most.")
     group_max_bytes: int = Field(4 << 20, ge=1 << 16, description="Message bytes in one vault commit, about.")
     max_message_bytes: int = Field(64 << 20, ge=1 << 10, description="Bytes of one message.")
+    claims_keep_s: int = Field(
+        7 * 86_400, ge=60, description="Seconds in which a record of the bus can claim what was put to /fhir/$claim."
+    )
     max_body_s: int = Field(300, ge=1, le=86_400, description="Seconds in which a body over HTTP must come whole.")
     max_entries: int = Field(50_000, ge=1, description="Entries of one bundle.")
     max_depth: int = Field(64, ge=8, le=500, description="Nesting of JSON.")

@@ -59,6 +59,7 @@ from fhir_bridge.lines.audit import AuditLine
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.checking import Finding, Progress
+from fhir_bridge.lines.claims import Claims
 from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.conditional_writes import ConditionalWrites
 from fhir_bridge.lines.decided import DecisionBook
@@ -188,8 +189,17 @@ async def open_bridge(
             committing=committing,
         )
         await labels.load()
+        claims = Claims(
+            vault=vault,
+            keys=keys,
+            clock=clock,
+            randomness=randomness,
+            standing=standing,
+            keep_s=ingest_settings.claims_keep_s,
+            max_bytes=ingest_settings.max_message_bytes,
+        )
         unwrapping = Unwrapping(
-            vault=vault, keys=keys, registry=registry, crypto=JoseMessages(), randomness=randomness
+            vault=vault, keys=keys, registry=registry, claims=claims, crypto=JoseMessages(), randomness=randomness
         )
         ingest = IngestLine(
             vault=vault,
@@ -310,6 +320,8 @@ async def open_bridge(
         await notices.start()
         stack.push_async_callback(notices.stop)
         await reader.start()
+        claims.start()
+        stack.push_async_callback(claims.stop)
         await imports.start()
         stack.push_async_callback(imports.stop)
         if port is not None:
@@ -368,6 +380,7 @@ async def open_bridge(
                 base_url=base_url,
             ),
             imports=imports,
+            claims=claims,
             answer=answer,
             decision_receipts=decision_receipts,
             emergency=EmergencyLine(

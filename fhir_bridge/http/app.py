@@ -11,7 +11,17 @@ from collections.abc import Iterable
 from fastapi import FastAPI
 
 from fhir_bridge import __version__
-from fhir_bridge.http import decisions, delegation, emergency, errors, fhir, guardianship, importing, open_routes
+from fhir_bridge.http import (
+    claims,
+    decisions,
+    delegation,
+    emergency,
+    errors,
+    fhir,
+    guardianship,
+    importing,
+    open_routes,
+)
 from fhir_bridge.http.measuring import Measured
 from fhir_bridge.http.question_ids import QuestionIds
 from fhir_bridge.lines.capability import Operation
@@ -27,7 +37,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.include_router(open_routes.router)
     operations: list[Operation] = []
-    for each in (decisions, delegation, emergency, guardianship, importing, fhir):
+    for each in (claims, decisions, delegation, emergency, guardianship, importing, fhir):
         app.router.routes.extend(each.router.routes)
         operations += each.router.operations
     app.state.operations = _once(operations)

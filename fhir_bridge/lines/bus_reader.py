@@ -129,6 +129,8 @@ class BusReader:
                 for message in await self._bus.take(
                     max_messages=_MAX_MESSAGES, max_bytes=_MAX_BYTES, wait_ms=_WAIT_MS
                 ):
+                    # A few bytes of the bus may claim many.
+                    await self._ingest.room()
                     self._put_on_line(message)
             except Unavailable as error:
                 self.is_reading = False

@@ -54,9 +54,10 @@ from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.ndjson import LineCutter
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import NO_STORE, Reply, outcome_reply
+from fhir_bridge.lines.senders import sender_of_bundles
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.lines.versions import microseconds
-from fhir_bridge.lines.write import declared_version, sender_of_bundles
+from fhir_bridge.lines.write import declared_version
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.ports.ambient import Clock, Randomness

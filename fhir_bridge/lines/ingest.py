@@ -52,7 +52,7 @@ from fhir_bridge.lines.staging import (
     instant_of,
 )
 from fhir_bridge.lines.standing import Standing
-from fhir_bridge.lines.unwrapping import Unwrapping, attested
+from fhir_bridge.lines.unwrapping import Unwrapping, attested, weight_of
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import (
@@ -226,10 +226,12 @@ class IngestLine:
         async def process(received: Received) -> Processed:
             # The release is the message's own: a sender may declare another than it is registered with.
             source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
+            claimed: Received | None = None
             try:
-                message, signed = await self._unwrapping.open(received)
+                claimed = await self._unwrapping.claimed(received)
+                message, signed = await self._unwrapping.open(claimed)
             except RecordRefused as no:
-                return Processed("single", refused=no.issues)
+                return Processed("single", refused=no.issues, opened=claimed)
             return attested(await self._rooms.process(message, source), message, signed)
 
         return self._enqueue(received, process, again, is_from_sender=True)
@@ -244,10 +246,11 @@ class IngestLine:
     ) -> asyncio.Future[Anchored]:
         if not self.is_standing:
             raise _stopped()
-        self._weigh(1, len(received.body))
+        weight = weight_of(received)
+        self._weigh(1, weight)
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
         self._open.add(done)
-        done.add_done_callback(lambda _: self._close(done, len(received.body)))
+        done.add_done_callback(lambda _: self._close(done, weight))
         processed = asyncio.create_task(work(received))
         self._jobs.put_nowait(Job(received, work, processed, done, again, is_from_sender=is_from_sender))
         return done
@@ -342,12 +345,12 @@ class IngestLine:
         """Wait for the oldest message, then add those behind it whose rooms are done already."""
         jobs = [await self._jobs.get()]
         await asyncio.wait([jobs[0].processed])
-        size = len(jobs[0].received.body)
+        size = weight_of(jobs[0].received)
         while not self._jobs.empty() and len(jobs) < self._settings.group_max_messages:
             following: Job = self._jobs._queue[0]  # type: ignore[attr-defined]  # peek: asyncio.Queue has no public one
             if not following.processed.done() or size >= self._settings.group_max_bytes:
                 break
-            size += len(following.received.body)
+            size += weight_of(following.received)
             jobs.append(self._jobs.get_nowait())
         return jobs
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.audit import AuditLine
+from fhir_bridge.lines.claims import Claims
 from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import EmergencyLine
@@ -30,6 +31,7 @@ class Services:
     ingest: IngestLine
     write: WriteLine
     imports: ImportLine
+    claims: Claims
     answer: AnswerLine
     decision_receipts: DecisionReceipts
     emergency: EmergencyLine

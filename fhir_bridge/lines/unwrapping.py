@@ -1,7 +1,8 @@
 """Takes a message that came by bus out of its wrapping: opens it, checks its sender's signature, keeps the evidence.
 
-A hospital that does not trust the broker encrypts what it sends to a key of
-ours (JWE, ``application/jose``). One that wants to be held to its word, and to
+A large message is claimed from where its sender put it (``claims.py``). A
+hospital that does not trust the broker encrypts what it sends to a key of ours
+(JWE, ``application/jose``). One that wants to be held to its word, and to
 nobody else's, signs the message inside (a detached JWS in the header
 ``jws-signature``). Once it has registered a key, nothing of it comes by bus
 unsigned: otherwise whoever can write to the topic would only leave the
@@ -30,6 +31,7 @@ import msgspec
 from blake3 import blake3
 
 from fhir_bridge.errors import Issue, RecordRefused
+from fhir_bridge.lines.claims import CLAIM, Claims, claim_of
 from fhir_bridge.lines.jobs import Job
 from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.versions import microseconds
@@ -48,6 +50,7 @@ SIGNED: Final = "signed-messages"
 SIGNED_AT: Final = "signed-messages-at"
 """``µs received/message id`` → institution."""
 
+_PLAIN = "application/fhir+json"
 _QUICK_BYTES = 16 << 10
 """Messages up to here are opened at once; a thread's hand-over would cost more."""
 _UNSIGNED = Issue(
@@ -74,14 +77,34 @@ class Unwrapping:
     """Opens messages on their way to the rooms; everything that did not come wrapped goes straight on."""
 
     def __init__(
-        self, *, vault: Vault, keys: KeyStore, registry: Registry, crypto: MessageCrypto, randomness: Randomness
+        self,
+        *,
+        vault: Vault,
+        keys: KeyStore,
+        registry: Registry,
+        claims: Claims,
+        crypto: MessageCrypto,
+        randomness: Randomness,
     ) -> None:
         self._vault = vault
         self._keys = keys
         self._registry = registry
+        self._claims = claims
         self._crypto = crypto
         self._randomness = randomness
         self._kid = lru_cache(maxsize=1_024)(lambda secret: str(crypto.public_key(secret)["kid"]))
+
+    async def claimed(self, received: Received) -> Received:
+        """Return the message that a record claims; any other message as it is.
+
+        Raises:
+            RecordRefused: Nothing that it claims is held.
+            Unavailable: What it claims cannot be read now.
+        """
+        if media_type(received.content_type) != CLAIM:
+            return received
+        kind, content = await self._claims.redeem(received)
+        return replace(received, body=content, content_type=kind or _PLAIN)
 
     async def open(self, received: Received) -> tuple[Received, Signed | None]:
         """Return the message inside, and whose signature it bears.
@@ -104,7 +127,7 @@ class Unwrapping:
         institution = self._registry.institution(received.institution)
         if is_jose:
             inside = self._crypto.decrypt(received.body, self._secrets(institution))
-            kind = inside.content_type or "application/fhir+json"
+            kind = inside.content_type or _PLAIN
             received = replace(received, body=inside.content, content_type=kind, must_be_encrypted=False)
         if not received.signature:
             return received, None
@@ -201,6 +224,12 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     entry = msgspec.json.encode(change)
     records = tuple(replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
     return replace(processed, records=records, opened=message, signed=signed)
+
+
+def weight_of(received: Received) -> int:
+    """Return how many bytes a message will be in memory, which a claim tells and is refused if it does not hold."""
+    claim = claim_of(received) if media_type(received.content_type) == CLAIM else None
+    return len(received.body) if claim is None else claim.bytes
 
 
 def media_type(content_type: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from fhir_bridge.errors import Issue, MediaUnsupported, NotPermitted, RecordRefused
+from fhir_bridge.errors import Issue, MediaUnsupported, RecordRefused
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.lines.answer import AnswerLine
@@ -20,12 +20,11 @@ from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import Reply, outcome_reply, version_headers
+from fhir_bridge.lines.senders import INTERACTIONS, institution_of, require, sender_of_bundles
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Outcome, Received, instant
-from fhir_bridge.model.scopes import allows
 from fhir_bridge.ports.ambient import Clock
 
-_NAMES = {"POST": "create", "PUT": "update", "DELETE": "delete"}
 _MIME_VERSIONS = {"3.0": FhirVersion.STU3, "4.0": FhirVersion.R4, "4.3": FhirVersion.R4B, "5.0": FhirVersion.R5}
 
 
@@ -86,11 +85,11 @@ class WriteLine:
             NotPermitted: Not this sender's to write.
             Busy, Unavailable: Nothing was stored; safe to retry.
         """
-        _require(who, interaction.type, _NAMES[interaction.method])
+        require(who, interaction.type, INTERACTIONS[interaction.method])
         if who.patient is not None:
             outcome = await self._grant.write(who, interaction, body, declared_version(content_type))
         else:
-            received = self._received(_institution(who), body, content_type, interaction)
+            received = self._received(institution_of(who), body, content_type, interaction)
             anchored = await self._ingest.push(received)
             if anchored.refused:
                 return outcome_reply(int(anchored.status[:3]), anchored.refused)
@@ -108,12 +107,12 @@ class WriteLine:
             PreconditionFailed: Several records match.
             Busy, Unavailable: Nothing was stored; safe to retry.
         """
-        _require(who, interaction.type, _NAMES[interaction.method])
+        require(who, interaction.type, INTERACTIONS[interaction.method])
         if interaction.method == "PUT":
-            _require(who, interaction.type, "create")
+            require(who, interaction.type, "create")
         if who.patient is not None:
             raise RecordRefused([Issue("error", "not-supported", "a patient's agent names the id")])
-        received = self._received(_institution(who), sent.body, sent.content_type, interaction)
+        received = self._received(institution_of(who), sent.body, sent.content_type, interaction)
         if interaction.method == "DELETE":
             deleted = await self._conditional.delete(received, params)
             return Reply(204, b"") if deleted is None else await self.written(who, deleted.outcomes[0], sent.prefer)
@@ -148,19 +147,6 @@ class WriteLine:
         return Reply(status, body, headers)
 
 
-def sender_of_bundles(who: Requester) -> str:
-    """Return the institution of a requester who may send bundles.
-
-    Raises:
-        NotPermitted: The token is a patient's, or its scopes do not cover writing.
-    """
-    institution = _institution(who)
-    # Their entries are known only later; a token that may not do all of this sends single resources.
-    for interaction in _NAMES.values():
-        _require(who, "*", interaction)
-    return institution
-
-
 def response_bundle(kind: str, outcomes: Sequence[Outcome], base_url: str) -> dict[str, Any]:
     """Return what the sender of a bundle is told of its entries (R4 http.html#transaction-response)."""
     name = "transaction-response" if kind == "transaction" else "batch-response"
@@ -180,17 +166,6 @@ def _response_entry(outcome: Outcome, base_url: str) -> dict[str, object]:
     if outcome.issues:
         response["outcome"] = operation_outcome(list(outcome.issues))
     return entry | {"response": response}
-
-
-def _require(who: Requester, type_name: str, interaction: str) -> None:
-    if not allows(who, type_name, interaction):
-        raise NotPermitted(f"this token is not good for this interaction on {type_name}")
-
-
-def _institution(who: Requester) -> str:
-    if who.institution is None:
-        raise NotPermitted("a patient's token writes Consent resources only")
-    return who.institution
 
 
 def _is_json_or_xml(content_type: str) -> bool:
