@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
@@ -15,7 +16,9 @@ from tempfile import TemporaryDirectory
 
 from tests.bench.gauge import cpu_of, percentile, sync_calls, tree
 from tests.bench.wire import Answer, Connect, ask, entry_count, over_socket, over_tcp, post_all
-from tests.support.hospitals import FOLDER, directory
+from tests.support.hospitals import FOLDER, Lane, directory
+from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_sending import produce
 from tests.support.service import FHIR_JSON, Service, running
 
 IN_FLIGHT = 24
@@ -93,6 +96,40 @@ def by_http(limit: int | None) -> Figures:
             answers = post_all(place.public, "/fhir", headers, place.messages, in_flight=IN_FLIGHT)
         taken = sum(answer.body.count(b'"response"') for answer in answers)
     return _rates(taken, cpu.wall_s, answers) | {"cpu_ms_per_resource": round(cpu.total_s / taken * 1000, 3)}
+
+
+def by_kafka(limit: int | None) -> Figures:
+    """Let everything wait on a broker's topic, keyed by patient, then time from the first read to the last anchor."""
+    with TemporaryDirectory(prefix="fhir-bridge-bench-") as folder:
+        data, sent = Path(folder) / "data", messages(limit)
+        with running(data) as service:
+            service.add_institutions([FEED])
+            service.ingest(FEED, directory(FEED))
+        broker = KafkaBroker(Path(folder) / "kafka")
+        broker.start()
+        try:
+            lanes_ = [Lane(FEED, str(number % 24), (body,)) for number, body in enumerate(sent)]
+            with running(data, kafka=broker.bootstrap) as service:
+                pid, before = server_pid(service), _stored(service)
+                wanted = sum(body.count(b'"request"') for body in sent)
+                with cpu_of(pid) as cpu:
+                    asyncio.run(produce(broker.bootstrap, lanes_))
+                    while service.ask("/status")["counters"]["messages"] < len(sent):
+                        time.sleep(0.1)
+                stored = _stored(service) - before
+        finally:
+            broker.stop()
+    return {
+        "resources": wanted,
+        "stored": stored,
+        "seconds": round(cpu.wall_s, 2),
+        "resources_per_s": round(wanted / cpu.wall_s),
+        "cpu_ms_per_resource": round(cpu.total_s / wanted * 1000, 3),
+    }
+
+
+def _stored(service: Service) -> int:
+    return int(service.ask("/status")["counters"]["stored"])
 
 
 def at_a_rate(resources_per_s: float, limit: int) -> Figures:

@@ -63,7 +63,7 @@ def ingest_beside_hapi(rounds: int, bundles: int) -> dict[str, Figures]:
             ours.ingest(FEED, directory(FEED))
             theirs.wait_ready()
             theirs.load([each["resource"] for each in json.loads(directory(FEED))["entry"]])
-            made = _transactions()
+            made = transactions()
             _turn(ours, theirs, list(itertools.islice(made, 6)), 2)
             return {
                 f"ingest_beside_hapi_{clients}": {
@@ -106,7 +106,8 @@ def _turn(
     return timed(ours.port, _HEADERS | ours.token(FEED)), timed(theirs.port, _HEADERS)
 
 
-def _transactions() -> Iterator[bytes]:
+def transactions() -> Iterator[bytes]:
+    """Yield transactions of a whole patient's records, each patient under ids of its own."""
     (lane,) = lanes(FEED, [PERSON])
     for number in itertools.count(1):
         _, bodies = copy_of(lane, number)

@@ -13,7 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench import asking, consent, crowd, enforcement, feeding, hapi, hapi_ingest, large_chart, ledger, timing
+from tests.bench import (
+    asking,
+    consent,
+    crowd,
+    enforcement,
+    feeding,
+    hapi,
+    hapi_ingest,
+    ingest_growth,
+    large_chart,
+    ledger,
+    rooms,
+    timing,
+)
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
 
@@ -28,16 +41,22 @@ _AIMS = {
     **crowd.AIMS,
     **hapi_ingest.AIMS,
     **ledger.AIMS,
+    **rooms.AIMS,
 }
 _PARTS = (
     "ingest",
     "http",
+    "kafka",
     "visible",
     "post",
     "sync",
     "answers",
     "hapi",
     "hapi-ingest",
+    "rooms",
+    "validators",
+    "workers",
+    "size",
     "consent",
     "enforcement",
     "crowd",
@@ -61,6 +80,8 @@ def main() -> int:
             _print(measured)
             results |= measured
             _save(Path(options.out), {"machine": before, "after": _state(), "quick": options.quick, **results})
+    if options.images:
+        print("\n".join(f"plot: {path}" for path in ingest_growth.draw(results, Path(options.images))))
     print(f"\nfigures as JSON: {options.out}")
     return 0
 
@@ -70,12 +91,17 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
     return {
         "ingest": lambda: {"ingest_spool": middle([feeding.by_spool(limit) for _ in range(runs)])},
         "http": lambda: {"ingest_http": feeding.by_http(limit)},
+        "kafka": lambda: {"ingest_kafka": middle([feeding.by_kafka(limit) for _ in range(runs)])},
         "visible": lambda: {"arrival_to_visible": feeding.at_a_rate(_half(results), 200 if quick else 500)},
         "post": lambda: {"single_post": feeding.single_posts(rounds * 3)},
         "sync": lambda: {"sync_calls": feeding.sync_counts(200)},
         "answers": lambda: asking.answers(rounds),
         "hapi": lambda: hapi.beside_hapi(rounds),
         "hapi-ingest": lambda: hapi_ingest.ingest_beside_hapi(1 if quick else 5, 4 if quick else 12),
+        "rooms": lambda: rooms.rooms(4 if quick else 24),
+        "validators": lambda: rooms.validators(3 if quick else 15),
+        "workers": lambda: ingest_growth.by_workers(1 if quick else 5),
+        "size": lambda: ingest_growth.by_size((10_000,) if quick else ingest_growth.SIZES),
         "consent": consent.decisions,
         "enforcement": lambda: enforcement.enforcement(rounds),
         "crowd": lambda: crowd.crowd(rounds, 8 if quick else crowd.TIMES),
@@ -127,6 +153,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure the main paths of a real service.")
     parser.add_argument("--quick", action="store_true", help="one small run of each, about two minutes")
     parser.add_argument("--only", default="", help="comma-separated: " + ", ".join(_PARTS))
+    parser.add_argument("--images", default="", help="folder for plots of workers and size; none by default")
     parser.add_argument("--out", default=".build/bench.json", help="where the JSON goes")
     return parser.parse_args()
 
