@@ -18,6 +18,8 @@ Invariants:
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import TypeAlias
 
 from ledger_core.errors import NotCanonical
@@ -35,6 +37,9 @@ _HEADS = tuple(
     tuple(bytes((major << 5 | least,)) if least < 24 else bytes((major << 5 | 24, least)) for least in range(256))
     for major in range(_TAG)
 )
+
+
+_by_key = itemgetter(0)
 
 
 def encode(value: Value) -> bytes:
@@ -99,15 +104,23 @@ def _write(out: bytearray, values: Sequence[Value], depth: int) -> None:
 
 
 def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
-    pairs: list[tuple[bytes, Value]] = []
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise NotCanonical("map keys must be text")
-        pairs.append((encode(key), item))
+    pairs = sorted([(_key(key), item) for key, item in value.items()], key=_by_key)
     out += _head(_MAP, len(pairs))
-    for encoded, item in sorted(pairs, key=lambda pair: pair[0]):
+    for encoded, item in pairs:
         out += encoded
-        _write(out, (item,), depth + 1)
+        if type(item) is bytes and depth < MAX_DEPTH:
+            out += _head(_BYTES, len(item))
+            out += item
+        else:
+            _write(out, (item,), depth + 1)
+
+
+@lru_cache(maxsize=1024)
+def _key(key: str) -> bytes:
+    """Return the encoding of a map's key; the same few come again and again."""
+    if not isinstance(key, str):
+        raise NotCanonical("map keys must be text")
+    return encode(key)
 
 
 def _utf8(text: str) -> bytes:
