@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ledger_core.commitment import new_salt as new_salt
     from ledger_core.commitment import part_digest as part_digest
     from ledger_core.errors import IntegrityBroken as IntegrityBroken
+    from ledger_core.errors import LedgerAway as LedgerAway
     from ledger_core.errors import LedgerBusy as LedgerBusy
     from ledger_core.errors import LedgerClosed as LedgerClosed
     from ledger_core.errors import LedgerError as LedgerError
@@ -45,8 +46,12 @@ if TYPE_CHECKING:
     from ledger_core.log import MerkleBatch as MerkleBatch
     from ledger_core.machine import Accepted as Accepted
     from ledger_core.machine import Genesis as Genesis
+    from ledger_core.opening import holds_ledger as holds_ledger
+    from ledger_core.opening import is_url as is_url
     from ledger_core.opening import open_ledger as open_ledger
+    from ledger_core.opening import open_to_read as open_to_read
     from ledger_core.opening import read_transactions as read_transactions
+    from ledger_core.opening import run_copy as run_copy
     from ledger_core.opening import run_export as run_export
     from ledger_core.opening import run_fsck as run_fsck
     from ledger_core.opening import run_import as run_import
@@ -85,14 +90,18 @@ if TYPE_CHECKING:
     from ledger_core.verify import verify_receipt as verify_receipt
 
 _ERRORS = (
-    "IntegrityBroken LedgerBusy LedgerClosed LedgerError LedgerLocked LedgerUnavailable NotCanonical NoteInvalid "
-    "NotFound OpeningRefused PolicyInvalid PolicyUnmet ProofInvalid ReceiptInvalid RecordMismatch "
-    "SignatureInvalid TransactionRefused"
+    "IntegrityBroken LedgerAway LedgerBusy LedgerClosed LedgerError LedgerLocked LedgerUnavailable "
+    "NotCanonical NoteInvalid NotFound OpeningRefused PolicyInvalid PolicyUnmet ProofInvalid ReceiptInvalid "
+    "RecordMismatch SignatureInvalid TransactionRefused"
 )
 _TRANSACTIONS = (
     "AccessHead AllowSuite Anchor Attest ChangeOwner Join Leave OpenPath RegisterPolicy RegisterRuleset Rejection "
     "Restrict RetireSuite Rotate SetConsent SetThreshold Transaction "
     "envelope_digest seal_envelope sign signing_message"
+)
+_OPENING = (
+    "holds_ledger is_url open_ledger open_to_read read_transactions "
+    "run_copy run_export run_fsck run_import run_restore run_snapshot"
 )
 _PLACES = {
     "checkpoint": "Checkpoint",
@@ -104,7 +113,7 @@ _PLACES = {
     "ledger": "Ledger ProvenState",
     "log": "MerkleBatch",
     "machine": "Accepted Genesis",
-    "opening": "open_ledger read_transactions run_export run_fsck run_import run_restore run_snapshot",
+    "opening": _OPENING,
     "policy": "Policy",
     "receipt": "Receipt",
     "transactions": _TRANSACTIONS,

@@ -100,6 +100,16 @@ class LedgerLocked(LedgerUnavailable):
     code = "ledger-locked"
 
 
+class LedgerAway(LedgerUnavailable):
+    """The server that keeps the ledger's rows does not answer; the ledger goes on by itself when it is back.
+
+    A transaction submitted meanwhile is in the log or is not; submitting the same bytes again tells, and changes
+    nothing twice.
+    """
+
+    code = "ledger-away"
+
+
 class LedgerClosed(LedgerUnavailable):
     """The ledger was closed, or stopped after a storage failure; open it again."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger_core.checkpoint import Checkpoint, cosigner_key, log_key, parse_checkpoint, split_note, verify_note
-from ledger_core.errors import LedgerError, LedgerUnavailable, OpeningRefused
+from ledger_core.errors import LedgerAway, LedgerError, LedgerUnavailable, OpeningRefused
 from ledger_core.hashing import HASH_BYTES, leaf_hash
 from ledger_core.log import Frontier
 from ledger_core.machine import BlockRow, Header, State, app_hash, apply_block, begin, read_genesis
@@ -55,6 +55,9 @@ def check(rows: Reader, *, checkpoint: str | None = None, progress: Progress | N
         yield from checker.check_checkpoints()
         if checkpoint is not None:
             yield from checker.check_outside(checkpoint)
+    except LedgerAway:
+        # Nothing is known to be wrong, and nothing to be sound.
+        raise
     except (LedgerUnavailable, TypeError, ValueError, OverflowError) as cause:
         yield Finding("database", f"rows cannot be read: {type(cause).__name__}")
 

@@ -1,16 +1,21 @@
 """Open a ledger: the only place that picks a store and an engine.
 
-An address is a path, or ``sqlite:PATH``. Opening reads the newest state and the
+An address is a path, ``sqlite:PATH``, or ``postgresql://USER:PASSWORD@HOST/DATABASE``
+for a ledger in a PostgreSQL database (needs psycopg 3). Keys, static tiles and
+exports are files wherever the rows are. No message repeats an address of the last
+kind, for there may be a password in it. Opening reads the newest state and the
 right edge of the log and compares their roots with the newest block, so a
 ledger whose rows disagree does not open; ``fsck`` then says where. Tiles further
 left are checked against that root when a proof reads them.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from ledger_core.checkpoint import Checkpoint, check_origin, sign_checkpoint
 from ledger_core.engines.embedded import EmbeddedEngine
@@ -26,11 +31,16 @@ from ledger_core.sparse import StateTree
 from ledger_core.stateroot import read_state_entry
 from ledger_core.static import write_static
 from ledger_core.stores.files import Connect, connect_file
+from ledger_core.stores.rows import SqlRows
 from ledger_core.stores.sqlite import SqliteStore
 from ledger_core.transactions import Transaction, read_envelope
 from ledger_core.transfer import export_ledger, import_ledger
 
+if TYPE_CHECKING:
+    from ledger_core.stores.postgres import PostgresStore
+
 Progress = Callable[[int], None]
+_SERVERS: Final = ("postgresql://", "postgres://")
 
 
 def open_ledger(
@@ -47,7 +57,7 @@ def open_ledger(
     """Open the ledger at ``address``; with ``genesis`` begin it if there is none.
 
     Args:
-        address: A path, or ``sqlite:PATH``.
+        address: A path, ``sqlite:PATH``, or ``postgresql://…``.
         log_identity: Key that signs checkpoints; the same at every opening.
         genesis: What to begin with; must agree with what an existing ledger began with.
         origin: Name of the log in checkpoints; the genesis name by default.
@@ -58,10 +68,11 @@ def open_ledger(
 
     Raises:
         LedgerLocked: It is open elsewhere.
+        LedgerAway: The server does not answer.
         OpeningRefused: Nothing there and no genesis, or other genesis, origin or log key.
         IntegrityBroken: Stored rows disagree; run ``fsck``.
     """
-    store = SqliteStore.open(_path(address), connect=connect)
+    store = _open_store(address, connect)
     try:
         if store.last_block() is None:
             _begin(store, genesis, origin, log_identity)
@@ -98,14 +109,15 @@ def run_fsck(
     """Rebuild every root from the transactions and yield what disagrees, and where.
 
     Args:
-        address: A path, or ``sqlite:PATH``; may be open elsewhere.
+        address: As for ``open_ledger``; may be open elsewhere.
         checkpoint: A signed checkpoint kept outside, to notice a ledger rolled back as a whole.
         progress: Called with the number of entries replayed so far.
 
     Raises:
         OpeningRefused: There is no ledger at the address.
+        LedgerAway: Its server does not answer, or was lost before the end.
     """
-    with _reading(address) as store:
+    with open_to_read(address) as store:
         yield from check(store, checkpoint=checkpoint, progress=progress)
 
 
@@ -115,7 +127,7 @@ def run_export(address: str | Path) -> Iterator[str]:
     Raises:
         OpeningRefused: There is no ledger at the address.
     """
-    with _reading(address) as store:
+    with open_to_read(address) as store:
         yield from export_ledger(store)
 
 
@@ -126,6 +138,8 @@ def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress 
         OpeningRefused: There is something at the address already.
         IntegrityBroken, NoteInvalid: The export is not sound; nothing is left at the address.
     """
+    if is_url(address):
+        return _import_into_server(lines, str(address), progress)
     target = _path(address)
     if target.exists():
         raise OpeningRefused(f"{target} exists: name a new place")
@@ -149,15 +163,41 @@ def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress 
     return state
 
 
+def _import_into_server(lines: Iterable[str], url: str, progress: Progress | None) -> State:
+    with _empty_server(url) as store, tempfile.TemporaryDirectory() as folder:
+        # Through a file, so that the database holds all of the ledger or nothing of it.
+        whole = SqliteStore.open(Path(folder) / "ledger.db")
+        try:
+            state = import_ledger(lines, whole, progress=progress)
+            store.fill(whole)
+        finally:
+            whole.close()
+    return state
+
+
+def run_copy(source: str | Path, address: str | Path) -> None:
+    """Copy a ledger, as of one block, to an address that holds none; it may be open elsewhere.
+
+    Raises:
+        OpeningRefused: There is no ledger at ``source``, or there is one at ``address``.
+        LedgerUnavailable: The copy could not be written; nothing of it is left.
+    """
+    if not is_url(address):
+        run_snapshot(source, _path(address))
+        return
+    with open_to_read(source) as reading, _empty_server(str(address)) as store:
+        store.fill(reading)
+
+
 def run_snapshot(address: str | Path, target: Path) -> None:
-    """Write a copy of the ledger, as of one block, to the new file ``target``; it may be open elsewhere.
+    """Write a copy of the ledger, as of one block, to the new SQLite file ``target``; it may be open elsewhere.
 
     Raises:
         OpeningRefused: There is no ledger at the address, or ``target`` exists.
     """
     if target.exists():
         raise OpeningRefused(f"{target} exists: name a new file")
-    with _reading(address) as store:
+    with open_to_read(address) as store:
         store.snapshot(target)
 
 
@@ -175,15 +215,14 @@ def run_restore(
     Raises:
         OpeningRefused: The snapshot is none, or there is a ledger at the address.
     """
-    target = _path(address)
-    if target.exists():
+    if holds_ledger(address):
         raise OpeningRefused("there is a ledger here already: name a new place")
     is_sound = True
     for finding in run_fsck(snapshot, checkpoint=checkpoint, progress=progress):
         is_sound = False
         yield finding
     if is_sound:
-        run_snapshot(snapshot, target)
+        run_copy(snapshot, address)
 
 
 def run_static(
@@ -196,7 +235,7 @@ def run_static(
     """Bring the static form (C2SP tlog-tiles) in ``directory`` up to the ledger, which may be open elsewhere.
 
     Args:
-        address: A path, or ``sqlite:PATH``.
+        address: As for ``open_ledger``.
         directory: What a web server serves; made if it is missing.
         is_cosigned: Publish the largest cosigned checkpoint, not the newest.
         progress: Called with the entries written and to be written.
@@ -208,7 +247,7 @@ def run_static(
         OpeningRefused: There is no ledger at the address, or no cosigned checkpoint in it.
         IntegrityBroken: The directory holds a longer log or another one.
     """
-    with _reading(address) as store:
+    with open_to_read(address) as store:
         block = store.last_block()
         size = store.meta(COSIGNED) if is_cosigned else None if block is None else str(block.size)
         note = None if size is None else store.checkpoint(int(size))
@@ -243,7 +282,7 @@ def read_transactions(address: str | Path) -> Iterator[Transaction]:
     Raises:
         OpeningRefused: There is no ledger at the address.
     """
-    with _reading(address) as store:
+    with open_to_read(address) as store:
         for row in store.entries():
             found = read_envelope(row.entry)
             if not isinstance(found, str):
@@ -274,12 +313,63 @@ def load(store: Reader, genesis: Genesis, *, cache_tiles: int = 1024) -> tuple[S
 
 
 @contextmanager
-def _reading(address: str | Path) -> Iterator[SqliteStore]:
-    store = SqliteStore.open_to_read(_path(address))
+def open_to_read(address: str | Path) -> Iterator[SqlRows]:
+    """Give the rows of the ledger at ``address``, which may be open elsewhere, as they are at one moment.
+
+    Raises:
+        OpeningRefused: There is no ledger at the address.
+        LedgerAway: Its server does not answer.
+    """
+    if is_url(address):
+        store: SqlRows = _postgres().open_to_read(str(address))
+    else:
+        store = SqliteStore.open_to_read(_path(address))
     try:
         yield store
     finally:
         store.close()
+
+
+def holds_ledger(address: str | Path) -> bool:
+    """Tell whether something is at an address: a file, or a ledger that was begun in a database.
+
+    Raises:
+        OpeningRefused: The database holds something else.
+        LedgerAway: Its server does not answer.
+    """
+    if not is_url(address):
+        return _path(address).exists()
+    return _postgres().is_begun(str(address))
+
+
+def is_url(address: str | Path) -> bool:
+    """Tell whether an address is of a server's database, rather than of a file."""
+    return isinstance(address, str) and address.startswith(_SERVERS)
+
+
+def _open_store(address: str | Path, connect: Connect) -> Store:
+    return _postgres().open(str(address)) if is_url(address) else SqliteStore.open(_path(address), connect=connect)
+
+
+@contextmanager
+def _empty_server(url: str) -> "Iterator[PostgresStore]":
+    """Give the store in a database, held against others, if no ledger was begun there."""
+    store = _postgres().open(url)
+    try:
+        if store.last_block() is not None:
+            raise OpeningRefused("there is a ledger in the database already: name an empty one")
+        yield store
+    finally:
+        store.close()
+
+
+def _postgres() -> "type[PostgresStore]":
+    """Return the store on PostgreSQL; whoever keeps a ledger in a file needs no driver for it."""
+    try:
+        from ledger_core.stores.postgres import PostgresStore
+    except ImportError as missing:
+        raise OpeningRefused("a ledger on PostgreSQL needs psycopg 3: pip install 'psycopg[binary]'") from missing
+    return PostgresStore
 
 
 def _path(address: str | Path) -> Path:

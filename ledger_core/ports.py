@@ -2,8 +2,8 @@
 
 A store never judges. What it returns is checked where it is used: a root, a
 proof or a replay that disagrees is `IntegrityBroken`, or a finding of ``fsck``.
-The SQLite store keeps this promise; another store has to pass the same contract
-suite (``tests/contract/ledger_store``).
+The stores on SQLite and PostgreSQL keep this promise; another one has to pass the
+same contract suite (``tests/contract/ledger_store``).
 
 Invariants every store keeps:
     * ``commit`` is all or nothing, and what it acknowledged survives loss of power;
@@ -212,8 +212,19 @@ class Store(Reader, Protocol):
         """Keep a block; return once it survives loss of power.
 
         Raises:
+            LedgerAway: The server was lost; ``recover`` tells whether the block was kept.
             LedgerUnavailable: Nothing of the block was kept, or the disk failed while
                 it was written; the ledger must be opened again to know.
+        """
+        ...
+
+    def recover(self) -> BlockRow | None:
+        """Return the highest block, once no commit that was begun before can still change it; after ``LedgerAway``.
+
+        Raises:
+            LedgerAway: The server is still away.
+            LedgerUnavailable: The rows are not as this store left them: another process wrote, or the server
+                lost a block; the ledger must be opened again.
         """
         ...
 

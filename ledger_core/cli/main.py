@@ -21,7 +21,9 @@ _FORMS: Final = ("json", "tlog-proof")
 _DESCRIPTION: Final = """\
 A ledger whose every statement can be checked without trusting who runs it.
 
-DIR is a folder that `init` made; LEDGER such a folder, or a database file.
+DIR is a folder that `init` made; LEDGER such a folder, a database file, or a
+PostgreSQL database (postgresql://USER@HOST/DATABASE; give its password by
+PGPASSWORD or PGPASSFILE, for command lines are seen by others).
 """
 _Command: TypeAlias = Callable[[argparse.Namespace], int]
 
@@ -94,6 +96,7 @@ def _add_writing(add: _Add) -> None:
     init = add("init", write.init, "make keys, a new ledger and a policy for those who verify")
     init.add_argument("folder", metavar="DIR")
     init.add_argument("--name", required=True, help="the log's name in checkpoints, such as example.org/ledger")
+    init.add_argument("--database", metavar="URL", help="keep the ledger in a PostgreSQL database; keys stay in DIR")
     append = add("append", write.append, "anchor files and write a receipt for each; their content stays with you")
     append.add_argument("folder", metavar="DIR")
     append.add_argument("files", metavar="FILE", nargs="+")
@@ -152,13 +155,13 @@ def _add_keeping(add: _Add) -> None:
     replay.add_argument("file", metavar="FILE")
     import_ = add("import", write.import_, "write an exported ledger to a new place, replaying it whole")
     import_.add_argument("file", metavar="FILE", help="a file that export wrote; - for standard input")
-    import_.add_argument("ledger", metavar="LEDGER", help="a folder or file where there is no ledger")
+    import_.add_argument("ledger", metavar="LEDGER", help="a folder, file or database where there is no ledger")
     snapshot = add("snapshot", read.snapshot, "copy a ledger, as of one block, to a new file")
     snapshot.add_argument("ledger", metavar="LEDGER", help="may be in use")
     snapshot.add_argument("target", metavar="FILE")
     restore = add("restore", write.restore, "check a snapshot as fsck does and put it in place")
     restore.add_argument("snapshot", metavar="FILE")
-    restore.add_argument("ledger", metavar="LEDGER", help="a folder or file where there is no ledger")
+    restore.add_argument("ledger", metavar="LEDGER", help="a folder, file or database where there is no ledger")
     restore.add_argument("--checkpoint", metavar="FILE", help="refuse a snapshot older than this checkpoint")
 
 

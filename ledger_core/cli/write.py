@@ -15,7 +15,7 @@ from ledger_core.cli.progress import counting
 from ledger_core.commitment import Opening, OpenPart, new_salt
 from ledger_core.errors import OpeningRefused, TransactionRefused
 from ledger_core.log import MerkleBatch
-from ledger_core.opening import run_import, run_restore
+from ledger_core.opening import is_url, run_import, run_restore
 from ledger_core.receipt import LogPath, Receipt, RecordClaim
 from ledger_core.transactions import Anchor
 from ledger_core.witness.files import write_durably
@@ -24,7 +24,8 @@ from ledger_core.witness.files import write_durably
 def init(arguments: argparse.Namespace) -> int:
     """Make keys, a ledger and a policy file."""
     folder = Path(arguments.folder)
-    with home.create(folder, arguments.name, time_ms=time.time_ns() // 1_000_000) as ledger:
+    now_ms = time.time_ns() // 1_000_000
+    with home.create(folder, arguments.name, time_ms=now_ms, url=arguments.database) as ledger:
         print(f"ledger {ledger.origin} begun in {folder}")
         print(f"  network {ledger.network.hex()}")
         print(f"  keep {folder / 'keys'} secret and backed up; give {folder / 'policy.json'} to whoever verifies")
@@ -99,7 +100,8 @@ def restore(arguments: argparse.Namespace) -> int:
         for finding in run_restore(Path(arguments.snapshot), target, checkpoint=note, progress=progress):
             count += 1
             print(f"{finding.where}: {finding.what}")
-    print(f"not restored: {count} findings" if count else f"restored to {target}")
+    where = "the database" if is_url(target) else target
+    print(f"not restored: {count} findings" if count else f"restored to {where}")
     return 1 if count else 0
 
 
@@ -140,7 +142,9 @@ def _target(file: Path, receipts: str | None, form: str) -> Path:
     return (file.parent if receipts is None else Path(receipts)) / (file.name + suffix)
 
 
-def _new_database(place: str) -> Path:
-    """Return the file to make: in a folder if ``place`` is one or has no suffix."""
+def _new_database(place: str) -> Path | str:
+    """Return what to make: a file, in a folder if ``place`` is one or has no suffix, or what is in a database."""
+    if is_url(place) or (Path(place) / home.ADDRESS).is_file():
+        return home.database(place)
     path = Path(place)
     return path / home.DATABASE if path.is_dir() or not path.suffix else path

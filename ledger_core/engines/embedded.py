@@ -12,7 +12,9 @@ Invariants:
     * the published head is durable before anybody can see it;
     * an envelope that was accepted before is answered with its first position
       and changes nothing;
-    * after a storage failure nothing more is taken until the ledger is opened again.
+    * after a storage failure nothing more is taken until the ledger is opened again;
+    * but while a store's server is away, what is submitted fails, and what became of the
+      block that it was lost in is found out before the next one is made.
 """
 
 import asyncio
@@ -26,11 +28,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from ledger_core.checkpoint import Checkpoint, sign_checkpoint
-from ledger_core.errors import LedgerBusy, LedgerClosed, LedgerUnavailable, TransactionRefused
+from ledger_core.errors import LedgerAway, LedgerBusy, LedgerClosed, LedgerUnavailable, TransactionRefused
 from ledger_core.keys import Identity
 from ledger_core.log import TiledLog
 from ledger_core.machine import Accepted, BlockResult, Header, Result, State, apply_block
-from ledger_core.ports import Store, Submission, commit_of, find_accepted
+from ledger_core.ports import Commit, Store, Submission, commit_of, find_accepted
 from ledger_core.transactions import Prepared, check_signatures, prepare
 
 _POLL_S: Final = 0.001
@@ -111,6 +113,7 @@ class EmbeddedEngine:
         self._changed = threading.Condition()
         self._is_closed = False
         self._failure: LedgerUnavailable | None = None
+        self._doubtful: tuple[Commit, State] | None = None
         self._checkers = ThreadPoolExecutor(_CHECKERS, "ledger-checker")
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -210,6 +213,9 @@ class EmbeddedEngine:
                 if self._waiting >= _WORTH_AHEAD:
                     ahead = self._gather(is_patient=False)
                 self._commit(group, prepared)
+            except LedgerAway as away:
+                self._turn_away([group, ahead], away)
+                ahead = None
             except LedgerUnavailable as failure:
                 self._fail(group, failure)
             except Exception as failure:  # noqa: BLE001 - the thread must answer every waiting caller
@@ -246,6 +252,7 @@ class EmbeddedEngine:
         return group
 
     def _commit(self, group: _Group, prepared: list[Prepared]) -> None:
+        self._settle()
         state = self._state
         header = Header(state.header.height + 1, max(state.header.time_ms, self._clock_ms()))
         block = apply_block(state, header, prepared)
@@ -254,10 +261,23 @@ class EmbeddedEngine:
             checkpoint = Checkpoint(self._origin, row.size, row.log_root)
             note = sign_checkpoint(checkpoint, self._log_identity, time_s=header.time_ms // 1000)
             commit = commit_of(block, self._log, note, _submissions(prepared, block.results))
+            self._doubtful = commit, block.state
             self._store.commit(commit)
-            self._log.publish(commit.tiles, row.size)
-            self._state = block.state
+            self._publish(commit, block.state)
         self._answer(group, prepared, block, header.height)
+
+    def _settle(self) -> None:
+        """Find out what became of the block that the store's server was lost in, if it was."""
+        if self._doubtful is None:
+            return
+        commit, state = self._doubtful
+        if self._store.recover() == commit.row:
+            self._publish(commit, state)
+        self._doubtful = None
+
+    def _publish(self, commit: Commit, state: State) -> None:
+        self._log.publish(commit.tiles, commit.row.size)
+        self._state, self._doubtful = state, None
 
     def _answer(self, group: _Group, prepared: list[Prepared], block: BlockResult, height: int) -> None:
         judged = zip(prepared, block.results, strict=True)
@@ -272,14 +292,28 @@ class EmbeddedEngine:
         earlier = find_accepted(self._store, item)
         return earlier or TransactionRefused(result.code)
 
+    def _turn_away(self, groups: Sequence[_Group | None], away: LedgerAway) -> None:
+        """Answer all that waits: nonces rise in the order of submission, so none may pass those that failed."""
+        with self._changed:
+            waiting = [*self._room]
+            self._room.clear()
+            self._waiting = 0
+            self._changed.notify_all()
+        for job in [*waiting, *(job for group in groups if group for job, _, _ in group.slices)]:
+            _answer(job, away)
+
     def _fail(self, group: _Group, failure: LedgerUnavailable) -> None:
         with self._changed:
             self._failure = self._failure or failure
             self._changed.notify_all()
         for job, _, _ in group.slices:
-            with contextlib.suppress(Exception):
-                if not job.future.done() and job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(failure)
+            _answer(job, failure)
+
+
+def _answer(job: _Job, failure: LedgerUnavailable) -> None:
+    with contextlib.suppress(Exception):
+        if not job.future.done() and job.future.set_running_or_notify_cancel():
+            job.future.set_exception(failure)
 
 
 def _check_all(read: Sequence[Prepared]) -> list[Prepared]:

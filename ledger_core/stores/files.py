@@ -3,7 +3,8 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,6 +41,30 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Give an empty file, for its owner alone, that takes the name ``target`` once it is filled and durable.
+
+    Raises:
+        OSError: There is such a file, or none can be made.
+    """
+    part = target.with_name(f"{target.name}.part")
+    if target.exists():
+        raise FileExistsError(target)
+    make_folder(target.absolute().parent)
+    # What an attempt left that was cut short.
+    part.unlink(missing_ok=True)
+    try:
+        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        yield part
+        sync(part)
+        part.rename(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync(target)
 
 
 def lock(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The tables of an SQLite store, and how a file of the format before is read and brought up to this one.
+"""The tables of a store in SQLite's words, and how a file of the format before is read and brought up to this one.
 
 State rows stand in order of height, so a block adds its own at the right edge
 of one tree. Ordered by path, as v2 had them, a million keys made nearly every
@@ -29,7 +29,7 @@ CREATE TABLE state (
     height INTEGER NOT NULL, path BLOB NOT NULL, value BLOB NOT NULL, before BLOB,
     PRIMARY KEY (height, path)) WITHOUT ROWID, STRICT"""
 _MIDDLES: Final = "CREATE TABLE middles (idx INTEGER PRIMARY KEY, hashes BLOB NOT NULL) STRICT"
-_SCHEMA: Final = f"""
+SCHEMA: Final = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 CREATE TABLE entries (idx INTEGER PRIMARY KEY, height INTEGER NOT NULL, entry BLOB NOT NULL) STRICT;
 CREATE TABLE submissions (
@@ -63,7 +63,7 @@ _UPGRADE: Final = (
 def create(writing: sqlite3.Connection) -> None:
     """Make the tables in an empty file."""
     with transaction(writing):
-        for statement in _SCHEMA.split(";")[:-1]:
+        for statement in SCHEMA.split(";")[:-1]:
             writing.execute(statement)
 
 

@@ -18,40 +18,19 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
 
 from ledger_core.errors import IntegrityBroken, LedgerClosed, LedgerUnavailable, OpeningRefused
-from ledger_core.log import Tile
-from ledger_core.machine import BlockRow
-from ledger_core.ports import COSIGNED, PRUNED, Commit, EntryRow, StateRow, Submission
+from ledger_core.ports import Commit
 from ledger_core.stores import schema
-from ledger_core.stores.files import Connect, connect_file, connect_unchanging, lock, make_folder, sync
-
-_BLOCK: Final = "SELECT height, time_ms, size, log_root, state_root, app_hash FROM blocks"
-# A value is dropped when a later one of the same path already held at the height that stays provable. Only rows
-# that replaced something, and are not known from an earlier pruning, can have such values below them.
-_PRUNE: Final = (
-    """
-DELETE FROM state WHERE (height, path) IN (
-    WITH latest AS MATERIALIZED (
-        SELECT path, max(height) AS height FROM state WHERE height <= :height AND before IS NOT NULL GROUP BY path)
-    SELECT old.height, old.path FROM state AS old JOIN latest USING (path)
-    WHERE old.height < :height AND old.height < latest.height)
-""",
-    "UPDATE state SET before = NULL WHERE height <= :height AND before IS NOT NULL",
-)
-# SQLite gives the other columns of the row that holds the minimum (documented for a lone min()).
-_CHANGED: Final = "SELECT path, before, min(height) FROM state WHERE height > ? GROUP BY path"
-_LARGEST: Final = 2**63 - 1
-# Level in the high bits: SQLite's integers have 63, and a level-0 tile has at most 55 bits of index.
-_LEVEL_SHIFT: Final = 56
-
-# The driver cannot type a row; STRICT tables fix what each column holds.
-_Row: TypeAlias = tuple[Any, ...]
+from ledger_core.stores.files import Connect, appearing, connect_file, connect_unchanging, lock
+from ledger_core.stores.rows import Row, SqlRows, bounded, write_block, write_rows
 
 
-class SqliteStore:
+class SqliteStore(SqlRows):
     """The rows of one ledger; ``commit`` from one thread, reads from any."""
+
+    # SQLite gives the other columns of the row that holds the minimum (documented for a lone min()).
+    _changed = "SELECT path, before, min(height) FROM state WHERE height > ? GROUP BY path"
 
     def __init__(
         self,
@@ -161,49 +140,12 @@ class SqliteStore:
         with self._transaction() as connection:
             rows = {**meta, "format": schema.FORMAT}.items()
             connection.executemany("INSERT INTO meta VALUES (?, ?)", list(rows))
-            _write(connection, commit)
-
-    def commit(self, commit: Commit) -> None:
-        """Keep a block; returns once it survives loss of power.
-
-        Raises:
-            LedgerUnavailable: Nothing of the block was kept, or the disk failed while
-                it was written; the ledger must be opened again to know.
-        """
-        with self._transaction() as connection:
-            _write(connection, commit)
-
-    def replace_checkpoint(self, size: int, note: str) -> None:
-        """Keep ``note`` for ``size`` in place of the one there."""
-        with self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (size, note))
-            _raise_meta(connection, COSIGNED, size)
-
-    def prune(self, height: int) -> int:
-        """Drop the values that were superseded at or below ``height``; return how many."""
-        with self._transaction() as connection:
-            dropped, _ = (connection.execute(query, {"height": height}).rowcount for query in _PRUNE)
-            _raise_meta(connection, PRUNED, height)
-            return int(dropped)
+            write_block(connection, commit)
 
     def snapshot(self, target: Path) -> None:
         """Write a copy, as of one block, to the new file ``target``; the name appears once it is whole."""
-        part = target.with_name(f"{target.name}.part")
-        with _translated("the copy could not be written"):
-            if target.exists():
-                raise FileExistsError(target)
-            make_folder(target.absolute().parent)
-            # What an attempt left that was cut short.
-            part.unlink(missing_ok=True)
-            try:
-                os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                self._copy(part)
-                sync(part)
-                part.rename(target)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            sync(target)
+        with _translated("the copy could not be written"), appearing(target) as part:
+            self._copy(part)
 
     def _copy(self, target: Path) -> None:
         # A connection of its own: VACUUM runs in no transaction, and must not hold up other reads.
@@ -212,110 +154,6 @@ class SqliteStore:
             connection.execute("VACUUM INTO ?", (str(target),))
         finally:
             connection.close()
-
-    def meta(self, name: str) -> str | None:
-        """Return a setting kept with the ledger, or None."""
-        rows = self._read("SELECT value FROM meta WHERE name = ?", (name,))
-        return str(rows[0][0]) if rows else None
-
-    @property
-    def origin(self) -> str:
-        """The log's name in checkpoints."""
-        return self.meta("origin") or ""
-
-    @property
-    def log_public(self) -> bytes:
-        """The key that checkpoints verify under."""
-        return bytes.fromhex(self.meta("log_key") or "")
-
-    def entry(self, index: int) -> bytes | None:
-        """Return log entry ``index``, or None."""
-        rows = self._read("SELECT entry FROM entries WHERE idx = ?", (index,))
-        return bytes(rows[0][0]) if rows else None
-
-    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[EntryRow]:
-        """Yield the entries from ``start`` up to, not including, ``stop``, by number."""
-        end = _LARGEST if stop is None else stop
-        query = "SELECT idx, height, entry FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
-        return (EntryRow(*row) for row in self._scan(query, (start, end)))
-
-    def find(self, signer: bytes, nonce: int) -> tuple[EntryRow, ...]:
-        """Return the entries accepted from ``signer`` under ``nonce``."""
-        query = (
-            "SELECT e.idx, e.height, e.entry FROM submissions s JOIN entries e ON e.idx = s.idx "
-            "WHERE s.signer = ? AND s.nonce = ? ORDER BY e.idx"
-        )
-        return tuple(EntryRow(*row) for row in self._read(query, (signer, _signed(nonce))))
-
-    def submissions(self) -> Iterator[Submission]:
-        """Yield what names each accepted envelope."""
-        rows = self._scan("SELECT signer, nonce, idx FROM submissions")
-        return (Submission(signer, nonce % 2**64, index) for signer, nonce, index in rows)
-
-    def tile(self, level: int, index: int) -> bytes | None:
-        """Return the hashes kept of a tile, or None."""
-        if index >> _LEVEL_SHIFT or level >> 7:
-            return None
-        rows = self._read("SELECT hashes FROM tiles WHERE id = ?", (_tile_id(level, index),))
-        return bytes(rows[0][0]) if rows else None
-
-    def tiles(self) -> Iterator[Tile]:
-        """Yield every tile by level and index."""
-        mask = (1 << _LEVEL_SHIFT) - 1
-        for number, hashes in self._scan("SELECT id, hashes FROM tiles ORDER BY id"):
-            yield Tile(number >> _LEVEL_SHIFT, number & mask, hashes)
-
-    def middle(self, index: int) -> bytes | None:
-        """Return the middle kept of a full tile of level 0, or None."""
-        rows = self._read("SELECT hashes FROM middles WHERE idx = ?", (index,))
-        return bytes(rows[0][0]) if rows else None
-
-    def middles(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (index, middle) by index."""
-        return ((row[0], row[1]) for row in self._scan("SELECT idx, hashes FROM middles ORDER BY idx"))
-
-    def last_block(self) -> BlockRow | None:
-        """Return the row of the highest block, or None in an empty store."""
-        return self._block(f"{_BLOCK} ORDER BY height DESC LIMIT 1")
-
-    def block_at(self, height: int) -> BlockRow | None:
-        """Return the highest block that is not above ``height``, or None."""
-        return self._block(f"{_BLOCK} WHERE height <= ? ORDER BY height DESC LIMIT 1", height)
-
-    def block_of_size(self, size: int) -> BlockRow | None:
-        """Return the block after which the log had exactly ``size`` entries, or None."""
-        return self._block(f"{_BLOCK} WHERE size = ?", size)
-
-    def blocks(self) -> Iterator[BlockRow]:
-        """Yield every block row by height."""
-        return (BlockRow(*row) for row in self._scan(f"{_BLOCK} ORDER BY height"))
-
-    def state(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (path, newest value), by path; holds all of them, in order of path, beside what it has yielded."""
-        # Sorted here: SQLite would sort into a temporary file, for which there may be no room.
-        newest: dict[bytes, bytes] = dict(self._scan("SELECT path, value FROM state ORDER BY height"))
-        left = sorted(newest, reverse=True)
-        while left:
-            path = left.pop()
-            yield path, newest.pop(path)
-
-    def state_rows(self) -> Iterator[StateRow]:
-        """Yield every value kept, superseded ones included, by height and path."""
-        query = "SELECT path, height, value, before FROM state ORDER BY height, path"
-        return (StateRow(*row) for row in self._scan(query))
-
-    def changed_after(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
-        """Yield, for every path written above ``height``, the value it had at ``height``."""
-        return ((row[0], row[1]) for row in self._scan(_CHANGED, (height,)))
-
-    def checkpoints(self) -> Iterator[tuple[int, str]]:
-        """Yield (size, note) by size."""
-        return ((row[0], row[1]) for row in self._scan("SELECT size, note FROM checkpoints ORDER BY size"))
-
-    def checkpoint(self, size: int) -> str | None:
-        """Return the note kept for ``size``, or None."""
-        rows = self._read("SELECT note FROM checkpoints WHERE size = ?", (size,))
-        return str(rows[0][0]) if rows else None
 
     def damage(self) -> Iterator[str]:
         """Yield what SQLite finds wrong with its file."""
@@ -338,10 +176,6 @@ class SqliteStore:
             return False
         return not self._read("SELECT 1 FROM pragma_table_info('state') WHERE name = 'before'")
 
-    def _block(self, query: str, *values: int) -> BlockRow | None:
-        rows = self._read(query, values)
-        return BlockRow(*rows[0]) if rows else None
-
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Give the writing connection; commit at the end, roll back and translate on failure."""
@@ -351,16 +185,16 @@ class SqliteStore:
             with schema.transaction(self._writing):
                 yield self._writing
 
-    def _read(self, query: str, values: Sequence[object] = ()) -> list[_Row]:
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         with self._read_mutex, _translated("the store cannot be read"):
-            return self._reading.execute(query, [_bounded(value) for value in values]).fetchall()
+            return self._reading.execute(query, [bounded(value) for value in values]).fetchall()
 
-    def _scan(self, query: str, values: Sequence[object] = ()) -> Iterator[_Row]:
+    def _scan(self, query: str, values: Sequence[object] = ()) -> Iterator[Row]:
         # A connection with an unfinished SELECT goes on seeing the moment it began: a scan that pauses
         # would hide new blocks from every other read. So a scan beside a writer has one of its own.
         with self._scanner() as connection:
             with self._read_mutex, _translated("the store cannot be read"):
-                cursor = connection.execute(query, [_bounded(value) for value in values])
+                cursor = connection.execute(query, [bounded(value) for value in values])
             while True:
                 with self._read_mutex, _translated("the store cannot be read"):
                     rows = cursor.fetchmany(1000)
@@ -387,43 +221,6 @@ class SqliteStore:
             return self._connect(self.path, True)
 
 
-def _write(connection: sqlite3.Connection, commit: Commit) -> None:
-    run, row = connection.executemany, commit.row
-    numbered = enumerate(commit.entries, commit.first)
-    run("INSERT INTO entries VALUES (?, ?, ?)", [(index, row.height, entry) for index, entry in numbered])
-    named = [(each.signer, _signed(each.nonce), each.index) for each in commit.submissions]
-    run("INSERT INTO submissions VALUES (?, ?, ?)", named)
-    replaced = commit.replaced.get
-    written = [(row.height, path, value, replaced(path)) for path, value in commit.state.items()]
-    run("INSERT INTO state VALUES (?, ?, ?, ?)", written)
-    tiles = [(_tile_id(tile.level, tile.index), tile.hashes) for tile in commit.tiles]
-    run("INSERT OR REPLACE INTO tiles VALUES (?, ?)", tiles)
-    run("INSERT INTO middles VALUES (?, ?)", [(tile.index, tile.middle) for tile in commit.tiles if tile.middle])
-    roots = (row.log_root, row.state_root, row.app_hash)
-    connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", (row.height, row.time_ms, row.size, *roots))
-    connection.execute("INSERT INTO checkpoints VALUES (?, ?)", (row.size, commit.note))
-
-
-def _raise_meta(connection: sqlite3.Connection, name: str, number: int) -> None:
-    kept = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchall()
-    highest = max(number, int(kept[0][0]) if kept else 0)
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(highest)))
-
-
-def _signed(nonce: int) -> int:
-    """Return the SQLite integer that stands for a nonce: its 64 bits, read with a sign."""
-    return nonce if nonce <= _LARGEST else nonce - 2**64
-
-
-def _bounded(value: object) -> object:
-    """Return ``value``; a number that no row can hold as the nearest that SQLite takes."""
-    return max(-_LARGEST - 1, min(value, _LARGEST)) if isinstance(value, int) else value
-
-
-def _tile_id(level: int, index: int) -> int:
-    return level << _LEVEL_SHIFT | index
-
-
 def _is_damage(cause: BaseException) -> bool:
     """Say whether SQLite found bytes no database has; what it says of a garbled schema may itself be no text."""
     code = getattr(cause, "sqlite_errorcode", None)
@@ -438,3 +235,12 @@ def _translated(failure: str) -> Iterator[None]:
         raise LedgerClosed("the ledger is closed") from cause
     except (sqlite3.Error, OSError, OverflowError, UnicodeDecodeError) as cause:
         raise LedgerUnavailable(failure) from cause
+
+
+def write_file(path: Path, source: SqlRows) -> None:
+    """Write every row of ``source``, which sees one moment, into the empty file ``path``."""
+    with contextlib.closing(connect_file(path, False)) as connection:
+        schema.create(connection)
+        with schema.transaction(connection):
+            connection.execute("INSERT INTO meta VALUES ('format', ?)", (schema.FORMAT,))
+            write_rows(connection, source)

@@ -112,6 +112,9 @@ class MemoryStore:
         with self._place.mutex:
             self._write(self._writing(), commit)
 
+    def recover(self) -> BlockRow | None:
+        return self.last_block()
+
     def replace_checkpoint(self, size: int, note: str) -> None:
         with self._place.mutex:
             writing = self._writing()
