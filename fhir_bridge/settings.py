@@ -57,13 +57,18 @@ class ImportSettings(BaseSettings):
 
 
 class StorageSettings(BaseSettings):
-    """Where ciphertexts, indexes and positions are kept."""
+    """Where ciphertexts, indexes and positions are kept, and where the ledger."""
 
     model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_", frozen=True, extra="forbid")
 
     vault_url: SecretStr = Field(
         SecretStr(""),
         description="postgresql://USER:PASSWORD@HOST/DATABASE of the vault; empty: vault.db in the data directory.",
+    )
+    ledger_url: SecretStr = Field(
+        SecretStr(""),
+        description="postgresql://USER:PASSWORD@HOST/DATABASE of the ledger, the vault's or another; empty: "
+        "ledger/ledger.db in the data directory.",
     )
 
 

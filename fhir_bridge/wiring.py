@@ -41,6 +41,7 @@ from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
+from fhir_bridge.adapters.ledger_place import is_begun, ledger_address, note_place, refusal
 from fhir_bridge.adapters.readiness import Readiness
 from fhir_bridge.adapters.spool import Spool
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file
@@ -160,7 +161,8 @@ async def open_bridge(
         database = _vault_database(data, connect)
         vault = SqlVault(database, keys.ensure([mac])[mac], keys.head)
         stack.push_async_callback(vault.close)
-        ledger = await asyncio.to_thread(_open_ledger, data, keyring, service.network, connect)
+        address = ledger_address(data, _ledger_url())
+        ledger = await asyncio.to_thread(_open_ledger, data, address, keyring, service.network, connect)
         stack.callback(ledger.close)
 
         standing, committing = Standing(), asyncio.Lock()
@@ -413,9 +415,9 @@ async def open_bridge(
             operations,
             relabelling,
             MessageKeys(vault=vault, registry=registry, unwrapping=unwrapping, crypto=JoseMessages()),
-            check=partial(check_everything, data, database, keyring),
+            check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),
-            backup=partial(make_backup, data, elsewhere=_vault_elsewhere()),
+            backup=partial(make_backup, data, elsewhere=_vault_elsewhere(), ledger=address),
             policy=notary.policy,
             checkpoint=notary.checkpoint,
             metrics=gauges.page,
@@ -448,12 +450,13 @@ async def _end_reading_and_audit(ingest: IngestLine, reader: BusReader, audit: A
 
 
 def restore(source: Path, keys: Path, data: Path) -> None:
-    """Make a data directory, and a vault where the settings say, from a backup's two folders.
+    """Make a data directory, and vault and ledger where the settings say, from a backup's two folders.
 
     Raises:
-        SetupWrong: A folder lacks a file, or the directory or the vault is not empty.
+        SetupWrong: A folder lacks a file, or the directory, the vault or the ledger is not empty.
+        Unavailable: A database does not answer.
     """
-    restore_backup(source, keys, data, _vault_elsewhere())
+    restore_backup(source, keys, data, _vault_elsewhere(), ledger_address(data, _ledger_url()))
 
 
 def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[Finding | Progress]:
@@ -465,7 +468,8 @@ def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> I
     if not (data / "VERSION").exists():
         raise SetupWrong(f"{data} is no data directory of fhir-bridge")
     keyring = FileKeyring.open_to_read(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
-    return check_everything(data, _vault_database(data), keyring, deep, checkpoint)
+    address = ledger_address(data, _ledger_url())
+    return check_everything(data, _vault_database(data), keyring, address, deep, checkpoint)
 
 
 def check_lines(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[bytes]:
@@ -625,21 +629,21 @@ def _umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _open_ledger(data: Path, keyring: FileKeyring, network: str, connect: Connect) -> Ledger:
+def _open_ledger(data: Path, address: Path | str, keyring: FileKeyring, network: str, connect: Connect) -> Ledger:
     """Open the ledger, begun if there is none; the keys of one that exists are never made anew.
 
     Raises:
         SetupWrong: The keyring lacks the ledger's keys or holds others, or the ledger is open elsewhere.
+        Unavailable: Its database does not answer.
         IntegrityBroken: Its rows disagree.
     """
-    path = data / "ledger" / "ledger.db"
-    exists = path.exists()
+    exists = is_begun(data, address)
     holder = keyring.to_read() if exists else keyring
     try:
         operator = Identity.from_private_bytes(holder.identity(OPERATOR_SIGNER))
         log_identity = Identity.from_private_bytes(holder.identity(LOG_SIGNER))
         genesis = None if exists else Genesis(network, operator.public)
-        ledger = open_ledger(path, log_identity=log_identity, genesis=genesis, connect=connect)
+        ledger = open_ledger(address, log_identity=log_identity, genesis=genesis, connect=connect)
     except KeyMissing as lost:
         raise SetupWrong(str(lost)) from lost
     except LedgerIntegrityBroken as broken:
@@ -649,12 +653,13 @@ def _open_ledger(data: Path, keyring: FileKeyring, network: str, connect: Connec
             f"{refused}: if fsck names keyring identity-log, put that file back from the keys' backup"
         ) from refused
     except LedgerError as refused:
-        raise SetupWrong(f"the ledger does not open: {refused}") from refused
+        raise refusal(refused) from refused
     if ledger.genesis.operator != operator.public:
         ledger.close()
         raise SetupWrong(
             "the ledger began with another operator: put keyring/identity-operator back from the keys' backup"
         )
+    note_place(data, address)
     return ledger
 
 
@@ -675,6 +680,10 @@ def _vault_elsewhere() -> VaultDatabase | None:
     from fhir_bridge.adapters.vault_postgres import PostgresDatabase
 
     return PostgresDatabase(url)
+
+
+def _ledger_url() -> str:
+    return StorageSettings().ledger_url.get_secret_value()
 
 
 def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None, connect: Connect) -> Bus:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ledger_core.opening import run_restore as run_restore
     from ledger_core.opening import run_snapshot as run_snapshot
     from ledger_core.policy import Policy as Policy
+    from ledger_core.ports import Moment as Moment
     from ledger_core.receipt import Receipt as Receipt
     from ledger_core.transactions import AccessHead as AccessHead
     from ledger_core.transactions import AllowSuite as AllowSuite
@@ -115,6 +116,7 @@ _PLACES = {
     "machine": "Accepted Genesis",
     "opening": _OPENING,
     "policy": "Policy",
+    "ports": "Moment",
     "receipt": "Receipt",
     "transactions": _TRANSACTIONS,
     "transfer": "export_ledger replay_export",

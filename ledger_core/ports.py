@@ -197,6 +197,22 @@ class Reader(Protocol):
         ...
 
 
+class Moment(Reader, Protocol):
+    """A ledger open for reading only, as it was at one moment."""
+
+    def renew(self) -> None:
+        """Look at the rows as they are now; no scan may be under way."""
+        ...
+
+    def snapshot(self, target: Path) -> None:
+        """Write a copy, as of the moment, to the new file ``target``; writers go on meanwhile.
+
+        Raises:
+            LedgerUnavailable: The copy could not be written.
+        """
+        ...
+
+
 class Store(Reader, Protocol):
     """A store that one process at a time writes."""
 

@@ -18,10 +18,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from fhir_bridge.adapters.datadir import VERSION
+from fhir_bridge.adapters.ledger_place import note_place, refusal
 from fhir_bridge.adapters.vault_copy import copy_vault
 from fhir_bridge.adapters.vault_database import Connection, VaultDatabase
 from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.errors import SetupWrong, Unavailable
+from ledger_core import LedgerError, Moment, is_url, open_to_read, run_copy
 
 _DATA = (("vault.db", "vault.db"), ("spool.db", "spool.db"), ("ledger/ledger.db", "ledger.db"))
 _KEYS = "keys/keys.db"
@@ -29,23 +31,30 @@ _ATTEMPTS = 400
 _PAUSE_S = 0.01
 
 
-async def make_backup(data: Path, target: Path, elsewhere: VaultDatabase | None = None) -> dict[str, str]:
+async def make_backup(
+    data: Path, target: Path, elsewhere: VaultDatabase | None = None, ledger: Path | str = ""
+) -> dict[str, str]:
     """Copy a data directory to ``target/vault`` and ``target/keys``; return both paths.
 
     Args:
         elsewhere: The vault, if it is no file of the data directory. Its copy is one all the same.
+        ledger: Where the ledger is; likewise.
 
     Raises:
         SetupWrong: The target holds something already.
         Unavailable: The server was never quiet for the millisecond that it takes; nothing was made.
     """
     try:
-        return await asyncio.to_thread(_make, data, target, elsewhere)
+        return await asyncio.to_thread(_make, data, target, elsewhere, ledger)
+    except LedgerError as cause:
+        raise refusal(cause) from cause
     except OSError as wrong:
         raise SetupWrong(f"{target} cannot be written: {wrong.strerror or 'choose another folder'}") from wrong
 
 
-def restore(source: Path, keys: Path, data: Path, elsewhere: VaultDatabase | None = None) -> None:
+def restore(
+    source: Path, keys: Path, data: Path, elsewhere: VaultDatabase | None = None, ledger: Path | str = ""
+) -> None:
     """Make a data directory from a backup's two folders; check it with fsck before serving.
 
     Args:
@@ -53,22 +62,28 @@ def restore(source: Path, keys: Path, data: Path, elsewhere: VaultDatabase | Non
         keys: The backup's ``keys`` folder.
         data: Must not exist, or be empty.
         elsewhere: Where the vault is to be, if not in the data directory; holds none yet.
+        ledger: Where the ledger is to be; likewise.
 
     Raises:
-        SetupWrong: A folder lacks a file, or ``data`` is in use.
+        SetupWrong: A folder lacks a file, ``data`` is in use, or a database is not empty.
+        Unavailable: A database does not answer.
     """
     if data.exists() and any(data.iterdir()):
         raise SetupWrong(f"{data} is not empty: restore into a new directory")
     for file in (source / "vault.db", source / "ledger.db", source / "VERSION", keys / "keys.db"):
         if not file.exists():
             raise SetupWrong(f"{file} is missing: --from takes the backup's vault folder, --keys its keys folder")
+    if is_url(ledger):
+        _restore_ledger(source / "ledger.db", str(ledger))
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     data.chmod(0o700)
+    note_place(data, ledger)
     if elsewhere is not None:
         with closing(_reader(source / "vault.db")) as vault:
             copy_vault(vault, elsewhere)
     for place, name in _DATA:
-        if (source / name).exists() and not (elsewhere and name == "vault.db"):
+        is_elsewhere = (elsewhere and name == "vault.db") or (is_url(ledger) and name == "ledger.db")
+        if (source / name).exists() and not is_elsewhere:
             _copy_database(source / name, data / place)
     shutil.copyfile(source / "VERSION", data / "VERSION")
     _copy_database(keys / "keys.db", data / "keys" / "keys.db")
@@ -78,17 +93,27 @@ def restore(source: Path, keys: Path, data: Path, elsewhere: VaultDatabase | Non
     _make_private(data)
 
 
-def _make(data: Path, target: Path, elsewhere: VaultDatabase | None) -> dict[str, str]:
+def _restore_ledger(copy: Path, url: str) -> None:
+    try:
+        run_copy(copy, url)
+    except LedgerError as cause:
+        raise refusal(cause) from cause
+
+
+def _make(data: Path, target: Path, elsewhere: VaultDatabase | None, ledger: Path | str) -> dict[str, str]:
     if target.exists() and any(target.iterdir()):
         raise SetupWrong(f"{target} is not empty: name a new folder")
     vault, keys = target / "vault", target / "keys"
     copies = {data / place: vault / name for place, name in _DATA if (data / place).exists()}
     copies[data / _KEYS] = keys / "keys.db"
-    with _at_one_instant(list(copies), elsewhere) as (pinned, pinned_vault):
+    url = str(ledger) if is_url(ledger) else None
+    with _at_one_instant(list(copies), elsewhere, url) as (pinned, pinned_vault, pinned_ledger):
         for source, copy in copies.items():
             _copy(pinned[source], copy)
         if pinned_vault is not None:
             copy_vault(pinned_vault, SqliteDatabase(vault / "vault.db"))
+        if pinned_ledger is not None:
+            pinned_ledger.snapshot(vault / "ledger.db")
     (vault / "VERSION").write_text(VERSION + "\n")
     shutil.copytree(data / "keys" / "keyring", keys / "keyring")
     shutil.copytree(data / "credentials", keys / "credentials")
@@ -98,18 +123,25 @@ def _make(data: Path, target: Path, elsewhere: VaultDatabase | None) -> dict[str
 
 @contextmanager
 def _at_one_instant(
-    files: Sequence[Path], vault: VaultDatabase | None
-) -> Iterator[tuple[Mapping[Path, sqlite3.Connection], Connection | None]]:
+    files: Sequence[Path], vault: VaultDatabase | None, ledger: str | None
+) -> Iterator[tuple[Mapping[Path, sqlite3.Connection], Connection | None, Moment | None]]:
     """Give a connection to each database that sees it as it was at one and the same instant."""
     with ExitStack() as stack:
         probes = [stack.enter_context(closing(_reader(file))) for file in files]
         if vault is not None:
             stack.enter_context(vault.translated())
             probe_vault = stack.enter_context(closing(vault.open_reader()))
+        probe_ledger, pinned_ledger = (
+            None if ledger is None else stack.enter_context(open_to_read(ledger)) for _ in range(2)
+        )
 
         def changes() -> list[int]:
             counters = [_change_counter(probe) for probe in probes]
-            return counters if vault is None else [*counters, _journal_end(probe_vault)]
+            if vault is not None:
+                counters.append(_journal_end(probe_vault))
+            if probe_ledger is not None:
+                counters.append(_ledger_end(probe_ledger))
+            return counters
 
         pinned_vault: Connection | None = None
         for _ in range(_ATTEMPTS):
@@ -119,6 +151,8 @@ def _at_one_instant(
                 for connection in pinned.values():
                     connection.execute("BEGIN")
                     connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                if pinned_ledger is not None:
+                    pinned_ledger.renew()
                 if vault is not None:
                     pinned_vault = attempt.enter_context(closing(vault.open_checker()))
                     attempt.enter_context(vault.snapshot(pinned_vault))
@@ -128,7 +162,7 @@ def _at_one_instant(
             time.sleep(_PAUSE_S)
         else:
             raise Unavailable("too much is being written: try again when there is less to do")
-        yield pinned, pinned_vault
+        yield pinned, pinned_vault, pinned_ledger
 
 
 def _reader(file: Path) -> sqlite3.Connection:
@@ -143,6 +177,13 @@ def _change_counter(connection: sqlite3.Connection) -> int:
 def _journal_end(vault: Connection) -> int:
     """Return a number that changes with whatever is written into a vault."""
     return int(vault.execute("SELECT coalesce(max(number), -1) FROM journal").fetchone()[0])
+
+
+def _ledger_end(ledger: Moment) -> int:
+    """Return a number that changes with every block."""
+    ledger.renew()
+    last = ledger.last_block()
+    return -1 if last is None else last.height
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -1,6 +1,6 @@
 """Check everything a data directory holds against everything else; say what is wrong and where.
 
-Works on the files alone, whether a server runs or not and whether or not the
+Works on the files and databases alone, whether a service runs or not and whether or not the
 service could still open them.
 
 Invariant: nothing is written; a key that is absent is told, never made.
@@ -25,29 +25,45 @@ from fhir_bridge.errors import BridgeError, KeyMissing
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.notary import ANCHOR_SIGNER, AUDIT_SIGNER, OPERATOR_SIGNER
 from fhir_bridge.ports.keys import KeyKind, Keyring
-from ledger_core import AccessHead, Anchor, Identity, Join, LedgerError, Rotate, read_transactions, run_fsck
+from ledger_core import (
+    AccessHead,
+    Anchor,
+    Identity,
+    Join,
+    LedgerError,
+    Rotate,
+    open_to_read,
+    read_transactions,
+    run_fsck,
+)
 
 Found = Iterator[Finding | Progress]
 LOG_SIGNER = "log"
 
 
 def check_everything(
-    data: Path, vault: VaultDatabase, keyring: FileKeyring, deep: bool, checkpoint: str | None = None
+    data: Path,
+    vault: VaultDatabase,
+    keyring: FileKeyring,
+    ledger: Path | str,
+    deep: bool,
+    checkpoint: str | None = None,
 ) -> Found:
     """Yield progress, and a finding for everything that is not as it was committed.
 
     Args:
         keyring: Only read, from its files as they are now, even if it is a running server's.
+        ledger: Where the ledger is.
         deep: Open every envelope too.
         checkpoint: A signed checkpoint kept elsewhere; finds a ledger that was rolled back with its vault.
     """
     reading = keyring.to_read()
     for title, part in (
         ("version", lambda: _stamp(data)),
-        ("ledger", lambda: _ledger(data, checkpoint)),
+        ("ledger", lambda: _ledger(ledger, checkpoint)),
         ("keys", lambda: _keys(data, reading)),
-        ("keyring", lambda: _identities(data, reading)),
-        ("vault", lambda: _vault(data, vault, reading, deep)),
+        ("keyring", lambda: _identities(ledger, reading)),
+        ("vault", lambda: _vault(data, vault, ledger, reading, deep)),
         ("spool", lambda: _spool(data, vault)),
     ):
         yield Progress(f"checking {title}")
@@ -75,8 +91,8 @@ def _stamp(data: Path) -> Iterator[Finding]:
         )
 
 
-def _ledger(data: Path, checkpoint: str | None) -> Iterator[Finding]:
-    for found in run_fsck(data / "ledger" / "ledger.db", checkpoint=checkpoint):
+def _ledger(ledger: Path | str, checkpoint: str | None) -> Iterator[Finding]:
+    for found in run_fsck(ledger, checkpoint=checkpoint):
         yield Finding(f"ledger {found.where}", found.what)
 
 
@@ -85,18 +101,18 @@ def _keys(data: Path, keyring: Keyring) -> Iterator[Finding]:
         yield Finding(found.place, found.what)
 
 
-def _identities(data: Path, keyring: FileKeyring) -> Iterator[Finding]:
+def _identities(ledger: Path | str, keyring: FileKeyring) -> Iterator[Finding]:
     """Check that the keys that the ledger knows this node by are still in its keyring."""
     if not keyring.has_header():
         yield Finding("keyring keyring.json", "missing: it says how the keys are encrypted")
-    log_key, operator, members = _known_to_ledger(data / "ledger" / "ledger.db")
+    log_key, operator, members = _known_to_ledger(ledger)
     yield from _check_identity(keyring, LOG_SIGNER, log_key, "the ledger's checkpoints are signed with it")
     yield from _check_identity(keyring, OPERATOR_SIGNER, operator, "the ledger began with it")
     for public, name in members.items():
         yield from _check_identity(keyring, name, public, "a member joined the ledger with it")
 
 
-def _known_to_ledger(ledger: Path) -> tuple[bytes | None, bytes | None, dict[bytes, str]]:
+def _known_to_ledger(ledger: Path | str) -> tuple[bytes | None, bytes | None, dict[bytes, str]]:
     """Return the log's key, the operator's and the members' with their names.
 
     The operator of the genesis is the only member at first, so it is who signed the first admission.
@@ -112,9 +128,9 @@ def _known_to_ledger(ledger: Path) -> tuple[bytes | None, bytes | None, dict[byt
             operator = payload.key
         elif isinstance(payload, Rotate) and transaction.signer in members:
             members[payload.key] = members.pop(transaction.signer)
-    with closing(_reader(ledger)) as connection:
-        row = connection.execute("SELECT value FROM meta WHERE name = 'log_key'").fetchone()
-    return (None if row is None else _from_hex(str(row[0]))), operator, members
+    with open_to_read(ledger) as rows:
+        log_key = rows.meta("log_key")
+    return (None if log_key is None else _from_hex(log_key)), operator, members
 
 
 def _from_hex(text: str) -> bytes:
@@ -139,18 +155,18 @@ def _check_identity(keyring: Keyring, name: str, public: bytes | None, use: str)
             yield Finding(place, f"another key than it was: {use}")
 
 
-def _vault(data: Path, vault: VaultDatabase, keyring: Keyring, deep: bool) -> Iterator[Finding]:
+def _vault(data: Path, vault: VaultDatabase, ledger: Path | str, keyring: Keyring, deep: bool) -> Iterator[Finding]:
     keys = read_keys(data / "keys" / "keys.db", keyring)
     mac = next((key for name, key in keys.items() if name.kind is KeyKind.VAULT_MAC), None)
     if mac is None:
         yield Finding("key store", "the key that authenticates the vault is missing")
         return
     charts = {name.subject: key for name, key in keys.items() if name.kind in (KeyKind.CHART, KeyKind.DIRECTORY)}
-    _, epochs = _on_ledger(data, keyring)
+    _, epochs = _on_ledger(ledger, keyring)
     for found in check_vault(
         vault,
         mac,
-        anchored_roots=lambda: _on_ledger(data, keyring)[0],
+        anchored_roots=lambda: _on_ledger(ledger, keyring)[0],
         key_store_heads=lambda: journal_heads(data / "keys" / "keys.db"),
         chart_keys=charts.get if deep else None,
     ):
@@ -160,13 +176,13 @@ def _vault(data: Path, vault: VaultDatabase, keyring: Keyring, deep: bool) -> It
         yield Finding("vault", f"older than the ledger: it lacks audit epoch {epoch}")
 
 
-def _on_ledger(data: Path, keyring: Keyring) -> tuple[set[bytes], set[int]]:
+def _on_ledger(ledger: Path | str, keyring: Keyring) -> tuple[set[bytes], set[int]]:
     """Return the batch roots and audit epochs that this node's signers have on the ledger."""
     anchor = Identity.from_private_bytes(keyring.identity(ANCHOR_SIGNER)).public
     audit = Identity.from_private_bytes(keyring.identity(AUDIT_SIGNER)).public
     roots: set[bytes] = set()
     epochs: set[int] = set()
-    for transaction in read_transactions(data / "ledger" / "ledger.db"):
+    for transaction in read_transactions(ledger):
         payload = transaction.payload
         if isinstance(payload, Anchor) and transaction.signer == anchor:
             roots.add(payload.root)
@@ -205,7 +221,3 @@ def _spool_ends(path: Path) -> dict[str, int]:
     with closing(connect_for_checking(path, spool.WHAT)) as connection:
         check_stamp(connection, path, what=spool.WHAT, version=spool.VERSION)
         return dict(connection.execute("SELECT stream, next_number FROM streams"))
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)

@@ -38,7 +38,8 @@ class Readiness:
         """Return by name of the part whether it can serve."""
         parts = dict.fromkeys(("ledger", "vault", "keys", "disk", "bus"), False) | {"lines": self.standing.is_ready}
         with contextlib.suppress(Exception):
-            parts["ledger"] = bool(self.notary.checkpoint()) and self.ingest.is_anchoring
+            does_answer = bool(self.notary.checkpoint()) and await asyncio.to_thread(self.notary.answers)
+            parts["ledger"] = does_answer and self.ingest.is_anchoring
         with contextlib.suppress(Exception):
             parts["vault"] = await self.vault.last_batch() >= -1 and await self.vault.can_write()
         with contextlib.suppress(Exception):

@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from fhir_bridge.errors import BridgeError, IntegrityBroken, Unavailable
 from fhir_bridge.ports.keys import Keyring
@@ -191,6 +192,13 @@ class Notary:
         """Height of the newest block."""
         return self._ledger.height
 
+    def answers(self) -> bool:
+        """Tell whether the ledger's rows can be read; may wait for a server."""
+        try:
+            return bool(self._ledger.entry(0))
+        except LedgerError:
+            return False
+
     def checkpoint(self) -> str:
         """Return a signed checkpoint of now."""
         return self._ledger.checkpoint()
@@ -201,17 +209,20 @@ class Notary:
 
     def record_receipt(self, opening: Opening, *, batch_index: int, batch_path: Sequence[bytes], index: int) -> str:
         """Return the receipt of a record in an anchored batch."""
-        return self._ledger.record_receipt(opening, batch_index=batch_index, batch_path=batch_path, index=index)
+        with _read():
+            return self._ledger.record_receipt(opening, batch_index=batch_index, batch_path=batch_path, index=index)
 
     def position_of(self, envelope: bytes) -> int | None:
         """Return the log index of an accepted envelope, or None."""
-        found = self._ledger.position_of(envelope)
+        with _read():
+            found = self._ledger.position_of(envelope)
         return None if found is None else found.index
 
     def past_state_receipt(self, kind: str, key: bytes, height: int) -> str | None:
         """Return the receipt of what state held after a block; None if that was pruned."""
         try:
-            return self._ledger.past_state_receipt(kind, key, height)
+            with _read():
+                return self._ledger.past_state_receipt(kind, key, height)
         except LedgerNotFound:
             return None
 
@@ -239,3 +250,11 @@ class Notary:
         if isinstance(cause, LedgerClosed):
             self._on_stop()
         return Unavailable("the ledger cannot take a transaction now")
+
+
+@contextmanager
+def _read() -> Iterator[None]:
+    try:
+        yield
+    except LedgerUnavailable as cause:
+        raise Unavailable("the ledger cannot be read now") from cause

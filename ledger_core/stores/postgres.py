@@ -164,6 +164,13 @@ class PostgresStore(SqlRows):
             finally:
                 source.close()
 
+    def renew(self) -> None:
+        """Look at the rows as they are now, where all reads see one moment."""
+        with self._read_mutex, self._told("the store cannot be read"):
+            reading = cast(PostgresConnection, self._reading)
+            reading.execute("ROLLBACK")
+            _begin_moment(reading)
+
     def damage(self) -> Iterator[str]:
         """Yield nothing: PostgreSQL checks its own pages where it was set up with checksums."""
         self._read("SELECT 1")
@@ -275,9 +282,7 @@ class PostgresStore(SqlRows):
         """Return a connection that sees the rows as they are now, whatever is written afterwards."""
         connection = self._connect(self._url)
         try:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            # The moment is that of the first query, not of BEGIN.
-            connection.execute("SELECT 1")
+            _begin_moment(connection)
         except BaseException:
             connection.close()
             raise
@@ -299,6 +304,12 @@ def _translated(failure: str) -> Iterator[None]:
         raise LedgerAway(f"{failure} ({type(error).__name__})") from error
     except (psycopg.Error, sqlite3.Error, OSError) as error:
         raise LedgerUnavailable(f"{failure} ({type(error).__name__})") from error
+
+
+def _begin_moment(connection: PostgresConnection) -> None:
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    # The moment is that of the first query, not of BEGIN.
+    connection.execute("SELECT 1")
 
 
 def _last_block(connection: PostgresConnection) -> BlockRow | None:

@@ -91,6 +91,10 @@ class SqlRows(ABC):
         """Write a copy, as of one block, to the new SQLite file ``target``."""
 
     @abstractmethod
+    def renew(self) -> None:
+        """Look at the rows as they are now, where all reads see one moment."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of the files or connections."""
 

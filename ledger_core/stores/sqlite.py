@@ -147,6 +147,13 @@ class SqliteStore(SqlRows):
         with _translated("the copy could not be written"), appearing(target) as part:
             self._copy(part)
 
+    def renew(self) -> None:
+        """Look at the rows as they are now, where all reads see one moment."""
+        with self._read_mutex, _translated("the store cannot be read"):
+            # Not a rollback: it would take away the views that show an older format.
+            self._reading.execute("COMMIT")
+            self._reading.execute("BEGIN")
+
     def _copy(self, target: Path) -> None:
         # A connection of its own: VACUUM runs in no transaction, and must not hold up other reads.
         connection = self._connect_again()
