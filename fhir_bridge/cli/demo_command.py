@@ -20,6 +20,6 @@ def demo(
     from fhir_bridge.cli.demo.story import tell
 
     # Embedded parts alone: the story flips a byte in its vault, which must not be anybody's real one.
-    for name in ("FHIR_BRIDGE_VAULT_URL", "FHIR_BRIDGE_KAFKA"):
+    for name in ("FHIR_BRIDGE_VAULT_URL", "FHIR_BRIDGE_LEDGER_URL", "FHIR_BRIDGE_KAFKA"):
         os.environ.pop(name, None)
     raise typer.Exit(tell(once=once, data=data, port=port))

@@ -1,4 +1,4 @@
-"""A whole bridge whose vault is on PostgreSQL: what it takes, what a killed server costs, checks, backups."""
+"""A whole bridge whose vault, ledger or both are on PostgreSQL: what it takes, what a kill costs, checks, backups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -20,7 +20,8 @@ from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.errors import DataDirectoryInUse, SetupWrong, Unavailable
 from fhir_bridge.lines.checking import Finding
 from fhir_bridge.wiring import check
-from tests.support.bridge_world import World, fresh, observation, patient, running
+from ledger_core import holds_ledger, run_copy, run_fsck
+from tests.support.bridge_world import ROOT, World, fresh, observation, patient, running
 from tests.support.postgres import PostgresServer
 
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
@@ -30,22 +31,29 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280 + 20 * KILLS)]
 
 
 @contextmanager
-def vault_at(url: str) -> Iterator[None]:
-    before = os.environ.get("FHIR_BRIDGE_VAULT_URL")
-    os.environ["FHIR_BRIDGE_VAULT_URL"] = url
-    try:
+def settings(vault: str = "", ledger: str = "") -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FHIR_BRIDGE_VAULT_URL", vault)
+        patch.setenv("FHIR_BRIDGE_LEDGER_URL", ledger)
         yield
-    finally:
-        os.environ.pop("FHIR_BRIDGE_VAULT_URL")
-        if before is not None:
-            os.environ["FHIR_BRIDGE_VAULT_URL"] = before
 
 
-def on_postgres(folder: Path, url: str) -> Path:
-    """Return a data directory with two institutions whose vault has been moved to PostgreSQL."""
+def vault_at(url: str) -> AbstractContextManager[None]:
+    return settings(vault=url)
+
+
+def on_postgres(folder: Path, url: str, *, ledger: bool = False) -> Path:
+    """Return a data directory with two institutions whose vault has moved to PostgreSQL, and the ledger if asked."""
     data = fresh(folder)
     moved(data, url)
+    if ledger:
+        moved_ledger(data, url)
     return data
+
+
+def moved_ledger(data: Path, url: str) -> None:
+    run_copy(data / "ledger" / "ledger.db", url)
+    (data / "ledger" / "ledger.db").unlink()
 
 
 def moved(data: Path, url: str) -> None:
@@ -109,11 +117,12 @@ async def all_marked(world: World, url: str) -> None:
             await world.send(observation("last", "p1", note=[{"text": str(time.monotonic())}]))
 
 
+@pytest.mark.parametrize("ledger", [False, True], ids=["vault", "vault-and-ledger"])
 async def test_no_acknowledged_record_is_lost_or_doubled_whenever_the_server_is_killed(
-    tmp_path: Path, own_server: PostgresServer
+    tmp_path: Path, own_server: PostgresServer, ledger: bool
 ) -> None:
     url = own_server.make("vault")
-    data = on_postgres(tmp_path, url)
+    data = on_postgres(tmp_path, url, ledger=ledger)
     answered: list[str] = []
     over = asyncio.Event()
 
@@ -139,7 +148,7 @@ async def test_no_acknowledged_record_is_lost_or_doubled_whenever_the_server_is_
             if status != 503:
                 answered.append(name)
 
-    with vault_at(url):
+    with settings(url, url if ledger else ""):
         async with running(data) as world:
             await world.send(patient("p1"))
             pushing = [asyncio.create_task(push(world, lane)) for lane in range(4)]
@@ -171,11 +180,13 @@ async def test_no_acknowledged_record_is_lost_or_doubled_whenever_the_server_is_
         assert findings(data) == []
 
 
+@pytest.mark.parametrize("ledger", [False, True], ids=["vault", "vault-and-ledger"])
 async def test_a_backup_is_whole_while_records_come_and_restores_into_either(
-    tmp_path: Path, server: PostgresServer, url: str
+    tmp_path: Path, server: PostgresServer, url: str, ledger: bool
 ) -> None:
-    data = on_postgres(tmp_path, url)
-    with vault_at(url):
+    data = on_postgres(tmp_path, url, ledger=ledger)
+    place = url if ledger else data / "ledger" / "ledger.db"
+    with settings(url, url if ledger else ""):
         async with running(data) as world:
             await world.send(patient("p1"))
             over = asyncio.Event()
@@ -188,20 +199,120 @@ async def test_a_backup_is_whole_while_records_come_and_restores_into_either(
                     await asyncio.sleep(0.02)
 
             pushing = asyncio.create_task(push())
-            made = await make_backup(data, tmp_path / "kept", PostgresDatabase(url))
+            made = await make_backup(data, tmp_path / "kept", PostgresDatabase(url), place)
             over.set()
             await pushing
     vault, keys = Path(made["vault"]), Path(made["keys"])
     assert (vault / "vault.db").is_file()
+    assert (vault / "ledger.db").is_file()
     restore(vault, keys, tmp_path / "file")
     assert findings(tmp_path / "file") == []
     into = f"{url}_restored"
     server.make(into.rpartition("/")[2])
-    with vault_at(into):
-        restore(vault, keys, tmp_path / "server", PostgresDatabase(into))
+    with settings(into, into if ledger else ""):
+        restored_to = into if ledger else ""
+        restore(vault, keys, tmp_path / "server", PostgresDatabase(into), restored_to)
         assert findings(tmp_path / "server") == []
         async with running(tmp_path / "server") as world:
             await world.send(observation("later", "p1"))
             assert await world.findings() == []
         with pytest.raises(SetupWrong, match="already"):
-            restore(vault, keys, tmp_path / "again", PostgresDatabase(into))
+            restore(vault, keys, tmp_path / "again", PostgresDatabase(into), restored_to)
+
+
+# --- the ledger
+
+
+async def test_a_ledger_begun_on_postgres_takes_restarts_and_checks(tmp_path: Path, url: str) -> None:
+    data = tmp_path / "data"
+    with settings(ledger=url):
+        async with running(data) as world:
+            given = {"name": "northgate", "fhir_version": "R4", "ruleset_dir": str(ROOT / "mappings" / "northgate")}
+            answer = await world.control.post("/institutions", json=given)
+            assert answer.status_code == 200, answer.text
+            await world.send(patient("p1"))
+            before = await timeline(world)
+            assert (await world.http.get("/health/ready")).status_code == 200
+            exported = await world.control.get("/ledger/export")
+            assert len(exported.text.splitlines()) > 5
+            assert await world.findings() == []
+        assert not (data / "ledger" / "ledger.db").exists()
+        assert findings(data) == []
+        async with running(data) as world:
+            assert await timeline(world) == before
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE entries SET entry = entry || '\\x00' WHERE idx = 3")
+        assert any(each.place == "ledger entries/3" for each in findings(data))
+
+
+async def test_a_ledger_is_never_begun_a_second_time(tmp_path: Path, server: PostgresServer, url: str) -> None:
+    """A forgotten setting, another database, a file and a database: two histories under one key must not be."""
+    data = on_postgres(tmp_path, url, ledger=True)
+    with settings(url, url):
+        async with running(data) as world:
+            await world.send(patient("p1"))
+    empty = server.make(f"{url.rpartition('/')[2]}_empty")
+    (tmp_path / "files").mkdir()
+    for place, where, said in (
+        (data, "", "set FHIR_BRIDGE_LEDGER_URL"),
+        (data, empty, "holds no ledger"),
+        (data, "mysql://u:secret@db/x", "no URL of PostgreSQL"),
+        (fresh(tmp_path / "files"), empty, "holds a ledger itself"),
+    ):
+        with settings(url if place == data else "", where):
+            with pytest.raises(SetupWrong, match=said):
+                async with running(place):
+                    pass
+            if where != empty or place != data:
+                with pytest.raises(SetupWrong, match=said):
+                    list(check(place))
+    assert not (data / "ledger" / "ledger.db").exists()
+    assert not holds_ledger(empty)
+    assert list(run_fsck(url)) == []
+
+
+async def test_two_bridges_never_share_a_ledger(tmp_path: Path, url: str) -> None:
+    data = on_postgres(tmp_path, url, ledger=True)
+    (tmp_path / "other").mkdir()
+    other = fresh(tmp_path / "other")
+    (other / "ledger" / "ledger.db").unlink()
+    with settings(url, url):
+        async with running(data):
+            with settings(ledger=url), pytest.raises(DataDirectoryInUse):
+                async with running(other):
+                    pass
+
+
+async def test_a_ledger_that_is_away_is_waited_for_and_readiness_tells(
+    tmp_path: Path, own_server: PostgresServer
+) -> None:
+    """Records are taken and shown later; consents are answered from memory; nothing is lost; nobody restarts."""
+    url = own_server.make("ledger")
+    data = fresh(tmp_path)
+    moved_ledger(data, url)
+    with settings(ledger=url):
+        async with running(data) as world:
+            await world.send(patient("p1"))
+            headers, person = await world.token(), await world.patient_id("p1")
+            before = await world.timeline(headers, person)
+            own_server.stop()
+            ready = await world.http.get("/health/ready")
+            assert ready.status_code == 503
+            assert ready.json()["parts"]["ledger"] is False
+            sent = asyncio.create_task(world.send(observation("o1", "p1")))
+            await asyncio.sleep(1)
+            assert await world.timeline(headers, person) == before
+            own_server.start()
+            await asyncio.wait_for(sent, 60)
+            assert "Observation/o1" in await world.timeline(headers, person)
+            async with asyncio.timeout(30):
+                while (await world.http.get("/health/ready")).status_code != 200:
+                    await asyncio.sleep(0.1)
+            assert world.bridge.standing.is_sound
+            assert await world.findings() == []
+        own_server.stop()
+        with pytest.raises(Unavailable):
+            async with running(data):
+                pass
+        own_server.start()
+        assert findings(data) == []

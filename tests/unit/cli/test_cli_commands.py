@@ -84,10 +84,11 @@ def test_the_demo_keeps_off_the_stores_that_the_environment_names(monkeypatch: p
 
     seen: list[set[str]] = []
     monkeypatch.setenv("FHIR_BRIDGE_VAULT_URL", "postgresql://db/real")
+    monkeypatch.setenv("FHIR_BRIDGE_LEDGER_URL", "postgresql://db/real")
     monkeypatch.setenv("FHIR_BRIDGE_KAFKA", "broker:9092")
 
     def told(**_: object) -> int:
-        seen.append({"FHIR_BRIDGE_VAULT_URL", "FHIR_BRIDGE_KAFKA"} & os.environ.keys())
+        seen.append({"FHIR_BRIDGE_VAULT_URL", "FHIR_BRIDGE_LEDGER_URL", "FHIR_BRIDGE_KAFKA"} & os.environ.keys())
         return 0
 
     monkeypatch.setattr(story, "tell", told)
