@@ -212,6 +212,12 @@ class ValueSetBroken(SetupWrong):
     code = "value-set-broken"
 
 
+class ProfileBroken(SetupWrong):
+    """A package of profiles cannot be loaded; the message names the file or profile and the element."""
+
+    code = "profile-broken"
+
+
 class DataDirectoryInUse(SetupWrong):
     """Another process holds the data directory's lock."""
 

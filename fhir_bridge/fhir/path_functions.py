@@ -206,6 +206,7 @@ FUNCTIONS: dict[str, Make] = {
     "hasValue": _plain(lambda items: [len(items) == 1 and type(items[0]) not in (dict, list)]),
     "toInteger": _plain(_to_integer),
     "toString": _plain(lambda items: [render(items[0]).decode().strip('"')] if len(items) == 1 else []),
+    "length": _plain(lambda items: [len(items[0])] if len(items) == 1 and type(items[0]) is str else []),
     "children": _plain(_children),
     "descendants": _plain(_descendants),
 }

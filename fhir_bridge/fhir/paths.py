@@ -41,6 +41,8 @@ Types = frozenset[str]
 
 _UCUM = "http://unitsofmeasure.org"
 _ANY: Types = frozenset()
+# Types of which a value can be another.
+_OPEN: Types = frozenset({"Resource", "DomainResource", "Element", "BackboneElement"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,8 @@ class _Compiler:
         if types == {wanted}:
             return base, types
         if wanted not in self._definitions.resource_types():
+            if wanted in self._definitions.types and types and not types & _OPEN and wanted not in _bases(types):
+                return (lambda _items, _scope: []), frozenset({wanted})
             raise PathNotUnderstood(f"a value cannot be told to be {wanted}")
 
         def of_type(items: Items, scope: Scope) -> Items:
@@ -306,6 +310,11 @@ _BASES = {
     **dict.fromkeys(("positiveInt", "unsignedInt"), "integer"),
     **dict.fromkeys(("Age", "Count", "Distance", "Duration"), "Quantity"),
 }
+
+
+def _bases(types: Types) -> Types:
+    """The types and what they are besides."""
+    return types | {_BASES[name] for name in types if name in _BASES}
 
 
 def _keys_of(element: Element, only: str | None) -> list[tuple[str, str]]:
