@@ -20,7 +20,7 @@ from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.profiles.expansion import NotListed, Terms
 from fhir_bridge.fhir.profiles.notes import Notes
 from fhir_bridge.fhir.profiles.slicing import SlicingCompiler
-from fhir_bridge.fhir.profiles.snapshots import Group, Json, Node, Snapshot, read_snapshot
+from fhir_bridge.fhir.profiles.snapshots import HL7, Group, Json, Node, Snapshot, read_snapshot
 from fhir_bridge.fhir.profiles.values import (
     Item,
     ItemCheck,
@@ -35,7 +35,6 @@ from fhir_bridge.fhir.profiles.values import (
 from fhir_bridge.fhir.run import Run
 from fhir_bridge.fhir.tables import Definitions, Element
 
-HL7 = "http://hl7.org/fhir/StructureDefinition/"
 # Of the standard itself, checked by hand in the validator or said in ADR 0003 not to be.
 _OF_THE_STANDARD = frozenset(
     {"ele-1", "ext-1", "dom-1", "dom-2", "dom-3", "dom-4", "dom-5", "txt-1", "txt-2", "ref-1"}

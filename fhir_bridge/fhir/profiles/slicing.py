@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Scope, compile_path
 from fhir_bridge.fhir.profiles.demands import Demands, without_resolve
-from fhir_bridge.fhir.profiles.snapshots import Group, Json, Node, Snapshot
+from fhir_bridge.fhir.profiles.snapshots import HL7, Group, Json, Node, Snapshot
 from fhir_bridge.fhir.profiles.values import Item, ItemCheck, target_type, trial
 from fhir_bridge.fhir.run import Place, Run
 
@@ -171,10 +171,11 @@ class SlicingCompiler:
             raise NotTold(f"the profile says nothing of {path}")
         if resolves:
             raise NotTold("what a reference points to is not judged by its profile")
-        urls = at.profiles()
+        # A type without a profile stands for the type's own definition.
+        urls = at.profiles() or [HL7 + str(each.get("code")) for each in at.types()]
         missing = [url for url in urls if not self._compiler.is_loaded(url)]
         if missing or not urls:
-            raise NotTold(f"{missing[0]} is not loaded" if missing else f"no profile is named for {path}")
+            raise NotTold(f"{missing[0]} is not loaded" if missing else f"the profile names no type for {path}")
         checks = [self._compiler.profile(url) for url in urls]
         names = [self._compiler.type_of(url) for url in urls]
         select = self._selectors(plain, keys)

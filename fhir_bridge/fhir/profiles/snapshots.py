@@ -13,6 +13,8 @@ from typing import Any
 from fhir_bridge.errors import ProfileBroken
 
 Json = dict[str, Any]
+HL7 = "http://hl7.org/fhir/StructureDefinition/"
+"""What the canonical urls of R4's own definitions begin with."""
 
 
 @dataclass(slots=True)
@@ -115,8 +117,8 @@ def _enter(node: Node, nodes: dict[str, Node], url: str) -> None:
         return
     outer, _, inner = part.rpartition("/")
     # Some publishers write a "/" into the name of a slice that has no slice above it.
-    above = group.slices.get(outer)
-    if above is None:
+    sliced = group.slices.get(outer)
+    if sliced is None:
         group.slices[part] = node
     else:
-        above.parts[inner] = node
+        sliced.parts[inner] = node
