@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fhir_bridge.errors import ProfileBroken
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Path, compile_path
 from fhir_bridge.fhir.primitives import TESTS
@@ -71,8 +72,28 @@ class ProfileCompiler:
                 self._checks[url] = _nothing
                 return _nothing
             snapshot = self.snapshot(url)
-            found = self._checks[url] = self.node(snapshot.root, snapshot.type, snapshot) or _nothing
+            own = self.node(snapshot.root, snapshot.type, snapshot)
+            below = self._base(snapshot)
+            found = self._checks[url] = _all_of(tuple(c for c in (below, own) if c is not None)) or _nothing
         return found
+
+    def _base(self, snapshot: Snapshot) -> ItemCheck | None:
+        """The profile that one without a snapshot is made from."""
+        if not snapshot.base:
+            return None
+        if not self.is_loaded(snapshot.base):
+            raise ProfileBroken(
+                f"{snapshot.url} has no snapshot, and what it is made from is not loaded: {snapshot.base}"
+            )
+        return self.profile(snapshot.base)
+
+    def slicing_of(self, id_: str, snapshot: Snapshot) -> Json:
+        """Return how an element is sliced, said by the profile or by those it is made from."""
+        node = snapshot.nodes.get(id_)
+        found: Json | None = None if node is None else node.row.get("slicing")
+        if found is None and self.has_snapshot(snapshot.base):
+            found = self.slicing_of(id_, self.snapshot(snapshot.base))
+        return found or {}
 
     def snapshot(self, url: str) -> Snapshot:
         """Return the tree of a profile that is loaded."""

@@ -62,7 +62,10 @@ class SlicingCompiler:
 
     def compile(self, group: Group, keys: Mapping[str, str], name: str, snapshot: Snapshot) -> GroupCheck | None:
         """Return the check of all values of an element, or None where no slice says anything."""
-        slicing: Json = {} if group.whole is None else group.whole.row.get("slicing", {})
+        if not group.slices:
+            return None
+        first = next(iter(group.slices.values()))
+        slicing = self._compiler.slicing_of(first.id.rpartition(":")[0], snapshot)
         return self._parts(group.slices, slicing, _usual(keys, name), keys, snapshot)
 
     def _parts(

@@ -1,7 +1,10 @@
-"""Read the snapshot of a StructureDefinition into a tree of elements and slices.
+"""Read a StructureDefinition into a tree of elements and slices, from its snapshot or else its differential.
 
 For the compiler of profiles. Ids of elements say where they belong (FHIR R4 elementdefinition.html#id):
 ``Patient.extension:race.url`` is the child ``url`` of the slice ``race`` of ``Patient.extension``.
+
+A differential holds all that a profile adds to its base, and the compiler compiles nothing else; so it does as well as
+a snapshot where the base is judged beside it.
 """
 
 from __future__ import annotations
@@ -75,46 +78,68 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One profile: its tree and every node by id."""
+    """One profile: its tree and every node by id.
+
+    ``base`` is the profile that must be judged beside it; empty where the tree holds everything.
+    """
 
     url: str
     type: str
     root: Node
     nodes: dict[str, Node]
+    base: str
 
 
 def read_snapshot(definition: Json) -> Snapshot:
     """Return the tree of a StructureDefinition.
 
     Raises:
-        ProfileBroken: It has no snapshot, or an element's id leads nowhere.
+        ProfileBroken: It has neither snapshot nor differential.
     """
-    url = str(definition.get("url"))
+    url, type_name = str(definition.get("url")), str(definition.get("type"))
+    base = ""
     rows = definition.get("snapshot", {}).get("element", [])
     if not rows:
-        raise ProfileBroken(
-            f"{url} has no snapshot, and none is made here: take the published package, whose profiles have one"
-        )
-    nodes: dict[str, Node] = {}
+        rows = definition.get("differential", {}).get("element", [])
+        base = str(definition.get("baseDefinition", "")).partition("|")[0]
+    if not rows:
+        raise ProfileBroken(f"{url} has neither a snapshot nor a differential")
+    root = Node(type_name, {"path": type_name})
+    nodes = {type_name: root}
+    for row, id_ in zip(rows, _ids(rows), strict=True):
+        node = _node(id_, nodes, url)
+        node.row.update(row)
+    return Snapshot(url, type_name, root, nodes, base)
+
+
+def _ids(rows: list[Json]) -> Iterator[str]:
+    """The ids of elements; made from path and slice where they are not written."""
+    current: dict[str, str] = {}
     for row in rows:
-        node = Node(str(row.get("id", "")), row)
-        if nodes:
-            _enter(node, nodes, url)
-        nodes[node.id] = node
-    root = nodes[str(rows[0].get("id", ""))]
-    return Snapshot(url, str(definition.get("type")), root, nodes)
+        path = str(row.get("path", ""))
+        above, _, name = path.rpartition(".")
+        made = f"{current.get(above, above)}.{name}" if above else path
+        made = f"{made}:{row['sliceName']}" if "sliceName" in row and above else made
+        current = {known: id_ for known, id_ in current.items() if not known.startswith(path + ".")}
+        current[path] = str(row.get("id") or made)
+        yield current[path]
 
 
-def _enter(node: Node, nodes: dict[str, Node], url: str) -> None:
-    above, _, last = node.id.rpartition(".")
-    parent = nodes.get(above)
-    if parent is None:
-        raise ProfileBroken(f"{url}: the id of the element {node.id or node.row.get('path')} leads to no element")
+def _node(id_: str, nodes: dict[str, Node], url: str) -> Node:
+    """The node of an id, entered below the nodes that lead to it; a differential leaves out those it does not change."""
+    found = nodes.get(id_)
+    if found is not None:
+        return found
+    above, _, last = id_.rpartition(".")
+    if not above:
+        raise ProfileBroken(f"{url}: the element {id_} is not one of {next(iter(nodes))}")
+    parent = _node(above, nodes, url)
     name, _, part = last.partition(":")
+    node = nodes[id_] = Node(id_, {"path": f"{parent.row['path']}.{name}"})
     group = parent.children.setdefault(name, Group())
     if not part:
         group.whole = node
-        return
+        return node
     outer, _, inner = part.rpartition("/")
     # Some publishers write a "/" into the name of a slice that has no slice above it.
     sliced = group.slices.get(outer)
@@ -122,3 +147,4 @@ def _enter(node: Node, nodes: dict[str, Node], url: str) -> None:
         group.slices[part] = node
     else:
         sliced.parts[inner] = node
+    return node
