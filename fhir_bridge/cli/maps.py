@@ -12,9 +12,13 @@ import typer
 from fhir_bridge.cli import messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
+from fhir_bridge.errors import Issue
 
-app = typer.Typer(help="Mapping rules: test a pack, preview what it does.", rich_markup_mode=None)
+app = typer.Typer(
+    help="Mapping rules: test a pack, preview what it does, judge by its profiles.", rich_markup_mode=None
+)
 
+_FINDING = ("file", "message", "severity", "expression", "code", "diagnostics")
 _COLUMNS = ("record", "element", "before", "after", "rule", "reason")
 
 
@@ -38,6 +42,47 @@ def run_pack(
         print(f"{len(results) - len(failed)} of {len(results)} examples pass")
     if failed or not results:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def validate(
+    pack: Annotated[Path, typer.Argument(help="Folder of the rule pack; its source.yaml chooses the profiles.")],
+    files: Annotated[list[str], typer.Argument(help="Resources or bundles, one a file or one a line; - for stdin.")],
+    as_json: AsJson = False,
+) -> None:
+    """Judge records by FHIR and a pack's profiles, as intake would; store nothing. Exit code 1 if one is refused.
+
+    One line a finding, on standard output. What the profiles demand and is not judged here is told on standard error.
+    """
+    if not (pack / "source.yaml").is_file():
+        raise Failure(f"{pack} is not a rule pack (it holds no source.yaml)", exit_code=SETUP)
+    from fhir_bridge.intake import examine
+    from fhir_bridge.normalize import load_ruleset
+
+    rules = load_ruleset(pack)
+    for note in () if rules.profiles is None else rules.profiles.notes:
+        screen.remark(note)
+    found, judged = [], 0
+    for name in files:
+        with messages.opened(name) as (each, _):
+            for number, message in enumerate(each, 1):
+                judged += 1
+                issues = examine(message, rules.fhir_version, rules.profiles)
+                found += [{"file": name, "message": number, **_row(issue)} for issue in issues]
+    screen.print_rows(found, _FINDING, as_json=as_json, empty="nothing was found")
+    refused = sum(row["severity"] != "warning" for row in found)
+    screen.remark(f"{judged} messages, {refused} errors, {len(found) - refused} warnings")
+    if refused:
+        raise typer.Exit(FAILED)
+
+
+def _row(issue: Issue) -> dict[str, str]:
+    return {
+        "severity": issue.severity,
+        "expression": issue.expression,
+        "code": issue.code,
+        "diagnostics": issue.diagnostics,
+    }
 
 
 @app.command()

@@ -407,7 +407,7 @@ def _ordered(test: Callable[[int], bool]) -> Callable[[Items, Items], Items]:
     def run(a: Items, b: Items) -> Items:
         if len(a) != 1 or len(b) != 1:
             return []
-        order = _compare(a[0], b[0])
+        order = compare(a[0], b[0])
         return [] if order is None else [test(order)]
 
     return run
@@ -416,12 +416,12 @@ def _ordered(test: Callable[[int], bool]) -> Callable[[Items, Items], Items]:
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T.*)?)?)?")
 
 
-def _compare(a: Any, b: Any) -> int | None:
-    """-1, 0 or 1; None where the standard gives no order (other kinds, overlapping dates, other units)."""
+def compare(a: Any, b: Any) -> int | None:
+    """Return -1, 0 or 1; None where the standard gives no order (other kinds, overlapping dates, other units)."""
     if type(a) is dict and type(b) is dict:
         if (a.get("system"), a.get("code"), a.get("unit")) != (b.get("system"), b.get("code"), b.get("unit")):
             return None
-        return _compare(a.get("value"), b.get("value"))
+        return compare(a.get("value"), b.get("value"))
     if type(a) is str and type(b) is str:
         if _DATE.fullmatch(a) and _DATE.fullmatch(b):
             return _compare_dates(a, b)

@@ -12,6 +12,7 @@ from typing import Any
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.bundles import BundleParts, EntryParts
+from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.limits import Limits
@@ -26,13 +27,15 @@ _JUDGED_HERE = ("bdl-3:", "bdl-7:")
 _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\]")
 
 
-def receive_bundle(parts: BundleParts, version: FhirVersion, limits: Limits) -> Reception:
+def receive_bundle(
+    parts: BundleParts, version: FhirVersion, limits: Limits, profiles: Profiles | None = None
+) -> Reception:
     """Judge a decoded and cut Bundle."""
     kind = parts.type or ""
     refused = _refuse_kind(parts, limits)
     if refused:
         return Reception(kind if kind in TAKEN else "single", refused=refused)
-    return _Judge(parts, version).reception()
+    return _Judge(parts, version, profiles).reception()
 
 
 def _refuse_kind(parts: BundleParts, limits: Limits) -> tuple[Issue, ...]:
@@ -50,8 +53,8 @@ def _refuse_kind(parts: BundleParts, limits: Limits) -> tuple[Issue, ...]:
 class _Judge:
     """One Bundle under judgement."""
 
-    def __init__(self, parts: BundleParts, version: FhirVersion) -> None:
-        validate = validator_of(version)
+    def __init__(self, parts: BundleParts, version: FhirVersion, profiles: Profiles | None) -> None:
+        validate = validator_of(version, profiles)
         assert validate is not None
         self._validate = validate
         self._parts = parts

@@ -16,19 +16,25 @@ from typing import Any
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.bundles import cut
 from fhir_bridge.fhir.json import NotStrictJson, parse
+from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.bundles import receive_bundle
 from fhir_bridge.intake.limits import Limits
 from fhir_bridge.intake.releases import validator_of
-from fhir_bridge.model.ingest import Interaction, Received, Reception, Refusal, Validated
+from fhir_bridge.model.ingest import FhirVersion, Interaction, Received, Reception, Refusal, Validated
 
 
-def receive(received: Received, limits: Limits = Limits()) -> Reception:  # noqa: B008 - Limits is frozen
+def receive(
+    received: Received,
+    limits: Limits = Limits(),  # noqa: B008 - Limits is frozen
+    profiles: Profiles | None = None,
+) -> Reception:
     """Decode and validate one message: a resource, or a Bundle of type transaction, batch or collection.
 
     Args:
         received: From a sender who is known; its bytes are not trusted.
         limits: Budgets.
+        profiles: What the institution's records are judged by beside the standard.
 
     Returns:
         Entries in order. A message that cannot be taken at all has ``refused`` and no entries.
@@ -44,8 +50,23 @@ def receive(received: Received, limits: Limits = Limits()) -> Reception:  # noqa
     except NotStrictJson as error:
         return Reception("single", refused=error.issues)
     if value.get("resourceType") == "Bundle" and received.interaction is None:
-        return receive_bundle(cut(received.body, value), received.fhir_version, limits)
-    return _receive_single(received, value)
+        return receive_bundle(cut(received.body, value), received.fhir_version, limits, profiles)
+    return _receive_single(received, value, profiles)
+
+
+def examine(body: bytes, version: FhirVersion, profiles: Profiles | None = None) -> list[Issue]:
+    """Return what the standard and an institution's profiles find in a document, whether it would be taken or not.
+
+    For those who try a profile on documents, search results and single resources alike.
+    """
+    try:
+        resource = parse(body)
+    except NotStrictJson as error:
+        return list(error.issues)
+    validate = validator_of(version, profiles)
+    if validate is None:
+        return [Issue("error", "not-supported", f"FHIR {version} is not taken here")]
+    return validate(resource)
 
 
 def split_ndjson(data: bytes) -> list[bytes]:
@@ -81,8 +102,8 @@ def _refuse_xml(body: bytes) -> Issue:
     return Issue("error", "not-supported", "FHIR is taken as JSON (application/fhir+json), not as XML")
 
 
-def _receive_single(received: Received, resource: dict[str, Any]) -> Reception:
-    validate = validator_of(received.fhir_version)
+def _receive_single(received: Received, resource: dict[str, Any], profiles: Profiles | None) -> Reception:
+    validate = validator_of(received.fhir_version, profiles)
     assert validate is not None
     issues = validate(resource)
     if resource.get("resourceType") == "Bundle":

@@ -1,4 +1,4 @@
-"""Which validator judges which FHIR release."""
+"""Which validator judges which FHIR release, and for which institution's profiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fhir_bridge.errors import Issue
-from fhir_bridge.fhir.validate import validate_r4, validate_stu3
+from fhir_bridge.fhir.profiles import Profiles
+from fhir_bridge.fhir.validate import is_refused, validate_r4, validate_stu3
 from fhir_bridge.model.ingest import FhirVersion
 
 
@@ -33,6 +34,23 @@ _VALIDATORS: Mapping[FhirVersion, Validator] = {
 }
 
 
-def validator_of(version: FhirVersion) -> Validator | None:
-    """Return the validator of a release, or None when the release is not taken."""
-    return _VALIDATORS.get(version)
+def validator_of(version: FhirVersion, profiles: Profiles | None = None) -> Validator | None:
+    """Return the validator of a release, or None when the release is not taken.
+
+    Args:
+        profiles: Those of the institution; they are of R4 and judge what came in it.
+    """
+    validate = _VALIDATORS.get(version)
+    if profiles is None or validate is not validate_r4:
+        return validate
+
+    def validate_by_profiles(
+        resource: Any, *, place: str = "", entries: bool = True, types_by_url: Mapping[str, str] | None = None
+    ) -> list[Issue]:
+        issues = validate_r4(resource, place=place, entries=entries, types_by_url=types_by_url)
+        # A Bundle without its entries is only the shell of a message; a malformed record is mended first.
+        if entries and not is_refused(issues):
+            issues += profiles.judge(resource, place=place, types_by_url=types_by_url)
+        return issues
+
+    return validate_by_profiles

@@ -82,7 +82,8 @@ class Operations:
     async def add_institution(self, name: str, fhir_version: str, ruleset_dir: str) -> dict[str, Any]:
         """Admit an institution: ledger identity, rules, credentials, a stream on the bus.
 
-        Adding it again changes version and rules and keeps its id and credentials.
+        Adding it again changes version and rules and keeps its id and credentials. ``not_judged`` of the answer says
+        what its profiles demand and nobody judges here.
 
         Raises:
             SetupWrong: A name or version that cannot be.
@@ -118,7 +119,8 @@ class Operations:
             self._save_credentials(name, credentials)
         await self._registry.add_institution(institution)
         await self._reader.subscribe(name)
-        return self._describe(institution)
+        not_judged = [] if ruleset.profiles is None else list(ruleset.profiles.notes)
+        return {**self._describe(institution), "not_judged": not_judged}
 
     def institutions(self) -> list[dict[str, Any]]:
         """Return what is public about every institution."""

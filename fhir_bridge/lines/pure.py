@@ -22,14 +22,14 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
     Raises:
         RulesetBroken: The institution's rule pack does not load.
     """
-    reception = receive(received, limits)
+    ruleset = _ruleset(source.ruleset_dir, source.ruleset)
+    reception = receive(received, limits, ruleset.profiles)
     if reception.refused:
         return Processed(reception.kind, refused=reception.refused)
     refusals = tuple(entry for entry in reception.entries if isinstance(entry, Refusal))
     if not any(isinstance(entry, Validated) for entry in reception.entries):
         return Processed(reception.kind, refusals=refusals)
     sets = _sets(source.sets_file, source.sets)
-    ruleset = _ruleset(source.ruleset_dir, source.ruleset)
     done = normalize(
         reception, source, ruleset, sets, same_as=dict(received.same_as), patients=dict(received.patients)
     )
@@ -38,7 +38,7 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
 
 @lru_cache(maxsize=32)
 def _ruleset(directory: str, registered: str) -> Ruleset:
-    """Load a pack once for each time it is registered with other content."""
+    """Load a pack, and the profiles that it names, once for each time it is registered with other content."""
     return load_ruleset(Path(directory))
 
 

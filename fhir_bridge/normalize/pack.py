@@ -7,7 +7,7 @@ the pack, else the copy that ships with the package.
 Invariants:
     * a pack loads whole or not at all;
     * the hash covers every file that can change a record, and nothing else: path and content of both folders'
-      YAML and tables, in the order of their paths.
+      YAML and tables, in the order of their paths, and the definitions in the packages of profiles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.profile_choices import read_profiles
 from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
 from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
@@ -35,6 +37,7 @@ _KEYS = (
     "maps",
     "units",
     "labels",
+    "profiles",
     "why",
 )
 SOURCE = "source.yaml"
@@ -53,6 +56,7 @@ class Ruleset:
         fhir_version: Release of the records that the pack is written for.
         base_urls: Bases of absolute URLs that mean the sender's own records, without a slash at the end.
         rules: In the order in which they run.
+        profiles: What records are judged by before any rule runs; None for the standard alone.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Ruleset:
     base_urls: frozenset[str]
     rules: tuple[Rule, ...]
     tables: Tables = field(repr=False)
+    profiles: Profiles | None = field(default=None, repr=False, compare=False)
 
     def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
         """The rules of a stage that may touch a record of this type that came in this release."""
@@ -95,13 +100,17 @@ def load_ruleset(directory: Path) -> Ruleset:
     constants: dict[str, str] = {}
     for folder in layers:
         source = _source(folder)
+        if folder != directory and "profiles" in source.names():
+            raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
         constants |= _constants(source)
         _load_tables(source, folder, tables)
         for path in _rule_files(folder):
             rules += compile_rules(load(path, _label(folder, path)), tables, constants)
     _refuse_doubles(rules)
     ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
-    return Ruleset(directory.name, _hash(layers), _version(head), _base_urls(head), tuple(ordered), tables)
+    profiles = read_profiles(head, directory, _version(head))
+    digest = _hash(layers, b"" if profiles is None else profiles.digest)
+    return Ruleset(directory.name, digest, _version(head), _base_urls(head), tuple(ordered), tables, profiles)
 
 
 def packaged_core() -> Path:
@@ -187,8 +196,8 @@ def _refuse_doubles(rules: list[Rule]) -> None:
             raise rule.spot.broken(f"rule {rule.name!r} already stands at {spot.file}:{spot.line}")
 
 
-def _hash(layers: list[Path]) -> str:
-    hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode())
+def _hash(layers: list[Path], profiles: bytes) -> str:
+    hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode() + profiles)
     for folder in layers:
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
             name, content = path.relative_to(folder).as_posix().encode(), path.read_bytes()

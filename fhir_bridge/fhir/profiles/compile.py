@@ -18,6 +18,7 @@ from fhir_bridge.errors import ProfileBroken
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Path, compile_path
 from fhir_bridge.fhir.primitives import TESTS
+from fhir_bridge.fhir.profiles.combining import all_of, any_of, nothing, simple_quantity
 from fhir_bridge.fhir.profiles.expansion import NotListed, Terms
 from fhir_bridge.fhir.profiles.notes import Notes
 from fhir_bridge.fhir.profiles.slicing import SlicingCompiler
@@ -29,6 +30,7 @@ from fhir_bridge.fhir.profiles.values import (
     collector,
     fixed_check,
     length_check,
+    limit_check,
     pattern_check,
     target_check,
     trial,
@@ -40,7 +42,7 @@ from fhir_bridge.fhir.tables import Definitions, Element
 _OF_THE_STANDARD = frozenset(
     {"ele-1", "ext-1", "dom-1", "dom-2", "dom-3", "dom-4", "dom-5", "txt-1", "txt-2", "ref-1"}
 )
-_NOT_JUDGED = ("minValue", "maxValue")
+_MORE_SETS = ("elementdefinition-maxValueSet", "additional-binding")
 # Profiles of data types that R4 itself has; of their rules only sqty-1 goes beyond the type.
 _QUANTITY_ONLY = HL7 + "SimpleQuantity"
 
@@ -69,12 +71,12 @@ class ProfileCompiler:
         if found is None:
             self._checks[url] = self._later(url)
             if url not in self._structures:
-                self._checks[url] = _nothing
-                return _nothing
+                self._checks[url] = nothing
+                return nothing
             snapshot = self.snapshot(url)
             own = self.node(snapshot.root, snapshot.type, snapshot)
             below = self._base(snapshot)
-            found = self._checks[url] = _all_of(tuple(c for c in (below, own) if c is not None)) or _nothing
+            found = self._checks[url] = all_of(tuple(c for c in (below, own) if c is not None)) or nothing
         return found
 
     def _base(self, snapshot: Snapshot) -> ItemCheck | None:
@@ -126,7 +128,7 @@ class ProfileCompiler:
         if key not in self._nodes:
             self._nodes[key] = None
             checks = (*self._value_checks(node, type_name, snapshot), *self._child_checks(node, type_name, snapshot))
-            self._nodes[key] = _all_of(checks)
+            self._nodes[key] = all_of(checks)
         return self._nodes[key]
 
     def _child_checks(self, node: Node, type_name: str, snapshot: Snapshot) -> Iterable[ItemCheck]:
@@ -224,9 +226,13 @@ class ProfileCompiler:
             yield pattern_check(pattern)
         if type(node.row.get("maxLength")) is int:
             yield length_check(node.row["maxLength"])
-        for stem in _NOT_JUDGED:
-            if node.value(stem) is not None:
-                self.notes.add(f"{stem}[x] is", "this rule is not known here", snapshot.url, node.id)
+        for stem in ("minValue", "maxValue"):
+            limit = node.value(stem)
+            if limit is not None:
+                yield limit_check(limit, is_least=stem == "minValue")
+                if type_name == "Quantity":
+                    why = "units are not converted"
+                    self.notes.add("limits of quantities in another unit are", why, snapshot.url, node.id)
         yield from self._bound(node, type_name, snapshot)
         if type_name == "Reference":
             yield from self._targets(node, snapshot)
@@ -234,6 +240,10 @@ class ProfileCompiler:
         yield from self._invariants(node, type_name, snapshot)
 
     def _bound(self, node: Node, type_name: str, snapshot: Snapshot) -> Iterable[ItemCheck]:
+        for extension in node.row.get("binding", {}).get("extension", ()):
+            if str(extension.get("url")).endswith(_MORE_SETS):
+                why = "this kind of binding is not known here"
+                self.notes.add("maximum and additional value sets are", why, snapshot.url, node.id)
         codes = self.bound_codes(node, snapshot)
         if codes is not None and not self._is_bound_already(node, snapshot):
             check = bound_check(str(node.row["binding"]["valueSet"]), codes, type_name)
@@ -300,7 +310,7 @@ class ProfileCompiler:
 
     def _one_of(self, urls: list[str], snapshot: Snapshot, node: Node) -> Iterable[ItemCheck]:
         if _QUANTITY_ONLY in urls:
-            yield _simple_quantity
+            yield simple_quantity
             return
         for url in urls:
             if not self.is_loaded(url):
@@ -310,23 +320,29 @@ class ProfileCompiler:
             self.profile(urls[0])
             yield self._later(urls[0])
         elif urls:
-            yield _any_of([self.profile(url) for url in urls], urls)
+            yield any_of([self.profile(url) for url in urls], urls)
 
     def _resource(self, node: Node, snapshot: Snapshot) -> Iterable[ItemCheck]:
         """A resource inside another: of the types that are named, and of their profiles."""
-        codes = frozenset(str(each["code"]) for each in node.types() if each.get("code") not in (None, "Resource"))
-        if not codes:
+        profiles: dict[str, list[str]] = {}
+        for each in node.types():
+            urls = [str(url).partition("|")[0] for url in each.get("profile", ())]
+            if each.get("code") != "Resource":
+                profiles.setdefault(str(each.get("code")), []).extend(urls)
+            for url in urls if each.get("code") == "Resource" else ():
+                profiles.setdefault(self.type_of(url), []).append(url)
+        if not profiles:
             return
-        checks = list(self._one_of(node.profiles(), snapshot, node))
-        wrong = f"must be a resource of type {', '.join(sorted(codes))}"
+        checks = {name: tuple(self._one_of(urls, snapshot, node)) for name, urls in profiles.items()}
+        wrong = f"must be a resource of type {', '.join(sorted(profiles))}"
 
         def check(item: Item, run: Run) -> None:
             name = item.value.get("resourceType")
-            if name not in codes:
+            if name not in checks:
                 run.error("structure", wrong, item.place)
                 return
             inner = trial(run, item.value)
-            for each in checks:
+            for each in checks[name]:
                 each(item._replace(type=name), inner)
             run.issues += inner.issues
             run.found += inner.found
@@ -364,40 +380,6 @@ def _invariants_of(definitions: Definitions) -> frozenset[str]:
     found = {rule.key for row in definitions.types.values() for rule in row.invariants}
     found |= {r.key for t in definitions.types.values() for e in t.elements.values() for r in e.invariants}
     return frozenset(found)
-
-
-def _simple_quantity(item: Item, run: Run) -> None:
-    if "comparator" in item.parent:
-        run.error("invariant", "sqty-1: the comparator is not used on a SimpleQuantity", item.place)
-
-
-def _any_of(checks: list[ItemCheck], urls: list[str]) -> ItemCheck:
-    text = f"conforms to none of {', '.join(urls)}"
-
-    def check(item: Item, run: Run) -> None:
-        for each in checks:
-            beside = trial(run)
-            each(item, beside)
-            if not any(issue.severity == "error" for issue in beside.issues):
-                return
-        run.error("structure", text, item.place)
-
-    return check
-
-
-def _all_of(checks: tuple[ItemCheck, ...]) -> ItemCheck | None:
-    if len(checks) < 2:
-        return checks[0] if checks else None
-
-    def check(item: Item, run: Run) -> None:
-        for each in checks:
-            each(item, run)
-
-    return check
-
-
-def _nothing(_item: Item, _run: Run) -> None:
-    """The check of a profile that adds nothing."""
 
 
 def _too_few(least: int, found: int) -> str:

@@ -82,6 +82,7 @@ class SlicingCompiler:
     def _slice(
         self, part: str, node: Node, discriminators: list[Json], keys: Mapping[str, str], snapshot: Snapshot
     ) -> _Slice:
+        keys = _keys_of(node, part, keys)
         tests = [self._test_or_note(each, node, keys, snapshot) for each in discriminators or [{}]]
         found = {name: self._compiler.node(node, name, snapshot) for name in sorted(set(keys.values()))}
         checks = {name: check for name, check in found.items() if check is not None}
@@ -140,7 +141,7 @@ class SlicingCompiler:
         select = self._selectors(plain, keys)
         if resolves:
             return self._by_target(at, select)
-        codes = frozenset(str(each.get("code")) for each in at.types())
+        codes = frozenset(str(each.get("code")) for each in at.types()) or frozenset(keys.values())
         if plain == "$this":
             return lambda item, _run: (
                 (item.value.get("resourceType") if item.type == "Resource" else item.type) in codes
@@ -199,8 +200,10 @@ class SlicingCompiler:
         paths = {name: compile_path(path, name, self._compiler.definitions) for name in sorted(set(keys.values()))}
 
         def select(item: Item, run: Run) -> list[Any]:
-            scope = Scope(run.resource, item.focus, run.container, run.contained)
-            return paths[item.type].evaluate([item.focus], scope)
+            found = paths.get(item.type)
+            if found is None:
+                return []
+            return found.evaluate([item.focus], Scope(run.resource, item.focus, run.container, run.contained))
 
         return select
 
@@ -213,6 +216,14 @@ def _usual(keys: Mapping[str, str], name: str) -> list[Json]:
     if "Extension" in keys.values():
         return [_BY_URL]
     return [_BY_TYPE] if name.endswith("[x]") else []
+
+
+def _keys_of(node: Node, part: str, keys: Mapping[str, str]) -> Mapping[str, str]:
+    """The keys of a choice that a slice of it is about: those of its types, or the one it is named after."""
+    codes = {each.get("code") for each in node.types()}
+    if len(keys) > 1 and codes:
+        return {key: name for key, name in keys.items() if name in codes} or keys
+    return {part: keys[part]} if part in keys else keys
 
 
 def _unsure(_item: Item, _run: Run) -> None:

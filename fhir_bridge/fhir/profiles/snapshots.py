@@ -3,8 +3,8 @@
 For the compiler of profiles. Ids of elements say where they belong (FHIR R4 elementdefinition.html#id):
 ``Patient.extension:race.url`` is the child ``url`` of the slice ``race`` of ``Patient.extension``.
 
-A differential holds all that a profile adds to its base, and the compiler compiles nothing else; so it does as well as
-a snapshot where the base is judged beside it.
+A differential holds all that a profile adds to its base, and the compiler compiles nothing else; so it does as well
+as a snapshot where the base is judged beside it.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _ids(rows: list[Json]) -> Iterator[str]:
 
 
 def _node(id_: str, nodes: dict[str, Node], url: str) -> Node:
-    """The node of an id, entered below the nodes that lead to it; a differential leaves out those it does not change."""
+    """The node of an id, entered below those that lead to it; a differential leaves out what it does not change."""
     found = nodes.get(id_)
     if found is not None:
         return found

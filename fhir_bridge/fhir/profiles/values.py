@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from fhir_bridge.fhir.bindings import Codes, binding_check
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.path_functions import distinct_key
+from fhir_bridge.fhir.paths import compare
 from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.reference_text import type_of
 from fhir_bridge.fhir.run import Place, Run
@@ -119,6 +120,24 @@ def length_check(most: int) -> ItemCheck:
             run.error("too-long", text, item.place)
 
     return check
+
+
+def limit_check(limit: Any, *, is_least: bool) -> ItemCheck:
+    """The value is not below (``is_least``) or not above ``limit``; quantities of other units are not compared."""
+    text = f"must not be {'less' if is_least else 'more'} than {shown(limit)}"
+    wrong = -1 if is_least else 1
+
+    def check(item: Item, run: Run) -> None:
+        plain, bare = (_without_unit_text(value) for value in (item.value, limit))
+        if plain is not None and compare(plain, bare) == wrong:
+            run.error("value", text, item.place)
+
+    return check
+
+
+def _without_unit_text(value: Any) -> Any:
+    """A quantity without what is only for people to read."""
+    return {k: v for k, v in value.items() if k != "unit"} if type(value) is dict else value
 
 
 def bound_check(url: str, codes: Codes, type_name: str) -> ItemCheck | None:
