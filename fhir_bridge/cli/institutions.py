@@ -48,7 +48,7 @@ def add(
     print(made["id"], flush=True)
     screen.remark(f"{made['name']} has joined the ledger; consents name it Organization/{made['id']}")
     screen.remark(f"topic: {made['topic']}")
-    for note in made["not_judged"]:
+    for note in made.get("not_judged", ()):
         screen.remark(f"profiles: {note}")
     screen.remark(f"credentials (owner-only file; hand them to its system): {directory / made['credentials']}")
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from fhir_bridge.fhir.bindings import Codes, binding_check
 from fhir_bridge.fhir.json import render
-from fhir_bridge.fhir.path_functions import distinct_key
 from fhir_bridge.fhir.paths import compare
 from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.reference_text import type_of
@@ -77,7 +76,13 @@ def collector(keys: Mapping[str, str]) -> Collect:
 
 def is_equal(wanted: Any, value: Any) -> bool:
     """Tell whether two JSON values are the same; the order of keys and ``1.0`` for ``1`` do not matter."""
-    return bool(distinct_key(wanted) == distinct_key(value))
+    if type(wanted) is dict:
+        same_keys = type(value) is dict and wanted.keys() == value.keys()
+        return same_keys and all(is_equal(part, value[key]) for key, part in wanted.items())
+    if type(wanted) is list:
+        same_length = type(value) is list and len(wanted) == len(value)
+        return same_length and all(map(is_equal, wanted, value))
+    return bool(wanted == value) and (type(wanted) is bool) is (type(value) is bool)
 
 
 def fits(pattern: Any, value: Any) -> bool:
