@@ -377,3 +377,4 @@ def test_a_pack_without_examples_proves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_pack_is_a_wrong_call(tmp_path: Path) -> None:
     assert main(["map", "test", str(tmp_path)]) == 2
+    assert main(["map", "validate", str(tmp_path), "-"]) == 2

@@ -231,7 +231,8 @@ def test_a_snapshot_says_the_same_as_the_differential(tmp_path: Path) -> None:
     whole = NAMED | {"snapshot": {"element": [
         {"id": "Patient", "path": "Patient", "min": 0, "max": "*"},
         {"id": "Patient.extension", "path": "Patient.extension", "min": 0, "max": "*",
-         "type": [{"code": "Extension"}], "slicing": {"discriminator": [{"type": "value", "path": "url"}], "rules": "open"}},
+         "type": [{"code": "Extension"}],
+         "slicing": {"discriminator": [{"type": "value", "path": "url"}], "rules": "open"}},
         {"id": "Patient.name", "path": "Patient.name", "min": 1, "max": "*", "type": [{"code": "HumanName"}]},
         {"id": "Patient.gender", "path": "Patient.gender", "min": 0, "max": "1", "type": [{"code": "code"}],
          "binding": {"strength": "required", "valueSet": "http://hl7.org/fhir/ValueSet/administrative-gender|4.0.1"}},
