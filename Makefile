@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi cases bench peers beside-hapi faults fuzz leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi cases profiles bench peers beside-hapi faults fuzz leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,13 +51,16 @@ hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
 cases: ## Fetch the test cases of HL7's validator (Maven Central) into .build/cases
 	@tools/fetch-cases
 
+profiles: ## Fetch packages of profiles (npm) into .build/profiles
+	@tools/fetch-profiles
+
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
 clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
 	@tools/fetch-clients
 
-test: env kafka hapi cases peers clients ## Everything, real Kafka and HAPI included
+test: env kafka hapi cases profiles peers clients ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check

@@ -51,10 +51,11 @@ def cases() -> Iterator[tuple[str, bytes, bool]]:
         about_r4 = str(case.get("version", "")).startswith("4.0") and case["file"].endswith(".json")
         alone = case.get("module") in (None, "general") and not any(case.get(name) for name in COMES_WITH)
         if about_r4 and alone and case.get("use-test") is not False and isinstance(told, dict):
-            yield case["name"], jar().read(WHERE + case["file"]), _has_error(told)
+            yield case["name"], jar().read(WHERE + case["file"]), has_error(told)
 
 
-def _has_error(outcome: dict[str, Any]) -> bool:
+def has_error(outcome: dict[str, Any]) -> bool:
+    """Tell whether an OperationOutcome refuses."""
     return any(issue["severity"] in ("error", "fatal") for issue in outcome.get("issue", []))
 
 
