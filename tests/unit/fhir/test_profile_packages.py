@@ -25,6 +25,7 @@ from tests.unit.fhir.profile_samples import (
 
 Json = dict[str, Any]
 NAMED = profile("Patient", {"path": "Patient.name", "min": 1})
+MAX_SET = "elementdefinition-maxValueSet"
 NOBODY: Json = {"resourceType": "Patient", "active": True}
 
 
@@ -168,6 +169,19 @@ def test_two_choices_are_judged_one_after_the_other(tmp_path: Path) -> None:
                 "type": [{"code": "Reference", "targetProfile": ["http://a.example.org/organization"]}],
             },
             "some references are not judged",
+        ),
+        ({"path": "Patient.nothing", "min": 1}, "what is said of nothing is not judged: Patient has no such element"),
+        (
+            {"path": "Patient", "constraint": [{"key": "x-1", "severity": "error", "human": "a name"}]},
+            "the invariant x-1 is not judged: it has no FHIRPath",
+        ),
+        (
+            {"path": "Patient.language", "binding": {"strength": "preferred", "extension": [{"url": HL7 + MAX_SET}]}},
+            "maximum and additional value sets are not judged",
+        ),
+        (
+            {"path": "Patient.extension.value[x]", "minValueQuantity": {"value": 1, "unit": "kg"}},
+            "limits of quantities in another unit are not judged: units are not converted",
         ),
         (
             {"path": "Patient.name:old", "sliceName": "old", "min": 1},

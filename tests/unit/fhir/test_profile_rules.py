@@ -380,6 +380,110 @@ RULES = [
         CATEGORIES,
     ),
     Rule(
+        "one type of a choice, named by its key",
+        (profile("Observation", {"path": "Observation.valueQuantity.code", "min": 1}),),
+        observation(valueString="a"),
+        observation(valueQuantity={"value": 1, "unit": "kg"}),
+        "Observation.valueQuantity.code",
+    ),
+    Rule(
+        "a quantity without a comparator",
+        (
+            profile(
+                "Observation",
+                {
+                    "path": "Observation.value[x]",
+                    "type": [
+                        {"code": "Quantity", "profile": ["http://hl7.org/fhir/StructureDefinition/SimpleQuantity"]}
+                    ],
+                },
+            ),
+        ),
+        observation(valueQuantity={"value": 1, **BODY}),
+        observation(valueQuantity={"value": 1, "comparator": "<", **BODY}),
+        "Observation.valueQuantity",
+    ),
+    Rule(
+        "a resource inside another, by type",
+        (profile("Bundle", {"path": "Bundle.entry.resource", "type": [{"code": "Patient"}, {"code": "Group"}]}),),
+        {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": patient(active=True)}]},
+        {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": observation()}]},
+        "Bundle.entry[0].resource",
+    ),
+    Rule(
+        "a resource inside another, by a profile that says the type",
+        (
+            profile(
+                "Parameters",
+                {"path": "Parameters.parameter.resource", "type": [{"code": "Resource", "profile": [url("named")]}]},
+            ),
+            profile("Patient", {"path": "Patient.name", "min": 1}, name="named"),
+        ),
+        {"resourceType": "Parameters", "parameter": [{"name": "a", "resource": patient(name=[NAMED])}]},
+        {"resourceType": "Parameters", "parameter": [{"name": "a", "resource": patient(active=True)}]},
+        "Parameters.parameter[0].resource.name",
+    ),
+    Rule(
+        "a slice by what the children of its value say",
+        (
+            sliced(
+                CATEGORIES,
+                "value",
+                "$this",
+                part(CATEGORIES, "vital", min=1),
+                {"path": f"{CATEGORIES}:vital.coding.code", "fixedCode": "vital-signs"},
+            ),
+        ),
+        observation(category=category("vital-signs")),
+        observation(category=category("laboratory")),
+        CATEGORIES,
+    ),
+    Rule(
+        "a slice by what the profile of its type says",
+        (
+            sliced(
+                CATEGORIES,
+                "value",
+                "coding.code",
+                part(CATEGORIES, "vital", min=1, type=[{"code": "CodeableConcept", "profile": [url("vital")]}]),
+            ),
+            profile(
+                "CodeableConcept", {"path": "CodeableConcept.coding.code", "fixedCode": "vital-signs"}, name="vital"
+            ),
+        ),
+        observation(category=category("vital-signs")),
+        observation(category=category("laboratory")),
+        CATEGORIES,
+    ),
+    Rule(
+        "a slice by a pattern that holds the path of its discriminator",
+        (sliced(CATEGORIES, "value", "coding.code", part(CATEGORIES, "vital", min=1, **VITAL)),),
+        observation(category=category("vital-signs")),
+        observation(category=category("laboratory")),
+        CATEGORIES,
+    ),
+    Rule(
+        "a slice by an extension below it",
+        (
+            sliced(
+                "Patient.name",
+                "exists",
+                f"extension('{url('colour')}')",
+                part("Patient.name", "red", min=1),
+                part(
+                    "Patient.name:red.extension",
+                    "colour",
+                    min=1,
+                    type=[{"code": "Extension", "profile": [url("colour")]}],
+                ),
+            ),
+            COLOUR,
+        ),
+        patient(name=[{**NAMED, "extension": [RED]}]),
+        patient(name=[NAMED]),
+        "Patient.name",
+    ),
+    Rule(
         "closed slices",
         (sliced(CATEGORIES, "pattern", "$this", part(CATEGORIES, "vital", **VITAL), rules="closed"),),
         observation(category=category("vital-signs")),
