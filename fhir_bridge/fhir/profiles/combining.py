@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fhir_bridge.fhir.profiles.values import Item, ItemCheck, trial
+from collections.abc import Mapping
+
+from fhir_bridge.fhir.profiles.values import Collect, GroupCheck, Item, ItemCheck, trial
 from fhir_bridge.fhir.run import Run
 
 
@@ -41,3 +43,46 @@ def all_of(checks: tuple[ItemCheck, ...]) -> ItemCheck | None:
 
 def nothing(_item: Item, _run: Run) -> None:
     """The check of a profile that adds nothing."""
+
+
+def excluded(text: str) -> ItemCheck:
+    """Refuse a value of a type that the profile leaves out."""
+
+    def check(item: Item, run: Run) -> None:
+        run.error("structure", text, item.place)
+
+    return check
+
+
+def counted(
+    name: str,
+    collect: Collect,
+    least: int,
+    most: int | None,
+    checks: Mapping[str, ItemCheck],
+    slicing: GroupCheck | None,
+) -> ItemCheck:
+    """Check the values of the child ``name`` of an element: how many, each by its type, and by slices."""
+
+    def check(owner: Item, run: Run) -> None:
+        items = collect(owner.parent, owner.place)
+        if len(items) < least:
+            run.error("required", _too_few(least, len(items)), (owner.place, name))
+        if most is not None and len(items) > most:
+            run.error("structure", _too_many(most, len(items)), (owner.place, name))
+        for item in items:
+            found = checks.get(item.type)
+            if found is not None:
+                found(item, run)
+        if slicing is not None:
+            slicing(items, (owner.place, name), run)
+
+    return check
+
+
+def _too_few(least: int, found: int) -> str:
+    return "the profile requires this element" if least == 1 else f"at least {least} are required, {found} are there"
+
+
+def _too_many(most: int, found: int) -> str:
+    return "the profile forbids this element" if most == 0 else f"at most {most} may be given, {found} are there"

@@ -20,7 +20,7 @@ from fhir_bridge.fhir.path_functions import boolean
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Path, Scope, compile_path
 from fhir_bridge.fhir.primitives import TESTS
-from fhir_bridge.fhir.profiles.combining import all_of, any_of, nothing, simple_quantity
+from fhir_bridge.fhir.profiles.combining import all_of, any_of, counted, excluded, nothing, simple_quantity
 from fhir_bridge.fhir.profiles.expansion import NotListed, Terms
 from fhir_bridge.fhir.profiles.notes import Notes
 from fhir_bridge.fhir.profiles.slicing import SlicingCompiler
@@ -182,36 +182,19 @@ class ProfileCompiler:
     ) -> ItemCheck | None:
         whole = group.whole
         least, most = (0, None) if whole is None else (whole.min, whole.max)
-        if least <= element.min:
-            least = 0
-        if most is not None and most >= 1 and not element.many:
-            most = None
         allowed = self._allowed(whole, element, keys)
-        checks = {} if whole is None else {t: self.node(whole, t, snapshot) for t in sorted(set(allowed.values()))}
-        checks = {t: c for t, c in checks.items() if c is not None}
+        found = {} if whole is None else {t: self.node(whole, t, snapshot) for t in sorted(set(allowed.values()))}
+        checks: dict[str, ItemCheck] = {t: c for t, c in found.items() if c is not None}
+        if len(allowed) < len(keys):
+            refuse = excluded(f"must be one of {', '.join(allowed)}")
+            checks |= dict.fromkeys(set(keys.values()) - set(allowed.values()), refuse)
         slicing = self._slicing.compile(group, allowed, name, snapshot)
-        narrows = len(allowed) < len(keys)
-        if not (least or most is not None or checks or slicing or narrows):
+        # What the base says as strictly has been judged.
+        least = 0 if least <= element.min else least
+        most = None if most is not None and most >= 1 and not element.many else most
+        if not (least or most is not None or checks or slicing):
             return None
-        collect = collector(keys)
-        excluded = f"must be one of {', '.join(allowed)}"
-
-        def check(owner: Item, run: Run) -> None:
-            items = collect(owner.parent, owner.place)
-            if len(items) < least:
-                run.error("required", _too_few(least, len(items)), (owner.place, name))
-            if most is not None and len(items) > most:
-                run.error("structure", _too_many(most, len(items)), (owner.place, name))
-            for item in items:
-                found = checks.get(item.type)
-                if found is not None:
-                    found(item, run)
-                elif narrows and item.type not in allowed.values():
-                    run.error("structure", excluded, item.place)
-            if slicing is not None:
-                slicing(items, (owner.place, name), run)
-
-        return check
+        return counted(name, collector(keys), least, most, checks, slicing)
 
     def _allowed(self, whole: Node | None, element: Element, keys: Mapping[str, str]) -> Mapping[str, str]:
         if whole is None or not element.is_choice:
@@ -393,11 +376,3 @@ def _invariants_of(definitions: Definitions) -> frozenset[str]:
     found = {rule.key for row in definitions.types.values() for rule in row.invariants}
     found |= {r.key for t in definitions.types.values() for e in t.elements.values() for r in e.invariants}
     return frozenset(found)
-
-
-def _too_few(least: int, found: int) -> str:
-    return "the profile requires this element" if least == 1 else f"at least {least} are required, {found} are there"
-
-
-def _too_many(most: int, found: int) -> str:
-    return "the profile forbids this element" if most == 0 else f"at most {most} may be given, {found} are there"

@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +23,12 @@ from fhir_bridge.fhir.profiles.compile import ProfileCompiler
 from fhir_bridge.fhir.profiles.expansion import Terms
 from fhir_bridge.fhir.profiles.packages import Json, Package, read_package
 from fhir_bridge.fhir.profiles.values import Item, ItemCheck
-from fhir_bridge.fhir.run import Place, Run, written
+from fhir_bridge.fhir.run import MAX_ISSUES, Place, Run, written
 from fhir_bridge.fhir.tables import r4
 
 ENGINE: Final = "1"
 """Counted up when this package's code judges otherwise, so that the hash of a ruleset tells."""
+_UNKNOWN: Final = "the record claims a profile that the institution's package does not hold; it is not judged by it"
 SEVERITIES: Final = ("error", "warning")
 
 
@@ -101,10 +102,13 @@ class Profiles:
         root: Place = (None, place or resource["resourceType"])
         issues: list[Issue] = []
         for chosen in self._chosen:
-            _judge_by(chosen, resource, resource, root, types_by_url, self._known, issues)
+            found: list[Issue] = []
+            _judge_by(chosen, resource, resource, root, types_by_url, self._known, found)
             for at, held in enumerate(resource.get("contained", ())):
-                below = ((root, "contained"), at)
-                _judge_by(chosen, held, resource, below, types_by_url, self._known, issues)
+                if len(found) < MAX_ISSUES:
+                    below = ((root, "contained"), at)
+                    _judge_by(chosen, held, resource, below, types_by_url, self._known, found)
+            issues += found
         if entries and resource["resourceType"] == "Bundle":
             issues += self._entries(resource, place or "Bundle")
         return issues
@@ -206,12 +210,14 @@ def _judge_by(
             profile.check(Item(resource, None, place, profile.type), run)
         else:
             run.error("structure", f"the profile is one of {profile.type}", place)
-        issues += _told(run, chosen.severity, profile.url)
+        _add(issues, _told(run, chosen.severity, profile.url))
     if chosen.extensions:
         for profile, value, where in _extensions(resource, place, chosen.extensions):
             run = _run(resource, container, types_by_url, known)
             profile.check(Item(value, None, where, "Extension"), run)
-            issues += _told(run, chosen.severity, profile.url)
+            _add(issues, _told(run, chosen.severity, profile.url))
+            if len(issues) >= MAX_ISSUES:
+                return
 
 
 def _run(
@@ -223,19 +229,18 @@ def _run(
 
 
 def _claimed(chosen: _Chosen, resource: dict[str, Any], place: Place, issues: list[Issue]) -> Iterator[Profile]:
+    """The profiles that a record claims, each once; claims that should be known and are not are flagged."""
     assert chosen.declared is not None
     meta = resource.get("meta")
-    for at, claim in enumerate(meta.get("profile", ()) if meta else ()):
-        if claim is None:
-            continue
+    claims = {claim: at for at, claim in enumerate(meta.get("profile", ()) if meta else ()) if claim is not None}
+    for claim, at in claims.items():
         url, _, version = claim.partition("|")
         found = chosen.declared.get(url)
         if found is not None and version in ("", found.version):
             yield found
         elif chosen.canonical and url.startswith(chosen.canonical + "/"):
-            text = "the record claims a profile that the institution's package does not hold; it is not judged by it"
             path = written((((place, "meta"), "profile"), at))
-            issues.append(Issue("warning", "not-found", text, path))
+            _add(issues, [Issue("warning", "not-found", _UNKNOWN, path)])
 
 
 def _extensions(value: Any, place: Place, known: Mapping[str, Profile]) -> Iterator[tuple[Profile, Any, Place]]:
@@ -255,6 +260,13 @@ def _extensions(value: Any, place: Place, known: Mapping[str, Profile]) -> Itera
                         yield found, each, here
                 if key != "contained":
                     yield from _extensions(each, here, known)
+
+
+def _add(issues: list[Issue], more: Iterable[Issue]) -> None:
+    """Add findings while there is room; warnings get half of it, so that no error is lost behind them."""
+    for issue in more:
+        if len(issues) < (MAX_ISSUES if issue.severity == "error" else MAX_ISSUES // 2):
+            issues.append(issue)
 
 
 def _told(run: Run, severity: str, url: str) -> Iterator[Issue]:

@@ -19,7 +19,7 @@ from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Scope, compile_path
 from fhir_bridge.fhir.profiles.demands import Demands, without_resolve
 from fhir_bridge.fhir.profiles.snapshots import HL7, Group, Json, Node, Snapshot
-from fhir_bridge.fhir.profiles.values import Item, ItemCheck, target_type, trial
+from fhir_bridge.fhir.profiles.values import GroupCheck, Item, ItemCheck, target_type, trial
 from fhir_bridge.fhir.run import Place, Run
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Test = Callable[[Item, Run], bool | None]
 """Whether a value belongs to a slice; None where that cannot be told."""
-GroupCheck = Callable[[list[Item], Place, Run], None]
 _BY_URL: Json = {"type": "value", "path": "url"}
 _BY_TYPE: Json = {"type": "type", "path": "$this"}
 

@@ -46,6 +46,8 @@ class Item(NamedTuple):
 
 
 ItemCheck = Callable[[Item, Run], None]
+GroupCheck = Callable[[list[Item], Place, Run], None]
+"""Checks all values of one element, which stands at the place."""
 Collect = Callable[[Mapping[str, Any], Place], list[Item]]
 
 

@@ -10,11 +10,13 @@ import pytest
 from fhir_bridge.errors import ProfileBroken
 from fhir_bridge.fhir.profiles import Choice, Profiles, load_profiles
 from fhir_bridge.fhir.profiles.packages import read_package
+from fhir_bridge.fhir.run import MAX_ISSUES
 from tests.unit.fhir.profile_samples import (
     BASE,
     HL7,
     MANIFEST,
     archive_of,
+    extension,
     folder_of,
     loaded,
     profile,
@@ -137,6 +139,23 @@ def test_two_choices_are_judged_one_after_the_other(tmp_path: Path) -> None:
     other = folder_of(tmp_path / "other", [profile("Patient", {"path": "Patient.gender", "min": 1}, name="q")])
     choices = [Choice(one, (), "error", (url("p"),)), Choice(other, (), "warning", (url("q"),))]
     assert told(load_profiles(choices).judge(NOBODY)) == [("error", "Patient.name"), ("warning", "Patient.gender")]
+
+
+def test_a_hostile_record_gets_no_more_findings_than_a_sender_can_read(tmp_path: Path) -> None:
+    colour = extension("colour", {"path": "Extension.value[x]", "min": 1})
+    profiles = loaded(tmp_path, NAMED, colour, always=None)
+    claims = [*(url(f"other-{number}") for number in range(2_000)), url("p")]
+    empty = {"url": url("colour"), "extension": [{"url": "a", "valueCode": "a"}]}
+    found = profiles.judge(claiming(*claims, url("p"), extension=[empty] * 2_000))
+    assert len(found) == MAX_ISSUES
+    assert ("error", "Patient.name") in told(found)
+    held = [claiming(url("p"), id=f"c{number}") for number in range(2_000)]
+    found = profiles.judge({"resourceType": "Basic", "code": {"text": "a"}, "contained": held})
+    assert len(found) == MAX_ISSUES
+
+
+def test_a_profile_that_is_claimed_twice_is_told_once(tmp_path: Path) -> None:
+    assert len(loaded(tmp_path, NAMED, always=None).judge(claiming(url("p"), url("p")))) == 1
 
 
 # --- what is not judged is said

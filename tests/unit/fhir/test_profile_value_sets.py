@@ -10,7 +10,7 @@ from tests.unit.fhir.profile_samples import BASE, code_system, value_set
 
 Json = dict[str, Any]
 COLOURS = f"{BASE}/CodeSystem/colours"
-CONCEPTS = [
+CONCEPTS: list[Json] = [
     {"code": "warm", "concept": [{"code": "red", "property": [{"code": "paint", "valueCode": "oil"}]}]},
     {"code": "blue"},
 ]
