@@ -47,7 +47,7 @@ class ImportSettings(BaseSettings):
         64, ge=1, le=10_000, description="Lines of imports on the ingest line at once, all institutions together."
     )
     in_flight_bytes: int = Field(
-        512 << 10, ge=1 << 10, description="Bytes of such lines; one that is longer is on the line alone."
+        128 << 10, ge=1 << 10, description="Bytes of such lines; one that is longer is on the line alone."
     )
     keep_s: int = Field(
         7 * 86_400,

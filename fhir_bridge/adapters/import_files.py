@@ -29,7 +29,10 @@ from fhir_bridge.seal import open_blob, seal_blob
 
 WHAT = "import"
 VERSION = 1
-SCHEMA = "CREATE TABLE lines (number INTEGER PRIMARY KEY, too_long INTEGER NOT NULL, value BLOB NOT NULL) STRICT"
+SCHEMA = """
+CREATE TABLE job (institution TEXT NOT NULL) STRICT;
+CREATE TABLE lines (number INTEGER PRIMARY KEY, too_long INTEGER NOT NULL, value BLOB NOT NULL) STRICT
+"""
 
 _DOMAIN = "import-line"
 _JOB = re.compile(r"[0-9a-f]{32}")
@@ -51,21 +54,21 @@ class ImportFiles:
         self._thread = ThreadPoolExecutor(1, "imports")
         self._closed = False
 
-    async def begin(self, job: str) -> None:
+    async def begin(self, job: str, institution: str) -> None:
         """Make the file of a new job."""
-        await self._run(self._connection, job)
+        await self._run(self._begin, job, institution)
 
-    async def add(self, job: str, institution: str, lines: Sequence[Line]) -> None:
+    async def add(self, job: str, lines: Sequence[Line]) -> None:
         """Append lines in one durable commit."""
-        await self._run(self._add, job, institution, lines)
+        await self._run(self._add, job, lines)
 
-    async def read(self, job: str, institution: str, after: int, *, max_lines: int, max_bytes: int) -> Sequence[Line]:
+    async def read(self, job: str, after: int, *, max_lines: int, max_bytes: int) -> Sequence[Line]:
         """Return the next lines behind number ``after``."""
-        return await self._run(self._read, job, institution, after, max_lines, max_bytes)
+        return await self._run(self._read, job, after, max_lines, max_bytes)
 
-    async def discard(self, job: str, institution: str) -> None:
+    async def discard(self, job: str) -> None:
         """Erase the keys, then the file: a crash in between leaves rows that nobody opens."""
-        await self._run(self._discard, job, institution)
+        await self._run(self._discard, job)
 
     async def jobs(self) -> Sequence[str]:
         """Return the jobs that have a file."""
@@ -100,7 +103,17 @@ class ImportFiles:
             )
         return self._open[job]
 
-    def _add(self, job: str, institution: str, lines: Sequence[Line]) -> None:
+    def _begin(self, job: str, institution: str) -> None:
+        with transaction(self._connection(job)):
+            self._connection(job).execute("INSERT INTO job VALUES (?)", (institution,))
+
+    def _institution(self, job: str) -> str:
+        """Return whose job it is; empty for one that was cut off before it had a line."""
+        row = self._connection(job).execute("SELECT institution FROM job").fetchone()
+        return "" if row is None else str(row[0])
+
+    def _add(self, job: str, lines: Sequence[Line]) -> None:
+        institution = self._institution(job)
         names = [_key_name(job, institution, line.number) for line in lines]
         keys = self._keys.ensure(names)
         rows = [
@@ -115,9 +128,10 @@ class ImportFiles:
         with transaction(connection):
             connection.executemany("INSERT INTO lines VALUES (?, ?, ?)", rows)
 
-    def _read(self, job: str, institution: str, after: int, max_lines: int, max_bytes: int) -> list[Line]:
+    def _read(self, job: str, after: int, max_lines: int, max_bytes: int) -> list[Line]:
         if not self._path(job).exists():
             raise IntegrityBroken("the lines of an import are not there")
+        institution = self._institution(job)
         sql = "SELECT number, too_long, value FROM lines WHERE number > ? ORDER BY number LIMIT ?"
         found: list[Line] = []
         size = 0
@@ -136,10 +150,11 @@ class ImportFiles:
             return Line(number, b"", is_erased=True)
         return Line(number, open_blob(key, _DOMAIN, name.subject, value), is_too_long)
 
-    def _discard(self, job: str, institution: str) -> None:
+    def _discard(self, job: str) -> None:
         if not self._path(job).exists():
             return
         connection = self._connection(job)
+        institution = self._institution(job)
         numbers = connection.execute("SELECT number FROM lines ORDER BY number")
         while some := numbers.fetchmany(_KEYS_AT_ONCE):
             self._keys.erase_all([_key_name(job, institution, number) for (number,) in some])

@@ -23,7 +23,8 @@ async def start_import(request: Request) -> Response:
     imports, headers = services_of(request).imports, request.headers
     pieces = pieces_of(request, imports.settings.max_bytes, imports.settings.max_still_s)
     try:
-        reply = await imports.receive(who, headers.get("content-type", ""), headers.get("prefer", ""), pieces)
+        prefer = ",".join(headers.getlist("prefer"))
+        reply = await imports.receive(who, headers.get("content-type", ""), prefer, pieces)
     except ClientDisconnect:
         # Nobody reads this; it only ends the request without calling it a failure of ours.
         reply = outcome_reply(400, [Issue("error", "incomplete", "the body broke off; nothing of it was taken")])

@@ -94,9 +94,7 @@ class ImportRun:
         after = await self._book.open(job.id, job.institution)
         try:
             while not self.is_stopped and self._failure is None:
-                some = await self._store.read(
-                    job.id, job.institution, after, max_lines=_LINES_AT_ONCE, max_bytes=_BYTES_AT_ONCE
-                )
+                some = await self._store.read(job.id, after, max_lines=_LINES_AT_ONCE, max_bytes=_BYTES_AT_ONCE)
                 if not some:
                     break
                 for line in some:

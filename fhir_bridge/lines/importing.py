@@ -19,30 +19,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import format_datetime
 
 import msgspec
-from blake3 import blake3
 
 from fhir_bridge import metrics
 from fhir_bridge.errors import (
     AnswerCutOff,
     IntegrityBroken,
     Issue,
-    MediaUnsupported,
-    MessageTooLong,
     NotFound,
-    RecordRefused,
     TooManyImports,
     Unavailable,
 )
 from fhir_bridge.fhir.json import render
 from fhir_bridge.lines.import_book import ImportBook
+from fhir_bridge.lines.import_receiving import Receiver, Whole, release_of, require_async
 from fhir_bridge.lines.import_run import ImportJob, ImportRun, Window
 from fhir_bridge.lines.import_words import (
-    FETCHES_NOTHING,
     NDJSON,
     answers_of,
     manifest,
@@ -51,18 +46,16 @@ from fhir_bridge.lines.import_words import (
     removed,
 )
 from fhir_bridge.lines.ingest import IngestLine
-from fhir_bridge.lines.ndjson import LineCutter
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import NO_STORE, Reply, outcome_reply
 from fhir_bridge.lines.senders import sender_of_bundles
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.lines.versions import microseconds
-from fhir_bridge.lines.write import declared_version
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.ports.ambient import Clock, Randomness
-from fhir_bridge.ports.imports import ImportStore, Line
-from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
+from fhir_bridge.ports.imports import ImportStore
+from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.vault import Document, Vault, Work
 from fhir_bridge.settings import ImportSettings
 from fhir_bridge.telemetry import logger
@@ -71,21 +64,9 @@ JOBS = "imports"
 """Job → :class:`ImportJob`; nothing in it is about a person."""
 
 _log = logger("imports")
-_NDJSON_TYPES = frozenset({"application/fhir+ndjson", "application/ndjson", "application/x-ndjson", "text/x-ndjson"})
-_JSON_TYPES = frozenset({"application/fhir+json", "application/json", "text/json", "application/json+fhir"})
-_LINES_AT_ONCE = 256
-_BYTES_AT_ONCE = 1 << 20
+_BLOCK_BYTES = 64 << 10
 _RETRY_S = 1.0
 _TIDY_S = 600.0
-
-
-@dataclass(slots=True)
-class _Whole:
-    """What a body came to."""
-
-    lines: int = 0
-    size: int = 0
-    digest: bytes = b""
 
 
 class ImportLine:
@@ -110,11 +91,11 @@ class ImportLine:
         self._ingest = ingest
         self._registry = registry
         self._vault = vault
-        self._keys = keys
         self._clock = clock
         self._randomness = randomness
         self.settings = settings
         self._base_url = base_url
+        self._receiver = Receiver(store, keys, settings)
         self._window = Window(settings.in_flight_lines, settings.in_flight_bytes)
         self._jobs: dict[str, ImportJob] = {}
         self._receiving: dict[str, str] = {}
@@ -129,7 +110,7 @@ class ImportLine:
             self._jobs[name] = msgspec.msgpack.decode(value, type=ImportJob)
         for name in await self._store.jobs():
             if name not in self._jobs or self._jobs[name].state != "running":
-                await self._store.discard(name, self._institution_of(name))
+                await self._store.discard(name)
         for job in list(self._jobs.values()):
             if job.state == "removed":
                 await self._remove(job)
@@ -166,80 +147,40 @@ class ImportLine:
             Unavailable: Nothing was taken; safe to retry.
         """
         institution = sender_of_bundles(who)
-        version = _release(content_type) or self._registry.institution(institution).fhir_version
-        _require_async(prefer)
+        version = release_of(content_type) or self._registry.institution(institution).fhir_version
+        require_async(prefer)
         self._require_room(institution)
         name = self._randomness.token(16).hex()
         self._receiving[name] = institution
         try:
-            whole = await self._take_in(name, institution, pieces)
+            whole = await self._receiver.take_in(name, institution, pieces)
             job = self._same(institution, version, whole) or await self._begin(name, institution, version, whole)
         except BaseException:
             # Shielded: a sender who goes away, or a stop of the service, must not leave half of a body behind.
-            await asyncio.shield(self._drop(name, institution))
+            await asyncio.shield(self._drop(name))
             metrics.IMPORTS.labels("broken off").inc()
             raise
         finally:
             self._receiving.pop(name, None)
         if job.id != name:
-            await self._store.discard(name, institution)
+            await self._store.discard(name)
         note = Issue("information", "informational", f"{job.lines} lines are received; ask at Content-Location")
         return outcome_reply(202, [note], (("Content-Location", self._address(job)), *NO_STORE))
-
-    async def _take_in(self, name: str, institution: str, pieces: AsyncIterator[bytes]) -> _Whole:
-        key_name = KeyName(KeyKind.INSTITUTION, institution)
-        hasher = blake3(b"fhir-bridge/import/1\0", key=self._keys.ensure([key_name])[key_name])
-        cutter = LineCutter(self.settings.max_line_bytes)
-        whole = _Whole()
-        held: list[Line] = []
-        await self._store.begin(name)
-        async for piece in pieces:
-            whole.size += len(piece)
-            if whole.size > self.settings.max_bytes:
-                problem = f"an import may hold at most {self.settings.max_bytes} bytes: send it in parts"
-                raise MessageTooLong([Issue("error", "too-long", problem)])
-            hasher.update(piece)
-            held += await asyncio.to_thread(cutter.feed, piece)
-            held = await self._put(name, institution, held, whole, is_last=False)
-        await self._put(name, institution, [*held, *cutter.end()], whole, is_last=True)
-        if not whole.lines:
-            raise RecordRefused(
-                [Issue("error", "required", "the body holds no line: each is a resource or a Bundle")]
-            )
-        whole.digest = hasher.digest()
-        return whole
-
-    async def _put(
-        self, name: str, institution: str, held: list[Line], whole: _Whole, *, is_last: bool
-    ) -> list[Line]:
-        """Put lines to disk, a commit's worth at a time; return those that are too few for one yet."""
-        while held:
-            some, size = 0, 0
-            while some < len(held) and some < _LINES_AT_ONCE and size < _BYTES_AT_ONCE:
-                size += len(held[some].body)
-                some += 1
-            if some < _LINES_AT_ONCE and size < _BYTES_AT_ONCE and not is_last:
-                break
-            await self._store.add(name, institution, held[:some])
-            whole.lines += some
-            held = held[some:]
-        return held
 
     def _require_room(self, institution: str) -> None:
         coming = sum(each == institution for each in self._receiving.values())
         if len(self._waiting(institution)) + coming >= self.settings.max_jobs:
             raise TooManyImports(self.settings.max_jobs, 30)
 
-    def _same(self, institution: str, version: FhirVersion, whole: _Whole) -> ImportJob | None:
+    def _same(self, institution: str, version: FhirVersion, whole: Whole) -> ImportJob | None:
         """Return the job under way that this very body has made already: its sender may have missed the answer."""
         same = [job for job in self._waiting(institution) if (job.version, job.digest) == (version, whole.digest)]
         return same[0] if same else None
 
-    async def _begin(self, name: str, institution: str, version: FhirVersion, whole: _Whole) -> ImportJob:
+    async def _begin(self, name: str, institution: str, version: FhirVersion, whole: Whole) -> ImportJob:
         job = ImportJob(
             name, institution, version, microseconds(self._clock.now()), whole.lines, whole.size, whole.digest
         )
-        await self._book.open(name, institution)
         await self._save(job)
         self._jobs[name] = job
         metrics.IMPORTS.labels("received").inc()
@@ -247,11 +188,11 @@ class ImportLine:
         self._wake(institution)
         return job
 
-    async def _drop(self, name: str, institution: str) -> None:
+    async def _drop(self, name: str) -> None:
         self._book.close(name)
         # What cannot be removed now is removed at the next start: no job names it.
         with suppress(Unavailable, IntegrityBroken):
-            await self._store.discard(name, institution)
+            await self._store.discard(name)
 
     # --- running
 
@@ -283,26 +224,23 @@ class ImportLine:
         return [job for job in self._jobs.values() if job.institution == institution and job.state == "running"]
 
     async def _end(self, job: ImportJob, run: ImportRun) -> None:
+        now = microseconds(self._clock.now())
         ended = msgspec.structs.replace(
-            job,
-            state="ended",
-            ended_at_us=microseconds(self._clock.now()),
-            height=run.height,
-            is_broken=run.is_broken,
+            job, state="ended", ended_at_us=now, height=run.height, is_broken=run.is_broken
         )
-        while True:
+        while job.id in self._jobs:
             try:
                 await self._save(ended)
                 break
             except Unavailable as error:
                 _log.error("import waits", code=error.code)
                 await asyncio.sleep(_RETRY_S)
-        self._jobs[job.id] = ended
-        self._book.close(job.id)
+        await self._drop(job.id)
         self._runs.pop(job.id, None)
-        await self._drop(job.id, job.institution)
-        metrics.IMPORTS.labels("lost" if run.is_broken else "completed").inc()
-        _log.info("import ended", messages=job.lines)
+        if job.id in self._jobs:
+            self._jobs[job.id] = ended
+            metrics.IMPORTS.labels("lost" if run.is_broken else "completed").inc()
+            _log.info("import ended", messages=job.lines)
 
     # --- telling
 
@@ -376,7 +314,7 @@ class ImportLine:
 
     async def _remove(self, job: ImportJob) -> None:
         """Remove all that is kept of a job, its document last, so that a crash in between is made good at a start."""
-        await self._store.discard(job.id, job.institution)
+        await self._store.discard(job.id)
         with suppress(IntegrityBroken):
             await self._book.forget(job.id, job.institution)
         await self._vault.commit(Work(documents=[Document(JOBS, job.id, None)]), None)
@@ -394,38 +332,20 @@ class ImportLine:
                         _log.error("import is kept", code=getattr(error, "code", type(error).__name__))
             await asyncio.sleep(_TIDY_S)
 
-    def _institution_of(self, name: str) -> str:
-        return self._jobs[name].institution if name in self._jobs else ""
-
     def _address(self, job: ImportJob) -> str:
         return f"{self._base_url}/fhir/$import/{job.id}"
 
 
-def _release(content_type: str) -> FhirVersion | None:
-    """Check the media type of a kick-off; return the release that it declares.
-
-    Raises:
-        RecordRefused: A kick-off that names addresses, or an unknown release.
-        MediaUnsupported: Anything else that is no NDJSON.
-    """
-    plain = content_type.partition(";")[0].strip().lower()
-    if plain in _JSON_TYPES:
-        raise RecordRefused([Issue("error", "not-supported", FETCHES_NOTHING)])
-    if plain not in _NDJSON_TYPES:
-        raise MediaUnsupported([Issue("error", "not-supported", f"send Content-Type: {NDJSON}")])
-    return declared_version(content_type)
-
-
-def _require_async(prefer: str) -> None:
-    if "respond-async" not in (each.strip().lower() for each in prefer.replace(";", ",").split(",")):
-        problem = "an import is done in the background: send Prefer: respond-async"
-        raise RecordRefused([Issue("error", "required", problem)])
-
-
 async def _whole(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Cut the answer off, rather than end it as if it were whole, if the job is removed meanwhile."""
+    """Yield blocks of lines; cut the answer off, not end it as if it were whole, if the job is removed meanwhile."""
+    block = bytearray()
     try:
         async for line in lines:
-            yield line
+            block += line
+            if len(block) >= _BLOCK_BYTES:
+                yield bytes(block)
+                block.clear()
     except (IntegrityBroken, Unavailable):
         raise AnswerCutOff from None
+    if block:
+        yield bytes(block)

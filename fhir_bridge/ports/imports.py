@@ -23,11 +23,11 @@ class Line:
 class ImportStore(Protocol):
     """Lines by job, in their order; nothing of them rests in plain text."""
 
-    async def begin(self, job: str) -> None:
-        """Make room for the lines of a new job."""
+    async def begin(self, job: str, institution: str) -> None:
+        """Make room for the lines of a new job of an institution, under whose keys they will be."""
         ...
 
-    async def add(self, job: str, institution: str, lines: Sequence[Line]) -> None:
+    async def add(self, job: str, lines: Sequence[Line]) -> None:
         """Append lines, each under a message key of its own; returns once they survive loss of power.
 
         Raises:
@@ -35,7 +35,7 @@ class ImportStore(Protocol):
         """
         ...
 
-    async def read(self, job: str, institution: str, after: int, *, max_lines: int, max_bytes: int) -> Sequence[Line]:
+    async def read(self, job: str, after: int, *, max_lines: int, max_bytes: int) -> Sequence[Line]:
         """Return the next lines behind number ``after``; none at the end, at least one before.
 
         Raises:
@@ -44,7 +44,7 @@ class ImportStore(Protocol):
         """
         ...
 
-    async def discard(self, job: str, institution: str) -> None:
+    async def discard(self, job: str) -> None:
         """Erase the keys of a job's lines, then the lines; repeatable, a no-op for a job that is not there."""
         ...
 

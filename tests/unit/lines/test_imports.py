@@ -14,6 +14,7 @@ import pytest
 import zstandard
 
 from fhir_bridge.adapters.sqlite_support import connect_for_reading
+from fhir_bridge.ports.imports import Line
 from tests.support.bridge_world import BASE, World, fresh, observation, patient, running
 
 Json = dict[str, Any]
@@ -476,10 +477,14 @@ async def test_a_job_goes_on_after_a_restart_and_its_lines_rest_sealed(
 async def test_an_upload_that_a_crash_cut_off_is_removed_at_the_next_start(tmp_path: Path) -> None:
     data = fresh(tmp_path)
     async with running(data) as world:
-        await world.bridge.services.imports._store.begin("ab" * 16)
+        store = world.bridge.services.imports._store
+        await store.begin("ab" * 16, "harbor")
+        await store.add("ab" * 16, [Line(1, b"{}"), Line(2, b"", is_too_long=True)])
         assert not nothing_left(world)
+        assert len(await leftovers(world)) == 2
     async with running(data) as world:
         assert nothing_left(world)
+        assert await leftovers(world) == []
 
 
 async def test_lines_that_are_gone_end_the_job_and_it_says_so(
@@ -508,7 +513,7 @@ async def test_a_line_whose_key_was_erased_is_not_taken(tmp_path: Path, monkeypa
         job = address.rpartition("/")[2]
         imports = world.bridge.services.imports
         await imports.stop()
-        imports._keys.erase(KeyName(KeyKind.MESSAGE, "northgate", f"import/{job}/400"))
+        imports._receiver._keys.erase(KeyName(KeyKind.MESSAGE, "northgate", f"import/{job}/400"))
     async with running(data) as world:
         manifest = await ended(world, address)
         assert counts(manifest) == {("created", "Patient"): 399, ("refused", "unknown"): 1}
