@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi cases profiles bench peers beside-hapi faults fuzz leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi cases profiles bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ faults: env ## Kill the ledger 500 times, cut its power 2,000 times and the whol
 
 fuzz: env ## Fuzz the intake for as long as wanted (ARGS="-runs=10000000", about three hours); what it learns stays in .build/fuzz
 	$(BIN)/python -m tests.fuzz.intake $(ARGS)
+
+fuzz-api: env ## Ask a running service 20,000 times what its description allows and what not (API_CASES=100000 for more)
+	API_CASES=$${API_CASES:-20000} $(BIN)/pytest tests/fuzz/test_fuzz_api.py -s -v
 
 compare-verifiers: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
 	LEDGER_MUTATIONS=$${LEDGER_MUTATIONS:-1000000} $(BIN)/python -m tests.support.second_verifier.campaign

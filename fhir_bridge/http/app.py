@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from fhir_bridge import __version__
 from fhir_bridge.http import (
@@ -22,10 +23,15 @@ from fhir_bridge.http import (
     importing,
     open_routes,
 )
+from fhir_bridge.http.description import describe
 from fhir_bridge.http.measuring import Measured
 from fhir_bridge.http.question_ids import QuestionIds
 from fhir_bridge.lines.capability import Operation
 from fhir_bridge.lines.services import Services
+
+_INTERACTIONS = tuple(
+    each.router for each in (claims, decisions, delegation, emergency, guardianship, importing, fhir)
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -37,11 +43,18 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.include_router(open_routes.router)
     operations: list[Operation] = []
-    for each in (claims, decisions, delegation, emergency, guardianship, importing, fhir):
-        app.router.routes.extend(each.router.routes)
-        operations += each.router.operations
+    for each in _INTERACTIONS:
+        app.router.routes.extend(each.routes)
+        operations += each.operations
     app.state.operations = _once(operations)
+    app.state.description = description(services.base_url)
     return app
+
+
+def description(base_url: str) -> bytes:
+    """Return what the application tells of itself as OpenAPI."""
+    routes = [each for each in open_routes.router.routes if isinstance(each, Route)]
+    return describe([*routes, *(route for each in _INTERACTIONS for route in each.routes)], base_url)
 
 
 def _once(operations: Iterable[Operation]) -> tuple[Operation, ...]:

@@ -1,4 +1,4 @@
-"""What needs no token: health, readiness, SMART discovery, keys, the token endpoint, the latest checkpoint."""
+"""What needs no token: health, what the API is, discovery, keys, the token endpoint, the latest checkpoint."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ async def ready(request: Request) -> JSONResponse:
     parts = await services_of(request).readiness()
     status = 200 if all(parts.values()) else 503
     return JSONResponse({"status": "ready" if status == 200 else "not ready", "parts": parts}, status)
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    """The OpenAPI description of this API."""
+    return Response(request.app.state.description, media_type="application/json")
 
 
 @router.get("/.well-known/smart-configuration")

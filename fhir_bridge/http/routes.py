@@ -55,7 +55,7 @@ class Routes:
                     require_json(request)
                 return await handler(request, **request.path_params)
 
-            endpoint.__name__ = handler.__name__
+            endpoint.__name__, endpoint.__doc__ = handler.__name__, handler.__doc__
             # Starlette adds HEAD to GET.
             self.routes.append(Route(self._prefix + path, endpoint, methods=methods, name=handler.__name__))
             first, last = path[1:].partition("/")[0], path.rpartition("/")[2]

@@ -20,7 +20,7 @@ from fhir_bridge.query.search import (
     search,
     vread,
 )
-from fhir_bridge.query.shaping import Shape, read_shape
+from fhir_bridge.query.shaping import SUMMARIES, Shape, read_shape
 
 __all__ = [
     "CONTROLS",
@@ -28,6 +28,7 @@ __all__ = [
     "MAX_PAGE",
     "MODIFIERS",
     "NOT_RECORDS",
+    "SUMMARIES",
     "Criteria",
     "Cursor",
     "Frame",
