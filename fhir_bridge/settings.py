@@ -151,4 +151,8 @@ class ServiceSettings(BaseSettings):
         le=65_535,
         description="Port on 127.0.0.1 for Prometheus metrics; 0: none, they are on the control socket only.",
     )
+    otlp_url: str = Field(
+        "",
+        description="OpenTelemetry collector that gets traces by OTLP over HTTP, http://HOST:4318; empty: none.",
+    )
     drain_s: int = Field(30, ge=1, description="Seconds to finish work after SIGTERM.")

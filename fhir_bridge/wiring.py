@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from fhir_bridge import telemetry
+from fhir_bridge import telemetry, tracing
 from fhir_bridge.adapters.access import (
     AuthorizationServer,
     Endpoints,
@@ -152,6 +152,8 @@ async def open_bridge(
     async with AsyncExitStack() as stack:
         directory = DataDirectory(data)
         stack.callback(directory.close)
+        if service.otlp_url:
+            stack.push_async_callback(asyncio.to_thread, _trace(service.otlp_url))
         base_url = service.base_url or f"http://{service.host}:{port or DEFAULT_PORT}"
         clock, randomness = clock or SystemClock(), SystemRandomness()
         keyring = FileKeyring(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
@@ -424,6 +426,20 @@ async def open_bridge(
         )
         metrics = create_metrics(gauges.page)
         yield Bridge(create_app(services), control, metrics, services, relabelling, reader, standing)
+
+
+def _trace(url: str) -> Callable[[], None]:
+    """Begin to send traces; return what ends it."""
+    from fhir_bridge.adapters.otlp import OtlpTracer
+
+    tracer = OtlpTracer(url)
+    tracing.install(tracer)
+
+    def end() -> None:
+        tracing.install(None)
+        tracer.close()
+
+    return end
 
 
 async def _policies() -> NetworkPolicies:

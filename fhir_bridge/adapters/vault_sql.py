@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from fhir_bridge import tracing
 from fhir_bridge.adapters.vault_database import Connection, VaultDatabase
 from fhir_bridge.adapters.vault_writer import KeyHead, VaultWriter
 from fhir_bridge.errors import IntegrityBroken, Unavailable
@@ -32,6 +33,7 @@ from fhir_bridge.ports.vault import (
     StoredSegment,
     Work,
 )
+from fhir_bridge.tracing import Kind
 
 _IDS_AT_ONCE = 500
 _SCAN_PAGE = 256
@@ -84,7 +86,8 @@ class SqlVault:
 
     async def commit(self, work: Work, anchor: Anchorer | None) -> int | None:
         """Write ``work`` atomically; the anchorer is called on the writer thread."""
-        return await self._run(self._writing, self._writer.commit, work, anchor)
+        with tracing.spanned("vault commit", Kind.CLIENT):
+            return await self._run(self._writing, self._writer.commit, work, anchor)
 
     async def mark_anchored(self, anchored: Sequence[tuple[int, int, int]]) -> None:
         """Note ``(batch number, height, log index)``."""

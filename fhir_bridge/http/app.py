@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from fhir_bridge import __version__
+from fhir_bridge import tracing
 from fhir_bridge.http import (
     claims,
     decisions,
@@ -23,9 +23,11 @@ from fhir_bridge.http import (
     importing,
     open_routes,
 )
+from fhir_bridge.http.bare import bare_app
 from fhir_bridge.http.description import describe
 from fhir_bridge.http.measuring import Measured
 from fhir_bridge.http.question_ids import QuestionIds
+from fhir_bridge.http.traced import Traced
 from fhir_bridge.lines.capability import Operation
 from fhir_bridge.lines.services import Services
 
@@ -36,10 +38,12 @@ _INTERACTIONS = tuple(
 
 def create_app(services: Services) -> FastAPI:
     """Return the application that serves ``services``."""
-    app = FastAPI(title="fhir-bridge", version=__version__, openapi_url=None, redirect_slashes=False)
+    app = bare_app("fhir-bridge")
     app.state.services = services
     app.add_middleware(QuestionIds, randomness=services.randomness)
     app.add_middleware(Measured)
+    if tracing.is_on():
+        app.add_middleware(Traced, paths={each.endpoint: each.path for each in _routes()})
     errors.install(app)
     app.include_router(open_routes.router)
     operations: list[Operation] = []
@@ -53,8 +57,12 @@ def create_app(services: Services) -> FastAPI:
 
 def description(base_url: str) -> bytes:
     """Return what the application tells of itself as OpenAPI."""
-    routes = [each for each in open_routes.router.routes if isinstance(each, Route)]
-    return describe([*routes, *(route for each in _INTERACTIONS for route in each.routes)], base_url)
+    return describe(_routes(), base_url)
+
+
+def _routes() -> list[Route]:
+    found = [each for each in open_routes.router.routes if isinstance(each, Route)]
+    return [*found, *(route for each in _INTERACTIONS for route in each.routes)]
 
 
 def _once(operations: Iterable[Operation]) -> tuple[Operation, ...]:

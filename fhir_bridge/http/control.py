@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fhir_bridge import __version__
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.http import control_messages, errors
+from fhir_bridge.http.bare import bare_app
 from fhir_bridge.http.given import object_of, text_of, texts_of
 from fhir_bridge.http.measuring import Page, add_page
 from fhir_bridge.lines.bus_reader import SIGNATURE_HEADER
@@ -49,7 +50,7 @@ def create_control(
     metrics: Page,
 ) -> FastAPI:
     """Return the application behind ``control.sock``."""
-    app = FastAPI(title="fhir-bridge control", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = bare_app("fhir-bridge control")
     errors.install(app)
     add_page(app, metrics)
     control_messages.install(app, messages)

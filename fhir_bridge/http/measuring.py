@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fhir_bridge import metrics
 from fhir_bridge.http import errors
+from fhir_bridge.http.bare import bare_app
 
 Page = Callable[[], Awaitable[bytes]]
 
@@ -61,7 +62,7 @@ def create_metrics(page: Page) -> FastAPI:
     The host is checked because a web page open in a browser on this machine may reach loopback under a name of
     its own (DNS rebinding).
     """
-    app = FastAPI(title="fhir-bridge metrics", docs_url=None, redoc_url=None, openapi_url=None)
+    app = bare_app("fhir-bridge metrics")
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)
     errors.install(app)
     add_page(app, page)

@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from fhir_bridge import tracing
 from fhir_bridge.errors import BridgeError, Unavailable
 from fhir_bridge.fhir.json import render
 from fhir_bridge.lines.decided import DecisionBook, Made
@@ -94,6 +95,7 @@ class _Access:
     entries: Sequence[_Pending]
     made: Made | None
     written: asyncio.Future[None]
+    span: tracing.Span
 
 
 class AuditLine:
@@ -275,7 +277,9 @@ class AuditLine:
 
     def _add(self, entries: Sequence[_Pending], made: Made | None = None) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait(_Access(entries, made, written))
+        span = tracing.begin("record access")
+        written.add_done_callback(lambda _: span.end())
+        self._waiting.put_nowait(_Access(entries, made, written, span))
         return written
 
     async def _write_forever(self) -> None:
@@ -285,7 +289,8 @@ class AuditLine:
                 group.append(self._waiting.get_nowait())
             try:
                 async with self._committing:
-                    await self._write(group)
+                    with tracing.shared("commit", [each.span for each in group]):
+                        await self._write(group)
             except BridgeError as error:
                 _fail(group, error)
             except Exception:

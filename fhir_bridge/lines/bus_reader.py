@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from fhir_bridge import tracing
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.registry import Registry
@@ -16,6 +17,7 @@ from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.bus import Bus, Message
 from fhir_bridge.ports.vault import Vault, Work
 from fhir_bridge.telemetry import logger
+from fhir_bridge.tracing import Kind
 
 SIGNATURE_HEADER: Final = "jws-signature"
 """Header of a message that bears its sender's detached JWS."""
@@ -164,21 +166,23 @@ class BusReader:
         known = self._registry.institution(message.institution)
         headers = dict(message.headers)
         version = headers.get("fhir-version", b"").decode("ascii", "replace")
-        done = self._ingest.submit(
-            Received(
-                message.institution,
-                FhirVersion(version) if version in list(FhirVersion) else known.fhir_version,
-                message.value,
-                self._clock.now(),
-                headers.get("content-type", b"application/fhir+json").decode("ascii", "replace"),
-                _deletion(message.tombstone),
-                message.position,
-                signature=headers.get(SIGNATURE_HEADER, b"").decode("ascii", "replace"),
-                must_be_signed=bool(known.signing_keys),
-                must_be_encrypted=known.must_encrypt,
-            )
+        received = Received(
+            message.institution,
+            FhirVersion(version) if version in list(FhirVersion) else known.fhir_version,
+            message.value,
+            self._clock.now(),
+            headers.get("content-type", b"application/fhir+json").decode("ascii", "replace"),
+            _deletion(message.tombstone),
+            message.position,
+            signature=headers.get(SIGNATURE_HEADER, b"").decode("ascii", "replace"),
+            must_be_signed=bool(known.signing_keys),
+            must_be_encrypted=known.must_encrypt,
         )
+        span = _span(message)
+        with tracing.within(span):
+            done = self._ingest.submit(received)
         done.add_done_callback(lambda future: self._finished(message.position, future))
+        done.add_done_callback(lambda _: span.end())
 
     def _finished(self, position: Position, future: asyncio.Future[Anchored]) -> None:
         if future.cancelled() or future.exception() is not None:
@@ -206,6 +210,20 @@ class BusReader:
             await self._bus.acknowledge(positions)
         except Unavailable as error:
             _log.error("acknowledge failed", code=error.code)
+
+
+def _span(message: Message) -> tracing.Span:
+    """Begin a message's span, in the trace that its sender names in the record's headers."""
+    named = [value for name, value in message.headers if name == "traceparent"]
+    return tracing.root(
+        "message",
+        Kind.CONSUMER,
+        named[0].decode("latin-1") if len(named) == 1 else "",
+        bus=message.position.bus,
+        institution=message.institution,
+        partition=message.position.partition,
+        offset=message.position.offset,
+    )
 
 
 def _deletion(tombstone: bytes | None) -> Interaction | None:

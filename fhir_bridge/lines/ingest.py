@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from fhir_bridge import metrics
+from fhir_bridge import metrics, tracing
 from fhir_bridge.anchor import make_batch
 from fhir_bridge.errors import Busy, Issue, RecordRefused, Unavailable
 from fhir_bridge.lines.charts import ChartBook, OpenChart
@@ -32,6 +32,7 @@ from fhir_bridge.lines.jobs import (
     Again,
     Job,
     Redirected,
+    end_span,
     judged,
     measure,
     names_a_patient,
@@ -232,7 +233,8 @@ class IngestLine:
                 message, signed = await self._unwrapping.open(claimed)
             except RecordRefused as no:
                 return Processed("single", refused=no.issues, opened=claimed)
-            return attested(await self._rooms.process(message, source), message, signed)
+            with tracing.spanned("rooms"):
+                return attested(await self._rooms.process(message, source), message, signed)
 
         return self._enqueue(received, process, again, is_from_sender=True)
 
@@ -251,8 +253,11 @@ class IngestLine:
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
         self._open.add(done)
         done.add_done_callback(lambda _: self._close(done, weight))
-        processed = asyncio.create_task(work(received))
-        self._jobs.put_nowait(Job(received, work, processed, done, again, is_from_sender=is_from_sender))
+        span = tracing.begin("ingest", institution=received.institution)
+        with tracing.within(span):
+            processed = asyncio.create_task(work(received))
+        done.add_done_callback(lambda _: end_span(span, done))
+        self._jobs.put_nowait(Job(received, work, processed, done, again, is_from_sender=is_from_sender, span=span))
         return done
 
     def _close(self, done: asyncio.Future[Anchored], size: int) -> None:
@@ -314,7 +319,8 @@ class IngestLine:
                 async with self.committing:
                     if self._renew(jobs):
                         continue
-                    await self._commit(jobs)
+                    with tracing.shared("commit", [job.span for job in jobs], messages=len(jobs)):
+                        await self._commit(jobs)
                 break
             except Unavailable as error:
                 metrics.COMMIT_FAILURES.inc()
@@ -628,7 +634,8 @@ class IngestLine:
     async def _anchor_forever(self) -> None:
         while True:
             batch, jobs = await self._anchoring.get()
-            await self._settle(batch)
+            with tracing.shared("anchor", [job.span for job in jobs], messages=len(jobs)):
+                await self._settle(batch)
             for outbox in self.outboxes:
                 outbox.wake()
             for job in jobs:

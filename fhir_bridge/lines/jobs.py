@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from fhir_bridge import metrics
+from fhir_bridge import metrics, tracing
 from fhir_bridge.errors import IntegrityBroken, Issue
 from fhir_bridge.lines.signatories import AGENT
 from fhir_bridge.lines.staging import Layer, StagedRecord
@@ -64,6 +64,7 @@ class Job:
     elsewhere: str | None = None
     opened: Received | None = None
     signed: Signed | None = None
+    span: tracing.Span = tracing.NOTHING
 
     @property
     def message(self) -> Received:
@@ -84,7 +85,8 @@ class Job:
 
     def begin(self) -> None:
         """Send the message through its rooms, again if need be."""
-        self.processed = asyncio.create_task(self.work(self.received))
+        with tracing.within(self.span):
+            self.processed = asyncio.create_task(self.work(self.received))
 
     def redirect(self, same_as: Mapping[str, str], patients: Mapping[str, str]) -> None:
         """Send the message through its rooms again with what its conditional creates and references found."""
@@ -109,6 +111,18 @@ class Job:
         if self.is_set_aside:
             raise IntegrityBroken("a message could be neither stored nor set aside")
         self.is_set_aside = True
+
+
+def end_span(span: tracing.Span, done: asyncio.Future[Anchored]) -> None:
+    """End a message's span with what became of the message."""
+    if span is tracing.NOTHING:
+        return
+    error = None if done.cancelled() else done.exception()
+    if error is not None:
+        span.note(outcome="failed", code=tracing.code_of(error))
+    elif not done.cancelled():
+        span.note(outcome="refused" if done.result().refused else "taken")
+    span.end()
 
 
 def restrictions(group: Layer) -> list[StagedRecord]:

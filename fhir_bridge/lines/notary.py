@@ -20,8 +20,10 @@ import hmac
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from fhir_bridge import tracing
 from fhir_bridge.errors import BridgeError, IntegrityBroken, Unavailable
 from fhir_bridge.ports.keys import Keyring
+from fhir_bridge.tracing import Kind
 from ledger_core import (
     AccessHead,
     Anchor,
@@ -46,6 +48,7 @@ from ledger_core import NotFound as LedgerNotFound
 ANCHOR_SIGNER = "anchor"
 AUDIT_SIGNER = "audit"
 OPERATOR_SIGNER = "operator"
+_SUBMIT = "ledger submit"
 _PATH_DOMAIN = b"fhir-bridge/consent-path/1"
 _SECRET_DOMAIN = b"fhir-bridge/consent-secret/1"
 
@@ -175,8 +178,9 @@ class Notary:
         """Submit stored envelopes that belong together: one block takes them all. Repeatable."""
         try:
             # In a thread, for a full queue is waited for; shielded, for what is being committed cannot be taken back.
-            waiting = await asyncio.to_thread(self._ledger.submit_many, envelopes)
-            taken = await asyncio.shield(asyncio.wrap_future(waiting))
+            with tracing.spanned(_SUBMIT, Kind.CLIENT):
+                waiting = await asyncio.to_thread(self._ledger.submit_many, envelopes)
+                taken = await asyncio.shield(asyncio.wrap_future(waiting))
         except LedgerUnavailable as cause:
             raise self._unavailable(cause) from cause
         except LedgerError as cause:
@@ -236,7 +240,8 @@ class Notary:
 
     async def _submit(self, envelope: bytes) -> tuple[int, int]:
         try:
-            accepted = await self._ledger.asubmit(envelope)
+            with tracing.spanned(_SUBMIT, Kind.CLIENT):
+                accepted = await self._ledger.asubmit(envelope)
         except TransactionRefused as no:
             raise LedgerRefused(no.rejection) from no
         except LedgerUnavailable as cause:

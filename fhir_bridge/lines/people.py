@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from fhir_bridge import metrics
+from fhir_bridge import metrics, tracing
 from fhir_bridge.consent import (
     ChartFacts,
     ConsentList,
@@ -195,7 +195,7 @@ class People:
                 and a record whose newest version may not be seen is not shown in an older one either.
             revised: Show what would be seen if the owner's lists were so; for the patient alone.
         """
-        with metrics.timed(metrics.DECISION):
+        with tracing.spanned("decision"), metrics.timed(metrics.DECISION):
             return await self._view(who, charts, instant, batch, revised)
 
     async def _view(
