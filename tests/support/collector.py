@@ -21,12 +21,14 @@ class Collector:
 
     Attributes:
         delay_s: Time to wait before an answer.
+        requests: All that came, whatever they were and however answered.
     """
 
     url: str = ""
     status: int = 200
     delay_s: float = 0.0
     bodies: list[bytes] = field(default_factory=list)
+    requests: int = 0
 
     @property
     def spans(self) -> list[Span]:
@@ -63,6 +65,7 @@ def collecting() -> Iterator[Collector]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            collector.requests += 1
             body = self.rfile.read(int(self.headers["Content-Length"]))
             time.sleep(collector.delay_s)
             if collector.status == 200 and self.path == "/v1/traces":

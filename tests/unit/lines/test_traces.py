@@ -172,7 +172,9 @@ async def test_nothing_of_a_patient_or_a_stranger_is_in_a_span(tmp_path: Path, c
 async def test_hidden_and_absent_make_the_same_spans(tmp_path: Path, collector: Collector) -> None:
     async with running(fresh(tmp_path)) as world:
         await world.send(patient("p1"))
-        await world.send(observation("o1", of="p1"))
+        for number in range(5):
+            await world.send(observation(f"o{number}", of="p1"))
+            await world.send(patient(f"q{number}"))
         await world.send(consent("Patient/p1", deny="harbor"))
         hidden = await world.patient_id("p1")
         who = await world.token("harbor")
