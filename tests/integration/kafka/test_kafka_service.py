@@ -15,6 +15,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type:
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # type: ignore[import-untyped]
 
 from tests.support.bridge_world import World, bundle, fresh, observation, patient, running
+from tests.support.collector import collecting
+from tests.support.collector import told as span_told
 from tests.support.jose import Signer, encrypted
 from tests.support.kafka_broker import KafkaBroker
 
@@ -282,3 +284,29 @@ async def test_an_operator_sees_a_halted_partition_and_lets_it_go_on(
 
 async def _halted(world: World) -> bool:
     return bool((await world.control.get("/bus/halted")).json())
+
+
+async def test_a_records_traceparent_is_gone_on_with(
+    broker: KafkaBroker, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    named = [("traceparent", f"00-{trace}-{parent}-01".encode()), ("tracestate", b"x=Kanarienvogel")]
+    with collecting() as collector:
+        monkeypatch.setenv("FHIR_BRIDGE_OTLP_URL", collector.url)
+        async with bridge(broker, fresh(tmp_path), prefix) as world:
+            producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
+            await producer.start()
+            body = json.dumps(patient("Kanarienvogel")).encode()
+            await producer.send_and_wait(f"{prefix}.northgate.in", body, key=b"Kanarienvogel", headers=named)
+            await producer.stop()
+
+            async def is_there() -> bool:
+                answer = await world.http.get("/fhir/Patient/Kanarienvogel", headers=await world.token())
+                return answer.status_code == 200
+
+            await until(is_there)
+    continued = [each for each in collector.spans if each.trace_id.hex() == trace]
+    (message,) = [each for each in continued if each.parent_span_id.hex() == parent]
+    assert (message.name, span_told(message)["messaging.system"]) == ("message", "kafka")
+    assert {"ingest", "rooms", "commit", "vault commit", "anchor", "ledger submit"} <= {e.name for e in continued}
+    assert b"Kanarienvogel" not in b"".join(collector.bodies)
