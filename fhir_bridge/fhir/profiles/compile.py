@@ -226,7 +226,9 @@ class ProfileCompiler:
         yield from self._invariants(node, type_name, snapshot)
 
     def _bound(self, node: Node, type_name: str, snapshot: Snapshot) -> Iterable[ItemCheck]:
-        for extension in node.row.get("binding", {}).get("extension", ()):
+        # R4 itself gives every resource's language a maximum set.
+        is_language = node.row.get("base", {}).get("path") == "Resource.language"
+        for extension in () if is_language else node.row.get("binding", {}).get("extension", ()):
             if str(extension.get("url")).endswith(_MORE_SETS):
                 why = "this kind of binding is not known here"
                 self.notes.add("maximum and additional value sets are", why, snapshot.url, node.id)

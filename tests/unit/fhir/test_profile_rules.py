@@ -67,6 +67,7 @@ def part(path: str, name: str, **more: Any) -> Json:
 
 VITAL = {"patternCodeableConcept": category("vital-signs")[0]}
 LAB = {"patternCodeableConcept": category("laboratory")[0]}
+PHONE = {"system": "phone", "use": "home", "value": "1"}
 CATEGORIES = "Observation.category"
 BODY = {"system": "http://unitsofmeasure.org", "code": "kg"}
 PULSE = {"system": LOINC, "code": "8867-4"}
@@ -482,6 +483,27 @@ RULES = [
         patient(name=[{**NAMED, "extension": [RED]}]),
         patient(name=[NAMED]),
         "Patient.name",
+    ),
+    Rule(
+        "a slice by two discriminators",
+        (
+            profile(
+                "Patient",
+                {
+                    "path": "Patient.telecom",
+                    "slicing": {
+                        "discriminator": [{"type": "value", "path": "system"}, {"type": "value", "path": "use"}],
+                        "rules": "open",
+                    },
+                },
+                part("Patient.telecom", "home phone", max="1"),
+                {"path": "Patient.telecom:home phone.system", "fixedCode": "phone"},
+                {"path": "Patient.telecom:home phone.use", "fixedCode": "home"},
+            ),
+        ),
+        patient(telecom=[PHONE, PHONE | {"use": "work"}, PHONE | {"system": "sms"}]),
+        patient(telecom=[PHONE, PHONE]),
+        "Patient.telecom",
     ),
     Rule(
         "closed slices",
