@@ -14,7 +14,9 @@ import pytest
 import zstandard
 
 from fhir_bridge.adapters.sqlite_support import connect_for_reading
+from fhir_bridge.errors import Unavailable
 from fhir_bridge.ports.imports import Line
+from fhir_bridge.ports.vault import Work
 from tests.support.bridge_world import BASE, World, fresh, observation, patient, running
 
 Json = dict[str, Any]
@@ -135,8 +137,8 @@ async def test_the_same_body_again_changes_nothing(world: World) -> None:
 
 
 async def test_a_newer_version_updates_and_a_bundle_can_delete(world: World) -> None:
-    gone = {"resourceType": "Bundle", "type": "batch"}
-    gone["entry"] = [{"request": {"method": "DELETE", "url": "Observation/o1"}}]  # type: ignore[assignment]
+    entry = {"request": {"method": "DELETE", "url": "Observation/o1"}}
+    gone = {"resourceType": "Bundle", "type": "batch", "entry": [entry]}
     body = ndjson(patient("p1"), observation("o1", "p1"), observation("o1", "p1", status="amended"), gone)
     manifest = await ended(world, await begun(world, body))
     assert counts(manifest) == {
@@ -365,6 +367,8 @@ async def test_cancelling_keeps_what_was_taken_and_says_so(tmp_path: Path, monke
         who = await world.token()
         while (await world.http.get(address, headers=who)).headers["x-progress"].startswith("0 "):
             await asyncio.sleep(0.01)
+        for which in ("answers", "problems"):
+            assert (await world.http.get(f"{address}/{which}", headers=who)).status_code == 404, "it has not ended"
         answer = await world.http.delete(address, headers=who)
         assert answer.status_code == 202
         said = answer.json()["issue"][0]["diagnostics"]
@@ -487,6 +491,29 @@ async def test_an_upload_that_a_crash_cut_off_is_removed_at_the_next_start(tmp_p
         assert await leftovers(world) == []
 
 
+async def test_a_removal_that_a_crash_cut_off_is_finished_at_the_next_start(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        address = await begun(world, ndjson(patient("p1")))
+        await ended(world, address)
+        imports = world.bridge.services.imports
+        store = imports._store
+
+        class Away:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(store, name)
+
+            async def discard(self, job: str) -> None:
+                raise Unavailable("away")
+
+        imports._store = Away()
+        assert (await world.http.delete(address, headers=await world.token())).status_code == 503
+        assert await leftovers(world) != []
+    async with running(data) as world:
+        assert (await world.http.get(address, headers=await world.token())).status_code == 404
+        assert await leftovers(world) == []
+
+
 async def test_lines_that_are_gone_end_the_job_and_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,6 +546,54 @@ async def test_a_line_whose_key_was_erased_is_not_taken(tmp_path: Path, monkeypa
         assert counts(manifest) == {("created", "Patient"): 399, ("refused", "unknown"): 1}
         (problem,) = await lines_of(world, manifest, "error")
         assert (numbers([problem]), problem["issue"][0]["code"]) == ([400], "deleted")
+
+
+async def test_counts_are_right_whatever_commits_fail(world: World) -> None:
+    """A store that is away, and groups that are taken apart: each line is counted once, in its place."""
+    ingest, commits, failed = world.bridge.services.ingest, 0, {"away": 0, "apart": 0}
+    vault = ingest._vault
+
+    class Flaky:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(vault, name)
+
+        async def commit(self, work: Work, anchor: Any) -> int | None:
+            nonlocal commits
+            commits += 1
+            if commits % 4 == 0 and failed["away"] < 4:
+                failed["away"] += 1
+                raise Unavailable("away")
+            if commits % 3 == 0 and len(work.positions) > 1 and failed["apart"] < 4:
+                failed["apart"] += 1
+                raise RuntimeError("a group that cannot be committed")
+            return await vault.commit(work, anchor)
+
+    ingest._vault = Flaky()
+    lines = [patient(f"p{n}", **({"gender": "purple"} if n % 50 == 7 else {})) for n in range(600)]
+    manifest = await ended(world, await begun(world, ndjson(*lines)))
+    assert failed == {"away": 4, "apart": 4}
+    assert counts(manifest) == {("created", "Patient"): 588, ("refused", "unknown"): 12}
+    told = [int(each["identifier"]["value"]) for each in await lines_of(world, manifest, "output")]
+    assert told == [n + 1 for n in range(600) if n % 50 != 7]
+    assert numbers(await lines_of(world, manifest, "error")) == [n + 1 for n in range(600) if n % 50 == 7]
+
+
+async def test_a_disk_that_takes_nothing_is_told_and_leaves_nothing(world: World) -> None:
+    imports = world.bridge.services.imports
+    store = imports._store
+
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        async def add(self, job: str, lines: Any) -> None:
+            raise Unavailable("disk full")
+
+    imports._receiver._store = Full()
+    answer = await post(world, ndjson(patient("p1")))
+    assert (answer.status_code, answer.json()["issue"][0]["code"]) == (503, "transient")
+    assert nothing_left(world)
+    assert await leftovers(world) == []
 
 
 async def test_the_capability_statement_and_the_metrics_name_it(world: World) -> None:
