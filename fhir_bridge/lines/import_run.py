@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from fhir_bridge.errors import Issue
+from fhir_bridge.errors import Issue, Unavailable
 from fhir_bridge.lines.import_book import ImportBook
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.jobs import IMPORT
@@ -90,20 +90,27 @@ class ImportRun:
             Unavailable: A store or the line does not answer; another run goes on from where the vault stands.
             IntegrityBroken: The lines cannot be read.
         """
-        job = self._job
-        after = await self._book.open(job.id, job.institution)
+        after = await self._book.open(self._job.id, self._job.institution)
         try:
-            while not self.is_stopped and self._failure is None:
-                some = await self._store.read(job.id, after, max_lines=_LINES_AT_ONCE, max_bytes=_BYTES_AT_ONCE)
-                if not some:
-                    break
-                for line in some:
-                    await self._put(line)
-                after = some[-1].number
-        finally:
+            await self._put_all(after)
+        except asyncio.CancelledError:
+            # The service ends: what is on the line is counted with its commit, or comes again at the next start.
+            raise
+        except Exception:
             await self._settled()
+            raise
+        await self._settled()
         if self._failure is not None:
             raise self._failure
+
+    async def _put_all(self, after: int) -> None:
+        while not self.is_stopped and self._failure is None:
+            some = await self._store.read(self._job.id, after, max_lines=_LINES_AT_ONCE, max_bytes=_BYTES_AT_ONCE)
+            if not some:
+                return
+            for line in some:
+                await self._put(line)
+            after = some[-1].number
 
     async def stop(self) -> None:
         """Put no further line on the ingest line, and wait for those that are on it."""
@@ -145,7 +152,7 @@ class ImportRun:
         self._window.leave(size)
         failure = None if done.cancelled() else done.exception()
         if done.cancelled() or failure is not None:
-            self._failure = failure or asyncio.CancelledError()
+            self._failure = failure or Unavailable("the line has let go of a line")
             return
         self._book.settle(self._job.id, number)
         self.height = done.result().height
