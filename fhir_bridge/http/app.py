@@ -43,7 +43,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(QuestionIds, randomness=services.randomness)
     app.add_middleware(Measured)
     if tracing.is_on():
-        app.add_middleware(Traced, paths={each.endpoint: each.path for each in _routes()})
+        app.add_middleware(Traced, paths={each.endpoint: each.path_format for each in _routes()})
     errors.install(app)
     app.include_router(open_routes.router)
     operations: list[Operation] = []

@@ -153,7 +153,7 @@ def describe(routes: Iterable[Route], base_url: str) -> bytes:
     for route in routes:
         for method in sorted(route.methods or ()):
             names[f"{method} {route.name}"] += 1
-            at = paths.setdefault(route.path, {})
+            at = paths.setdefault(route.path_format, {})
             at.setdefault(method.lower(), _operation(route, method, names[f"{method} {route.name}"]))
     document = {
         "openapi": "3.1.1",
@@ -173,7 +173,7 @@ def describe(routes: Iterable[Route], base_url: str) -> bytes:
 def _operation(route: Route, method: str, number: int) -> Json:
     told = _TABLE[route.name]
     parts = told.parts or {}
-    named = [*(parts.get(each, each) for each in re.findall(r"{(\w+)}", route.path)), *told.parameters]
+    named = [*(parts.get(each, each) for each in re.findall(r"{(\w+)}", route.path_format)), *told.parameters]
     name = route.name if method != "HEAD" else f"head_{route.name}"
     operation: Json = {
         "operationId": name if number == 1 else f"{name}_{number}",

@@ -8,9 +8,11 @@ on these plain routes the same interaction costs a fifth less (2026-11).
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import Request, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.routing import Route
 
 from fhir_bridge.http.formats import require_json
@@ -18,6 +20,28 @@ from fhir_bridge.lines.capability import Operation
 
 Handler = Callable[..., Awaitable[Response]]
 """``await handler(request, **parts)``, where parts are what braces in the route's path stand for."""
+
+
+class _Name(StringConvertor):
+    """A part of a path that names a record or a version: what begins as R4's fixed names do (``_history``) is none.
+
+    So a method that a fixed name does not take is answered with 405, not as one about a record of that name.
+    """
+
+    regex = "[^/_$][^/]*"
+
+
+class _Type(StringConvertor):
+    """A part of a path that names a type; an unknown one is the handler's to refuse."""
+
+    regex = "(?!metadata$)[^/_$.][^/]*"
+
+
+register_url_convertor("type_name", _Type())
+register_url_convertor("record_id", _Name())
+for _name in ("version", "job", "sha256"):
+    register_url_convertor(_name, _Name())
+_PART = re.compile(r"{(\w+)}")
 
 
 class Routes:
@@ -57,7 +81,8 @@ class Routes:
 
             endpoint.__name__, endpoint.__doc__ = handler.__name__, handler.__doc__
             # Starlette adds HEAD to GET.
-            self.routes.append(Route(self._prefix + path, endpoint, methods=methods, name=handler.__name__))
+            at = self._prefix + _PART.sub(r"{\1:\1}", path)
+            self.routes.append(Route(at, endpoint, methods=methods, name=handler.__name__))
             first, last = path[1:].partition("/")[0], path.rpartition("/")[2]
             if last.startswith("$"):
                 of_type = None if first.startswith("{") else "" if first == last else first

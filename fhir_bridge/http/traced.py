@@ -44,7 +44,7 @@ class Traced:
             with tracing.within(span):
                 await self._app(scope, receive, sending)
         finally:
-            route = getattr(scope.get("route"), "path", None) or self._paths.get(scope.get("endpoint"))
+            route = getattr(scope.get("route"), "path_format", None) or self._paths.get(scope.get("endpoint"))
             if route is not None:
                 span.rename(f"{method} {route}")
                 span.note(route=route)

@@ -211,7 +211,7 @@ async def test_a_collector_in_trouble_costs_spans_and_nothing_else(
         while time.monotonic() < until:
             begun = time.monotonic()
             assert (await world.http.get("/fhir/Patient/p1", headers=who)).status_code == 200
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 5
         leaving = time.monotonic()
     assert time.monotonic() - leaving < 5
     assert tracing.begin("rooms") is tracing.NOTHING
