@@ -42,10 +42,12 @@ from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.ledger_place import is_begun, ledger_address, note_place, refusal
+from fhir_bridge.adapters.migrations import Migrated
 from fhir_bridge.adapters.readiness import Readiness
 from fhir_bridge.adapters.spool import Spool
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file
 from fhir_bridge.adapters.vault_database import VaultDatabase
+from fhir_bridge.adapters.vault_schema import migrate_vault
 from fhir_bridge.adapters.vault_sql import SqlVault
 from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
@@ -101,10 +103,19 @@ from fhir_bridge.settings import (
     ServiceSettings,
     StorageSettings,
 )
-from ledger_core import Genesis, Identity, Ledger, LedgerError, OpeningRefused, export_ledger, open_ledger
+from ledger_core import (
+    Genesis,
+    Identity,
+    Ledger,
+    LedgerError,
+    OpeningRefused,
+    export_ledger,
+    open_ledger,
+    run_migrate,
+)
 from ledger_core import IntegrityBroken as LedgerIntegrityBroken
 
-__all__ = ["Bridge", "check", "check_lines", "open_bridge", "restore", "serve"]
+__all__ = ["Bridge", "check", "check_lines", "migrate", "open_bridge", "restore", "serve"]
 
 DEFAULT_PORT = 8080
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -486,6 +497,28 @@ def check(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> I
     keyring = FileKeyring.open_to_read(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
     address = ledger_address(data, _ledger_url())
     return check_everything(data, _vault_database(data), keyring, address, deep, checkpoint)
+
+
+def migrate(data: Path, store: str, to: int) -> Migrated:
+    """Bring the vault or the ledger of a directory that nobody has open to another layout.
+
+    Raises:
+        SetupWrong: No such layout, no way to it, or the directory is in use.
+        Unavailable: A database does not answer; nothing was changed.
+    """
+    if not (data / "VERSION").exists():
+        raise SetupWrong(f"{data} is no data directory of fhir-bridge")
+    directory = DataDirectory(data)
+    try:
+        if store == "vault":
+            return migrate_vault(_vault_database(data), to)
+        try:
+            found, steps = run_migrate(ledger_address(data, _ledger_url()), to)
+        except LedgerError as error:
+            raise (SetupWrong(str(error)) if isinstance(error, OpeningRefused) else refusal(error)) from error
+        return Migrated(found, to, steps)
+    finally:
+        directory.close()
 
 
 def check_lines(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[bytes]:

@@ -46,17 +46,18 @@ if TYPE_CHECKING:
     from ledger_core.log import MerkleBatch as MerkleBatch
     from ledger_core.machine import Accepted as Accepted
     from ledger_core.machine import Genesis as Genesis
-    from ledger_core.opening import holds_ledger as holds_ledger
-    from ledger_core.opening import is_url as is_url
     from ledger_core.opening import open_ledger as open_ledger
-    from ledger_core.opening import open_to_read as open_to_read
     from ledger_core.opening import read_transactions as read_transactions
     from ledger_core.opening import run_copy as run_copy
     from ledger_core.opening import run_export as run_export
     from ledger_core.opening import run_fsck as run_fsck
     from ledger_core.opening import run_import as run_import
+    from ledger_core.opening import run_migrate as run_migrate
     from ledger_core.opening import run_restore as run_restore
     from ledger_core.opening import run_snapshot as run_snapshot
+    from ledger_core.places import holds_ledger as holds_ledger
+    from ledger_core.places import is_url as is_url
+    from ledger_core.places import open_to_read as open_to_read
     from ledger_core.policy import Policy as Policy
     from ledger_core.ports import Moment as Moment
     from ledger_core.receipt import Receipt as Receipt
@@ -101,8 +102,7 @@ _TRANSACTIONS = (
     "envelope_digest seal_envelope sign signing_message"
 )
 _OPENING = (
-    "holds_ledger is_url open_ledger open_to_read read_transactions "
-    "run_copy run_export run_fsck run_import run_restore run_snapshot"
+    "open_ledger read_transactions run_copy run_export run_fsck run_import run_migrate run_restore run_snapshot"
 )
 _PLACES = {
     "checkpoint": "Checkpoint",
@@ -115,6 +115,7 @@ _PLACES = {
     "log": "MerkleBatch",
     "machine": "Accepted Genesis",
     "opening": _OPENING,
+    "places": "holds_ledger is_url open_to_read",
     "policy": "Policy",
     "ports": "Moment",
     "receipt": "Receipt",

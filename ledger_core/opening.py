@@ -1,9 +1,6 @@
-"""Open a ledger: the only place that picks a store and an engine.
+"""Open a ledger, check it, move it; the only place that picks an engine.
 
-An address is a path, ``sqlite:PATH``, or ``postgresql://USER:PASSWORD@HOST/DATABASE``
-for a ledger in a PostgreSQL database (needs psycopg 3). Keys, static tiles and
-exports are files wherever the rows are. No message repeats an address of the last
-kind, for there may be a password in it. Opening reads the newest state and the
+Keys, static tiles and exports are files wherever a ledger's rows are. Opening reads the newest state and the
 right edge of the log and compares their roots with the newest block, so a
 ledger whose rows disagree does not open; ``fsck`` then says where. Tiles further
 left are checked against that root when a proof reads them.
@@ -12,10 +9,9 @@ left are checked against that root when a proof reads them.
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
 from ledger_core.checkpoint import Checkpoint, check_origin, sign_checkpoint
 from ledger_core.engines.embedded import EmbeddedEngine
@@ -26,21 +22,18 @@ from ledger_core.keys import Identity
 from ledger_core.ledger import Ledger
 from ledger_core.log import TiledLog
 from ledger_core.machine import Genesis, Header, State, begin, read_genesis
+from ledger_core.places import empty_server, holds_ledger, is_url, open_store, open_to_read, path_of
 from ledger_core.ports import COSIGNED, Reader, Store, commit_of
 from ledger_core.sparse import StateTree
 from ledger_core.stateroot import read_state_entry
 from ledger_core.static import write_static
 from ledger_core.stores.files import Connect, connect_file
-from ledger_core.stores.rows import SqlRows
+from ledger_core.stores.schema import STEP_3
 from ledger_core.stores.sqlite import SqliteStore
 from ledger_core.transactions import Transaction, read_envelope
 from ledger_core.transfer import export_ledger, import_ledger
 
-if TYPE_CHECKING:
-    from ledger_core.stores.postgres import PostgresStore
-
 Progress = Callable[[int], None]
-_SERVERS: Final = ("postgresql://", "postgres://")
 
 
 def open_ledger(
@@ -72,7 +65,7 @@ def open_ledger(
         OpeningRefused: Nothing there and no genesis, or other genesis, origin or log key.
         IntegrityBroken: Stored rows disagree; run ``fsck``.
     """
-    store = _open_store(address, connect)
+    store = open_store(address, connect)
     try:
         if store.last_block() is None:
             _begin(store, genesis, origin, log_identity)
@@ -140,7 +133,7 @@ def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress 
     """
     if is_url(address):
         return _import_into_server(lines, str(address), progress)
-    target = _path(address)
+    target = path_of(address)
     if target.exists():
         raise OpeningRefused(f"{target} exists: name a new place")
     part = target.with_name(f"{target.name}.importing")
@@ -164,7 +157,7 @@ def run_import(lines: Iterable[str], address: str | Path, *, progress: Progress 
 
 
 def _import_into_server(lines: Iterable[str], url: str, progress: Progress | None) -> State:
-    with _empty_server(url) as store, tempfile.TemporaryDirectory() as folder:
+    with empty_server(url) as store, tempfile.TemporaryDirectory() as folder:
         # Through a file, so that the database holds all of the ledger or nothing of it.
         whole = SqliteStore.open(Path(folder) / "ledger.db")
         try:
@@ -183,9 +176,9 @@ def run_copy(source: str | Path, address: str | Path) -> None:
         LedgerUnavailable: The copy could not be written; nothing of it is left.
     """
     if not is_url(address):
-        run_snapshot(source, _path(address))
+        run_snapshot(source, path_of(address))
         return
-    with open_to_read(source) as reading, _empty_server(str(address)) as store:
+    with open_to_read(source) as reading, empty_server(str(address)) as store:
         store.fill(reading)
 
 
@@ -223,6 +216,37 @@ def run_restore(
         yield finding
     if is_sound:
         run_copy(snapshot, address)
+
+
+def run_migrate(address: str | Path, to: int) -> tuple[int, tuple[str, ...]]:
+    """Bring a ledger that nobody has open to another layout of its rows, for an older build or a newer one.
+
+    Args:
+        address: As for ``open_ledger``.
+        to: Number of a layout: 2 or 3 in a file; there is only 1 in PostgreSQL.
+
+    Returns:
+        The layout it had, and the names of the steps taken.
+
+    Raises:
+        OpeningRefused: There is no ledger at the address, or no such layout.
+        LedgerLocked: It is open elsewhere.
+        LedgerUnavailable: It could not be; the ledger is as it was.
+    """
+    with open_to_read(address) as reading:
+        found = int((reading.meta("format") or "").rpartition("/v")[2])
+    known = (1,) if is_url(address) else (2, 3)
+    if to not in known:
+        raise OpeningRefused(f"the ledger has no layout {to}: this build knows {' and '.join(map(str, known))} here")
+    if is_url(address):
+        return found, ()
+    store = SqliteStore.open(path_of(address))
+    try:
+        if to == 2:
+            store.bring_down()
+    finally:
+        store.close()
+    return found, () if found == to else (STEP_3,)
 
 
 def run_static(
@@ -310,76 +334,6 @@ def load(store: Reader, genesis: Genesis, *, cache_tiles: int = 1024) -> tuple[S
     if state.row() != row:
         raise IntegrityBroken("stored rows disagree with the newest block; run fsck")
     return state, log
-
-
-@contextmanager
-def open_to_read(address: str | Path) -> Iterator[SqlRows]:
-    """Give the rows of the ledger at ``address``, which may be open elsewhere, as they are at one moment.
-
-    Raises:
-        OpeningRefused: There is no ledger at the address.
-        LedgerAway: Its server does not answer.
-    """
-    if is_url(address):
-        store: SqlRows = _postgres().open_to_read(str(address))
-    else:
-        store = SqliteStore.open_to_read(_path(address))
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def holds_ledger(address: str | Path) -> bool:
-    """Tell whether something is at an address: a file, or a ledger that was begun in a database.
-
-    Raises:
-        OpeningRefused: The database holds something else.
-        LedgerAway: Its server does not answer.
-    """
-    if not is_url(address):
-        return _path(address).exists()
-    return _postgres().is_begun(str(address))
-
-
-def is_url(address: str | Path) -> bool:
-    """Tell whether an address is of a server's database, rather than of a file."""
-    return isinstance(address, str) and address.startswith(_SERVERS)
-
-
-def _open_store(address: str | Path, connect: Connect) -> Store:
-    return _postgres().open(str(address)) if is_url(address) else SqliteStore.open(_path(address), connect=connect)
-
-
-@contextmanager
-def _empty_server(url: str) -> "Iterator[PostgresStore]":
-    """Give the store in a database, held against others, if no ledger was begun there."""
-    store = _postgres().open(url)
-    try:
-        if store.last_block() is not None:
-            raise OpeningRefused("there is a ledger in the database already: name an empty one")
-        yield store
-    finally:
-        store.close()
-
-
-def _postgres() -> "type[PostgresStore]":
-    """Return the store on PostgreSQL; whoever keeps a ledger in a file needs no driver for it."""
-    try:
-        from ledger_core.stores.postgres import PostgresStore
-    except ImportError as missing:
-        raise OpeningRefused("a ledger on PostgreSQL needs psycopg 3: pip install 'psycopg[binary]'") from missing
-    return PostgresStore
-
-
-def _path(address: str | Path) -> Path:
-    if isinstance(address, str):
-        scheme, separator, rest = address.partition(":")
-        if separator and scheme == "sqlite":
-            return Path(rest.removeprefix("//") if rest.startswith("//") else rest)
-        if separator and "/" not in scheme:
-            raise OpeningRefused(f"no store for addresses that begin with {scheme!r}")
-    return Path(address)
 
 
 def _begin(store: Store, genesis: Genesis | None, origin: str | None, log_identity: Identity) -> None:

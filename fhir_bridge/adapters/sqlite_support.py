@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from fhir_bridge.adapters.migrations import Migration, bring
 from fhir_bridge.errors import IntegrityBroken, SetupWrong, Unavailable
 
 BUSY_TIMEOUT_MS = 5_000
@@ -42,13 +43,15 @@ def open_database(
     schema: str,
     secure_delete: bool = False,
     connect: Connect = connect_file,
+    migrations: Sequence[Migration] = (),
 ) -> sqlite3.Connection:
-    """Open a file for writing, made with ``schema`` if it is new.
+    """Open a file for writing, made with ``schema`` if it is new, brought up if it is of an older layout.
 
     Args:
         what: Kind of file, stamped into it and named in errors.
         version: The newest layout this code knows.
         secure_delete: Overwrite deleted content with zeros.
+        migrations: The steps from layout 1 to ``version``.
 
     Raises:
         SetupWrong: Another kind of file, or a newer layout.
@@ -69,7 +72,13 @@ def open_database(
             connection.execute("CREATE TABLE stamp (what TEXT NOT NULL, version INTEGER NOT NULL)")
             connection.execute("INSERT INTO stamp VALUES (?, ?)", (what, version))
         connection.execute("COMMIT")
-    check_stamp(connection, path, what=what, version=version)
+    if check_stamp(connection, path, what=what, version=version) < version:
+        try:
+            with translated(what), transaction(connection):
+                bring(connection, migrations, version, what=what)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -106,8 +115,8 @@ def connect_for_checking(path: Path, what: str) -> sqlite3.Connection:
     return connection
 
 
-def check_stamp(connection: sqlite3.Connection, path: Path, *, what: str, version: int) -> None:
-    """Refuse a file of another kind or of a newer layout.
+def check_stamp(connection: sqlite3.Connection, path: Path, *, what: str, version: int) -> int:
+    """Return the layout of a file; refuse one of another kind or of a newer layout.
 
     Raises:
         SetupWrong: The stamp does not fit.
@@ -122,6 +131,7 @@ def check_stamp(connection: sqlite3.Connection, path: Path, *, what: str, versio
     if found[0][1] > version:
         connection.close()
         raise SetupWrong(f"{path} was written by a newer version of fhir-bridge (layout {found[0][1]})")
+    return int(found[0][1])
 
 
 def prepare_file(path: Path) -> None:

@@ -23,8 +23,9 @@ import psycopg
 from blake3 import blake3
 from psycopg import errors as pg
 
+from fhir_bridge.adapters.migrations import bring
 from fhir_bridge.adapters.vault_database import Connection, InDoubt, Rows, Values
-from fhir_bridge.adapters.vault_schema import SCHEMA, VERSION, WHAT, for_postgres
+from fhir_bridge.adapters.vault_schema import MIGRATIONS, SCHEMA, VERSION, WHAT, for_postgres
 from fhir_bridge.errors import DataDirectoryInUse, IntegrityBroken, SetupWrong, Unavailable
 from fhir_bridge.lines.checking import Finding
 
@@ -83,11 +84,14 @@ class PostgresDatabase:
         """Return a connection that cannot write and that fetches large results piece by piece."""
         with self.translated():
             connection = self._connect(streams=True)
-            connection.raw.execute("SET default_transaction_read_only = on")
-            if not _has_stamp(connection.raw):
+            try:
+                connection.raw.execute("SET default_transaction_read_only = on")
+                if not _has_stamp(connection.raw):
+                    raise SetupWrong("the database at FHIR_BRIDGE_VAULT_URL holds no vault")
+                _check_stamp(connection.raw)
+            except BaseException:
                 connection.close()
-                raise SetupWrong("the database at FHIR_BRIDGE_VAULT_URL holds no vault")
-            _check_stamp(connection.raw)
+                raise
             return connection
 
     def recover(self, writer: Connection) -> Connection:
@@ -184,7 +188,9 @@ class PostgresDatabase:
                         raw.execute(statement)
                 raw.execute("CREATE TABLE stamp (what TEXT NOT NULL, version BIGINT NOT NULL)")
                 raw.execute("INSERT INTO stamp VALUES (%s, %s)", (WHAT, VERSION))
-        _check_stamp(raw)
+        if _check_stamp(raw) < VERSION:
+            with self.transaction(connection):
+                bring(connection, MIGRATIONS, VERSION, what=WHAT)
 
 
 class _Connection:
@@ -268,9 +274,11 @@ def _has_stamp(raw: psycopg.Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
-def _check_stamp(raw: psycopg.Connection[Any]) -> None:
+def _check_stamp(raw: psycopg.Connection[Any]) -> int:
+    """Return the layout of the vault."""
     found = raw.execute("SELECT what, version FROM stamp").fetchall()
     if len(found) != 1 or found[0][0] != WHAT:
         raise SetupWrong("the database at FHIR_BRIDGE_VAULT_URL holds something else than a vault")
     if found[0][1] > VERSION:
         raise SetupWrong(f"the vault was written by a newer version of fhir-bridge (layout {found[0][1]})")
+    return int(found[0][1])

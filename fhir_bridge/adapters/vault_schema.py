@@ -7,16 +7,20 @@ over all columns listed here, in this order.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 from fhir_bridge.adapters import journal
 from fhir_bridge.adapters.journal import Table
+from fhir_bridge.adapters.migrations import Migrated, Migration, bring
+from fhir_bridge.adapters.vault_database import VaultDatabase
 
 WHAT = "vault"
-VERSION = 1
+VERSION = 2
 
 KEY_STORE = "key-store"
 """Journal name of what is not a table here: heads of the key store's own journal, by their number."""
 
+_LETTERS_BY_TIME = "CREATE INDEX letters_by_time ON letters (received_at_us, id)"
 SCHEMA = f"""
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY, chart TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, batch INTEGER NOT NULL,
@@ -32,6 +36,7 @@ CREATE TABLE positions (
 CREATE TABLE letters (
     id TEXT PRIMARY KEY, institution TEXT NOT NULL, reason TEXT NOT NULL, received_at_us INTEGER NOT NULL,
     envelope BLOB NOT NULL, status TEXT NOT NULL) STRICT;
+{_LETTERS_BY_TIME};
 CREATE TABLE documents (
     collection TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (collection, key)) STRICT;
 CREATE TABLE audits (
@@ -43,6 +48,9 @@ CREATE TABLE batches (
 CREATE TABLE anchors (number INTEGER PRIMARY KEY, height INTEGER NOT NULL, log_index INTEGER NOT NULL) STRICT;
 {journal.SCHEMA}
 """
+
+
+MIGRATIONS = (Migration(2, "dead letters by time", (_LETTERS_BY_TIME,), ("DROP INDEX letters_by_time",)),)
 
 
 def for_postgres(schema: str) -> str:
@@ -77,3 +85,17 @@ TABLES: Mapping[str, Table] = {
         Table("anchors", ("number", "height", "log_index"), 1),
     )
 }
+
+
+def migrate_vault(vault: VaultDatabase, to: int) -> Migrated:
+    """Bring a vault that nobody has open to another layout.
+
+    Raises:
+        SetupWrong: There is no vault, no such layout, no way to it, or another process writes the vault.
+        Unavailable: It does not answer; nothing was changed.
+    """
+    with vault.translated(), closing(vault.open_checker()) as reading, vault.snapshot(reading):
+        found = int(reading.execute("SELECT version FROM stamp").fetchone()[0])
+    with vault.translated(), closing(vault.open_writer()) as writer, vault.transaction(writer):
+        bring(writer, MIGRATIONS, to, what=WHAT)
+    return Migrated(found, to, tuple(step.name for step in MIGRATIONS if min(found, to) < step.to <= max(found, to)))

@@ -42,6 +42,7 @@ _BATCH = (
     "SELECT number, root, leaves, envelope, head_salt, head_index, height, log_index"
     " FROM batches LEFT JOIN anchors USING (number)"
 )
+_LARGEST = 2**63 - 1
 _LETTER = "SELECT id, institution, reason, received_at_us, envelope, status FROM letters"
 _NEAREST = "SELECT id, chart FROM records WHERE id >= ? ORDER BY id, chart LIMIT 1"
 _RECORD = "SELECT chart, id, version, normalised, original, lineage, commitment, batch, seq FROM records"
@@ -174,10 +175,12 @@ class SqlVault:
         """Return dead letters, oldest first."""
         sql = (
             f"{_LETTER} WHERE institution = coalesce(?, institution) AND reason = coalesce(?, reason)"
-            " AND received_at_us >= coalesce(?, received_at_us) AND received_at_us < coalesce(?, received_at_us + 1)"
+            " AND received_at_us >= ? AND received_at_us < ?"
             " ORDER BY received_at_us, id"
         )
-        values = (wanted.institution, wanted.reason, wanted.since_us, wanted.until_us)
+        since = -_LARGEST if wanted.since_us is None else wanted.since_us
+        until = _LARGEST if wanted.until_us is None else wanted.until_us
+        values = (wanted.institution, wanted.reason, since, until)
         return [SealedLetter(*row) for row in await self._select(sql, *values)]
 
     async def letter(self, letter_id: str) -> SealedLetter | None:

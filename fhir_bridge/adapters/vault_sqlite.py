@@ -20,7 +20,7 @@ from fhir_bridge.adapters.sqlite_support import (
     translated,
 )
 from fhir_bridge.adapters.vault_database import Connection
-from fhir_bridge.adapters.vault_schema import SCHEMA, VERSION, WHAT
+from fhir_bridge.adapters.vault_schema import MIGRATIONS, SCHEMA, VERSION, WHAT
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.lines.checking import Finding
 
@@ -45,7 +45,9 @@ class SqliteDatabase:
 
     def open_writer(self) -> Connection:
         """Return the connection that writes; the file is made if there is none."""
-        connection = open_database(self._path, what=WHAT, version=VERSION, schema=SCHEMA, connect=self._connect)
+        connection = open_database(
+            self._path, what=WHAT, version=VERSION, schema=SCHEMA, connect=self._connect, migrations=MIGRATIONS
+        )
         with self.translated():
             # The default of 1,000 pages checkpoints after almost every group of 500 records.
             connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")

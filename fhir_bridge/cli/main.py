@@ -79,6 +79,7 @@ app.command()(upkeep.fsck)
 app.command()(upkeep.reindex)
 app.command()(upkeep.backup)
 app.command()(upkeep.restore)
+app.command()(upkeep.migrate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

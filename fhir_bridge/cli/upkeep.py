@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +92,30 @@ def restore(
         raise Failure(f"the copy in {directory} disagrees with its ledger (do not serve it; try another backup)")
     print(f"restored into {directory} and checked against its ledger")
     print(f"in depth: fhir-bridge fsck --deep --data {directory}")
+
+
+class Store(StrEnum):
+    """What has a layout of its own."""
+
+    VAULT = "vault"
+    LEDGER = "ledger"
+
+
+def migrate(
+    store: Annotated[Store, typer.Argument(help="Which store.")],
+    to: Annotated[int, typer.Option("--to", help="Number of the layout.")],
+    data: Data = None,
+) -> None:
+    """Bring a store to another layout: down for an older fhir-bridge that is to open it, which data may not allow.
+
+    Up goes by itself when the service starts. The service must be stopped; make a backup first.
+    """
+    from fhir_bridge.wiring import migrate as run
+
+    done = run(data_directory(data), store.value, to)
+    for step in done.steps:
+        print(f"{'undone' if done.after < done.before else 'done'}: {step}")
+    print(f"{store.value}: layout {done.before}" + (f" became {done.after}" if done.after != done.before else ""))
 
 
 async def _fsck(data: Path, deep: bool, checkpoint: str | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -18,7 +18,8 @@ from ledger_core.errors import OpeningRefused
 from ledger_core.keys import Identity
 from ledger_core.ledger import Ledger
 from ledger_core.machine import Genesis
-from ledger_core.opening import holds_ledger, is_url, open_ledger
+from ledger_core.opening import open_ledger
+from ledger_core.places import holds_ledger, is_url
 
 DATABASE: Final = "ledger.db"
 ADDRESS: Final = "ledger.url"

@@ -15,7 +15,8 @@ from ledger_core.cli.progress import counting
 from ledger_core.commitment import Opening, OpenPart, new_salt
 from ledger_core.errors import OpeningRefused, TransactionRefused
 from ledger_core.log import MerkleBatch
-from ledger_core.opening import is_url, run_import, run_restore
+from ledger_core.opening import run_import, run_migrate, run_restore
+from ledger_core.places import is_url
 from ledger_core.receipt import LogPath, Receipt, RecordClaim
 from ledger_core.transactions import Anchor
 from ledger_core.witness.files import write_durably
@@ -103,6 +104,15 @@ def restore(arguments: argparse.Namespace) -> int:
     where = "the database" if is_url(target) else target
     print(f"not restored: {count} findings" if count else f"restored to {where}")
     return 1 if count else 0
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    """Bring a ledger's rows to another layout."""
+    found, steps = run_migrate(home.database(arguments.ledger), arguments.to)
+    for step in steps:
+        print(f"{'undone' if arguments.to < found else 'done'}: {step}")
+    print(f"layout {arguments.to}" if found == arguments.to else f"layout {found} became {arguments.to}")
+    return 0
 
 
 def spelled(text: str, form: str) -> str:

@@ -50,6 +50,19 @@ SELECT height, path, value, (
     SELECT value FROM {table} AS old WHERE old.path = new.path AND old.height < new.height
     ORDER BY old.height DESC LIMIT 1) AS before
 FROM {table} AS new INDEXED BY state_by_height"""
+STEP_3: Final = "state by height with the values it replaced, middles of tiles"
+_DOWNGRADE: Final = (
+    "ALTER TABLE state RENAME TO state_3",
+    """
+CREATE TABLE state (
+    path BLOB NOT NULL, height INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (path, height)) WITHOUT ROWID, STRICT""",
+    "INSERT INTO state SELECT path, height, value FROM state_3 ORDER BY path, height",
+    "CREATE INDEX state_by_height ON state (height)",
+    "DROP TABLE state_3",
+    "DROP TABLE middles",
+    f"UPDATE meta SET value = '{FORMAT_2}' WHERE name = 'format'",  # noqa: S608 - a constant
+)
 _UPGRADE: Final = (
     "ALTER TABLE state RENAME TO state_2",
     _STATE,
@@ -81,6 +94,17 @@ def upgrade(writing: sqlite3.Connection) -> None:
             "SELECT id, hashes FROM tiles WHERE id < 1 << 56 AND length(hashes) = ?", (TILE_BYTES,)
         )
         writing.executemany("INSERT INTO middles VALUES (?, ?)", ((at, middle_of(hashes)) for at, hashes in full))
+
+
+def downgrade(writing: sqlite3.Connection) -> None:
+    """Bring a file of this format down to v2, which builds before 2026-11-29 open; nothing of the ledger is lost.
+
+    Raises:
+        sqlite3.Error: It could not be, and the file is of v3 still.
+    """
+    with transaction(writing):
+        for statement in _DOWNGRADE:
+            writing.execute(statement)
 
 
 def show(reading: sqlite3.Connection) -> None:

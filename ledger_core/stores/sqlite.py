@@ -118,11 +118,21 @@ class SqliteStore(SqlRows):
             if rows == [(schema.FORMAT_2,)]:
                 schema.show(connection)
             elif rows != [(schema.FORMAT,)]:
-                raise OpeningRefused(f"{path} is not a ledger of this format")
+                raise _other_format(str(path), rows[0][0] if rows else None)
         except BaseException:
             connection.close()
             raise
         return cls(path, connect, connection, None, None)
+
+    def bring_down(self) -> None:
+        """Bring the file down to v2, for an older build; this store is of no use afterwards.
+
+        Raises:
+            LedgerUnavailable: It could not be, and the file is as it was.
+        """
+        with self._write_mutex, self._read_mutex, _translated("the ledger could not be brought down"):
+            assert self._writing is not None
+            schema.downgrade(self._writing)
 
     def close(self) -> None:
         """Close the file and let others open it."""
@@ -175,7 +185,7 @@ class SqliteStore(SqlRows):
         elif self.meta("format") == schema.FORMAT_2 or self._is_unbegun_2():
             schema.upgrade(self._writing)
         elif self.meta("format") != schema.FORMAT and self.last_block() is not None:
-            raise OpeningRefused("the file is not a ledger of this format")
+            raise _other_format("the file", self.meta("format"))
 
     def _is_unbegun_2(self) -> bool:
         """Tell whether the file has the tables of v2 and nothing in them: its making was cut off."""
@@ -226,6 +236,15 @@ class SqliteStore(SqlRows):
         with self._read_mutex:
             self._reading.execute("SELECT 1").fetchone()
             return self._connect(self.path, True)
+
+
+def _other_format(where: str, found: str | None) -> OpeningRefused:
+    kind, _, number = (found or "").rpartition("/v")
+    if f"{kind}/v" != schema.FORMAT[: -len("3")] or not number.isdecimal():
+        return OpeningRefused(f"{where} is not a ledger")
+    if int(number) > 3:
+        return OpeningRefused(f"{where} was written by a newer version ({found}): open it with that one")
+    return OpeningRefused(f"{where} is of a format that is read no more ({found}): export it with what wrote it")
 
 
 def _is_damage(cause: BaseException) -> bool:

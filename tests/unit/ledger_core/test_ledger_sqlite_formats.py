@@ -1,14 +1,17 @@
 """A file of the format before is read as it stands, and brought up to this one when it is opened to write."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ledger_core import Anchor, LedgerUnavailable, OpeningRefused, run_fsck
-from ledger_core.opening import run_export, run_import, run_restore, run_snapshot
+from ledger_core.cli.main import main
+from ledger_core.opening import run_export, run_import, run_migrate, run_restore, run_snapshot
 from ledger_core.stores.files import Connect, connect_file
+from ledger_core.stores.schema import STEP_3
 from ledger_core.stores.sqlite import SqliteStore
 from tests.contract.ledger_store.ledger_store_samples import dump
 from tests.support.ledger_v2 import APP_HASH, format_of, put_back, write_kept
@@ -95,6 +98,55 @@ def test_fsck_finds_what_is_wrong_in_an_old_file(old: Path) -> None:
     assert {finding.where for finding in run_fsck(old)} == {f"state/{path.hex()}/5"}
 
 
+def test_a_file_goes_down_to_what_the_old_build_wrote(old: Path) -> None:
+    before = content(old)
+    assert run_migrate(old, 3) == (2, (STEP_3,))
+    assert (format_of(old), list(run_fsck(old))) == (NEW, [])
+    assert run_migrate(old, 2) == (3, (STEP_3,))
+    assert content(old) == before
+    assert list(run_fsck(old)) == []
+
+
+def test_what_came_after_the_upgrade_goes_down_too(large: Path, tmp_path: Path) -> None:
+    """The rows are those that the test's own way back leads to, which the old build's reading was tried with."""
+    run_snapshot(large, tmp_path / "other.db")
+    with closing(sqlite3.connect(tmp_path / "other.db", isolation_level=None)) as connection:
+        put_back(connection)
+    assert main(["migrate", str(large), "--to", "2"]) == 0
+    assert content(large) == content(tmp_path / "other.db")
+    assert list(run_fsck(large)) == []
+    assert main(["migrate", str(large), "--to", "3"]) == 0
+    assert list(run_fsck(large)) == []
+
+
+@pytest.mark.parametrize("to", [0, 1, 4])
+def test_a_layout_that_there_is_not_is_refused(old: Path, to: int) -> None:
+    before = content(old)
+    with pytest.raises(OpeningRefused, match=f"no layout {to}: this build knows 2 and 3"):
+        run_migrate(old, to)
+    assert content(old) == before
+
+
+def test_a_way_down_that_fails_anywhere_leaves_the_file(large: Path) -> None:
+    before, failures = content(large), 0
+    while format_of(large) == NEW:
+        store = SqliteStore.open(large, connect=_failing_after(failures))
+        try:
+            store.bring_down()
+        except LedgerUnavailable:
+            failures += 1
+        finally:
+            store.close()
+        assert (content(large) == before) == (format_of(large) == NEW)
+    assert failures >= 7
+
+
+def content(file: Path) -> list[str]:
+    """Return tables and rows as SQLite spells them; the space between words and quotes of names apart."""
+    with closing(sqlite3.connect(file)) as connection:
+        return sorted(" ".join(line.replace('"', "").split()).replace("( ", "(") for line in connection.iterdump())
+
+
 def test_an_upgrade_that_fails_anywhere_leaves_the_old_file(old: Path) -> None:
     expected, failures = rows(old), 0
     while format_of(old) == OLD:
@@ -112,7 +164,7 @@ def test_a_file_of_no_known_format_is_left_alone(old: Path) -> None:
         connection.execute("UPDATE meta SET value = 'ledger-core/sqlite/v9' WHERE name = 'format'")
     connection.close()
     for opening in (SqliteStore.open, SqliteStore.open_to_read):
-        with pytest.raises(OpeningRefused):
+        with pytest.raises(OpeningRefused, match=r"newer version \(ledger-core/sqlite/v9\)"):
             opening(old)
     assert format_of(old) == "ledger-core/sqlite/v9"
 
