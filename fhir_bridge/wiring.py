@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
-from fhir_bridge import telemetry, tracing
+from fhir_bridge import tracing
 from fhir_bridge.adapters.access import (
     AuthorizationServer,
     Endpoints,
@@ -115,10 +110,9 @@ from ledger_core import (
 )
 from ledger_core import IntegrityBroken as LedgerIntegrityBroken
 
-__all__ = ["Bridge", "check", "check_lines", "migrate", "open_bridge", "restore", "serve"]
+__all__ = ["Bridge", "check", "check_lines", "migrate", "open_bridge", "restore"]
 
 DEFAULT_PORT = 8080
-_GC_THRESHOLDS = (50_000, 20, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,158 +518,6 @@ def migrate(data: Path, store: str, to: int) -> Migrated:
 def check_lines(data: Path, *, deep: bool = False, checkpoint: str | None = None) -> Iterator[bytes]:
     """As :func:`check`, in the lines that the control socket gives."""
     return lines_of(check(data, deep=deep, checkpoint=checkpoint))
-
-
-def serve(data: Path, port: int, kafka: str | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; return the exit code.
-
-    Raises:
-        SetupWrong: The address or the data directory cannot be used.
-    """
-    settings = ServiceSettings()
-    telemetry.configure(settings.log_level)
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(_listening(settings.host, port, "--port"))
-        measured = None
-        if settings.metrics_port:
-            # Loopback whatever the host of the rest: the page is for operators (docs/operating.md).
-            where = ("127.0.0.1", settings.metrics_port, "FHIR_BRIDGE_METRICS_PORT")
-            measured = stack.enter_context(_listening(*where))
-        return asyncio.run(_serve(data, listening, measured, port, kafka, settings.drain_notice_s))
-
-
-async def _serve(
-    data: Path,
-    public_socket: socket.socket,
-    metrics_socket: socket.socket | None,
-    port: int,
-    kafka: str | None,
-    notice_s: float,
-) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    async with open_bridge(data, port=port, kafka=kafka) as bridge:
-        _spare_the_collector()
-        public = _Server(uvicorn.Config(bridge.http, **_UVICORN))
-        control = _Server(uvicorn.Config(bridge.control, **_UVICORN))
-        listening = _owners_socket(data)
-        tasks = [asyncio.create_task(control.serve(sockets=[listening]))]
-        await _started(control, tasks[0])
-        tasks.append(asyncio.create_task(public.serve(sockets=[public_socket])))
-        await _started(public, tasks[1])
-        servers = [public, control]
-        if metrics_socket is not None:
-            servers.append(_Server(uvicorn.Config(bridge.metrics, **_UVICORN)))
-            tasks.append(asyncio.create_task(servers[-1].serve(sockets=[metrics_socket])))
-            await _started(servers[-1], tasks[-1])
-        telemetry.logger("serve").info("serving", port=port, bus="kafka" if kafka else "spool")
-        waiting = [asyncio.create_task(stopping.wait()), asyncio.create_task(bridge.standing.fallen())]
-        await asyncio.wait([*waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        bridge.standing.leave()
-        if bridge.standing.is_sound:
-            await asyncio.sleep(notice_s)
-        for server in servers:
-            server.should_exit = True
-        await asyncio.gather(*tasks)
-        for each in waiting:
-            each.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        (data / "control.sock").unlink(missing_ok=True)
-    telemetry.logger("serve").info("drained" if bridge.standing.is_sound else "stopped after a failure")
-    return 0 if bridge.standing.is_sound else 1
-
-
-def _spare_the_collector() -> None:
-    """Keep the cyclic collector from walking again and again what only grows: definitions, opened index rows.
-
-    With the defaults it was 100 of the 260 ms that the first answer about a chart took (2026-11). What
-    answering leaves behind is freed by its reference counts.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-
-
-class _Server(uvicorn.Server):
-    """A server whose signals are handled by ``serve``, once for both sockets."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-_UVICORN: dict[str, Any] = {
-    "log_config": None,
-    "access_log": False,
-    "server_header": False,
-    # Not httptools, if it is there: it loses a body behind an offer of HTTP/2 and bounds neither heads nor trailers.
-    "http": "h11",
-    "ws": "none",
-    "proxy_headers": False,
-    "timeout_graceful_shutdown": 10,
-    # Longer than clients keep an idle connection (5 s is usual): else both let go at once and a request is lost.
-    "timeout_keep_alive": 65,
-}
-
-
-async def _started(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
-    while not server.started:
-        if task.done():
-            await task
-            raise SystemExit(2)
-        await asyncio.sleep(0.01)
-
-
-def _listening(host: str, port: int, setting: str) -> socket.socket:
-    """Take a TCP address before anything is opened or made.
-
-    The protocol is named because asyncio turns Nagle's algorithm off only for sockets that name it; with it, an
-    answer in two parts waits 40 ms for the client's delayed acknowledgement.
-
-    Raises:
-        SetupWrong: Another process listens there, or this one may not.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(2048)
-        return listening
-    except (OSError, OverflowError) as wrong:
-        reason = getattr(wrong, "strerror", None) or str(wrong)
-        raise SetupWrong(f"cannot listen on {host}:{port} ({reason}): choose another {setting}") from wrong
-
-
-def _owners_socket(data: Path) -> socket.socket:
-    """Listen on ``control.sock``, which only its owner may open.
-
-    A path beyond the 107 bytes that the system takes is reached through a descriptor of its directory.
-    """
-    path = data / "control.sock"
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with _umask(0o177):
-            listening.bind(f"/proc/self/fd/{directory}/control.sock")
-    finally:
-        os.close(directory)
-    listening.listen(128)
-    return listening
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def _open_ledger(data: Path, address: Path | str, keyring: FileKeyring, network: str, connect: Connect) -> Ledger:

@@ -25,7 +25,7 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
     directory = data_directory(data, may_be_new=True)
-    from fhir_bridge.wiring import serve as run_service
+    from fhir_bridge.serving import serve as run_service
 
     raise typer.Exit(run_service(directory, port, kafka))
 
