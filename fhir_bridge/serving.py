@@ -9,44 +9,87 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Generator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from fhir_bridge import telemetry
-from fhir_bridge.errors import SetupWrong
+from fhir_bridge.adapters.datadir import DataDirectory
+from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
 from fhir_bridge.settings import ServiceSettings
-from fhir_bridge.wiring import open_bridge
+from fhir_bridge.wiring import Bridge, open_bridge
 
+_LOOK_S = 0.1
+_HANDOVER_S = 30.0
+"""An ending process may let go of its addresses a little later than of its data directory."""
 _GC_THRESHOLDS = (50_000, 20, 50)
 
 
-def serve(data: Path, port: int, kafka: str | None = None) -> int:
+def serve(data: Path, port: int, kafka: str | None = None, *, standby: bool = False) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code.
+
+    Args:
+        standby: Wait as long as another process serves the directory, and take over when it has ended, however it
+            ended: a newer version stands by before the older one is stopped, or a spare one in case.
 
     Raises:
         SetupWrong: The address or the data directory cannot be used.
     """
     settings = ServiceSettings()
     telemetry.configure(settings.log_level)
+    if not standby:
+        return _serve_once(data, port, kafka, settings, None)
+    directory = _await_turn(data)
+    return 0 if directory is None else _serve_once(data, port, kafka, settings, directory)
+
+
+def _serve_once(
+    data: Path, port: int, kafka: str | None, settings: ServiceSettings, directory: DataDirectory | None
+) -> int:
+    patience_s = 0.0 if directory is None else _HANDOVER_S
     with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(_listening(settings.host, port, "--port"))
+        listening = stack.enter_context(_listening(settings.host, port, "--port", patience_s))
         measured = None
         if settings.metrics_port:
             # Loopback whatever the host of the rest: the page is for operators (docs/operating.md).
             where = ("127.0.0.1", settings.metrics_port, "FHIR_BRIDGE_METRICS_PORT")
-            measured = stack.enter_context(_listening(*where))
-        return asyncio.run(_serve(data, listening, measured, port, kafka, settings.drain_notice_s))
+            measured = stack.enter_context(_listening(*where, patience_s))
+        bridge = open_bridge(data, port=port, kafka=kafka, directory=directory)
+        return asyncio.run(_serve(data, bridge, listening, measured, port, kafka, settings.drain_notice_s))
+
+
+def _await_turn(data: Path) -> DataDirectory | None:
+    """Wait until nobody else holds the directory, and hold it; None if this process is asked to end meanwhile."""
+    log, asked = telemetry.logger("serve"), threading.Event()
+    before = {name: signal.signal(name, lambda *_: asked.set()) for name in (signal.SIGTERM, signal.SIGINT)}
+    is_told = False
+    try:
+        while not asked.wait(_LOOK_S if is_told else 0):
+            try:
+                return DataDirectory(data)
+            except DataDirectoryInUse:
+                if not is_told:
+                    log.info("standing by")
+                is_told = True
+        return None
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 async def _serve(
     data: Path,
+    opening: AbstractAsyncContextManager[Bridge],
     public_socket: socket.socket,
     metrics_socket: socket.socket | None,
     port: int,
@@ -57,7 +100,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
-    async with open_bridge(data, port=port, kafka=kafka) as bridge:
+    async with opening as bridge:
         _spare_the_collector()
         public = _Server(uvicorn.Config(bridge.http, **_UVICORN))
         control = _Server(uvicorn.Config(bridge.control, **_UVICORN))
@@ -129,8 +172,8 @@ async def _started(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(0.01)
 
 
-def _listening(host: str, port: int, setting: str) -> socket.socket:
-    """Take a TCP address before anything is opened or made.
+def _listening(host: str, port: int, setting: str, patience_s: float) -> socket.socket:
+    """Take a TCP address before anything is opened or made; wait so long for who has it.
 
     The protocol is named because asyncio turns Nagle's algorithm off only for sockets that name it; with it, an
     answer in two parts waits 40 ms for the client's delayed acknowledgement.
@@ -138,18 +181,23 @@ def _listening(host: str, port: int, setting: str) -> socket.socket:
     Raises:
         SetupWrong: Another process listens there, or this one may not.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(2048)
-        return listening
-    except (OSError, OverflowError) as wrong:
-        reason = getattr(wrong, "strerror", None) or str(wrong)
-        raise SetupWrong(f"cannot listen on {host}:{port} ({reason}): choose another {setting}") from wrong
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+            )[0]
+            listening = socket.socket(family, kind, protocol)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)
+            return listening
+        except (OSError, OverflowError) as wrong:
+            if getattr(wrong, "errno", None) == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(_LOOK_S)
+                continue
+            reason = getattr(wrong, "strerror", None) or str(wrong)
+            raise SetupWrong(f"cannot listen on {host}:{port} ({reason}): choose another {setting}") from wrong
 
 
 def _owners_socket(data: Path) -> socket.socket:

@@ -137,6 +137,7 @@ async def open_bridge(
     workers: int | None = None,
     clock: Clock | None = None,
     connect: Connect = connect_file,
+    directory: DataDirectory | None = None,
 ) -> AsyncIterator[Bridge]:
     """Open a data directory and start the lines; on leaving, finish what was taken and close.
 
@@ -146,6 +147,7 @@ async def open_bridge(
         kafka: ``HOST:PORT`` of a Kafka broker; without it the embedded spool is the bus.
         workers: Worker processes, instead of the setting; 0 for none.
         clock: Instead of the machine's, so that two bridges can live through the same instants.
+        directory: The directory, where the caller holds it already; closed in the end.
         connect: Opens every SQLite file; another driver can lay a disk with faults beneath them all.
 
     Raises:
@@ -155,7 +157,7 @@ async def open_bridge(
     service = ServiceSettings()
     ingest_settings = IngestSettings()
     async with AsyncExitStack() as stack:
-        directory = DataDirectory(data)
+        directory = directory or DataDirectory(data)
         stack.callback(directory.close)
         if service.otlp_url:
             stack.push_async_callback(asyncio.to_thread, _trace(service.otlp_url))

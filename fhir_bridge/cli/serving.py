@@ -21,13 +21,17 @@ def serve(
             help="HOST:PORT of a broker, or kafkas://…; without it a spool.",
         ),
     ] = None,
+    standby: Annotated[
+        bool,
+        typer.Option("--standby", help="Wait while another process serves the directory; take over when it ends."),
+    ] = False,
     data: Data = None,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
     directory = data_directory(data, may_be_new=True)
     from fhir_bridge.serving import serve as run_service
 
-    raise typer.Exit(run_service(directory, port, kafka))
+    raise typer.Exit(run_service(directory, port, kafka, standby=standby))
 
 
 def status(data: Data = None, as_json: AsJson = False) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -45,6 +46,7 @@ class Service:
     def __init__(self, data: Path, *, kafka: str | None = None, **settings: str) -> None:
         self.data = data
         self.port = _free_port()
+        self._stands_by = False
         self.log = data.with_name(data.name + ".log")
         self._kafka = kafka
         self._settings = settings
@@ -57,6 +59,14 @@ class Service:
     def base_url(self) -> str:
         """Root of the public API."""
         return f"http://127.0.0.1:{self.port}"
+
+    def successor(self) -> Service:
+        """Return another process for the same data and address, which stands by until this one has ended."""
+        other = Service(self.data, kafka=self._kafka, **self._settings)
+        other.port, other._stands_by = self.port, True
+        other.log = self.log.with_name(f"{self.log.name}.{secrets.token_hex(2)}")
+        other.http = httpx.Client(base_url=other.base_url, timeout=ANSWER_LIMIT_S, trust_env=False)
+        return other
 
     # --- life
 
@@ -72,6 +82,7 @@ class Service:
         command = [sys.executable, "-m", "fhir_bridge.cli.main", "serve"]
         command += ["--data", str(self.data), "--port", str(self.port)]
         command += ["--kafka", self._kafka] if self._kafka else []
+        command += ["--standby"] if self._stands_by else []
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **self._settings}

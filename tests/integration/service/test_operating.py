@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -60,6 +61,9 @@ class Writer:
             if read.status_code != 200 or answer.status_code != 201:
                 self.refused.append(max(read.status_code, answer.status_code))
 
+    def has_answered(self, at_least: int) -> bool:
+        return len(self.answered) >= at_least
+
     @contextmanager
     def writing(self, at_least: int = 5) -> Iterator[None]:
         """Write during the block, which begins when some records are answered."""
@@ -82,6 +86,10 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
+
+
+def stands_by(service: Service) -> bool:
+    return "standing by" in service.log_tail()
 
 
 def findings(data: Path) -> list[Finding]:
@@ -134,6 +142,38 @@ def test_sigterm_under_load_loses_nothing_and_says_first_that_it_goes(tmp_path: 
     assert findings(data) == []
     with running(data) as service:
         assert writer.lost(service) == []
+
+
+def test_one_that_stands_by_takes_over_however_the_other_ends_and_nothing_is_lost(tmp_path: Path) -> None:
+    """As an operator upgrades: the newer process is started before the older one is stopped."""
+    data = tmp_path / "data"
+    serving = admitted(Service(data).start())
+    started = [serving]
+    try:
+        idle = serving.successor()
+        idle.launch()
+        wait_until(partial(stands_by, idle))
+        idle.stop()  # insists on exit code 0
+        assert serving.get("Patient/p1", serving.token("northgate")).status_code == 200
+        writer = Writer(serving)
+        with writer.writing():
+            for end in (Service.stop, Service.kill, Service.stop):
+                following = serving.successor()
+                started.append(following)
+                following.launch()
+                wait_until(partial(stands_by, following))
+                assert serving.is_running
+                end(serving)
+                following.wait_ready()
+                serving = following
+                wait_until(partial(writer.has_answered, len(writer.answered) + 5))
+        assert writer.refused == []
+        assert writer.lost(serving) == []
+        serving.stop()
+    finally:
+        for each in started:
+            each.close()
+    assert findings(data) == []
 
 
 def test_keys_are_rotated_while_clients_go_on_and_a_kill_in_between_leaves_everything_openable(
