@@ -7,6 +7,7 @@ outcome; RFC 6749 section 5 for the token endpoint.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Final
 
 from fhir_bridge.fhir.tables import patient_compartment, r4
@@ -34,8 +35,9 @@ _OAUTH_ERRORS: Final = (
 _PARTS: Final = ("ledger", "vault", "keys", "bus", "lines", "disk")
 
 
+@cache
 def components() -> Json:
-    """Return the section ``components``."""
+    """Return the section ``components``; the same object each time, not to be changed."""
     return {
         "securitySchemes": {"token": _TOKEN},
         "schemas": _schemas(),
