@@ -81,13 +81,16 @@ def scope_of(resource: dict[str, Any]) -> Scope:
     return Scope(resource, resource, resource, held)
 
 
-def compile_path(expression: str, type_name: str, definitions: Definitions) -> Path:
+def compile_path(expression: str, type_name: str, definitions: Definitions, *, resource: str = "") -> Path:
     """Compile ``expression`` for a focus of type ``type_name``.
+
+    Args:
+        resource: Type of ``%resource``; by default the one that ``type_name`` is, or is a part of.
 
     Raises:
         PathNotUnderstood: The expression lies outside the subset.
     """
-    compiler = _Compiler(definitions, type_name)
+    compiler = _Compiler(definitions, type_name, resource or type_name.split(".")[0])
     evaluate, types = compiler.node(read(expression), frozenset({type_name}))
     return Path(evaluate, types)
 
@@ -162,9 +165,10 @@ def _leading(node: Node, only: str | None) -> Iterable[tuple[str, str | None]]:
 class _Compiler:
     """One walk over one tree; ``focus`` is the static type of ``$this``."""
 
-    def __init__(self, definitions: Definitions, root: str) -> None:
+    def __init__(self, definitions: Definitions, root: str, resource: str) -> None:
         self._definitions = definitions
         self._root = root
+        self._resource = resource
 
     def node(self, node: Node, focus: Types) -> tuple[Evaluate, Types]:
         """Compile any node."""
@@ -184,12 +188,11 @@ class _Compiler:
                 return _operator(op, self.node(left, focus)[0], self.node(right, focus)[0])
 
     def _variable(self, name: str, focus: Types) -> tuple[Evaluate, Types]:
-        top = frozenset({self._root.split(".")[0]})
         match name:
             case "$this" | "this" | "his":
                 return (lambda items, _scope: items), focus
             case "resource":
-                return (lambda _items, scope: [scope.resource]), top
+                return (lambda _items, scope: [scope.resource]), frozenset({self._resource})
             case "rootResource":
                 return (lambda _items, scope: [scope.root]), _ANY
             case "context":

@@ -346,11 +346,15 @@ class ProfileCompiler:
                 self.notes.add(f"the invariant {key} is", "it has no FHIRPath", snapshot.url, node.id)
                 continue
             try:
-                path = compile_path(expression, type_name, self.definitions)
+                path = compile_path(expression, type_name, self.definitions, resource=self._resource_of(snapshot))
             except PathNotUnderstood as reason:
                 self.notes.add(f"the invariant {key} is", str(reason), snapshot.url, node.id)
                 continue
             yield _invariant(key, str(rule.get("human", "")), path, _is_about_another(expression, type_name))
+
+    def _resource_of(self, snapshot: Snapshot) -> str:
+        """What ``%resource`` is; a data type and an extension can be in any."""
+        return snapshot.type if snapshot.type in self.definitions.resource_types() else "Resource"
 
 
 def _invariant(key: str, human: str, path: Path, is_about_another: bool) -> ItemCheck:

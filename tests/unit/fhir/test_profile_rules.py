@@ -425,6 +425,32 @@ RULES = [
         "Parameters.parameter[0].resource.name",
     ),
     Rule(
+        "an invariant of a resource inside another, which sees that one as %resource",
+        (
+            profile(
+                "Bundle", {"path": "Bundle.entry.resource", "type": [{"code": "Patient", "profile": [url("named")]}]}
+            ),
+            profile(
+                "Patient",
+                {
+                    "path": "Patient.name",
+                    "constraint": [
+                        {
+                            "key": "x-1",
+                            "severity": "error",
+                            "human": "active",
+                            "expression": "%resource.active.exists()",
+                        }
+                    ],
+                },
+                name="named",
+            ),
+        ),
+        {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": patient(active=True, name=[NAMED])}]},
+        {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": patient(name=[NAMED])}]},
+        "Bundle.entry[0].resource.name[0]",
+    ),
+    Rule(
         "a slice by what the children of its value say",
         (
             sliced(
