@@ -21,7 +21,7 @@ from fhir_bridge.errors import DataDirectoryInUse, SetupWrong, Unavailable
 from fhir_bridge.lines.checking import Finding
 from fhir_bridge.wiring import check
 from ledger_core import holds_ledger, run_copy, run_fsck
-from tests.support.bridge_world import ROOT, World, fresh, observation, patient, running
+from tests.support.bridge_world import ROOT, World, consent, fresh, observation, patient, running
 from tests.support.postgres import PostgresServer
 
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
@@ -286,7 +286,7 @@ async def test_two_bridges_never_share_a_ledger(tmp_path: Path, url: str) -> Non
 async def test_a_ledger_that_is_away_is_waited_for_and_readiness_tells(
     tmp_path: Path, own_server: PostgresServer
 ) -> None:
-    """Records are taken and shown later; consents are answered from memory; nothing is lost; nobody restarts."""
+    """Answers go on; who sends a record or decides waits for the answer; nothing is lost; nobody restarts."""
     url = own_server.make("ledger")
     data = fresh(tmp_path)
     moved_ledger(data, url)
@@ -294,16 +294,22 @@ async def test_a_ledger_that_is_away_is_waited_for_and_readiness_tells(
         async with running(data) as world:
             await world.send(patient("p1"))
             headers, person = await world.token(), await world.patient_id("p1")
+            agent = await world.enrol("p1")
             before = await world.timeline(headers, person)
             own_server.stop()
             ready = await world.http.get("/health/ready")
             assert ready.status_code == 503
             assert ready.json()["parts"]["ledger"] is False
+            given = consent(f"Patient/{person}", permit=f"Organization/{await world.organization('harbor')}")
+            decided = asyncio.create_task(world.http.post("/fhir/Consent", json=given, headers=agent))
             sent = asyncio.create_task(world.send(observation("o1", "p1")))
             await asyncio.sleep(1)
+            assert not sent.done()
+            assert not decided.done()
             assert await world.timeline(headers, person) == before
             own_server.start()
             await asyncio.wait_for(sent, 60)
+            assert (await asyncio.wait_for(decided, 60)).status_code == 201
             assert "Observation/o1" in await world.timeline(headers, person)
             async with asyncio.timeout(30):
                 while (await world.http.get("/health/ready")).status_code != 200:

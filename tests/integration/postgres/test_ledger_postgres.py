@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +48,7 @@ from ledger_core.stores.server import PostgresConnection, connect_server
 from tests.support.postgres import PostgresServer
 from tests.unit.ledger_core.ledger_samples import GENESIS, LOG_KEY, NORTH, filler, join
 
+ROOT = Path(__file__).resolve().parents[3]
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280 + 20 * KILLS)]
@@ -264,6 +267,35 @@ def test_a_check_that_loses_its_server_finds_nothing_and_says_so(ledger: Ledger,
         end_sessions(url)
         with pytest.raises(LedgerAway):
             list(check(store))
+
+
+_WRITER = """
+import sys
+from ledger_core import Anchor, open_ledger
+from tests.unit.ledger_core.ledger_samples import LOG_KEY, NORTH
+ledger = open_ledger(sys.argv[1], log_identity=LOG_KEY)
+for number in range(1_000_000):
+    done = ledger.send(Anchor(number.to_bytes(32, "big"), 1), NORTH).result(30)
+    print(done.index, done.digest.hex(), flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_the_ledger_to_the_next_at_once(ledger: Ledger, url: str) -> None:
+    ledger.close()
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", _WRITER, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert writer.stdout is not None
+        told = [writer.stdout.readline().split() for _ in range(15)]
+        with pytest.raises(LedgerLocked):
+            opened(url)
+        writer.kill()
+        told += [line.split() for line in writer.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        writer.wait()
+        writer.stdout.close()
+        with opened(url) as again:
+            lost = [index for index, digest in told if envelope_digest(again.entry(int(index))).hex() != digest]
+        assert lost == []
+    assert list(run_fsck(url)) == []
 
 
 # --- one writer
