@@ -86,7 +86,7 @@ faults: env ## Kill the ledger 500 times, cut its power 2,000 times and the whol
 fuzz: env ## Fuzz the intake for as long as wanted (ARGS="-runs=10000000", about three hours); what it learns stays in .build/fuzz
 	$(BIN)/python -m tests.fuzz.intake $(ARGS)
 
-fuzz-api: env ## Ask a running service 20,000 times what its description allows and what not (API_CASES=100000 for more)
+fuzz-api: env ## Ask a running service 20,000 times what its description allows and what not (API_CASES=100000 for more, API_SEED=1 for others)
 	API_CASES=$${API_CASES:-20000} $(BIN)/pytest tests/fuzz/test_fuzz_api.py -s -v
 
 compare-verifiers: env ## Compare two verifiers on a million changed receipts, on two cores (ten minutes and more, goes on where it stopped)
