@@ -40,6 +40,7 @@ class ImportSettings(BaseSettings):
     max_bytes: int = Field(
         16 << 30, ge=1 << 10, description="Bytes of one import's body, both as sent and decompressed."
     )
+    max_lines: int = Field(20_000_000, ge=1, description="Lines of one import, about.")
     max_line_bytes: int = Field(16 << 20, ge=1 << 10, description="Bytes of one line; a longer one is refused alone.")
     max_jobs: int = Field(4, ge=1, le=1_000, description="Imports of one institution that are received or under way.")
     max_still_s: int = Field(60, ge=1, le=3_600, description="Seconds that an import's body may stand still.")

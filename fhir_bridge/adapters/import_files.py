@@ -1,4 +1,4 @@
-"""Bodies of imports on disk: an SQLite file a job, a sealed row a line, deleted as a whole when the job has ended.
+"""Bodies of imports on disk: an SQLite file a job, its lines in sealed chunks, deleted when the job has ended.
 
 A file of its own for each job, because what millions of lines took is given
 back at once by deleting it; in a shared file it would stay, and be overwritten
@@ -6,7 +6,8 @@ row by row first.
 
 Invariants:
     * a line that :meth:`ImportFiles.add` returned for survives loss of power;
-    * each is sealed under a message key of its own, which dies with it: erasing that key reaches a line that waits.
+    * each chunk is sealed under a message key of its own, which dies with it; a line is erased from one by sealing
+      its neighbours under a new key and erasing the old.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_database, transaction, translated
-from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
+from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.ports.ambient import Randomness
 from fhir_bridge.ports.imports import Line
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
@@ -31,10 +34,11 @@ WHAT = "import"
 VERSION = 1
 SCHEMA = """
 CREATE TABLE job (institution TEXT NOT NULL) STRICT;
-CREATE TABLE lines (number INTEGER PRIMARY KEY, too_long INTEGER NOT NULL, value BLOB NOT NULL) STRICT
+CREATE TABLE chunks (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, subject TEXT NOT NULL, value BLOB NOT NULL) STRICT
 """
 
-_DOMAIN = "import-line"
+_DOMAIN = "import-lines"
 _JOB = re.compile(r"[0-9a-f]{32}")
 _KEYS_AT_ONCE = 1_000
 T = TypeVar("T")
@@ -62,9 +66,13 @@ class ImportFiles:
         """Append lines in one durable commit."""
         await self._run(self._add, job, lines)
 
-    async def read(self, job: str, after: int, *, max_lines: int, max_bytes: int) -> Sequence[Line]:
-        """Return the next lines behind number ``after``."""
-        return await self._run(self._read, job, after, max_lines, max_bytes)
+    async def read(self, job: str, after: int) -> Sequence[Line]:
+        """Return the lines behind number ``after`` that were added together."""
+        return await self._run(self._read, job, after)
+
+    async def erase(self, job: str, numbers: Collection[int]) -> None:
+        """Seal what stood beside these lines anew, then erase the keys that opened them."""
+        await self._run(self._erase, job, numbers)
 
     async def discard(self, job: str) -> None:
         """Erase the keys, then the file: a crash in between leaves rows that nobody opens."""
@@ -99,7 +107,7 @@ class ImportFiles:
     def _connection(self, job: str) -> sqlite3.Connection:
         if job not in self._open:
             self._open[job] = open_database(
-                self._path(job), what=WHAT, version=VERSION, schema=SCHEMA, connect=self._connect
+                self._path(job), what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True, connect=self._connect
             )
         return self._open[job]
 
@@ -113,51 +121,57 @@ class ImportFiles:
         return "" if row is None else str(row[0])
 
     def _add(self, job: str, lines: Sequence[Line]) -> None:
-        institution = self._institution(job)
-        names = [_key_name(job, institution, line.number) for line in lines]
-        keys = self._keys.ensure(names)
-        rows = [
-            (
-                line.number,
-                int(line.is_too_long),
-                seal_blob(keys[name], _DOMAIN, name.subject, line.body, self._randomness),
-            )
-            for line, name in zip(lines, names, strict=True)
-        ]
+        name = self._new_name(job)
+        value = self._sealed(name, lines)
         connection = self._connection(job)
         with transaction(connection):
-            connection.executemany("INSERT INTO lines VALUES (?, ?, ?)", rows)
+            row = (lines[0].number, lines[-1].number, name.subject, value)
+            connection.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", row)
 
-    def _read(self, job: str, after: int, max_lines: int, max_bytes: int) -> list[Line]:
+    def _read(self, job: str, after: int) -> list[Line]:
         if not self._path(job).exists():
             raise IntegrityBroken("the lines of an import are not there")
-        institution = self._institution(job)
-        sql = "SELECT number, too_long, value FROM lines WHERE number > ? ORDER BY number LIMIT ?"
-        found: list[Line] = []
-        size = 0
-        for number, too_long, value in self._connection(job).execute(sql, (after, max_lines)):
-            line = self._opened(_key_name(job, institution, number), number, bool(too_long), value)
-            if found and size + len(line.body) > max_bytes:
-                break
-            size += len(line.body)
-            found.append(line)
-        return found
+        sql = "SELECT subject, value FROM chunks WHERE last > ? ORDER BY first LIMIT 1"
+        row = self._connection(job).execute(sql, (after,)).fetchone()
+        return [] if row is None else [line for line in self._opened(job, *row) if line.number > after]
 
-    def _opened(self, name: KeyName, number: int, is_too_long: bool, value: bytes) -> Line:
-        try:
-            key = self._keys.get(name)
-        except KeyMissing:
-            return Line(number, b"", is_erased=True)
-        return Line(number, open_blob(key, _DOMAIN, name.subject, value), is_too_long)
+    def _erase(self, job: str, numbers: Collection[int]) -> None:
+        connection = self._connection(job)
+        rows = connection.execute("SELECT first, last, subject, value FROM chunks ORDER BY first").fetchall
+        for first, last, subject, value in rows():
+            if not any(first <= number <= last for number in numbers):
+                continue
+            name = self._new_name(job)
+            left = [
+                Line(line.number, b"", is_erased=True) if line.number in numbers else line
+                for line in self._opened(job, subject, value)
+            ]
+            with transaction(connection):
+                row = (name.subject, self._sealed(name, left), first)
+                connection.execute("UPDATE chunks SET subject = ?, value = ? WHERE first = ?", row)
+            self._keys.erase(KeyName(KeyKind.MESSAGE, name.institution, subject))
+
+    def _new_name(self, job: str) -> KeyName:
+        subject = f"import/{job}/{self._randomness.token(8).hex()}"
+        return KeyName(KeyKind.MESSAGE, self._institution(job), subject)
+
+    def _sealed(self, name: KeyName, lines: Sequence[Line]) -> bytes:
+        content = msgspec.msgpack.encode([(x.number, x.body, x.is_too_long, x.is_erased) for x in lines])
+        return seal_blob(self._keys.ensure([name])[name], _DOMAIN, name.subject, content, self._randomness)
+
+    def _opened(self, job: str, subject: str, value: bytes) -> list[Line]:
+        key = self._keys.get(KeyName(KeyKind.MESSAGE, self._institution(job), subject))
+        content = open_blob(key, _DOMAIN, subject, value)
+        return [Line(*row) for row in msgspec.msgpack.decode(content, type=list[tuple[int, bytes, bool, bool]])]
 
     def _discard(self, job: str) -> None:
         if not self._path(job).exists():
             return
         connection = self._connection(job)
         institution = self._institution(job)
-        numbers = connection.execute("SELECT number FROM lines ORDER BY number")
-        while some := numbers.fetchmany(_KEYS_AT_ONCE):
-            self._keys.erase_all([_key_name(job, institution, number) for (number,) in some])
+        subjects = connection.execute("SELECT subject FROM chunks ORDER BY first")
+        while some := subjects.fetchmany(_KEYS_AT_ONCE):
+            self._keys.erase_all([KeyName(KeyKind.MESSAGE, institution, subject) for (subject,) in some])
         connection.close()
         del self._open[job]
         for ending in ("-wal", "-shm", ""):
@@ -170,7 +184,3 @@ class ImportFiles:
 
     def _path(self, job: str, ending: str = "") -> Path:
         return self._folder / f"{job}.db{ending}"
-
-
-def _key_name(job: str, institution: str, number: int) -> KeyName:
-    return KeyName(KeyKind.MESSAGE, institution, f"import/{job}/{number}")

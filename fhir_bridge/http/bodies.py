@@ -30,7 +30,7 @@ _WINDOW_BYTES = 8 << 20
 _STEP_BYTES = 512
 """So few compressed bytes at a time: a block of zstd takes four of them and may hold 128 KiB."""
 _MOST_MEMBERS = 1_000
-_AT_ONCE_BYTES = 1 << 20
+_AT_ONCE_BYTES = 256 << 10
 
 
 async def body_of(request: Request, limit: int) -> bytes:
@@ -71,7 +71,7 @@ async def read_body(request: Request, limit: int) -> bytes | None:
 
 
 async def pieces_of(request: Request, limit: int, still_s: int) -> AsyncIterator[bytes]:
-    """Yield what a request's body holds, decompressed, in pieces of a megabyte or so, while it comes.
+    """Yield what a request's body holds, decompressed, in pieces of some 256 KiB, while it comes.
 
     Args:
         limit: The most bytes that are read of the body as it was sent; what they hold is for the caller to count.

@@ -23,7 +23,7 @@ from fhir_bridge.settings import ImportSettings
 
 _NDJSON_TYPES = frozenset({"application/fhir+ndjson", "application/ndjson", "application/x-ndjson", "text/x-ndjson"})
 _JSON_TYPES = frozenset({"application/fhir+json", "application/json", "text/json", "application/json+fhir"})
-_LINES_AT_ONCE = 256
+_LINES_AT_ONCE = 4_096
 _BYTES_AT_ONCE = 1 << 20
 
 
@@ -52,7 +52,7 @@ class Receiver:
             pieces: The body, decompressed, as it comes.
 
         Raises:
-            MessageTooLong: More bytes than an import may hold.
+            MessageTooLong: More bytes or lines than an import may hold.
             RecordRefused: It holds no line.
             Unavailable: The disk does not take it.
         """
@@ -70,6 +70,9 @@ class Receiver:
             hasher.update(piece)
             held += await asyncio.to_thread(cutter.feed, piece)
             held = await self._put(name, held, whole, is_last=False)
+            if whole.lines > self._settings.max_lines:
+                problem = f"an import may hold at most {self._settings.max_lines} lines: send it in parts"
+                raise MessageTooLong([Issue("error", "too-costly", problem)])
         await self._put(name, [*held, *cutter.end()], whole, is_last=True)
         if not whole.lines:
             raise RecordRefused(

@@ -15,8 +15,6 @@ from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.ingest import Anchored, FhirVersion, Position, Processed, Received
 from fhir_bridge.ports.imports import ImportStore, Line
 
-_LINES_AT_ONCE = 256
-_BYTES_AT_ONCE = 1 << 20
 _TOO_LONG = Issue("error", "too-long", "the line is longer than FHIR_BRIDGE_IMPORT_MAX_LINE_BYTES: split its Bundle")
 _ERASED = Issue("error", "deleted", "the line was erased before it was taken")
 
@@ -105,7 +103,7 @@ class ImportRun:
 
     async def _put_all(self, after: int) -> None:
         while not self.is_stopped and self._failure is None:
-            some = await self._store.read(self._job.id, after, max_lines=_LINES_AT_ONCE, max_bytes=_BYTES_AT_ONCE)
+            some = await self._store.read(self._job.id, after)
             if not some:
                 return
             for line in some:

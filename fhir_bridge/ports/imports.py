@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from typing import Protocol
 class Line:
     """One line of a body; ``number`` counts from 1, blank lines included.
 
-    ``body`` is empty if the line was too long to be kept (``is_too_long``) or its key was erased (``is_erased``).
+    ``body`` is empty if the line was too long to be kept (``is_too_long``) or was erased (``is_erased``).
     """
 
     number: int
@@ -28,24 +28,32 @@ class ImportStore(Protocol):
         ...
 
     async def add(self, job: str, lines: Sequence[Line]) -> None:
-        """Append lines, each under a message key of its own; returns once they survive loss of power.
+        """Append lines, as one chunk under a key of its own; returns once they survive loss of power.
 
         Raises:
             Unavailable: None of them was written.
         """
         ...
 
-    async def read(self, job: str, after: int, *, max_lines: int, max_bytes: int) -> Sequence[Line]:
-        """Return the next lines behind number ``after``; none at the end, at least one before.
+    async def read(self, job: str, after: int) -> Sequence[Line]:
+        """Return the next lines behind number ``after``, of one chunk; none at the end.
 
         Raises:
-            IntegrityBroken: There is no such job, or a line was changed.
+            IntegrityBroken: There is no such job, or a chunk was changed or does not open.
             Unavailable: Safe to retry.
         """
         ...
 
+    async def erase(self, job: str, numbers: Collection[int]) -> None:
+        """Erase lines that wait, as the erasure of a chart demands: nothing opens them, and they are read as erased.
+
+        Raises:
+            Unavailable: Some may be erased, or all; erase again.
+        """
+        ...
+
     async def discard(self, job: str) -> None:
-        """Erase the keys of a job's lines, then the lines; repeatable, a no-op for a job that is not there."""
+        """Erase the keys of a job's chunks, then the chunks; repeatable, a no-op for a job that is not there."""
         ...
 
     async def jobs(self) -> Sequence[str]:

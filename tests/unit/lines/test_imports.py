@@ -290,6 +290,15 @@ async def test_limits_are_named_and_hold(tmp_path: Path, monkeypatch: pytest.Mon
         assert nothing_left(world)
 
 
+async def test_so_many_lines_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FHIR_BRIDGE_IMPORT_MAX_LINES", "5000")
+    async with running(fresh(tmp_path)) as world:
+        answer = await post(world, gzip.compress(b"{}\n" * 1_000_000), **{"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["issue"][0]["code"]) == (413, "too-costly")
+        assert "5000 lines" in answer.text
+        assert nothing_left(world)
+
+
 async def test_a_bomb_is_not_blown_up_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fhir_bridge.http import bodies
 
@@ -485,7 +494,7 @@ async def test_an_upload_that_a_crash_cut_off_is_removed_at_the_next_start(tmp_p
         await store.begin("ab" * 16, "harbor")
         await store.add("ab" * 16, [Line(1, b"{}"), Line(2, b"", is_too_long=True)])
         assert not nothing_left(world)
-        assert len(await leftovers(world)) == 2
+        assert len(await leftovers(world)) == 1
     async with running(data) as world:
         assert nothing_left(world)
         assert await leftovers(world) == []
@@ -529,23 +538,28 @@ async def test_lines_that_are_gone_end_the_job_and_it_says_so(
         assert "send the body again" in said["problem"]["issue"][0]["diagnostics"]
 
 
-async def test_a_line_whose_key_was_erased_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for a message that waits on the spool: erasing its key is what an erasure of a chart does to it."""
-    from fhir_bridge.ports.keys import KeyKind, KeyName
-
+async def test_a_line_that_was_erased_while_it_waited_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FHIR_BRIDGE_IMPORT_IN_FLIGHT_LINES", "1")
     data = fresh(tmp_path)
     async with running(data) as world:
         address = await begun(world, ndjson(*(patient(f"p{n}") for n in range(120))))
         job = address.rpartition("/")[2]
-        imports = world.bridge.services.imports
-        await imports.stop()
-        imports._receiver._keys.erase(KeyName(KeyKind.MESSAGE, "northgate", f"import/{job}/120"))
+        await world.bridge.services.imports.stop()
+        before = [key for kind, key in await leftovers(world) if kind == "message"]
+        await world.bridge.services.imports._store.erase(job, {119, 120})
+        after = [key for kind, key in await leftovers(world) if kind == "message"]
+        assert len(before) == len(after)
+        assert before != after, "the key that opened them is gone"
     async with running(data) as world:
         manifest = await ended(world, address)
-        assert counts(manifest) == {("created", "Patient"): 119, ("refused", "unknown"): 1}
-        (problem,) = await lines_of(world, manifest, "error")
-        assert (numbers([problem]), problem["issue"][0]["code"]) == ([120], "deleted")
+        assert counts(manifest) == {("created", "Patient"): 118, ("refused", "unknown"): 2}
+        problems = await lines_of(world, manifest, "error")
+        assert numbers(problems) == [119, 120]
+        assert {each["issue"][0]["code"] for each in problems} == {"deleted"}
+        assert nothing_left(world)
+        assert [key for kind, key in await leftovers(world) if kind == "message"] == [f"import/{job}"]
 
 
 async def test_counts_are_right_whatever_commits_fail(world: World) -> None:
