@@ -32,6 +32,7 @@ from fhir_bridge.lines.jobs import (
     Again,
     Job,
     Redirected,
+    RoomsFailed,
     end_span,
     judged,
     measure,
@@ -227,14 +228,19 @@ class IngestLine:
         async def process(received: Received) -> Processed:
             # The release is the message's own: a sender may declare another than it is registered with.
             source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
-            claimed: Received | None = None
+            message = received
             try:
-                claimed = await self._unwrapping.claimed(received)
-                message, signed = await self._unwrapping.open(claimed)
+                message = await self._unwrapping.claimed(message)
+                message = await self._unwrapping.decrypted(message)
+                signed = await self._unwrapping.signature(message)
+                with tracing.spanned("rooms"):
+                    return attested(await self._rooms.process(message, source), message, signed)
             except RecordRefused as no:
-                return Processed("single", refused=no.issues, opened=claimed)
-            with tracing.spanned("rooms"):
-                return attested(await self._rooms.process(message, source), message, signed)
+                return Processed("single", refused=no.issues, opened=message)
+            except Unavailable:
+                raise
+            except Exception as error:
+                raise RoomsFailed(message) from error
 
         return self._enqueue(received, process, again, is_from_sender=True)
 
@@ -477,12 +483,15 @@ class IngestLine:
             return job.processed.result()
         if isinstance(error, Unavailable):
             raise error
+        opened = job.processed.result().opened if error is None else None
+        if isinstance(error, RoomsFailed):
+            opened, error = error.message, error.__cause__
         if error is not None:
             _log.error("rooms failed", code=getattr(error, "code", type(error).__name__))
         if isinstance(error, RecordRefused):
             return Processed("single", refused=error.issues)
         job.status = "500 Internal Server Error"
-        return Processed("single", refused=(_UNPROCESSED,))
+        return Processed("single", refused=(_UNPROCESSED,), opened=opened)
 
     async def _take(
         self, record: Normalized, chart: ChartRef | None, layer: Layer, charts: dict[str, OpenChart], now: datetime

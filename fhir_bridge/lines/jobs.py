@@ -30,6 +30,14 @@ class Again:
     entries: frozenset[int] | None
 
 
+class RoomsFailed(Exception):
+    """Something of ours failed on a message, out of as much of its wrapping as came off; the cause says what."""
+
+    def __init__(self, message: Received) -> None:
+        super().__init__("a message did not get through its rooms")
+        self.message = message
+
+
 class Redirected(Exception):
     """A message must refer to records that its conditional creates or conditional references found.
 

@@ -78,10 +78,15 @@ def settled(sealed: SealedLetter) -> SealedLetter:
 
 
 def letter_id(keys: KeyStore, reason: str, received: Received) -> str:
-    """Return an id that a redelivery of the same message gives again: keyed over content and interaction."""
+    """Return an id that a redelivery of the same message gives again: keyed over content and how it is to be read.
+
+    The signature is part of it: a copy without it, which anybody can make who writes to the topic, never takes the
+    place of what was signed.
+    """
     name = KeyName(KeyKind.INSTITUTION, received.institution)
-    hasher = blake3(b"fhir-bridge/letter/1\0" + reason.encode() + b"\0", key=keys.ensure([name])[name])
-    hasher.update(msgspec.msgpack.encode(received.interaction))
+    hasher = blake3(b"fhir-bridge/letter/2\0" + reason.encode() + b"\0", key=keys.ensure([name])[name])
+    how = (received.interaction, received.fhir_version, received.content_type, received.signature)
+    hasher.update(msgspec.msgpack.encode(how))
     hasher.update(received.body)
     return hasher.digest()[:16].hex()
 

@@ -15,17 +15,18 @@ binds the signature.
 
 Invariants:
     * the signature covers the bytes inside the encryption, which are those that records are cut from;
-    * what cannot be opened or does not hold is refused, and kept as a dead letter just as it came.
+    * what cannot be opened or does not hold is refused, and kept as a dead letter, out of as much of its wrapping as
+      came off: neither a claim that ends nor a key that is destroyed takes a letter's message with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -50,6 +51,7 @@ SIGNED: Final = "signed-messages"
 SIGNED_AT: Final = "signed-messages-at"
 """``µs received/message id`` → institution."""
 
+_Made = TypeVar("_Made")
 _PLAIN = "application/fhir+json"
 _QUICK_BYTES = 16 << 10
 """Messages up to here are opened at once; a thread's hand-over would cost more."""
@@ -106,34 +108,44 @@ class Unwrapping:
         kind, content = await self._claims.redeem(received)
         return replace(received, body=content, content_type=kind or _PLAIN)
 
-    async def open(self, received: Received) -> tuple[Received, Signed | None]:
-        """Return the message inside, and whose signature it bears.
+    async def decrypted(self, received: Received) -> Received:
+        """Return the message inside a JWE; any other message as it is.
 
         Raises:
-            RecordRefused: It does not open, its signature does not hold, or it lacks what its sender agreed to.
+            RecordRefused: It does not open, or is in the clear and its sender encrypts.
+            Unavailable: The keys cannot be read now.
         """
-        is_jose = media_type(received.content_type) == JOSE
-        if received.must_be_encrypted and not is_jose and received.interaction is None:
+        # A record without a value has nothing that could be encrypted, whatever its headers say.
+        if received.interaction is not None:
+            return received
+        if media_type(received.content_type) == JOSE:
+            return await _in_its_time(received, self._decrypted)
+        if received.must_be_encrypted:
             raise RecordRefused([_IN_CLEAR])
-        if received.must_be_signed and not received.signature:
-            raise RecordRefused([_UNSIGNED])
-        if not is_jose and not received.signature:
-            return received, None
-        if len(received.body) <= _QUICK_BYTES:
-            return self._open(received, is_jose=is_jose)
-        return await asyncio.to_thread(self._open, received, is_jose=is_jose)
+        return received
 
-    def _open(self, received: Received, *, is_jose: bool) -> tuple[Received, Signed | None]:
-        institution = self._registry.institution(received.institution)
-        if is_jose:
-            inside = self._crypto.decrypt(received.body, self._secrets(institution))
-            kind = inside.content_type or _PLAIN
-            received = replace(received, body=inside.content, content_type=kind, must_be_encrypted=False)
-        if not received.signature:
-            return received, None
-        content = _signed_bytes(received)
-        key = self._crypto.verify(received.signature, content, institution.signing_keys)
-        return received, Signed(self._id(received.institution, received.signature, content), key)
+    async def signature(self, message: Received) -> Signed | None:
+        """Return whose signature an opened message bears, None if it bears none and none is asked for.
+
+        Raises:
+            RecordRefused: The signature does not hold, or is missing where its sender signs.
+        """
+        if message.signature:
+            return await _in_its_time(message, self._checked)
+        if message.must_be_signed:
+            raise RecordRefused([_UNSIGNED])
+        return None
+
+    def _decrypted(self, received: Received) -> Received:
+        inside = self._crypto.decrypt(received.body, self._secrets(received.institution))
+        kind = inside.content_type or _PLAIN
+        return replace(received, body=inside.content, content_type=kind, must_be_encrypted=False)
+
+    def _checked(self, message: Received) -> Signed:
+        content = _signed_bytes(message)
+        keys = self._registry.institution(message.institution).signing_keys
+        key = self._crypto.verify(message.signature, content, keys)
+        return Signed(self._id(message.institution, message.signature, content), key)
 
     def evidence(self, jobs: Iterable[Job]) -> list[Document]:
         """Return the documents that keep what was signed, of jobs that have changed a record."""
@@ -185,9 +197,11 @@ class Unwrapping:
         newest = (institution.receiving_keys or (1,))[-1]
         self._keys.erase_all([_receiving(institution.name, number) for number in range(1, newest)])
 
-    def _secrets(self, institution: Institution) -> dict[str, bytes]:
-        secrets = [self._keys.get(_receiving(institution.name, number)) for number in institution.receiving_keys]
-        return {self._kid(secret): secret for secret in secrets}
+    def _secrets(self, institution: str) -> dict[str, bytes]:
+        numbers = self._registry.institution(institution).receiving_keys
+        # One that is being destroyed, or was lost, keeps nobody from using another.
+        found = [self._keys.find(_receiving(institution, number)) for number in numbers]
+        return {self._kid(secret): secret for secret in found if secret is not None}
 
     def _kept(self, message: Received, signed: Signed) -> Sequence[Document]:
         at = microseconds(message.received_at)
@@ -209,6 +223,13 @@ class Unwrapping:
         hasher.update(signature.encode() + b"\0")
         hasher.update(content)
         return hasher.digest()[:16].hex()
+
+
+async def _in_its_time(message: Received, step: Callable[[Received], _Made]) -> _Made:
+    """Take a step at once if the message is small, else in a thread."""
+    if len(message.body) <= _QUICK_BYTES:
+        return step(message)
+    return await asyncio.to_thread(step, message)
 
 
 def attested(processed: Processed, message: Received, signed: Signed | None) -> Processed:
