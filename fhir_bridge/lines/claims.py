@@ -89,6 +89,7 @@ class Claims:
         self._standing = standing
         self._keep = timedelta(seconds=keep_s)
         self._max_bytes = max_bytes
+        self._changing = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -115,11 +116,13 @@ class Claims:
             problem = "the address must end with the SHA-256 of the body, decompressed, in lower-case hex"
             raise RecordRefused([Issue("error", "value", problem)])
         claim = self._id(institution, sha256)
-        until = self._clock.now() + self._keep
-        sealed = await asyncio.to_thread(self._seal, institution, claim, _Held(content_type, body))
-        place = f"{microseconds(until):020d}/{institution}/{claim}"
-        documents = [Document(CLAIMS, claim, sealed), Document(CLAIMS_UNTIL, place, b"")]
-        await self._vault.commit(Work(documents=documents), None)
+        # Else the key that it is sealed under may be erased, as of a claim that had ended, before it is committed.
+        async with self._changing:
+            until = self._clock.now() + self._keep
+            sealed = await asyncio.to_thread(self._seal, institution, claim, _Held(content_type, body))
+            place = f"{microseconds(until):020d}/{institution}/{claim}"
+            documents = [Document(CLAIMS, claim, sealed), Document(CLAIMS_UNTIL, place, b"")]
+            await self._vault.commit(Work(documents=documents), None)
         told = {"sha256": sha256, "bytes": len(body), "until": instant(until)}
         return Reply(201, render(told), content_type="application/json")
 
@@ -150,6 +153,10 @@ class Claims:
 
     async def sweep(self) -> int:
         """Remove what has ended, the keys first; return how many claims that were."""
+        async with self._changing:
+            return await self._sweep()
+
+    async def _sweep(self) -> int:
         now = f"{microseconds(self._clock.now()):020d}"
         ends: dict[tuple[str, str], list[str]] = {}
         for place, _ in await self._vault.documents(CLAIMS_UNTIL):

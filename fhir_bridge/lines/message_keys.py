@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from fhir_bridge.errors import SetupWrong
-from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.lines.unwrapping import SIGNATURE_RULE, Unwrapping
 from fhir_bridge.model.ingest import Change, instant
@@ -43,12 +43,15 @@ class MessageKeys:
         Raises:
             SetupWrong: The key is of no use here, or another of the same ``kid`` is registered.
         """
-        known = self._registry.institution(institution)
         key = self._crypto.signing_key(jwk)
-        others = [each for each in known.signing_keys if each != key]
-        if any(each["kid"] == key["kid"] for each in others):
-            raise SetupWrong("another signing key of this kid is registered: give the new one another kid")
-        await self._registry.add_institution(replace(known, signing_keys=(*others, key)))
+
+        def with_it(known: Institution) -> Institution:
+            others = [each for each in known.signing_keys if each != key]
+            if any(each["kid"] == key["kid"] for each in others):
+                raise SetupWrong("another signing key of this kid is registered: give the new one another kid")
+            return replace(known, signing_keys=(*others, key))
+
+        await self._registry.change_institution(institution, with_it)
         return key
 
     async def remove_signing_key(self, institution: str, kid: str) -> None:
@@ -57,11 +60,14 @@ class MessageKeys:
         Raises:
             SetupWrong: There is none of that ``kid``.
         """
-        known = self._registry.institution(institution)
-        kept = tuple(each for each in known.signing_keys if each["kid"] != kid)
-        if len(kept) == len(known.signing_keys):
-            raise SetupWrong("this institution has no signing key of that kid")
-        await self._registry.add_institution(replace(known, signing_keys=kept))
+
+        def without_it(known: Institution) -> Institution:
+            kept = tuple(each for each in known.signing_keys if each["kid"] != kid)
+            if len(kept) == len(known.signing_keys):
+                raise SetupWrong("this institution has no signing key of that kid")
+            return replace(known, signing_keys=kept)
+
+        await self._registry.change_institution(institution, without_it)
 
     async def encryption_key(
         self, institution: str, *, renew: bool, destroy_older: bool, must: bool | None
@@ -73,15 +79,15 @@ class MessageKeys:
             destroy_older: Destroy all but the newest.
             must: True to take nothing of it by bus in the clear from now on, False to take both, None to leave it.
         """
-        before = known = self._registry.institution(institution)
-        if renew or not known.receiving_keys:
-            known = await asyncio.to_thread(self._unwrapping.renewed, known)
-        if must is not None:
-            known = replace(known, must_encrypt=must)
-        if destroy_older:
-            known = self._unwrapping.without_older(known)
-        if known != before:
-            await self._registry.add_institution(known)
+
+        def with_them(known: Institution) -> Institution:
+            if renew or not known.receiving_keys:
+                known = self._unwrapping.renewed(known)
+            if must is not None:
+                known = replace(known, must_encrypt=must)
+            return self._unwrapping.without_older(known) if destroy_older else known
+
+        known = await self._registry.change_institution(institution, with_them)
         if destroy_older:
             # After what names them is gone, so that a crash in between leaves nothing that a message waits for.
             await asyncio.to_thread(self._unwrapping.destroy_older, known)

@@ -104,14 +104,6 @@ class Operations:
         institution = Institution(
             name, network_id(identity.public), FhirVersion(fhir_version), str(directory), ruleset.hash
         )
-        if not is_new:
-            known = self._registry.institution(name)
-            institution = replace(
-                institution,
-                signing_keys=known.signing_keys,
-                receiving_keys=known.receiving_keys,
-                must_encrypt=known.must_encrypt,
-            )
         if is_new:
             # Before the institution is known: after a crash in between, adding it again makes credentials again.
             client, credentials = self._make_institution(name, institution.id)

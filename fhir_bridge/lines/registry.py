@@ -10,8 +10,9 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -64,6 +65,7 @@ class Registry:
         self._vault = vault
         self._keys = keys
         self._randomness = randomness
+        self._changing = asyncio.Lock()
         self.institutions: dict[str, Institution] = {}
         self.sets = ("", "")
         self._charts: dict[str, ChartRef] = {}
@@ -121,7 +123,35 @@ class Registry:
         )
 
     async def add_institution(self, institution: Institution) -> None:
-        """Store an institution; replaces one of the same name."""
+        """Store an institution; one of the same name keeps its keys and whether it must encrypt."""
+        async with self._changing:
+            known = self.institutions.get(institution.name, institution)
+            await self._store(
+                replace(
+                    institution,
+                    signing_keys=known.signing_keys,
+                    receiving_keys=known.receiving_keys,
+                    must_encrypt=known.must_encrypt,
+                )
+            )
+
+    async def change_institution(self, name: str, changed: Callable[[Institution], Institution]) -> Institution:
+        """Store what ``changed`` makes of an institution, one change after the other, and return it.
+
+        Args:
+            changed: Called in a thread; what it raises leaves the institution as it was.
+
+        Raises:
+            SetupWrong: There is none of that name.
+        """
+        async with self._changing:
+            known = self.institution(name)
+            new = await asyncio.to_thread(changed, known)
+            if new != known:
+                await self._store(new)
+            return new
+
+    async def _store(self, institution: Institution) -> None:
         value = msgspec.json.encode(institution)
         await self._vault.commit(Work(documents=[Document("institutions", institution.name, value)]), None)
         self.institutions[institution.name] = institution

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -13,6 +14,7 @@ import pytest
 
 from fhir_bridge.adapters.access import request_token_async
 from fhir_bridge.adapters.ambient import SystemRandomness
+from fhir_bridge.model.access import Requester
 from tests.support.bridge_world import World, fresh, observation, patient, running
 from tests.support.jose import encrypted
 
@@ -174,3 +176,35 @@ async def test_claims_end_and_their_letters_do_not(tmp_path: Path) -> None:
         clock.ahead = timedelta(days=30)
         assert await services.claims.sweep() == 1
         assert await world.findings() == []
+
+
+async def test_what_is_put_again_while_ended_claims_are_removed_is_held(tmp_path: Path) -> None:
+    clock = Later()
+    async with running(fresh(tmp_path), clock=clock) as world:
+        assert (await put(world, MESSAGE)).status_code == 201
+        clock.ahead = timedelta(days=8)
+        claims = world.bridge.services.claims
+        real, begun, go_on = claims._vault, asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            """Holds up the commit of what is put until it may go on."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            async def commit(self, work: Any, batch: Any) -> Any:
+                if any(document.value is not None for document in work.documents):
+                    begun.set()
+                    await go_on.wait()
+                return await real.commit(work, batch)
+
+        claims._vault = Slow()
+        who = Requester("northgate", institution="northgate", scopes=("system/*.cruds",))
+        putting = asyncio.create_task(claims.put(who, sha256(MESSAGE), MESSAGE, ""))
+        await begun.wait()
+        sweeping = asyncio.create_task(claims.sweep())
+        await asyncio.sleep(0.2)
+        go_on.set()
+        assert (await putting).status == 201
+        assert await sweeping in (0, 1)
+        assert (await claim(world, MESSAGE))["outcomes"] == {"201": 1}

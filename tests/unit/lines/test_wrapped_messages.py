@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -196,3 +197,25 @@ async def test_orders_about_keys_that_cannot_be_are_refused(tmp_path: Path, body
         answer = await world.control.post("/institutions/northgate/signing-keys", json=body)
         assert answer.status_code == 400, answer.text
         assert (await world.control.get("/institutions/northgate/signing-keys")).json() == []
+
+
+async def test_orders_given_at_once_are_all_kept(tmp_path: Path) -> None:
+    """Otherwise a signing key would be forgotten, and with it that nothing unsigned is taken."""
+    first, second = Signer("first"), Signer("second")
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        listed = (await world.control.get("/institutions")).json()
+        known = next(each for each in listed if each["name"] == "northgate")
+        again = {name: known[name] for name in ("name", "fhir_version", "ruleset_dir")}
+        await asyncio.gather(
+            register(world, first),
+            our_key(world, must=True),
+            world.control.post("/institutions", json=again),
+            register(world, second),
+            our_key(world, renew=True),
+        )
+    async with running(data) as world:
+        kept = (await world.control.get("/institutions/northgate/signing-keys")).json()
+        assert kept == [first.jwk, second.jwk]
+        assert "application/jose" in why(await feed(world, b"{}"))
+        assert world.bridge.services.ingest._registry.institution("northgate").receiving_keys in ((1,), (1, 2))
