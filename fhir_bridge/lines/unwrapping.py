@@ -103,7 +103,7 @@ class Unwrapping:
             RecordRefused: Nothing that it claims is held.
             Unavailable: What it claims cannot be read now.
         """
-        if media_type(received.content_type) != CLAIM:
+        if received.interaction is not None or media_type(received.content_type) != CLAIM:
             return received
         kind, content = await self._claims.redeem(received)
         return replace(received, body=content, content_type=kind or _PLAIN)
@@ -115,7 +115,7 @@ class Unwrapping:
             RecordRefused: It does not open, or is in the clear and its sender encrypts.
             Unavailable: The keys cannot be read now.
         """
-        # A record without a value has nothing that could be encrypted, whatever its headers say.
+        # A record without a value has nothing to encrypt, whatever its producer says of every record.
         if received.interaction is not None:
             return received
         if media_type(received.content_type) == JOSE:

@@ -24,6 +24,8 @@ from fhir_bridge.ports.messages import Decrypted, Jwk
 
 KEY_MANAGEMENT: Final = ("ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")
 CONTENT_ENCRYPTION: Final = ("A128GCM", "A256GCM")
+_KEPT: Final = ("kty", "crv", "x", "y", "n", "e", "alg", "kid")
+_MAX_KID_CHARS: Final = 256
 _MAX_HEADER_BYTES: Final = 4096
 _MAX_MESSAGE_BYTES: Final = 256 << 20
 # RFC 7518 section 3: the order of P-256 less one; a secret of 256 random bits modulo it is off by 2^-32 at most.
@@ -65,13 +67,18 @@ class JoseMessages:
             raise wrong
         try:
             key = JWKRegistry.import_key(dict(jwk))
-            kept = {"kid": key.thumbprint(), **jwk}
+            kept = {"kid": key.thumbprint()} | {name: jwk[name] for name in _KEPT if name in jwk}
         except (JoseError, ValueError, TypeError, KeyError):
             raise wrong from None
         if key.is_private:
             raise SetupWrong("this is a private key: keep it, and hand over the public one")
-        if not jose.load_keys([kept]):
+        if "verify" not in jwk.get("key_ops", ("verify",)):
+            raise SetupWrong("this key's key_ops do not say verify")
+        if jwk.get("use", "sig") != "sig" or not jose.load_keys([kept]):
             raise wrong
+        # A kid has to fit into a signature's header, and to be text that can be stored.
+        if len(kept["kid"]) > _MAX_KID_CHARS or not kept["kid"].isprintable():
+            raise SetupWrong(f"a kid is at most {_MAX_KID_CHARS} printable characters")
         return kept
 
     def verify(self, signature: str, content: bytes, keys: Sequence[Jwk]) -> Jwk:

@@ -171,8 +171,21 @@ def test_signatures_with_headers_that_are_not_taken_are_refused(header: dict[str
         ({"kty": "OKP", "crv": "X25519", "x": RFC_8037_KEY["x"]}, "no public JWK"),
         (RFC_8037_KEY | {"d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}, "private"),
         (RFC_8037_KEY | {"use": "enc"}, "no public JWK"),
+        (RFC_8037_KEY | {"key_ops": ["sign"]}, "key_ops"),
+        (RFC_8037_KEY | {"kid": "k" * 257}, "kid"),
+        (RFC_8037_KEY | {"kid": "\ud800"}, "kid"),
     ],
 )
 def test_keys_that_can_verify_nothing_are_refused(jwk: dict[str, Any], says: str) -> None:
     with pytest.raises(SetupWrong, match=says):
         CRYPTO.signing_key(jwk)
+
+
+def test_of_a_registered_key_nothing_is_kept_that_verifies_nothing() -> None:
+    """Certificates and whatever else a key file holds could not be answered for, nor always be stored."""
+    more = {"x5c": ["AAAA"], "note": "\ud800", "key_ops": ["verify"], "use": "sig", "alg": "EdDSA"}
+    kept = CRYPTO.signing_key(RFC_8037_KEY | more)
+    assert kept == RFC_8037_KEY | {"kid": RFC_8037_THUMBPRINT, "alg": "EdDSA"}
+    signer = Signer()
+    kept = CRYPTO.signing_key(signer.jwk | {"key_ops": ["verify"]})
+    assert CRYPTO.verify(signer.sign(CONTENT), CONTENT, [kept]) == signer.jwk

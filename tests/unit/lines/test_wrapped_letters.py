@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fhir_bridge.model.ingest import FhirVersion, Interaction, Received
 from tests.support.bridge_world import World, fresh, patient, running
 from tests.support.jose import Signer, encrypted
 
@@ -164,3 +168,48 @@ async def test_a_key_that_is_gone_keeps_no_message_from_opening_with_another(tmp
         known = unwrapping._registry.institution("northgate")
         unwrapping.destroy_older(known)
         assert (await feed(world, encrypted(MESSAGE, newest), JOSE))["outcomes"] == {"201": 1}
+
+
+@pytest.mark.parametrize("content_type", [JOSE, CLAIM, "application/fhir+json"])
+async def test_a_deletion_has_no_wrapping_whatever_its_producer_says_of_every_record(
+    tmp_path: Path, content_type: str
+) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        await keys(world, must=True)
+        named = Interaction("DELETE", "Patient", "p1")
+        gone = Received(
+            "northgate", FhirVersion.R4, b"", datetime.now(UTC), content_type, named, must_be_encrypted=True
+        )
+        done = await world.bridge.services.ingest.push(gone)
+        assert [each.status for each in done.outcomes] == ["204 No Content"]
+
+
+async def test_a_signed_deletion_is_kept_as_evidence_and_binds_what_it_deletes(tmp_path: Path) -> None:
+    signer = Signer()
+    async with running(fresh(tmp_path)) as world:
+        for each in ("p1", "p2"):
+            await world.send(patient(each))
+        await keys(world, add=signer.jwk)
+        for local_id, status in (("p2", []), ("p1", ["204 No Content"])):
+            gone = Received(
+                "northgate",
+                FhirVersion.R4,
+                b"",
+                datetime.now(UTC),
+                interaction=Interaction("DELETE", "Patient", local_id),
+                signature=signer.sign(b"Patient/p1"),
+                must_be_signed=True,
+            )
+            done = await world.bridge.services.ingest.push(gone)
+            assert [each.status for each in done.outcomes] == status
+        (kept,) = (await world.control.get("/signed")).json()
+        found = (await world.control.get("/signed/evidence", params={"message": kept["id"]})).json()
+        assert base64.b64decode(found["message"]) == b"Patient/p1"
+        here = await world.patient_id("p1")
+        history = await world.http.get(f"/fhir/Patient/{here}/_history", headers=await world.token())
+        version = history.json()["entry"][0]["response"]["etag"].split('"')[1]
+        by_record = await world.control.get(
+            "/signed/evidence", params={"record": f"Patient/{here}/_history/{version}"}
+        )
+        assert by_record.json()["id"] == kept["id"]
