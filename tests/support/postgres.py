@@ -84,8 +84,12 @@ class PostgresServer:
         return self.url(database)
 
     def remove(self) -> None:
-        """Delete its files."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Delete its files; what is left of a killed one writes on for a moment."""
+        for _ in range(50):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._folder.exists():
+                return
+            time.sleep(0.1)
 
 
 @contextmanager
