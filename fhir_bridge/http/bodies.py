@@ -99,6 +99,10 @@ async def pieces_of(request: Request, limit: int, still_s: int) -> AsyncIterator
 
 async def _chunks(request: Request, limit: int, still_s: int) -> AsyncIterator[bytes]:
     stream, sent = request.stream(), 0
+    too_long = MessageTooLong([Issue("error", "too-long", f"a body may hold at most {limit} bytes")])
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_long
     while True:
         try:
             async with asyncio.timeout(still_s):
@@ -111,7 +115,7 @@ async def _chunks(request: Request, limit: int, still_s: int) -> AsyncIterator[b
             return
         sent += len(chunk)
         if sent > limit:
-            raise MessageTooLong([Issue("error", "too-long", f"a body may hold at most {limit} bytes")])
+            raise too_long
         yield chunk
 
 

@@ -245,6 +245,8 @@ async def test_other_kick_offs_are_refused_before_the_body_is_read(world: World)
         ({"Content-Type": f"{NDJSON}; fhirVersion=2.0"}, 400),
     ):
         assert (await post(world, unread(), **headers)).status_code == status
+    limit = world.bridge.services.imports.settings.max_bytes
+    assert (await post(world, unread(), **{"Content-Length": str(limit + 1)})).status_code == 413
     assert not read
     for body in (b"", b"\n \r\n\n"):
         answer = await post(world, body)
@@ -278,7 +280,13 @@ async def test_limits_are_named_and_hold(tmp_path: Path, monkeypatch: pytest.Mon
         assert "FHIR_BRIDGE_IMPORT_MAX_LINE_BYTES" in problem["issue"][0]["diagnostics"]
         bomb = gzip.compress(b"0" * (64 << 20))
         assert len(bomb) < 100_000
+
+        async def streamed() -> AsyncIterator[bytes]:
+            for _ in range(6_000):
+                yield gzip.compress(b"")
+
         for coding, sent in (
+            ("gzip", streamed()),
             ("gzip", bomb),
             ("zstd", zstandard.ZstdCompressor().compress(b"\n" * (64 << 20))),
             ("identity", b"\n" * 100_001),
