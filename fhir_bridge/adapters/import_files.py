@@ -17,6 +17,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ import msgspec
 
 from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_database, transaction, translated
-from fhir_bridge.errors import IntegrityBroken, Unavailable
+from fhir_bridge.errors import IntegrityBroken, SetupWrong, Unavailable
 from fhir_bridge.ports.ambient import Randomness
 from fhir_bridge.ports.imports import Line
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
@@ -167,15 +168,19 @@ class ImportFiles:
     def _discard(self, job: str) -> None:
         if not self._path(job).exists():
             return
-        connection = self._connection(job)
-        institution = self._institution(job)
-        subjects = connection.execute("SELECT subject FROM chunks ORDER BY first")
-        while some := subjects.fetchmany(_KEYS_AT_ONCE):
-            self._keys.erase_all([KeyName(KeyKind.MESSAGE, institution, subject) for (subject,) in some])
-        connection.close()
-        del self._open[job]
+        with suppress(IntegrityBroken, SetupWrong), translated(WHAT):
+            # A damaged file names no keys; without it they open nothing.
+            self._erase_keys(job)
+        if job in self._open:
+            self._open.pop(job).close()
         for ending in ("-wal", "-shm", ""):
             self._path(job, ending).unlink(missing_ok=True)
+
+    def _erase_keys(self, job: str) -> None:
+        institution = self._institution(job)
+        subjects = self._connection(job).execute("SELECT subject FROM chunks ORDER BY first")
+        while some := subjects.fetchmany(_KEYS_AT_ONCE):
+            self._keys.erase_all([KeyName(KeyKind.MESSAGE, institution, subject) for (subject,) in some])
 
     def _jobs(self) -> list[str]:
         if not self._folder.exists():

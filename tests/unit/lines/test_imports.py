@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -531,19 +532,25 @@ async def test_a_removal_that_a_crash_cut_off_is_finished_at_the_next_start(tmp_
         assert await leftovers(world) == []
 
 
-async def test_lines_that_are_gone_end_the_job_and_it_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["gone", "garbage", "another's"])
+async def test_lines_that_cannot_be_read_end_the_job_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     monkeypatch.setenv("FHIR_BRIDGE_IMPORT_IN_FLIGHT_LINES", "1")
     data = fresh(tmp_path)
     async with running(data) as world:
         address = await begun(world, ndjson(*(patient(f"p{n}") for n in range(120))))
-    for file in (data / "imports").iterdir():
+    for file in list((data / "imports").iterdir()):
         file.unlink()
+        if what == "garbage":
+            file.write_bytes(CANARY.encode() * 1_000)
+        elif what == "another's" and file.suffix == ".db":
+            shutil.copyfile(data / "vault.db", file)
     async with running(data) as world:
         said = (await ended(world, address))["extension"]["urn:fhir-bridge:import"]
         assert said["linesDone"] < said["lines"] == 120
         assert "send the body again" in said["problem"]["issue"][0]["diagnostics"]
+        assert nothing_left(world)
 
 
 async def test_a_line_that_was_erased_while_it_waited_is_not_taken(
