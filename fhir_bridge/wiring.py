@@ -64,6 +64,7 @@ from fhir_bridge.lines.decided import DecisionBook
 from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
+from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.gauges import Gauges
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
@@ -423,7 +424,13 @@ async def open_bridge(
         control = create_control(
             operations,
             relabelling,
-            MessageKeys(vault=vault, registry=registry, unwrapping=unwrapping, crypto=JoseMessages()),
+            MessageKeys(
+                vault=vault,
+                registry=registry,
+                unwrapping=unwrapping,
+                evidence=Evidence(vault=vault, registry=registry, notary=notary),
+                crypto=JoseMessages(),
+            ),
             check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data, elsewhere=_vault_elsewhere(), ledger=address),

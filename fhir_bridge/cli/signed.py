@@ -13,6 +13,8 @@ from fhir_bridge.cli import screen, service
 from fhir_bridge.cli.failing import SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
 
+_PARTS = {"message": "message", "original": "original", "lineage": "lineage.json"}
+
 app = typer.Typer(help="Messages that their sender signed.", rich_markup_mode=None)
 
 
@@ -33,8 +35,9 @@ def export(
 ) -> None:
     """Write a signed message, its signature and the key to check it with, for somebody who does not trust us.
 
-    The folder holds message, signature.jws (detached, RFC 7515 appendix F) and key.jwk; for a record version also
-    original, the part of the message that the record was made of.
+    The folder holds message, signature.jws (detached, RFC 7515 appendix F) and key.jwk. For a record version also
+    original, the part of the message that the record was made of; lineage.json, which names the message by its
+    SHA-256; and receipt.json, by which both are on the ledger (ledger-verify).
     """
     asked = {"record": what} if "/" in what else {"message": what}
     found = service.get(data_directory(data), "/signed/evidence", **asked)
@@ -42,9 +45,11 @@ def export(
         to.mkdir(mode=0o700, parents=True)
         (to / "signature.jws").write_text(found["signature"] + "\n")
         (to / "key.jwk").write_text(json.dumps(found["key"], indent=2) + "\n")
-        for name in ("message", "original"):
+        for name, file in _PARTS.items():
             if name in found:
-                (to / name).write_bytes(base64.b64decode(found[name]))
+                (to / file).write_bytes(base64.b64decode(found[name]))
+        if "receipt" in found:
+            (to / "receipt.json").write_text(found["receipt"])
     except OSError as wrong:
         raise Failure(f"{to} cannot be written ({wrong.strerror})", exit_code=SETUP) from wrong
     screen.remark(f"signed by {found['institution']}, received {found['received_at']}, key {found['key']['kid']}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from fhir_bridge.errors import IntegrityBroken
@@ -11,7 +13,16 @@ from fhir_bridge.lines.registry import Registry
 from fhir_bridge.model.ingest import Change, IndexRow
 from fhir_bridge.ports.vault import StoredRecord, Vault
 from fhir_bridge.proof import provenance, record_receipt
-from fhir_bridge.seal import LINEAGE, Opened, RecordPlace, open_normalised, open_part
+from fhir_bridge.seal import LINEAGE, ORIGINAL, Opened, RecordPlace, open_normalised, open_part
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosed:
+    """A version's receipt with its original and its lineage opened, and both of them as they were committed."""
+
+    receipt: str
+    original: bytes
+    lineage: bytes
 
 
 class Evidence:
@@ -41,6 +52,23 @@ class Evidence:
         changes = msgspec.json.decode(lineage.content or b"[]", type=list[Change])
         institution = self._registry.institution(row.origin)
         return render(provenance(row, changes, ruleset=opened.ruleset, institution_id=institution.id))
+
+    async def disclosed(self, place: RecordPlace) -> Disclosed | None:
+        """Return everything about a version, for whoever the operator may show all of it; None if there is none.
+
+        Raises:
+            Unavailable: Not anchored yet.
+            IntegrityBroken: What is stored is not what was committed.
+        """
+        stored = await self._vault.record(place.chart, place.id, place.version)
+        if stored is None:
+            return None
+        key = self._key(place.chart)
+        original = open_part(key, place, ORIGINAL, stored.original).content
+        lineage = open_part(key, place, LINEAGE, stored.lineage).content
+        opened = open_normalised(key, place, stored.normalised)
+        batch, parts = await self._vault.batch(stored.batch), {ORIGINAL: original, LINEAGE: lineage}
+        return Disclosed(record_receipt(opened, batch, self._notary, disclosed=parts), original, lineage)
 
     async def _open(self, chart: str, row: IndexRow) -> tuple[StoredRecord, Opened]:
         stored = await self._vault.record(chart, row.id, row.version)

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 
 from fhir_bridge.errors import SetupWrong
+from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.lines.unwrapping import SIGNATURE_RULE, Unwrapping
 from fhir_bridge.model.ingest import Change, instant
 from fhir_bridge.ports.messages import MessageCrypto
 from fhir_bridge.ports.vault import Vault
-from fhir_bridge.seal import LINEAGE, ORIGINAL, RecordPlace, open_part
+from fhir_bridge.seal import RecordPlace
 
 _VERSION = re.compile(r"([A-Za-z]{1,64})/([A-Za-z0-9.-]{1,64})/_history/([A-Za-z0-9.-]{1,64})")
 
@@ -25,10 +26,13 @@ _VERSION = re.compile(r"([A-Za-z]{1,64})/([A-Za-z0-9.-]{1,64})/_history/([A-Za-z
 class MessageKeys:
     """Registers keys and hands out evidence; each change is durable when its call returns."""
 
-    def __init__(self, *, vault: Vault, registry: Registry, unwrapping: Unwrapping, crypto: MessageCrypto) -> None:
+    def __init__(
+        self, *, vault: Vault, registry: Registry, unwrapping: Unwrapping, evidence: Evidence, crypto: MessageCrypto
+    ) -> None:
         self._vault = vault
         self._registry = registry
         self._unwrapping = unwrapping
+        self._evidence = evidence
         self._crypto = crypto
 
     # --- keys
@@ -125,7 +129,9 @@ class MessageKeys:
         }
 
     async def evidence_of(self, version: str) -> dict[str, Any]:
-        """Return the evidence for one record version, with the part of the message that the record was made of.
+        """Return the evidence for one record version: its receipt too, and what that opens.
+
+        ``original`` is the part of the message that the record was made of, ``lineage`` names the message.
 
         Args:
             version: ``Type/id/_history/version``, by canonical id.
@@ -138,15 +144,12 @@ class MessageKeys:
             raise SetupWrong("name a record version: Type/id/_history/version")
         _, record, number = named.groups()
         home = self._registry.chart((await self._vault.charts_of([record])).get(record, ""))
-        stored = None if home is None else await self._vault.record(home.chart, record, number)
-        if home is None or stored is None:
+        place = None if home is None else RecordPlace(home.chart, record, number, home.institution)
+        found = None if place is None else await self._evidence.disclosed(place)
+        if found is None:
             raise SetupWrong("there is no such version of a record")
-        key = self._registry.chart_key(home)
-        place = RecordPlace(home.chart, record, number, home.institution)
-        lineage = open_part(key, place, LINEAGE, stored.lineage).content
-        for change in msgspec.json.decode(lineage, type=list[Change]):
+        for change in msgspec.json.decode(found.lineage, type=list[Change]):
             if change.rule == SIGNATURE_RULE:
-                original = open_part(key, place, ORIGINAL, stored.original).content
-                found = await self.evidence(change.after["message"])
-                return found | {"original": msgspec.to_builtins(original), "sha256": change.after["sha256"]}
+                parts: dict[str, Any] = msgspec.to_builtins(found)
+                return await self.evidence(change.after["message"]) | parts
         raise SetupWrong("this version did not come in a signed message")

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from fhir_bridge.adapters.access.message_jose import JoseMessages
+from ledger_core import Policy, RecordMismatch, verify_receipt
+from ledger_core.verify import OPERATOR_ATTESTED
 from tests.support.bridge_world import World, bundle, fresh, observation, patient, running
 from tests.support.jose import Signer, encrypted
 
@@ -153,10 +155,19 @@ async def test_the_evidence_convinces_somebody_who_has_only_the_hospitals_key(tm
         assert message == sent
         assert original in message
         assert b'"o1"' in original
-        assert found["sha256"] == hashlib.sha256(sent).hexdigest()
         assert JoseMessages().verify(found["signature"], message, [signer.jwk]) == found["key"] == signer.jwk
         (listed,) = (await world.control.get("/signed")).json()
         assert listed["id"] == found["id"]
+        # The chain to the ledger, offline: what was anchored names this message, and holds this part of it.
+        lineage = base64.b64decode(found["lineage"])
+        (said,) = (each["after"] for each in json.loads(lineage) if each["rule"] == "message/signature")
+        assert said == {"message": found["id"], "sha256": hashlib.sha256(message).hexdigest(), "kid": signer.kid}
+        policy = Policy.decode((await world.control.get("/ledger/policy")).text)
+        for name, part in (("original", original), ("lineage", lineage)):
+            outcome = verify_receipt(found["receipt"], record=part, policy=policy)
+            assert (outcome.vouched, outcome.matched) == (OPERATOR_ATTESTED, name)
+            with pytest.raises(RecordMismatch):
+                verify_receipt(found["receipt"], record=part + b" ", policy=policy)
         assert await world.findings() == []
         # Provenance names the step and nothing of the message.
         who = await world.token()
@@ -164,7 +175,7 @@ async def test_the_evidence_convinces_somebody_who_has_only_the_hospitals_key(tm
             "/fhir/Provenance", headers=who, params={"target": f"Observation/{read.json()['id']}"}
         )
         assert "message/signature" in provenance.text
-        assert found["sha256"] not in provenance.text
+        assert said["sha256"] not in provenance.text
 
 
 async def test_a_signed_message_sent_twice_is_kept_once(tmp_path: Path) -> None:
