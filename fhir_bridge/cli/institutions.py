@@ -75,11 +75,15 @@ def signing_key(
     directory, place = data_directory(data), f"/institutions/{name}/signing-keys"
     if add_file is not None:
         added = service.post(directory, place, {"add": _jwk(add_file)})
-        screen.remark(f"{name} signs what it sends by bus from now on; key {added['kid']}")
+        screen.remark(
+            f"{name} signs what it sends by bus from now on; key {added['kid']}, thumbprint {added['thumbprint']}"
+        )
     if remove is not None:
         service.post(directory, place, {"remove": remove})
     rows = service.get(directory, place)
-    screen.print_rows(rows, ("kid", "kty", "crv", "alg"), as_json=as_json, empty="no signing key: nothing is signed")
+    screen.print_rows(
+        rows, ("kid", "thumbprint", "kty", "crv", "alg"), as_json=as_json, empty="no signing key: nothing is signed"
+    )
 
 
 @app.command("encryption-key")

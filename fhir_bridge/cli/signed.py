@@ -52,5 +52,7 @@ def export(
             (to / "receipt.json").write_text(found["receipt"])
     except OSError as wrong:
         raise Failure(f"{to} cannot be written ({wrong.strerror})", exit_code=SETUP) from wrong
-    screen.remark(f"signed by {found['institution']}, received {found['received_at']}, key {found['key']['kid']}")
-    screen.remark("compare the key's kid with the hospital itself: whoever runs this service registered it")
+    screen.remark(f"signed by {found['institution']}, received {found['received_at']}, key {found['thumbprint']}")
+    screen.remark(
+        "compare this thumbprint (RFC 7638) with the hospital itself: whoever runs this service registered it"
+    )

@@ -38,8 +38,8 @@ class MessageKeys:
     # --- keys
 
     def signing_keys(self, institution: str) -> list[dict[str, Any]]:
-        """Return the public keys that an institution's messages are checked with."""
-        return [dict(jwk) for jwk in self._registry.institution(institution).signing_keys]
+        """Return the public keys that an institution's messages are checked with, each with its thumbprint."""
+        return [self._shown(jwk) for jwk in self._registry.institution(institution).signing_keys]
 
     async def add_signing_key(self, institution: str, jwk: Mapping[str, Any]) -> dict[str, Any]:
         """Register a sender's public key; from now on nothing of it is taken by bus without a signature.
@@ -56,7 +56,7 @@ class MessageKeys:
             return replace(known, signing_keys=(*others, key))
 
         await self._registry.change_institution(institution, with_it)
-        return key
+        return self._shown(key)
 
     async def remove_signing_key(self, institution: str, kid: str) -> None:
         """Take a key back: no message that is judged from now on can be signed with it.
@@ -125,6 +125,7 @@ class MessageKeys:
             "content_type": kept.content_type,
             "signature": kept.signature,
             "key": kept.key,
+            "thumbprint": self._crypto.thumbprint(kept.key),
             "message": msgspec.to_builtins(kept.content),
         }
 
@@ -153,3 +154,6 @@ class MessageKeys:
                 parts: dict[str, Any] = msgspec.to_builtins(found)
                 return await self.evidence(change.after["message"]) | parts
         raise SetupWrong("this version did not come in a signed message")
+
+    def _shown(self, jwk: Mapping[str, Any]) -> dict[str, Any]:
+        return {**jwk, "thumbprint": self._crypto.thumbprint(jwk)}

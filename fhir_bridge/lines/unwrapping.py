@@ -145,7 +145,8 @@ class Unwrapping:
         content = _signed_bytes(message)
         keys = self._registry.institution(message.institution).signing_keys
         key = self._crypto.verify(message.signature, content, keys)
-        return Signed(self._id(message.institution, message.signature, content), key)
+        identity = self._id(message.institution, message.signature, content)
+        return Signed(identity, key, self._crypto.thumbprint(key))
 
     def evidence(self, jobs: Iterable[Job]) -> list[Document]:
         """Return the documents that keep what was signed, of jobs that have changed a record."""
@@ -239,7 +240,7 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     after = {
         "message": signed.id,
         "sha256": hashlib.sha256(_signed_bytes(message)).hexdigest(),
-        "kid": signed.key["kid"],
+        "key": signed.thumbprint,
     }
     change = Change("", None, after, SIGNATURE_RULE, "the sender's signature over the whole message holds")
     entry = msgspec.json.encode(change)

@@ -96,10 +96,12 @@ class Signed:
     Attributes:
         id: Of the message, keyed: tells nothing of its content.
         key: The public key that it holds under, as JWK.
+        thumbprint: Of that key (RFC 7638): its ``kid`` is only what somebody called it.
     """
 
     id: str
     key: Mapping[str, Any]
+    thumbprint: str
 
 
 @dataclass(frozen=True, slots=True)

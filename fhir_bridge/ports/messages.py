@@ -44,6 +44,10 @@ class MessageCrypto(Protocol):
         """
         ...
 
+    def thumbprint(self, jwk: Jwk) -> str:
+        """Return what a key is known by, whatever it is called: its RFC 7638 thumbprint, SHA-256 in base64url."""
+        ...
+
     def verify(self, signature: str, content: bytes, keys: Sequence[Jwk]) -> Jwk:
         """Check a detached JWS (RFC 7515 appendix F; RFC 7797 with ``b64`` false) over the exact bytes of a message.
 

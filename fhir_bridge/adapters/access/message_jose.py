@@ -81,6 +81,10 @@ class JoseMessages:
             raise SetupWrong(f"a kid is at most {_MAX_KID_CHARS} printable characters")
         return kept
 
+    def thumbprint(self, jwk: Jwk) -> str:
+        """See :class:`fhir_bridge.ports.messages.MessageCrypto`."""
+        return JWKRegistry.import_key(dict(jwk)).thumbprint()
+
     def verify(self, signature: str, content: bytes, keys: Sequence[Jwk]) -> Jwk:
         """See :class:`fhir_bridge.ports.messages.MessageCrypto`."""
         head, between, tail = signature.encode().partition(b"..")

@@ -102,8 +102,9 @@ def test_what_is_no_jwe_is_refused(sent: bytes) -> None:
 
 
 def test_the_thumbprint_is_the_standards() -> None:
-    """RFC 8037 appendix A.3 (RFC 7638)."""
+    """RFC 8037 appendix A.3 (RFC 7638); what a key is called is no part of it."""
     assert CRYPTO.signing_key(RFC_8037_KEY)["kid"] == RFC_8037_THUMBPRINT
+    assert CRYPTO.thumbprint(RFC_8037_KEY | {"kid": "any"}) == RFC_8037_THUMBPRINT
 
 
 def test_a_signature_of_rfc_7515_holds_when_detached() -> None:

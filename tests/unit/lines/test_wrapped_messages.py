@@ -15,7 +15,7 @@ from fhir_bridge.adapters.access.message_jose import JoseMessages
 from ledger_core import Policy, RecordMismatch, verify_receipt
 from ledger_core.verify import OPERATOR_ATTESTED
 from tests.support.bridge_world import World, bundle, fresh, observation, patient, running
-from tests.support.jose import Signer, encrypted
+from tests.support.jose import Signer, b64, encrypted
 
 
 async def feed(world: World, body: bytes, **headers: str) -> dict[str, Any]:
@@ -40,6 +40,19 @@ async def our_key(world: World, **asked: Any) -> dict[str, Any]:
 async def register(world: World, signer: Signer) -> None:
     answer = await world.control.post("/institutions/northgate/signing-keys", json={"add": signer.jwk})
     assert answer.status_code == 200, answer.text
+
+
+async def registered(world: World) -> list[dict[str, Any]]:
+    """Return the institution's signing keys as they were given, each shown with its thumbprint."""
+    shown = (await world.control.get("/institutions/northgate/signing-keys")).json()
+    assert [each.pop("thumbprint") for each in shown] == [thumbprint(each) for each in shown]
+    return list(shown)
+
+
+def thumbprint(jwk: dict[str, Any]) -> str:
+    """RFC 7638 for a key of an Edwards curve (RFC 8037 section 2)."""
+    named = {name: jwk[name] for name in ("crv", "kty", "x")}
+    return b64(hashlib.sha256(json.dumps(named, separators=(",", ":")).encode()).digest())
 
 
 def why(summary: dict[str, Any]) -> str:
@@ -161,7 +174,12 @@ async def test_the_evidence_convinces_somebody_who_has_only_the_hospitals_key(tm
         # The chain to the ledger, offline: what was anchored names this message, and holds this part of it.
         lineage = base64.b64decode(found["lineage"])
         (said,) = (each["after"] for each in json.loads(lineage) if each["rule"] == "message/signature")
-        assert said == {"message": found["id"], "sha256": hashlib.sha256(message).hexdigest(), "kid": signer.kid}
+        assert said == {
+            "message": found["id"],
+            "sha256": hashlib.sha256(message).hexdigest(),
+            "key": thumbprint(signer.jwk),
+        }
+        assert found["thumbprint"] == thumbprint(signer.jwk)
         policy = Policy.decode((await world.control.get("/ledger/policy")).text)
         for name, part in (("original", original), ("lineage", lineage)):
             outcome = verify_receipt(found["receipt"], record=part, policy=policy)
@@ -197,7 +215,7 @@ async def test_registering_an_institution_again_keeps_its_keys(tmp_path: Path) -
         known = next(each for each in listed if each["name"] == "northgate")
         again = {name: known[name] for name in ("name", "fhir_version", "ruleset_dir")}
         assert (await world.control.post("/institutions", json=again)).status_code == 200
-        assert (await world.control.get("/institutions/northgate/signing-keys")).json() == [signer.jwk]
+        assert await registered(world) == [signer.jwk]
         assert await our_key(world) == to
         assert "application/jose" in why(await feed(world, b"{}"))
 
@@ -226,7 +244,6 @@ async def test_orders_given_at_once_are_all_kept(tmp_path: Path) -> None:
             our_key(world, renew=True),
         )
     async with running(data) as world:
-        kept = (await world.control.get("/institutions/northgate/signing-keys")).json()
-        assert kept == [first.jwk, second.jwk]
+        assert await registered(world) == [first.jwk, second.jwk]
         assert "application/jose" in why(await feed(world, b"{}"))
         assert world.bridge.services.ingest._registry.institution("northgate").receiving_keys in ((1,), (1, 2))
