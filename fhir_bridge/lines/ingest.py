@@ -254,7 +254,7 @@ class IngestLine:
     ) -> asyncio.Future[Anchored]:
         if not self.is_standing:
             raise _stopped()
-        weight = weight_of(received)
+        weight = weight_of(received, self._settings.max_message_bytes)
         self._weigh(1, weight)
         done: asyncio.Future[Anchored] = asyncio.get_running_loop().create_future()
         self._open.add(done)
@@ -263,7 +263,9 @@ class IngestLine:
         with tracing.within(span):
             processed = asyncio.create_task(work(received))
         done.add_done_callback(lambda _: end_span(span, done))
-        self._jobs.put_nowait(Job(received, work, processed, done, again, is_from_sender=is_from_sender, span=span))
+        self._jobs.put_nowait(
+            Job(received, weight, work, processed, done, again, is_from_sender=is_from_sender, span=span)
+        )
         return done
 
     def _close(self, done: asyncio.Future[Anchored], size: int) -> None:
@@ -357,12 +359,12 @@ class IngestLine:
         """Wait for the oldest message, then add those behind it whose rooms are done already."""
         jobs = [await self._jobs.get()]
         await asyncio.wait([jobs[0].processed])
-        size = weight_of(jobs[0].received)
+        size = jobs[0].weight
         while not self._jobs.empty() and len(jobs) < self._settings.group_max_messages:
             following: Job = self._jobs._queue[0]  # type: ignore[attr-defined]  # peek: asyncio.Queue has no public one
             if not following.processed.done() or size >= self._settings.group_max_bytes:
                 break
-            size += weight_of(following.received)
+            size += following.weight
             jobs.append(self._jobs.get_nowait())
         return jobs
 

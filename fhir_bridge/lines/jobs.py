@@ -54,9 +54,13 @@ class Redirected(Exception):
 
 @dataclass(slots=True)
 class Job:
-    """A message with what its rooms make of it and what has been decided so far; ``done`` answers its sender."""
+    """A message with what its rooms make of it and what has been decided so far; ``done`` answers its sender.
+
+    ``weight`` is how many bytes of memory it takes while it is on the line.
+    """
 
     received: Received
+    weight: int
     work: Callable[[Received], Coroutine[Any, Any, Processed]]
     processed: asyncio.Task[Processed]
     done: asyncio.Future[Anchored]
@@ -179,7 +183,7 @@ def measure(job: Job, *, is_known: bool) -> None:
     stored = sum(outcome.status.startswith("2") for outcome in job.outcomes) - quarantined
     became = "refused" if job.refused else "quarantined" if quarantined else "taken"
     metrics.MESSAGES.labels(job.received.institution if is_known else "other", became).inc()
-    metrics.MESSAGE_BYTES.inc(len(job.received.body))
+    metrics.MESSAGE_BYTES.inc(len(job.message.body))
     for outcome, count in (
         ("taken", stored),
         ("quarantined", quarantined),

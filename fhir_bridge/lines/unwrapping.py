@@ -248,10 +248,13 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     return replace(processed, records=records, opened=message, signed=signed)
 
 
-def weight_of(received: Received) -> int:
-    """Return how many bytes a message will be in memory, which a claim tells and is refused if it does not hold."""
+def weight_of(received: Received, max_message_bytes: int) -> int:
+    """Return how many bytes a message will be in memory: a claim tells, and is refused if that does not hold.
+
+    One for more than a message may hold is refused unread.
+    """
     claim = claim_of(received) if media_type(received.content_type) == CLAIM else None
-    return len(received.body) if claim is None else claim.bytes
+    return len(received.body) if claim is None or claim.bytes > max_message_bytes else claim.bytes
 
 
 def media_type(content_type: str) -> str:

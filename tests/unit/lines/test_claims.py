@@ -14,7 +14,9 @@ import pytest
 
 from fhir_bridge.adapters.access import request_token_async
 from fhir_bridge.adapters.ambient import SystemRandomness
+from fhir_bridge.errors import Unavailable
 from fhir_bridge.model.access import Requester
+from fhir_bridge.model.ingest import FhirVersion, Received
 from tests.support.bridge_world import World, fresh, observation, patient, running
 from tests.support.jose import encrypted
 
@@ -208,3 +210,41 @@ async def test_what_is_put_again_while_ended_claims_are_removed_is_held(tmp_path
         assert (await putting).status == 201
         assert await sweeping in (0, 1)
         assert (await claim(world, MESSAGE))["outcomes"] == {"201": 1}
+
+
+async def test_a_claim_of_more_than_a_message_may_hold_takes_no_room_from_others(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        ingest = world.bridge.services.ingest
+        said = json.dumps({"sha256": sha256(MESSAGE), "bytes": 1 << 60}).encode()
+        done = ingest.submit(Received("northgate", FhirVersion.R4, said, datetime.now(UTC), CLAIM))
+        assert not ingest.is_full
+        assert [each.code for each in (await done).refused] == ["too-long"]
+        large = json.dumps({"sha256": sha256(MESSAGE), "bytes": 64 << 20}).encode()
+        done = ingest.submit(Received("northgate", FhirVersion.R4, large, datetime.now(UTC), CLAIM))
+        assert ingest.load.bytes == 64 << 20, "what it holds will be in memory"
+        assert [each.code for each in (await done).refused] == ["not-found"]
+
+
+async def test_a_store_that_is_away_while_a_claim_is_redeemed_is_waited_for(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        assert (await put(world, MESSAGE)).status_code == 201
+        claims = world.bridge.services.claims
+        real, asked = claims._vault, 0
+
+        class Away:
+            async def document(self, *named: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                if asked < 3:
+                    raise Unavailable("away")
+                return await real.document(*named)
+
+        claims._vault = Away()  # type: ignore[assignment]
+        assert await claim(world, MESSAGE) | {"height": 0} == {
+            "outcomes": {"201": 1},
+            "refused": [],
+            "dead_letters": [],
+            "height": 0,
+        }
+        claims._vault = real
+        assert asked == 3

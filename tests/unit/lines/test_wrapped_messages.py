@@ -247,3 +247,49 @@ async def test_orders_given_at_once_are_all_kept(tmp_path: Path) -> None:
         assert await registered(world) == [first.jwk, second.jwk]
         assert "application/jose" in why(await feed(world, b"{}"))
         assert world.bridge.services.ingest._registry.institution("northgate").receiving_keys in ((1,), (1, 2))
+
+
+async def test_a_version_with_new_labels_still_leads_to_what_was_signed(tmp_path: Path) -> None:
+    signer = Signer()
+    concepts = {"system": "http://loinc.org", "concept": [{"code": "8867-4"}]}
+    named = {"resourceType": "ValueSet", "url": "urn:test:hiv", "version": "2", "status": "active"}
+    loaded = json.dumps(named | {"compose": {"include": [concepts]}})
+    async with running(fresh(tmp_path)) as world:
+        await register(world, signer)
+        for sent in (json.dumps(patient("p1")).encode(), json.dumps(observation("o1", "p1")).encode()):
+            assert (await feed(world, sent, jws_signature=signer.sign(sent)))["outcomes"] == {"201": 1}
+        body = {"topics": {"HIV": "hiv.json"}, "files": {"hiv.json": loaded}}
+        assert (await world.control.post("/labels", json=body)).status_code == 200
+        await world.control.post("/labels/relabel", json={})
+        who = await world.token()
+        here = (await world.http.get("/fhir/Observation/o1", headers=who)).json()
+        history = await world.http.get(f"/fhir/Observation/{here['id']}/_history", headers=who)
+        versions = [each["resource"]["meta"]["versionId"] for each in history.json()["entry"]]
+        assert len(versions) == 2
+        for version in versions:
+            record = f"Observation/{here['id']}/_history/{version}"
+            found = (await world.control.get("/signed/evidence", params={"record": record})).json()
+            assert base64.b64decode(found["message"]) == base64.b64decode(found["original"]) == sent
+
+
+async def test_of_a_signed_batch_what_was_taken_and_what_was_not_both_keep_the_signature(tmp_path: Path) -> None:
+    signer = Signer()
+    sent = json.dumps(
+        bundle(
+            ("PUT", "Patient/p1", patient("p1")), ("PUT", "Patient/p2", patient("p2") | {"gender": "?"}), kind="batch"
+        )
+    ).encode()
+    async with running(fresh(tmp_path)) as world:
+        await register(world, signer)
+        summary = await feed(world, sent, jws_signature=signer.sign(sent))
+        assert summary["outcomes"] == {"201": 1, "4xx": 1}
+        assert len((await world.control.get("/signed")).json()) == 1
+        removed = await world.control.post("/institutions/northgate/signing-keys", json={"remove": signer.kid})
+        assert removed.status_code == 200
+        (listed,) = (await world.control.get("/signed")).json()
+        found = (await world.control.get("/signed/evidence", params={"message": listed["id"]})).json()
+        assert JoseMessages().verify(found["signature"], base64.b64decode(found["message"]), [signer.jwk])
+        # A signature that nobody can check any more is not passed over because none is asked for.
+        (letter,) = summary["dead_letters"]
+        assert (await world.control.post("/letters/replay", json={"ids": [letter]})).json()["replayed"] == 0
+        assert "no signing key" in why(await feed(world, sent, jws_signature=signer.sign(sent)))
