@@ -332,7 +332,7 @@ async def open_bridge(
         await notices.start()
         stack.push_async_callback(notices.stop)
         await reader.start()
-        claims.start()
+        claims.start(reader.behind)
         stack.push_async_callback(claims.stop)
         await imports.start()
         stack.push_async_callback(imports.stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -72,6 +72,16 @@ class BusReader:
     async def lag(self) -> Mapping[str, int]:
         """Return how many messages wait on the bus, by institution; those on the line are not among them."""
         return await self._bus.lag() if self._is_begun and not self._has_ended else {}
+
+    async def behind(self) -> Container[str]:
+        """Return the institutions of which messages may wait on the bus: all of them while it is not read.
+
+        Raises:
+            Unavailable: The bus does not tell.
+        """
+        if not self.is_reading:
+            return frozenset(self._registry.institutions)
+        return frozenset(name for name, waiting in (await self._bus.lag()).items() if waiting)
 
     def halted(self) -> Sequence[Position]:
         """Return where partitions stand whose next message is gone from the bus."""

@@ -8,7 +8,8 @@ order of the topic, and the broker's limit stays small.
 Invariants:
     * what is put is durable and sealed before it is answered, under a message key of its own;
     * a claim opens what its own institution put, and only if digest and length agree with what the record says;
-    * a claim may be presented any number of times until it ends, so that a record that comes twice changes nothing.
+    * a claim may be presented any number of times until it ends, so that a record that comes twice changes nothing;
+    * nothing is removed while records of its institution wait on the bus, however long the service was away.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -42,6 +44,9 @@ CLAIMS: Final = "claims"
 """Claim id → sealed :class:`_Held`."""
 CLAIMS_UNTIL: Final = "claims-until"
 """``µs of its end/institution/claim id`` → nothing."""
+
+Behind = Callable[[], Awaitable[Container[str]]]
+"""Tells of which institutions messages may wait on the bus."""
 
 _log = logger("claims")
 _SWEEP_S = 600.0
@@ -92,9 +97,9 @@ class Claims:
         self._changing = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def start(self, behind: Behind) -> None:
         """Begin to remove what has ended."""
-        self._sweeping = self._standing.begin("claims", self._sweep_forever(), lambda: None)
+        self._sweeping = self._standing.begin("claims", self._sweep_forever(behind))
 
     async def stop(self) -> None:
         """Leave what there is."""
@@ -151,17 +156,22 @@ class Claims:
             raise RecordRefused([_OTHER_LENGTH])
         return held.content_type, held.content
 
-    async def sweep(self) -> int:
-        """Remove what has ended, the keys first; return how many claims that were."""
-        async with self._changing:
-            return await self._sweep()
+    async def sweep(self, behind: Container[str] = ()) -> int:
+        """Remove what has ended, the keys first; return how many claims that were.
 
-    async def _sweep(self) -> int:
+        Args:
+            behind: Institutions whose claims stay, since a record that claims them may wait on the bus.
+        """
+        async with self._changing:
+            return await self._sweep(behind)
+
+    async def _sweep(self, behind: Container[str]) -> int:
         now = f"{microseconds(self._clock.now()):020d}"
         ends: dict[tuple[str, str], list[str]] = {}
         for place, _ in await self._vault.documents(CLAIMS_UNTIL):
             _, institution, claim = place.split("/")
-            ends.setdefault((institution, claim), []).append(place)
+            if institution not in behind:
+                ends.setdefault((institution, claim), []).append(place)
         over = {each: places for each, places in ends.items() if max(places) < now}
         gone = [place for places in ends.values() for place in places if place < now]
         if not gone:
@@ -173,10 +183,10 @@ class Claims:
         await self._vault.commit(Work(documents=documents), None)
         return len(over)
 
-    async def _sweep_forever(self) -> None:
+    async def _sweep_forever(self, behind: Behind) -> None:
         while True:
             try:
-                await self.sweep()
+                await self.sweep(await behind())
             except Unavailable as error:
                 _log.error("claims not swept", code=error.code)
             await asyncio.sleep(_SWEEP_S)

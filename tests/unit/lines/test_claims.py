@@ -248,3 +248,29 @@ async def test_a_store_that_is_away_while_a_claim_is_redeemed_is_waited_for(tmp_
         }
         claims._vault = real
         assert asked == 3
+
+
+async def test_no_claim_is_removed_whose_record_waits_on_the_bus(tmp_path: Path) -> None:
+    clock, data = Later(), fresh(tmp_path)
+    said = json.dumps({"sha256": sha256(MESSAGE), "bytes": len(MESSAGE)}).encode()
+    async with running(data, clock=clock) as world:
+        for name in ("northgate", "harbor"):
+            assert (await put(world, MESSAGE, name)).status_code == 201
+        reader, claims = world.bridge.reader, world.bridge.services.claims
+        await _until_read(world)
+        await reader.pause()
+        await reader._bus.put("northgate", said, [("content-type", CLAIM.encode())])
+        clock.ahead = timedelta(days=8)
+        assert await claims.sweep(await reader.behind()) == 1, "harbor's, which nothing claims"
+    async with running(data, clock=clock) as world:
+        assert await world.bridge.services.claims.sweep(("northgate",)) == 0
+        await _until_read(world)
+        assert (await world.control.get("/letters")).json() == []
+        assert world.bridge.services.ingest.counters["stored"] == 1
+        assert await world.bridge.services.claims.sweep(await world.bridge.reader.behind()) == 1
+
+
+async def _until_read(world: World) -> None:
+    async with asyncio.timeout(30):
+        while await world.bridge.reader.behind() or world.bridge.services.ingest.load.messages:
+            await asyncio.sleep(0.05)
