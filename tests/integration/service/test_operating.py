@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ from fhir_bridge.lines.checking import Finding
 from fhir_bridge.wiring import check
 from tests.support.bridge_world import observation, patient
 from tests.support.hospitals import ROOT
+from tests.support.jose import Signer, encrypted
 from tests.support.service import Service, running
 
 CANARY = "Kanarienvogel"
@@ -209,6 +211,43 @@ def test_keys_are_rotated_while_clients_go_on_and_a_kill_in_between_leaves_every
         service.stop()
     finally:
         del os.environ["FHIR_BRIDGE_PASSPHRASE"]
+        service.close()
+
+
+def test_nothing_of_a_record_lies_in_the_clear_whichever_way_it_came(tmp_path: Path) -> None:
+    """Bus, encrypted and signed, letter, waiting claim, import under way: killed, then all raw files are read."""
+    data, scratch = tmp_path / "data", tmp_path / "scratch"
+    scratch.mkdir()
+    signer = Signer()
+    service = Service(data, TMPDIR=str(scratch), FHIR_BRIDGE_LOG_LEVEL="DEBUG")
+    try:
+        admitted(service.start())
+        to = service.order("/institutions/northgate/encryption-key", {})
+        service.order("/institutions/northgate/signing-keys", {"add": signer.jwk})
+        sent = json.dumps(observation("o1", "p1", note=[{"text": CANARY}])).encode()
+        headers = {"content-type": "application/jose", "jws-signature": signer.sign(sent)}
+        asked = {"institution": "northgate"}
+        place = httpx.HTTPTransport(uds=str(data / "control.sock"))
+        with httpx.Client(transport=place, base_url="http://control") as control:
+            taken = control.post("/ingest", params=asked, content=encrypted(sent, to), headers=headers).json()
+            assert taken["outcomes"] == {"201": 1}
+            assert control.post("/ingest", params=asked, content=sent).json()["dead_letters"] != []
+        who = service.token("northgate")
+        claim = service.http.put(f"/fhir/$claim/{hashlib.sha256(sent).hexdigest()}", content=sent, headers=who)
+        assert claim.status_code == 201
+        lines = [observation(f"i{number}", "p1", note=[{"text": CANARY}]) for number in range(20_000)]
+        begun = service.http.post(
+            "/fhir/$import",
+            content="\n".join(json.dumps(line) for line in lines),
+            headers={**who, "Content-Type": "application/fhir+ndjson", "Prefer": "respond-async"},
+        )
+        assert begun.status_code == 202, begun.text
+        assert service.http.get(begun.headers["content-location"], headers=who).status_code == 202
+        service.kill()
+        assert len(list((data / "imports").iterdir())) > 0, "some of it waits still"
+        assert places_of((CANARY,), data, service.log, scratch) == []
+        assert findings(data) == []
+    finally:
         service.close()
 
 
