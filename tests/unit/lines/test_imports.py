@@ -577,6 +577,7 @@ async def test_a_line_that_was_erased_while_it_waited_is_not_taken(
         assert [key for kind, key in await leftovers(world) if kind == "message"] == [f"import/{job}"]
 
 
+@pytest.mark.slow
 async def test_counts_are_right_whatever_commits_fail(world: World) -> None:
     """A store that is away, and groups that are taken apart: each line is counted once, in its place."""
     ingest, commits, failed = world.bridge.services.ingest, 0, {"away": 0, "apart": 0}

@@ -197,6 +197,7 @@ async def test_hidden_and_absent_make_the_same_spans(tmp_path: Path, collector: 
     assert len(made[0]) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["away", "refusing", "slow"])
 async def test_a_collector_in_trouble_costs_spans_and_nothing_else(
     tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch, trouble: str
@@ -238,6 +239,7 @@ def test_a_url_that_is_none_stops_the_start() -> None:
             OtlpTracer(url)
 
 
+@pytest.mark.slow
 def test_the_library_is_loaded_only_when_traces_are_on() -> None:
     # FastAPI brings the names of OpenTelemetry's API, which do nothing by themselves.
     code = "import sys, fhir_bridge.wiring, fhir_bridge.cli.main; print(*sys.modules)"
