@@ -4,7 +4,7 @@ A large message is claimed from where its sender put it (``claims.py``). A
 hospital that does not trust the broker encrypts what it sends to a key of ours
 (JWE, ``application/jose``). One that wants to be held to its word, and to
 nobody else's, signs the message inside (a detached JWS in the header
-``jws-signature``). Once it has registered a key, nothing of it comes by bus
+``jws-signature``, or a JWS inside the JWE). Once it has registered a key, nothing of it comes by bus
 unsigned: otherwise whoever can write to the topic would only leave the
 signature out.
 
@@ -25,7 +25,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -94,7 +93,7 @@ class Unwrapping:
         self._claims = claims
         self._crypto = crypto
         self._randomness = randomness
-        self._kid = lru_cache(maxsize=1_024)(lambda secret: str(crypto.public_key(secret)["kid"]))
+        self._kids: dict[KeyName, str] = {}
 
     async def claimed(self, received: Received) -> Received:
         """Return the message that a record claims; any other message as it is.
@@ -137,9 +136,16 @@ class Unwrapping:
         return None
 
     def _decrypted(self, received: Received) -> Received:
-        inside = self._crypto.decrypt(received.body, self._secrets(received.institution))
-        kind = inside.content_type or _PLAIN
-        return replace(received, body=inside.content, content_type=kind, must_be_encrypted=False)
+        inside, signature = self._crypto.decrypt(received.body, self._secrets(received.institution)), ""
+        if media_type(inside.content_type) == JOSE:
+            signature, inside = self._crypto.detach(inside.content)
+        return replace(
+            received,
+            body=inside.content,
+            content_type=inside.content_type or _PLAIN,
+            signature=signature or received.signature,
+            must_be_encrypted=False,
+        )
 
     def _checked(self, message: Received) -> Signed:
         content = _signed_bytes(message)
@@ -201,8 +207,14 @@ class Unwrapping:
     def _secrets(self, institution: str) -> dict[str, bytes]:
         numbers = self._registry.institution(institution).receiving_keys
         # One that is being destroyed, or was lost, keeps nobody from using another.
-        found = [self._keys.find(_receiving(institution, number)) for number in numbers]
-        return {self._kid(secret): secret for secret in found if secret is not None}
+        found = {name: self._keys.find(name) for name in (_receiving(institution, number) for number in numbers)}
+        return {self._kid(name, secret): secret for name, secret in found.items() if secret is not None}
+
+    def _kid(self, name: KeyName, secret: bytes) -> str:
+        """Return a key's ``kid``, which is remembered; the secret is not, so that destroying it destroys it."""
+        if name not in self._kids:
+            self._kids[name] = str(self._crypto.public_key(secret)["kid"])
+        return self._kids[name]
 
     def _kept(self, message: Received, signed: Signed) -> Sequence[Document]:
         at = microseconds(message.received_at)

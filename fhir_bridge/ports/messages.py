@@ -11,8 +11,8 @@ Jwk = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Decrypted:
-    """What a JWE held; ``content_type`` is what its ``cty`` says, empty without one."""
+class Inside:
+    """What was in a JWE or a JWS; ``content_type`` is what its ``cty`` says, empty without one."""
 
     content: bytes
     content_type: str
@@ -25,7 +25,7 @@ class MessageCrypto(Protocol):
         """Return the public JWK of 32 secret bytes, for senders to encrypt to; ``kid`` is its RFC 7638 thumbprint."""
         ...
 
-    def decrypt(self, compact: bytes, secrets: Mapping[str, bytes]) -> Decrypted:
+    def decrypt(self, compact: bytes, secrets: Mapping[str, bytes]) -> Inside:
         """Open a JWE in compact form (RFC 7516) with the secret whose public key it names.
 
         Args:
@@ -41,6 +41,14 @@ class MessageCrypto(Protocol):
 
         Raises:
             SetupWrong: It can verify no signature here.
+        """
+        ...
+
+    def detach(self, compact: bytes) -> tuple[str, Inside]:
+        """Take a JWS in compact form apart: the detached JWS, which is not checked yet, and what it was around.
+
+        Raises:
+            RecordRefused: It is none.
         """
         ...
 

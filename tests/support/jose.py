@@ -80,3 +80,8 @@ class Signer:
         head = b64(json.dumps(header).encode())
         payload = content if is_plain else b64(content).encode()
         return f"{head}..{b64(self._key.sign(head.encode() + b'.' + payload))}"
+
+    def sign_whole(self, content: bytes, **more: Any) -> bytes:
+        """Return the JWS in compact form with ``content`` in it."""
+        head, _, tail = self.sign(content, **more).partition("..")
+        return f"{head}.{b64(content)}.{tail}".encode()

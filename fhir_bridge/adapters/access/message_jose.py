@@ -20,7 +20,7 @@ from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
 from fhir_bridge.adapters.access import jose
 from fhir_bridge.errors import Issue, RecordRefused, SetupWrong
-from fhir_bridge.ports.messages import Decrypted, Jwk
+from fhir_bridge.ports.messages import Inside, Jwk
 
 KEY_MANAGEMENT: Final = ("ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW")
 CONTENT_ENCRYPTION: Final = ("A128GCM", "A256GCM")
@@ -40,7 +40,7 @@ class JoseMessages:
         key = _private(secret)
         return {**key.as_dict(private=False), "kid": key.thumbprint(), "use": "enc", "alg": "ECDH-ES+A256KW"}
 
-    def decrypt(self, compact: bytes, secrets: Mapping[str, bytes]) -> Decrypted:
+    def decrypt(self, compact: bytes, secrets: Mapping[str, bytes]) -> Inside:
         """See :class:`fhir_bridge.ports.messages.MessageCrypto`."""
         header = _header(compact.partition(b".")[0], "the message is no JWE in compact form")
         if header.keys() & {"zip", "crit", "jku", "x5u"}:
@@ -55,8 +55,19 @@ class JoseMessages:
             opened = jwe.decrypt_compact(compact, _private(secret), registry=_Large([header["alg"], header["enc"]]))
         except (JoseError, ValueError, TypeError, KeyError, AssertionError):
             raise _refused("the JWE does not open") from None
-        cty = header.get("cty", "")
-        return Decrypted(opened.plaintext or b"", _media_type(cty if isinstance(cty, str) else ""))
+        return Inside(opened.plaintext or b"", _media_type(header))
+
+    def detach(self, compact: bytes) -> tuple[str, Inside]:
+        """See :class:`fhir_bridge.ports.messages.MessageCrypto`."""
+        shape = "inside the JWE, whose cty is jose, there must be a JWS in compact form: header.payload.signature"
+        try:
+            head, payload, tail = compact.split(b".", 2)
+            signature, content = f"{head.decode('ascii')}..{tail.decode('ascii')}", urlsafe_b64decode(payload)
+        except ValueError:
+            raise _refused(shape) from None
+        if not content:
+            raise _refused(shape)
+        return signature, Inside(content, _media_type(_header(head, shape)))
 
     def signing_key(self, jwk: Jwk) -> dict[str, Any]:
         """See :class:`fhir_bridge.ports.messages.MessageCrypto`."""
@@ -133,8 +144,11 @@ def _header(encoded: bytes, problem: str) -> Mapping[str, Any]:
     raise _refused(problem)
 
 
-def _media_type(cty: str) -> str:
-    """Return the media type that a ``cty`` stands for (RFC 7515 section 4.1.10)."""
+def _media_type(header: Mapping[str, Any]) -> str:
+    """Return the media type that a header's ``cty`` stands for (RFC 7515 section 4.1.10), empty without one."""
+    cty = header.get("cty")
+    if not isinstance(cty, str):
+        return ""
     return f"application/{cty}" if cty and "/" not in cty else cty
 
 

@@ -190,3 +190,18 @@ def test_of_a_registered_key_nothing_is_kept_that_verifies_nothing() -> None:
     signer = Signer()
     kept = CRYPTO.signing_key(signer.jwk | {"key_ops": ["verify"]})
     assert CRYPTO.verify(signer.sign(CONTENT), CONTENT, [kept]) == signer.jwk
+
+
+def test_a_signed_message_inside_the_encryption_is_taken_apart_into_message_and_detached_signature() -> None:
+    signer = Signer()
+    signature, inside = CRYPTO.detach(signer.sign_whole(CONTENT, cty="fhir+json"))
+    assert (inside.content, inside.content_type) == (CONTENT, "application/fhir+json")
+    assert CRYPTO.verify(signature, inside.content, [signer.jwk]) == signer.jwk
+    for changed in (b"", CONTENT, b"a.b", b"a.b.c", b"a..c", b"..", signer.sign(CONTENT).encode(), b"\xff.\xff.\xff"):
+        with pytest.raises(RecordRefused):
+            CRYPTO.detach(changed)
+    head, payload, tail = signer.sign_whole(CONTENT).split(b".")
+    for changed in (b".".join([head, payload + b"A", tail]), b".".join([head, payload, tail[:-4] + b"AAAA"])):
+        signature, inside = CRYPTO.detach(changed)
+        with pytest.raises(RecordRefused):
+            CRYPTO.verify(signature, inside.content, [signer.jwk])

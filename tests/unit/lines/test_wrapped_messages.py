@@ -293,3 +293,30 @@ async def test_of_a_signed_batch_what_was_taken_and_what_was_not_both_keep_the_s
         (letter,) = summary["dead_letters"]
         assert (await world.control.post("/letters/replay", json={"ids": [letter]})).json()["replayed"] == 0
         assert "no signing key" in why(await feed(world, sent, jws_signature=signer.sign(sent)))
+
+
+async def test_a_signature_may_travel_inside_the_encryption(tmp_path: Path) -> None:
+    """Beside it, whoever reads the broker could tell by it whether a guess of the content is right."""
+    signer, sent = Signer(), json.dumps(patient("p1")).encode()
+    broken = json.dumps(patient("p2") | {"gender": "?"}).encode()
+    async with running(fresh(tmp_path)) as world:
+        await register(world, signer)
+        to = await our_key(world, must=True)
+
+        async def nested(whole: bytes) -> dict[str, Any]:
+            return await feed(world, encrypted(whole, to, header={"cty": "jose"}), content_type="application/jose")
+
+        assert (await nested(signer.sign_whole(sent)))["outcomes"] == {"201": 1}
+        (listed,) = (await world.control.get("/signed")).json()
+        found = (await world.control.get("/signed/evidence", params={"message": listed["id"]})).json()
+        message = base64.b64decode(found["message"])
+        assert message == sent
+        assert JoseMessages().verify(found["signature"], message, [signer.jwk])
+        assert "no signing key" in why(await nested(Signer("another").sign_whole(sent)))
+        assert "compact" in why(await nested(sent))
+        (letter,) = (await nested(signer.sign_whole(broken)))["dead_letters"]
+        assert (await world.control.get(f"/letters/{letter}")).json()["message"].encode() == broken
+        # A signature beside it is not asked for, and stands for nothing.
+        forged = encrypted(Signer().sign_whole(sent + b" "), to, header={"cty": "jose"})
+        told = await feed(world, forged, content_type="application/jose", jws_signature=signer.sign(sent + b" "))
+        assert "does not hold" in why(told)
