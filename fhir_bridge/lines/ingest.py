@@ -409,7 +409,7 @@ class IngestLine:
             segments=segments,
             positions=[j.received.position for j in jobs if j.received.position is not None],
             letters=[letter for j in jobs for letter in j.letters],
-            documents=self._documents(group, jobs),
+            documents=[*self._documents(group, jobs), *await self._unwrapping.evidence(jobs)],
         )
         await self._register_rulesets(group.staged)
         batch = await self._write(work)
@@ -619,7 +619,6 @@ class IngestLine:
                 documents += identifier_documents(item.record, self._registry.id_key(item.chart.institution))
         for item in restrictions(group):
             documents.append(Document(RESTRICTIONS, f"{item.chart.chart}/{item.row.id}", item.row.version.encode()))
-        documents += self._unwrapping.evidence(jobs)
         for outbox in self.outboxes:
             documents += outbox.untold(self._last_batch + 1, jobs)
         return documents

@@ -154,13 +154,17 @@ class Unwrapping:
         identity = self._id(message.institution, message.signature, content)
         return Signed(identity, key, self._crypto.thumbprint(key))
 
-    def evidence(self, jobs: Iterable[Job]) -> list[Document]:
-        """Return the documents that keep what was signed, of jobs that have changed a record."""
-        documents: list[Document] = []
+    async def evidence(self, jobs: Iterable[Job]) -> list[Document]:
+        """Return the documents that keep what was signed, of jobs that have changed a record.
+
+        One that is kept already stays as it was when it first came.
+        """
+        signed: dict[str, tuple[Received, Signed]] = {}
         for job in jobs:
             if job.signed is not None and job.changed:
-                documents += self._kept(job.message, job.signed)
-        return documents
+                signed.setdefault(job.signed.id, (job.message, job.signed))
+        kept = [self._kept(*each) for each in signed.values() if not await self._is_kept(*each)]
+        return [document for documents in kept for document in documents]
 
     async def signed(self, message: str) -> SignedMessage | None:
         """Return a signed message, None if there is none of this id.
@@ -215,6 +219,10 @@ class Unwrapping:
         if name not in self._kids:
             self._kids[name] = str(self._crypto.public_key(secret)["kid"])
         return self._kids[name]
+
+    async def _is_kept(self, message: Received, signed: Signed) -> bool:
+        stored = await self._vault.document(SIGNED, signed.id)
+        return stored is not None and self._keys.find(_key_name(message.institution, signed.id)) is not None
 
     def _kept(self, message: Received, signed: Signed) -> Sequence[Document]:
         at = microseconds(message.received_at)

@@ -203,7 +203,17 @@ async def test_a_signed_message_sent_twice_is_kept_once(tmp_path: Path) -> None:
         signature = signer.sign(sent)
         assert (await feed(world, sent, jws_signature=signature))["outcomes"] == {"201": 1}
         assert (await feed(world, sent, jws_signature=signature))["outcomes"] == {"200": 1}
-        assert len((await world.control.get("/signed")).json()) == 1
+        (first,) = (await world.control.get("/signed")).json()
+        # An older version comes back where it says no time of its own; what was received first stays the evidence.
+        other = json.dumps(patient("p1") | {"gender": "other"}).encode()
+        assert (await feed(world, other, jws_signature=signer.sign(other)))["outcomes"] == {"200": 1}
+        assert (await feed(world, sent, jws_signature=signature))["outcomes"] == {"200": 1}
+        history = await world.http.get("/fhir/Patient/p1/_history", headers=await world.token())
+        assert len(history.json()["entry"]) == 3
+        kept = (await world.control.get("/signed")).json()
+        assert [each["id"] == first["id"] for each in kept] == [True, False]
+        found = (await world.control.get("/signed/evidence", params={"message": first["id"]})).json()
+        assert found["received_at"] == first["received_at"]
 
 
 async def test_registering_an_institution_again_keeps_its_keys(tmp_path: Path) -> None:
