@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import time
@@ -22,6 +24,7 @@ from fhir_bridge.lines.checking import Finding
 from fhir_bridge.wiring import check
 from ledger_core import holds_ledger, run_copy, run_fsck
 from tests.support.bridge_world import ROOT, World, consent, fresh, observation, patient, running
+from tests.support.jose import Signer, encrypted
 from tests.support.postgres import PostgresServer
 
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
@@ -322,3 +325,32 @@ async def test_a_ledger_that_is_away_is_waited_for_and_readiness_tells(
                 pass
         own_server.start()
         assert findings(data) == []
+
+
+async def test_wrapped_messages_claims_and_their_evidence_are_on_postgresql_as_in_the_file(
+    url: str, tmp_path: Path
+) -> None:
+    signer = Signer()
+    data = on_postgres(tmp_path, url)
+    with vault_at(url):
+        async with running(data) as world:
+            orders = "/institutions/northgate"
+            assert (await world.control.post(f"{orders}/signing-keys", json={"add": signer.jwk})).status_code == 200
+            to = (await world.control.post(f"{orders}/encryption-key", json={"must": True})).json()
+            whole = encrypted(signer.sign_whole(json.dumps(patient("p1")).encode()), to, header={"cty": "jose"})
+            address = hashlib.sha256(whole).hexdigest()
+            who = await world.token() | {"Content-Type": "application/jose"}
+            assert (await world.http.put(f"/fhir/$claim/{address}", content=whole, headers=who)).status_code == 201
+            told = await world.control.post(
+                "/ingest",
+                params={"institution": "northgate"},
+                content=json.dumps({"sha256": address, "bytes": len(whole)}).encode(),
+                headers={"Content-Type": "application/vnd.fhir-bridge.claim+json"},
+            )
+            assert told.json()["outcomes"] == {"201": 1}
+        async with running(data) as world:
+            (kept,) = (await world.control.get("/signed")).json()
+            found = (await world.control.get("/signed/evidence", params={"message": kept["id"]})).json()
+            assert json.loads(base64.b64decode(found["message"])) == patient("p1")
+            assert (await world.control.post("/institutions/northgate/encryption-key", json={})).json() == to
+            assert await world.findings() == []
