@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
-from fhir_bridge.errors import Issue, KeyMissing, RecordRefused, Unavailable
+from fhir_bridge.errors import Issue, RecordRefused, Unavailable
 from fhir_bridge.fhir.json import render
 from fhir_bridge.lines.reply import Reply
 from fhir_bridge.lines.senders import sender_of_bundles
@@ -137,6 +137,7 @@ class Claims:
         Raises:
             RecordRefused: It is no claim, or nothing that it names is held.
             Unavailable: The vault does not answer.
+            IntegrityBroken: What is held does not open: its key was lost, or it is not what was put.
         """
         claim = claim_of(received)
         if claim is None:
@@ -148,10 +149,9 @@ class Claims:
         sealed = await self._vault.document(CLAIMS, identity)
         if sealed is None:
             raise RecordRefused([_NOT_PUT])
-        try:
-            held = await asyncio.to_thread(self._open, received.institution, identity, sealed)
-        except KeyMissing:
-            raise RecordRefused([_NOT_PUT]) from None
+        held = await asyncio.to_thread(self._open, received.institution, identity, sealed)
+        if held is None:
+            raise RecordRefused([_NOT_PUT])
         if len(held.content) != claim.bytes:
             raise RecordRefused([_OTHER_LENGTH])
         return held.content_type, held.content
@@ -202,9 +202,12 @@ class Claims:
         key = self._keys.ensure([name])[name]
         return seal_blob(key, CLAIMS, claim, msgspec.msgpack.encode(held), self._randomness)
 
-    def _open(self, institution: str, claim: str, sealed: bytes) -> _Held:
-        content = open_blob(self._keys.get(_key(institution, claim)), CLAIMS, claim, sealed)
-        return msgspec.msgpack.decode(content, type=_Held)
+    def _open(self, institution: str, claim: str, sealed: bytes) -> _Held | None:
+        """Return what is held, None if its key has been erased; one that was lost is somebody else's to mend."""
+        key = self._keys.find(_key(institution, claim))
+        if key is None:
+            return None
+        return msgspec.msgpack.decode(open_blob(key, CLAIMS, claim, sealed), type=_Held)
 
 
 def claim_of(received: Received) -> Claim | None:

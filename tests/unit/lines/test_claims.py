@@ -14,9 +14,10 @@ import pytest
 
 from fhir_bridge.adapters.access import request_token_async
 from fhir_bridge.adapters.ambient import SystemRandomness
-from fhir_bridge.errors import Unavailable
+from fhir_bridge.errors import KeyMissing, Unavailable
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import FhirVersion, Received
+from fhir_bridge.ports.keys import KeyName
 from tests.support.bridge_world import World, fresh, observation, patient, running
 from tests.support.jose import encrypted
 
@@ -274,3 +275,28 @@ async def _until_read(world: World) -> None:
     async with asyncio.timeout(30):
         while await world.bridge.reader.behind() or world.bridge.services.ingest.load.messages:
             await asyncio.sleep(0.05)
+
+
+async def test_a_claims_key_that_was_lost_is_not_taken_for_one_that_was_erased(tmp_path: Path) -> None:
+    """Putting the message again would mend nothing: the operator has to bring the keyring back."""
+    async with running(fresh(tmp_path)) as world:
+        assert (await put(world, MESSAGE)).status_code == 201
+        claims = world.bridge.services.claims
+        real = claims._keys
+
+        class Lost:
+            """A key store whose keyring lacks what its rows are wrapped under."""
+
+            ensure = real.ensure
+
+            def get(self, name: KeyName) -> bytes:
+                raise KeyMissing("the keyring lacks an epoch")
+
+            find = get
+
+        claims._keys = Lost()  # type: ignore[assignment]
+        summary = await claim(world, MESSAGE)
+        assert why(summary)[0] == "exception"
+        claims._keys = real
+        replayed = await world.control.post("/letters/replay", json={"ids": summary["dead_letters"]})
+        assert replayed.json()["replayed"] == 1
