@@ -15,12 +15,14 @@ from fhir_bridge.errors import Issue, MediaUnsupported, RecordRefused
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.lines.answer import AnswerLine
+from fhir_bridge.lines.claims import CLAIM
 from fhir_bridge.lines.conditional_writes import ConditionalWrites
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import Reply, outcome_reply, version_headers
 from fhir_bridge.lines.senders import INTERACTIONS, institution_of, require, sender_of_bundles
+from fhir_bridge.lines.unwrapping import media_type
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Outcome, Received, instant
 from fhir_bridge.ports.ambient import Clock
@@ -169,8 +171,13 @@ def _response_entry(outcome: Outcome, base_url: str) -> dict[str, object]:
 
 
 def _is_json_or_xml(content_type: str) -> bool:
-    """XML passes here, so that intake can say what is wrong with it; an empty type is read as FHIR JSON."""
-    plain = content_type.partition(";")[0].strip().lower()
+    """XML passes here, so that intake can say what is wrong with it; an empty type is read as FHIR JSON.
+
+    A claim does not: it says where in the order of a topic a message belongs.
+    """
+    plain = media_type(content_type)
+    if plain == CLAIM:
+        return False
     return plain in ("", "text/json", "text/xml") or plain.endswith(("/json", "+json", "/xml", "+xml"))
 
 

@@ -300,3 +300,15 @@ async def test_a_claims_key_that_was_lost_is_not_taken_for_one_that_was_erased(t
         claims._keys = real
         replayed = await world.control.post("/letters/replay", json={"ids": summary["dead_letters"]})
         assert replayed.json()["replayed"] == 1
+
+
+@pytest.mark.parametrize("path", ["/fhir", "/fhir/Patient"])
+async def test_a_claim_is_a_record_of_the_bus_and_of_nothing_else(tmp_path: Path, path: str) -> None:
+    async with running(fresh(tmp_path)) as world:
+        assert (await put(world, MESSAGE)).status_code == 201
+        said = {"sha256": sha256(MESSAGE), "bytes": len(MESSAGE)}
+        for kind in (CLAIM, CLAIM.upper(), f"{CLAIM}; charset=utf-8"):
+            who = await world.token() | {"content-type": kind}
+            answer = await world.http.post(path, json=said, headers=who)
+            assert answer.status_code == 415, answer.text
+        assert (await world.http.get("/fhir/Patient/p1", headers=await world.token())).status_code == 404
