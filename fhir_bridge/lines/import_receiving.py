@@ -14,8 +14,8 @@ from blake3 import blake3
 
 from fhir_bridge.errors import Issue, MediaUnsupported, MessageTooLong, RecordRefused
 from fhir_bridge.lines.import_words import FETCHES_NOTHING, NDJSON
+from fhir_bridge.lines.media_types import declared_version
 from fhir_bridge.lines.ndjson import LineCutter
-from fhir_bridge.lines.write import declared_version
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.ports.imports import ImportStore, Line
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore

@@ -54,7 +54,7 @@ from fhir_bridge.lines.staging import (
     instant_of,
 )
 from fhir_bridge.lines.standing import Standing
-from fhir_bridge.lines.unwrapping import Unwrapping, attested, weight_of
+from fhir_bridge.lines.unwrapping import Unwrapping, as_declared, attested, weight_of
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import (
@@ -226,13 +226,14 @@ class IngestLine:
         self._registry.institution(received.institution)
 
         async def process(received: Received) -> Processed:
-            # The release is the message's own: a sender may declare another than it is registered with.
-            source = replace(self._registry.source(received.institution), fhir_version=received.fhir_version)
             message = received
             try:
                 message = await self._unwrapping.claimed(message)
                 message = await self._unwrapping.decrypted(message)
                 signed = await self._unwrapping.signature(message)
+                message = as_declared(message)
+                # The release is the message's own: a sender may declare another than it is registered with.
+                source = replace(self._registry.source(message.institution), fhir_version=message.fhir_version)
                 with tracing.spanned("rooms"):
                     return attested(await self._rooms.process(message, source), message, signed)
             except RecordRefused as no:

@@ -33,6 +33,7 @@ from blake3 import blake3
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.lines.claims import CLAIM, Claims, claim_of
 from fhir_bridge.lines.jobs import Job
+from fhir_bridge.lines.media_types import declared_version, media_type
 from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ingest import Change, Processed, Received, Signed
@@ -268,6 +269,15 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     return replace(processed, records=records, opened=message, signed=signed)
 
 
+def as_declared(message: Received) -> Received:
+    """Return a message in the release that its content type declares, if it declares one.
+
+    Raises:
+        RecordRefused: There is no such release.
+    """
+    return replace(message, fhir_version=declared_version(message.content_type) or message.fhir_version)
+
+
 def weight_of(received: Received, max_message_bytes: int) -> int:
     """Return how many bytes a message will be in memory: a claim tells, and is refused if that does not hold.
 
@@ -275,11 +285,6 @@ def weight_of(received: Received, max_message_bytes: int) -> int:
     """
     claim = claim_of(received) if media_type(received.content_type) == CLAIM else None
     return len(received.body) if claim is None or claim.bytes > max_message_bytes else claim.bytes
-
-
-def media_type(content_type: str) -> str:
-    """Return a media type without its parameters, in lower case."""
-    return content_type.partition(";")[0].strip().lower()
 
 
 def _with(lineage: bytes, entry: bytes) -> bytes:

@@ -19,16 +19,13 @@ from fhir_bridge.lines.claims import CLAIM
 from fhir_bridge.lines.conditional_writes import ConditionalWrites
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.media_types import declared_version, media_type
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import Reply, outcome_reply, version_headers
 from fhir_bridge.lines.senders import INTERACTIONS, institution_of, require, sender_of_bundles
-from fhir_bridge.lines.unwrapping import media_type
 from fhir_bridge.model.access import Requester
-from fhir_bridge.model.ingest import FhirVersion, Interaction, Outcome, Received, instant
+from fhir_bridge.model.ingest import Interaction, Outcome, Received, instant
 from fhir_bridge.ports.ambient import Clock
-
-_MIME_VERSIONS = {"3.0": FhirVersion.STU3, "4.0": FhirVersion.R4, "4.3": FhirVersion.R4B, "5.0": FhirVersion.R5}
-
 
 RECEIPT_RELATION: Final = "urn:fhir-bridge:receipt"
 """Link of an entry of a transaction- or batch-response to the receipt of the version it names (RFC 8288, 2.1.2)."""
@@ -179,15 +176,3 @@ def _is_json_or_xml(content_type: str) -> bool:
     if plain == CLAIM:
         return False
     return plain in ("", "text/json", "text/xml") or plain.endswith(("/json", "+json", "/xml", "+xml"))
-
-
-def declared_version(content_type: str) -> FhirVersion | None:
-    """Return the release that a ``fhirVersion`` parameter of the media type names (R4 http.html, 3.1.0.1.12)."""
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.strip().partition("=")
-        if name.lower() == "fhirversion":
-            version = _MIME_VERSIONS.get(value.strip('"'))
-            if version is None:
-                raise RecordRefused([Issue("error", "not-supported", "fhirVersion must be 3.0, 4.0, 4.3 or 5.0")])
-            return version
-    return None

@@ -330,3 +330,20 @@ async def test_a_signature_may_travel_inside_the_encryption(tmp_path: Path) -> N
         forged = encrypted(Signer().sign_whole(sent + b" "), to, header={"cty": "jose"})
         told = await feed(world, forged, content_type="application/jose", jws_signature=signer.sign(sent + b" "))
         assert "does not hold" in why(told)
+
+
+async def test_the_release_that_a_content_type_declares_is_the_messages_and_can_be_signed(tmp_path: Path) -> None:
+    """The header ``fhir-version`` is outside any signature; ``cty`` of a JWS inside is not."""
+    signer, sent = Signer(), json.dumps(patient("p1")).encode()
+    in_r5 = "application/fhir+json; fhirVersion=5.0"
+    async with running(fresh(tmp_path)) as world:
+        to = await our_key(world)
+        assert "FHIR R5" in why(await feed(world, sent, content_type=in_r5))
+        await register(world, signer)
+        for cty, told in ((in_r5, "FHIR R5"), ("application/fhir+json; fhirVersion=6", "fhirVersion must be")):
+            whole = encrypted(signer.sign_whole(sent, cty=cty), to, header={"cty": "jose"})
+            assert told in why(await feed(world, whole, content_type="application/jose"))
+        whole = encrypted(
+            signer.sign_whole(sent, cty="application/fhir+json; fhirVersion=4.0"), to, header={"cty": "JOSE"}
+        )
+        assert (await feed(world, whole, content_type="application/jose"))["outcomes"] == {"201": 1}

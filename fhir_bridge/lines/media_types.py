@@ -1,0 +1,25 @@
+"""What a content type says of a message: its media type, and the FHIR release it is in."""
+
+from __future__ import annotations
+
+from fhir_bridge.errors import Issue, RecordRefused
+from fhir_bridge.model.ingest import FhirVersion
+
+_MIME_VERSIONS = {"3.0": FhirVersion.STU3, "4.0": FhirVersion.R4, "4.3": FhirVersion.R4B, "5.0": FhirVersion.R5}
+
+
+def media_type(content_type: str) -> str:
+    """Return a media type without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def declared_version(content_type: str) -> FhirVersion | None:
+    """Return the release that a ``fhirVersion`` parameter of the media type names (R4 http.html, 3.1.0.1.12)."""
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.strip().partition("=")
+        if name.lower() == "fhirversion":
+            version = _MIME_VERSIONS.get(value.strip('"'))
+            if version is None:
+                raise RecordRefused([Issue("error", "not-supported", "fhirVersion must be 3.0, 4.0, 4.3 or 5.0")])
+            return version
+    return None
