@@ -164,8 +164,8 @@ class Unwrapping:
         for job in jobs:
             if job.signed is not None and job.changed:
                 signed.setdefault(job.signed.id, (job.message, job.signed))
-        kept = [self._kept(*each) for each in signed.values() if not await self._is_kept(*each)]
-        return [document for documents in kept for document in documents]
+        new = [each for each in signed.values() if not await self._is_kept(*each)]
+        return await asyncio.to_thread(self._sealed, new) if new else []
 
     async def signed(self, message: str) -> SignedMessage | None:
         """Return a signed message, None if there is none of this id.
@@ -225,15 +225,20 @@ class Unwrapping:
         stored = await self._vault.document(SIGNED, signed.id)
         return stored is not None and self._keys.find(_key_name(message.institution, signed.id)) is not None
 
-    def _kept(self, message: Received, signed: Signed) -> Sequence[Document]:
+    def _sealed(self, new: Sequence[tuple[Received, Signed]]) -> list[Document]:
+        names = [_key_name(message.institution, signed.id) for message, signed in new]
+        keys = self._keys.ensure(names)
+        documents: list[Document] = []
+        for name, (message, signed) in zip(names, new, strict=True):
+            documents += self._kept(message, signed, keys[name])
+        return documents
+
+    def _kept(self, message: Received, signed: Signed, key: bytes) -> Sequence[Document]:
         at = microseconds(message.received_at)
         kept = SignedMessage(
             message.institution, at, message.content_type, message.signature, dict(signed.key), _signed_bytes(message)
         )
-        name = _key_name(message.institution, signed.id)
-        sealed = seal_blob(
-            self._keys.ensure([name])[name], SIGNED, signed.id, msgspec.msgpack.encode(kept), self._randomness
-        )
+        sealed = seal_blob(key, SIGNED, signed.id, msgspec.msgpack.encode(kept), self._randomness)
         return (
             Document(SIGNED, signed.id, msgspec.msgpack.encode((message.institution, sealed))),
             Document(SIGNED_AT, f"{at:020d}/{signed.id}", message.institution.encode()),

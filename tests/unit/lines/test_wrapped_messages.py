@@ -6,12 +6,15 @@ import asyncio
 import base64
 import hashlib
 import json
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fhir_bridge.adapters.access.message_jose import JoseMessages
+from fhir_bridge.ports.keys import KeyName
 from ledger_core import Policy, RecordMismatch, verify_receipt
 from ledger_core.verify import OPERATOR_ATTESTED
 from tests.support.bridge_world import World, bundle, fresh, observation, patient, running
@@ -347,3 +350,34 @@ async def test_the_release_that_a_content_type_declares_is_the_messages_and_can_
             signer.sign_whole(sent, cty="application/fhir+json; fhirVersion=4.0"), to, header={"cty": "JOSE"}
         )
         assert (await feed(world, whole, content_type="application/jose"))["outcomes"] == {"201": 1}
+
+
+async def test_evidence_is_sealed_beside_the_loop_and_a_groups_keys_are_made_at_once(tmp_path: Path) -> None:
+    """A key is a write that waits for the disk; the loop answers everybody else meanwhile."""
+    signer = Signer()
+    async with running(fresh(tmp_path)) as world:
+        await register(world, signer)
+        ingest = world.bridge.services.ingest
+        unwrapping, real = ingest._unwrapping, ingest._unwrapping._keys
+        made: list[tuple[int, bool]] = []
+
+        class Watched:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            def ensure(self, names: Sequence[KeyName]) -> Mapping[KeyName, bytes]:
+                if any(name.subject.startswith("signed/") for name in names):
+                    made.append((len(names), threading.current_thread() is threading.main_thread()))
+                return real.ensure(names)
+
+        unwrapping._keys = Watched()
+        bodies = [json.dumps(patient(f"p{number}")).encode() for number in range(12)]
+        async with ingest.committing:
+            fed = [asyncio.create_task(feed(world, body, jws_signature=signer.sign(body))) for body in bodies]
+            async with asyncio.timeout(30):
+                while ingest.load.messages < len(bodies):
+                    await asyncio.sleep(0.01)
+        assert [(await each)["outcomes"] for each in fed] == [{"201": 1}] * len(bodies)
+        assert len((await world.control.get("/signed")).json()) == len(bodies)
+        assert not any(is_on_loop for _, is_on_loop in made)
+        assert max(count for count, _ in made) > 1
