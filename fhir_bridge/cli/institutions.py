@@ -67,7 +67,12 @@ def signing_key(
     add_file: Annotated[
         Path | None, typer.Option("--add", metavar="FILE", help="Register this public key (JWK), checked by you.")
     ] = None,
-    remove: Annotated[str | None, typer.Option("--remove", metavar="KID", help="Take this key back.")] = None,
+    remove: Annotated[
+        str | None,
+        typer.Option(
+            "--remove", metavar="KID", help="Take this key back; after the last, unsigned messages are taken."
+        ),
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +87,10 @@ def signing_key(
         service.post(directory, place, {"remove": remove})
     rows = service.get(directory, place)
     screen.print_rows(
-        rows, ("kid", "thumbprint", "kty", "crv", "alg"), as_json=as_json, empty="no signing key: nothing is signed"
+        rows,
+        ("kid", "thumbprint", "kty", "crv", "alg"),
+        as_json=as_json,
+        empty="no signing key: nothing has to be signed",
     )
 
 
