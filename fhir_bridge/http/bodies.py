@@ -71,7 +71,7 @@ async def read_body(request: Request, limit: int) -> bytes | None:
 
 
 async def pieces_of(request: Request, limit: int, still_s: int) -> AsyncIterator[bytes]:
-    """Yield what a request's body holds, decompressed, in pieces of some 256 KiB, while it comes.
+    """Yield what a request's body holds, decompressed, in pieces of at most 256 KiB, while it comes.
 
     Args:
         limit: The most bytes that are read of the body as it was sent; what they hold is for the caller to count.
@@ -86,12 +86,11 @@ async def pieces_of(request: Request, limit: int, still_s: int) -> AsyncIterator
     coding = _coding_of(request)
     unfolding = _Unfolding(coding) if coding else None
     async for chunk in _chunks(request, limit, still_s):
-        if unfolding is None:
-            yield chunk
-            continue
-        pieces = unfolding.feed(chunk)
-        while piece := await asyncio.to_thread(_some, pieces, coding):
-            yield piece
+        pieces = iter([chunk]) if unfolding is None else unfolding.feed(chunk)
+        while some := await asyncio.to_thread(_some, pieces, coding):
+            # A step of zstd may hold 16 MiB: of two bytes each, its lines would take a gigabyte.
+            for at in range(0, len(some), _AT_ONCE_BYTES):
+                yield some[at : at + _AT_ONCE_BYTES]
     if unfolding is not None:
         with _told(coding):
             unfolding.end()
@@ -163,6 +162,8 @@ def _told(coding: str) -> Iterator[None]:
         yield
     except (zlib.error, zstandard.ZstdError, EOFError):
         problem = f"the body is not {coding}, or not all of it: Content-Encoding must say how it is compressed"
+        if coding == "zstd":
+            problem += f"; a window may be {_WINDOW_BYTES >> 20} MiB (no --ultra, no --long)"
         raise RecordRefused([Issue("error", "structure", problem)]) from None
 
 

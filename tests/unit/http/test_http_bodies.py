@@ -10,12 +10,15 @@ import subprocess
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import zstandard
+from fastapi import Request
+from starlette.datastructures import Headers
 
+from fhir_bridge.http.bodies import pieces_of
 from tests.support.bridge_world import World, fresh, patient, running
 
 LIMIT = 200_000
@@ -141,3 +144,32 @@ async def test_a_sender_who_dribbles_is_told_the_time_there_is(
             assert "within 1 seconds" in answer.text
         assert (await world.http.get("/fhir/Patient/p1", headers=headers)).status_code == 404
         assert (await put(world, BODY)).status_code == 201
+
+
+class Sent:
+    """A request as much as :func:`pieces_of` asks of one."""
+
+    def __init__(self, body: bytes, coding: str) -> None:
+        self.headers = Headers({"Content-Encoding": coding})
+        self._body = body
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "identity"])
+async def test_the_body_of_an_import_comes_in_small_pieces_however_dense_it_is(coding: str) -> None:
+    body = b"1\n" * (8 << 20)
+    compress: dict[str, Compress] = {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}
+    sent = Sent(compress[coding](body) if coding in compress else body, coding)
+    pieces = [piece async for piece in pieces_of(cast(Request, sent), 1 << 30, 60)]
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= 256 << 10
+
+
+async def test_a_window_beyond_the_limit_is_told_as_such(world: World) -> None:
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=27)
+    sent = zstandard.ZstdCompressor(compression_params=wide).compress(BODY + b" " * (9 << 20))
+    answer = await put(world, sent[:LIMIT], "zstd")
+    assert said(answer) == (400, "structure")
+    assert "8 MiB" in answer.text
