@@ -49,14 +49,19 @@ class Window:
         self._most_bytes = size
         self._lines = self._bytes = 0
         self._moved = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     async def enter(self, size: int) -> None:
-        """Wait until a line of this size has room; one beyond the window's bytes goes alone."""
-        while self._lines >= self._most_lines or (self._lines and self._bytes + size > self._most_bytes):
-            self._moved.clear()
-            await self._moved.wait()
-        self._lines += 1
-        self._bytes += size
+        """Wait until a line of this size has room; one beyond the window's bytes goes alone.
+
+        In turn: else the small lines of one import would never leave room for a long one of another.
+        """
+        async with self._turn:
+            while self._lines >= self._most_lines or (self._lines and self._bytes + size > self._most_bytes):
+                self._moved.clear()
+                await self._moved.wait()
+            self._lines += 1
+            self._bytes += size
 
     def leave(self, size: int) -> None:
         """Give the room of a line back."""
@@ -107,6 +112,8 @@ class ImportRun:
             if not some:
                 return
             for line in some:
+                if self.is_stopped or self._failure is not None:
+                    return
                 await self._put(line)
             after = some[-1].number
 
