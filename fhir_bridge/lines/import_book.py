@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from fhir_bridge.errors import Issue
+from fhir_bridge.errors import IntegrityBroken, Issue
 from fhir_bridge.lines.jobs import IMPORT, Job
 from fhir_bridge.model.ingest import Outcome
 from fhir_bridge.ports.ambient import Randomness
@@ -28,6 +28,7 @@ RESULTS = "import-results"
 """``job/page/first line of a commit`` → sealed :class:`LineResult` of each line."""
 
 _PAGE_LINES = 100
+_GONE_AT_ONCE = 1_000
 UNTYPED = "unknown"
 """What stands for the type of a resource in a count, where a line was refused before that could be told."""
 
@@ -108,23 +109,34 @@ class ImportBook:
         return msgspec.msgpack.decode(open_blob(key, TOTALS, job, sealed), type=Totals)
 
     async def results(self, job: str, institution: str) -> AsyncIterator[LineResult]:
-        """Yield what became of each line, in their order."""
+        """Yield what became of each line, in their order.
+
+        Raises:
+            IntegrityBroken: Some are not there, or not any more: the job was removed meanwhile.
+        """
         key = self._keys.get(_key_name(job, institution))
-        last = (await self.totals(job, institution)).through
-        for page in range(last // _PAGE_LINES + 1):
+        totals, found = await self.totals(job, institution), 0
+        for page in range(totals.through // _PAGE_LINES + 1):
             for place, sealed in await self._vault.documents(RESULTS, f"{job}/{page:010d}/"):
-                for each in msgspec.msgpack.decode(open_blob(key, RESULTS, place, sealed), type=list[LineResult]):
+                some = msgspec.msgpack.decode(open_blob(key, RESULTS, place, sealed), type=list[LineResult])
+                found += len(some)
+                for each in some:
                     yield each
+        if found != totals.lines:
+            raise IntegrityBroken("results of an import are not there")
 
     async def forget(self, job: str, institution: str) -> None:
         """Delete a job's counts and results, then erase their key; repeatable."""
         last = (await self.totals(job, institution)).through
         self.close(job)
+        gone: list[Document] = []
         for page in range(last // _PAGE_LINES + 1):
             found = await self._vault.documents(RESULTS, f"{job}/{page:010d}/")
-            if found:
-                await self._vault.commit(Work(documents=[Document(RESULTS, place, None) for place, _ in found]), None)
-        await self._vault.commit(Work(documents=[Document(TOTALS, job, None)]), None)
+            gone += [Document(RESULTS, place, None) for place, _ in found]
+            if len(gone) >= _GONE_AT_ONCE:
+                await self._vault.commit(Work(documents=gone), None)
+                gone = []
+        await self._vault.commit(Work(documents=[*gone, Document(TOTALS, job, None)]), None)
         self._keys.erase_all([_key_name(job, institution)])
 
     # --- as an outbox

@@ -163,7 +163,7 @@ class ImportLine:
         finally:
             self._receiving.pop(name, None)
         if job.id != name:
-            await self._store.discard(name)
+            await self._drop(name)
         note = Issue("information", "informational", f"{job.lines} lines are received; ask at Content-Location")
         return outcome_reply(202, [note], (("Content-Location", self._address(job)), *NO_STORE))
 
@@ -174,13 +174,15 @@ class ImportLine:
 
     def _same(self, institution: str, version: FhirVersion, whole: Whole) -> ImportJob | None:
         """Return the job under way that this very body has made already: its sender may have missed the answer."""
-        same = [job for job in self._waiting(institution) if (job.version, job.digest) == (version, whole.digest)]
+        stays = [job for job in self._waiting(institution) if job.id not in self._leaving]
+        same = [job for job in stays if (job.version, job.digest) == (version, whole.digest)]
         return same[0] if same else None
 
     async def _begin(self, name: str, institution: str, version: FhirVersion, whole: Whole) -> ImportJob:
-        job = ImportJob(
-            name, institution, version, microseconds(self._clock.now()), whole.lines, whole.size, whole.digest
-        )
+        # Later than every one that waits, also where the clock was set back: they run in this order.
+        waiting = [each.received_at_us + 1 for each in self._waiting(institution)]
+        now = max(microseconds(self._clock.now()), *waiting, 0)
+        job = ImportJob(name, institution, version, now, whole.lines, whole.size, whole.digest)
         await self._save(job)
         self._jobs[name] = job
         metrics.IMPORTS.labels("received").inc()
