@@ -107,15 +107,18 @@ class ImportRun:
             raise self._failure
 
     async def _put_all(self, after: int) -> None:
-        while not self.is_stopped and self._failure is None:
+        while self._goes_on():
             some = await self._store.read(self._job.id, after)
             if not some:
                 return
             for line in some:
-                if self.is_stopped or self._failure is not None:
-                    return
                 await self._put(line)
+                if not self._goes_on():
+                    return
             after = some[-1].number
+
+    def _goes_on(self) -> bool:
+        return not self.is_stopped and self._failure is None
 
     async def stop(self) -> None:
         """Put no further line on the ingest line, and wait for those that are on it."""
@@ -128,7 +131,7 @@ class ImportRun:
 
     async def _put(self, line: Line) -> None:
         await self._window.enter(len(line.body))
-        if self.is_stopped or self._failure is not None:
+        if not self._goes_on():
             self._window.leave(len(line.body))
             return
         try:
