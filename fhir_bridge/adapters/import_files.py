@@ -7,7 +7,8 @@ row by row first.
 Invariants:
     * a line that :meth:`ImportFiles.add` returned for survives loss of power;
     * each chunk is sealed under a message key of its own, which dies with it; a line is erased from one by sealing
-      its neighbours under a new key and erasing the old.
+      its neighbours under a new key and erasing the old;
+    * a file goes before its keys: on a disk that is full, nothing can be erased until something is deleted.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ CREATE TABLE chunks (
 _DOMAIN = "import-lines"
 _JOB = re.compile(r"[0-9a-f]{32}")
 _KEYS_AT_ONCE = 1_000
+_PREFIX = "import/"
 T = TypeVar("T")
 
 
@@ -76,12 +78,12 @@ class ImportFiles:
         await self._run(self._erase, job, numbers)
 
     async def discard(self, job: str) -> None:
-        """Erase the keys, then the file: a crash in between leaves rows that nobody opens."""
+        """Delete the file, then erase the keys: a crash in between leaves keys that open nothing, for ``tidy``."""
         await self._run(self._discard, job)
 
-    async def jobs(self) -> Sequence[str]:
-        """Return the jobs that have a file."""
-        return await self._run(self._jobs)
+    async def tidy(self, known: Collection[str], institutions: Collection[str]) -> None:
+        """Discard the files of other jobs, then erase what keys of theirs are left."""
+        await self._run(self._tidy, known, institutions)
 
     async def close(self) -> None:
         """Finish what is being written and release the files; a second call does nothing."""
@@ -138,22 +140,25 @@ class ImportFiles:
 
     def _erase(self, job: str, numbers: Collection[int]) -> None:
         connection = self._connection(job)
-        rows = connection.execute("SELECT first, last, subject, value FROM chunks ORDER BY first").fetchall
-        for first, last, subject, value in rows():
-            if not any(first <= number <= last for number in numbers):
-                continue
+        chunks = connection.execute("SELECT first, last FROM chunks").fetchall()
+        for first in [first for first, last in chunks if any(first <= number <= last for number in numbers)]:
+            (found,) = connection.execute("SELECT subject, value FROM chunks WHERE first = ?", (first,)).fetchall()
             name = self._new_name(job)
             left = [
                 Line(line.number, b"", is_erased=True) if line.number in numbers else line
-                for line in self._opened(job, subject, value)
+                for line in self._opened(job, *found)
             ]
             with transaction(connection):
                 row = (name.subject, self._sealed(name, left), first)
                 connection.execute("UPDATE chunks SET subject = ?, value = ? WHERE first = ?", row)
-            self._keys.erase(KeyName(KeyKind.MESSAGE, name.institution, subject))
+        used = {subject for (subject,) in connection.execute("SELECT subject FROM chunks")}
+        # Also those that an erasing which was cut off has left.
+        for key in self._keys.names(KeyKind.MESSAGE, self._institution(job), _subject(job)):
+            if key.subject not in used:
+                self._keys.erase(key)
 
     def _new_name(self, job: str) -> KeyName:
-        subject = f"import/{job}/{self._randomness.token(8).hex()}"
+        subject = _subject(job) + self._randomness.token(8).hex()
         return KeyName(KeyKind.MESSAGE, self._institution(job), subject)
 
     def _sealed(self, name: KeyName, lines: Sequence[Line]) -> bytes:
@@ -168,24 +173,34 @@ class ImportFiles:
     def _discard(self, job: str) -> None:
         if not self._path(job).exists():
             return
+        institution = ""
+        # A damaged file does not say whose it is; its keys open nothing any more, and go at the next start.
         with suppress(IntegrityBroken, SetupWrong), translated(WHAT):
-            # A damaged file names no keys; without it they open nothing.
-            self._erase_keys(job)
+            institution = self._institution(job)
         if job in self._open:
             self._open.pop(job).close()
         for ending in ("-wal", "-shm", ""):
             self._path(job, ending).unlink(missing_ok=True)
+        self._erase_keys(self._keys.names(KeyKind.MESSAGE, institution, _subject(job)))
 
-    def _erase_keys(self, job: str) -> None:
-        institution = self._institution(job)
-        subjects = self._connection(job).execute("SELECT subject FROM chunks ORDER BY first")
-        while some := subjects.fetchmany(_KEYS_AT_ONCE):
-            self._keys.erase_all([KeyName(KeyKind.MESSAGE, institution, subject) for (subject,) in some])
+    def _tidy(self, known: Collection[str], institutions: Collection[str]) -> None:
+        for file in sorted(self._folder.glob("*.db")):
+            if _JOB.fullmatch(file.stem) and file.stem not in known:
+                self._discard(file.stem)
+        for institution in sorted(institutions):
+            keys = self._keys.names(KeyKind.MESSAGE, institution, _PREFIX)
+            # Counts and results are under a key with the name of the job alone: not ours.
+            mine = [key for key in keys if key.subject.count("/") == _subject("").count("/")]
+            self._erase_keys([key for key in mine if key.subject.split("/")[1] not in known])
 
-    def _jobs(self) -> list[str]:
-        if not self._folder.exists():
-            return []
-        return sorted(each.stem for each in self._folder.glob("*.db") if _JOB.fullmatch(each.stem))
+    def _erase_keys(self, keys: Sequence[KeyName]) -> None:
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            self._keys.erase_all(keys[start : start + _KEYS_AT_ONCE])
 
     def _path(self, job: str, ending: str = "") -> Path:
         return self._folder / f"{job}.db{ending}"
+
+
+def _subject(job: str) -> str:
+    """Return how the names of the keys of a job's chunks begin."""
+    return f"{_PREFIX}{job}/"

@@ -36,7 +36,7 @@ from fhir_bridge.adapters.sqlite_support import (
 )
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
 from fhir_bridge.ports.ambient import Randomness
-from fhir_bridge.ports.keys import KeyName, Keyring
+from fhir_bridge.ports.keys import KeyKind, KeyName, Keyring
 from fhir_bridge.seal.envelope import place
 
 WHAT = "key store"
@@ -63,6 +63,7 @@ _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _MAX_HELD = 65_536
 _FIRST_EPOCH = 1
+_LAST = chr(0x10FFFF)
 
 Row = tuple[str, str, str, int, int, bytes]
 
@@ -155,6 +156,13 @@ class SqliteKeyStore:
             self._connection.execute("PRAGMA busy_timeout=0")
             self._empty_log()
             self._connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+    def names(self, kind: KeyKind, institution: str, prefix: str) -> Sequence[KeyName]:
+        """Return the names whose subject begins so; costs a look at each of them and no other."""
+        sql = "SELECT subject FROM keys WHERE institution = ? AND kind = ? AND subject >= ? AND subject < ?"
+        with self._lock, translated(WHAT):
+            found = self._connection.execute(sql, (institution, kind.value, prefix, prefix + _LAST)).fetchall()
+        return [KeyName(kind, institution, subject) for (subject,) in found]
 
     def rotate(self, institution: str) -> tuple[int, int]:
         """Wrap every key of an institution under a new KEK; return the old epoch and the new one.

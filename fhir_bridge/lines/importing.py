@@ -108,12 +108,15 @@ class ImportLine:
         """Take up every job where it stands; remove what uploads that broke off have left."""
         for name, value in await self._vault.documents(JOBS):
             self._jobs[name] = msgspec.msgpack.decode(value, type=ImportJob)
-        for name in await self._store.jobs():
-            if name not in self._jobs or self._jobs[name].state != "running":
-                await self._store.discard(name)
-        for job in list(self._jobs.values()):
-            if job.state == "removed":
+        known = {job.id for job in self._jobs.values() if job.state == "running"}
+        try:
+            await self._store.tidy(known, self._registry.institutions)
+            for job in [each for each in self._jobs.values() if each.state == "removed"]:
                 await self._remove(job)
+        except Unavailable as error:
+            # A disk that is full must not keep the service from starting; what is left is no job's any more.
+            _log.error("import is kept", code=error.code)
+            self._jobs = {name: job for name, job in self._jobs.items() if job.state != "removed"}
         for institution in sorted({job.institution for job in self._jobs.values()}):
             self._wake(institution)
         self._tidying = asyncio.create_task(self._tidy_forever())

@@ -53,11 +53,21 @@ class ImportStore(Protocol):
         ...
 
     async def discard(self, job: str) -> None:
-        """Erase the keys of a job's chunks, then the chunks; repeatable, a no-op for a job that is not there."""
+        """Delete a job's chunks and erase their keys; repeatable, a no-op for a job that is not there.
+
+        Raises:
+            Unavailable: The chunks may be deleted, but not all of their keys are erased: :meth:`tidy` does it.
+        """
         ...
 
-    async def jobs(self) -> Sequence[str]:
-        """Return the jobs whose lines are here, whole or not."""
+    async def tidy(self, known: Collection[str], institutions: Collection[str]) -> None:
+        """Discard every job but those ``known``, with keys of these institutions that a crash left without chunk.
+
+        To be called while no body is being received.
+
+        Raises:
+            Unavailable: As :meth:`discard`.
+        """
         ...
 
     async def close(self) -> None:

@@ -66,6 +66,14 @@ class KeyStore(Protocol):
         """Delete a key for good; a no-op when there is none."""
         ...
 
+    def names(self, kind: KeyKind, institution: str, prefix: str) -> Sequence[KeyName]:
+        """Return the names of all keys of an institution and a kind whose subject begins so.
+
+        Raises:
+            Unavailable: Safe to retry.
+        """
+        ...
+
     def rotate(self, institution: str) -> tuple[int, int]:
         """Wrap every key of an institution under a new KEK, all or none; return the old epoch and the new one.
 

@@ -59,6 +59,19 @@ class KeyStoreContract:
         assert again.find(CHART) is None
         assert again.ensure([CHART])[CHART] != key
 
+    def test_names_are_found_by_how_they_begin(self, keys_world: KeysWorld) -> None:
+        store = keys_world.open()
+        begun = [KeyName(KeyKind.MESSAGE, "northgate", f"import/a/{n}") for n in (1, 2)]
+        others = [
+            KeyName(KeyKind.MESSAGE, "northgate", "import/b/1"),
+            KeyName(KeyKind.MESSAGE, "harbor", "import/a/1"),
+            KeyName(KeyKind.CHART, "northgate", "import/a/1"),
+        ]
+        store.ensure([*begun, *others])
+        assert sorted(store.names(KeyKind.MESSAGE, "northgate", "import/a/"), key=repr) == begun
+        store.erase(begun[0])
+        assert store.names(KeyKind.MESSAGE, "northgate", "import/a/") == begun[1:]
+
     def test_erasing_several_leaves_the_others(self, keys_world: KeysWorld) -> None:
         store = keys_world.open()
         keys = store.ensure([CHART, SAME_SUBJECT, OTHER_HOUSE])

@@ -14,9 +14,11 @@ import httpx
 import pytest
 import zstandard
 
+from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.sqlite_support import connect_for_reading
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.ports.imports import Line
+from fhir_bridge.ports.keys import KeyKind, KeyName
 from fhir_bridge.ports.vault import Work
 from tests.support.bridge_world import BASE, World, fresh, observation, patient, running
 
@@ -507,6 +509,79 @@ async def test_an_upload_that_a_crash_cut_off_is_removed_at_the_next_start(tmp_p
     async with running(data) as world:
         assert nothing_left(world)
         assert await leftovers(world) == []
+
+
+async def test_keys_that_a_crash_left_without_their_lines_go_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FHIR_BRIDGE_IMPORT_IN_FLIGHT_LINES", "1")
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        address = await begun(world, ndjson(*(patient(f"p{n}") for n in range(120))))
+        job = address.rpartition("/")[2]
+        await world.bridge.services.imports.stop()
+        keys = world.bridge.services.imports._store._keys  # type: ignore[attr-defined]
+        keys.ensure([KeyName(KeyKind.MESSAGE, "harbor", f"import/{'ab' * 16}/00")])
+        assert ("message", f"import/{'ab' * 16}/00") in await leftovers(world)
+    async with running(data) as world:
+        assert [key for _, key in await leftovers(world) if "ab" * 16 in key] == []
+        assert counts(await ended(world, address)) == {("created", "Patient"): 120}
+        assert [key for kind, key in await leftovers(world) if kind == "message"] == [f"import/{job}"]
+
+
+async def test_a_full_disk_gets_its_room_back_and_lets_the_service_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Erasing a key writes, so what is in the way has to be deleted first."""
+    full: set[str] = set()
+
+    def refuse(self: SqliteKeyStore, names: Iterable[KeyName]) -> None:
+        full.update(name.subject for name in names)
+        raise Unavailable("disk full")
+
+    data = fresh(tmp_path)
+    with monkeypatch.context() as disk:
+        async with running(data) as world:
+            disk.setattr(SqliteKeyStore, "erase_all", refuse)
+            answer = await post(world, gzip.compress(ndjson(patient("p1")))[:-9], **{"Content-Encoding": "gzip"})
+            assert answer.status_code == 400
+            address = await begun(world, ndjson(patient("p1")))
+            await ended(world, address)
+            assert full
+            assert nothing_left(world)
+            await world.bridge.services.imports._store.begin("ab" * 16, "harbor")
+        async with running(data) as world:
+            assert nothing_left(world)
+            assert (await world.http.get(address, headers=await world.token())).status_code == 200
+    async with running(data) as world:
+        assert [key for kind, key in await leftovers(world) if kind == "message"] == [
+            f"import/{address.rpartition('/')[2]}"
+        ]
+
+
+async def test_a_line_whose_erasing_was_cut_off_is_erased_by_doing_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        store = world.bridge.services.imports._store
+        await store.begin("ab" * 16, "harbor")
+        await store.add("ab" * 16, [Line(1, b"{}"), Line(2, b"{}")])
+        before = await leftovers(world)
+        with monkeypatch.context() as disk:
+
+            def refuse(self: SqliteKeyStore, name: KeyName) -> None:
+                raise Unavailable("disk full")
+
+            disk.setattr(SqliteKeyStore, "erase", refuse)
+            with pytest.raises(Unavailable):
+                await store.erase("ab" * 16, {2})
+        assert set(before) < set(await leftovers(world))
+        await store.erase("ab" * 16, {2})
+        after = await leftovers(world)
+        assert len(after) == len(before)
+        assert after != before
+        assert [line.is_erased for line in await store.read("ab" * 16, 0)] == [False, True]
 
 
 async def test_a_removal_that_a_crash_cut_off_is_finished_at_the_next_start(tmp_path: Path) -> None:
