@@ -13,6 +13,7 @@ from typing import Any
 from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
 
 VERSION = "1"
+_DRAFT = ".VERSION"
 _PROBE_S = 1.0
 _PROBE_BYTES = 64 << 10
 
@@ -30,7 +31,7 @@ class DataDirectory:
         self.path = path
         self._probed_at, self._took_probe = -_PROBE_S, False
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not any(file.name != ".VERSION" for file in path.iterdir()):
+        if not any(not file.name.startswith(_DRAFT) for file in path.iterdir()):
             path.chmod(0o700)
             self._write_stamp()
         self._check_stamp()
@@ -94,8 +95,9 @@ class DataDirectory:
 
     def _write_stamp(self) -> None:
         """Write the stamp whole or not at all; an empty directory is one that was never begun."""
-        draft = self.path / ".VERSION"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # A name of its own: two that start at once on an empty directory must not rename each other's.
+        draft = self.path / f"{_DRAFT}.{secrets.token_hex(4)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(VERSION + "\n")
             file.flush()
