@@ -14,7 +14,6 @@ import gc
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +26,7 @@ from fhir_bridge import telemetry
 from fhir_bridge.adapters.datadir import DataDirectory
 from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
 from fhir_bridge.settings import ServiceSettings
-from fhir_bridge.wiring import Bridge, open_bridge
+from fhir_bridge.wiring import Bridge, check_settings, open_bridge
 
 _LOOK_S = 0.1
 _HANDOVER_S = 30.0
@@ -49,6 +48,8 @@ def serve(data: Path, port: int, kafka: str | None = None, *, standby: bool = Fa
     telemetry.configure(settings.log_level)
     if not standby:
         return _serve_once(data, port, kafka, settings, None)
+    # What would be refused at the takeover is refused while the other still serves.
+    check_settings(kafka)
     directory = _await_turn(data)
     return 0 if directory is None else _serve_once(data, port, kafka, settings, directory)
 
@@ -70,17 +71,25 @@ def _serve_once(
 
 def _await_turn(data: Path) -> DataDirectory | None:
     """Wait until nobody else holds the directory, and hold it; None if this process is asked to end meanwhile."""
-    log, asked = telemetry.logger("serve"), threading.Event()
-    before = {name: signal.signal(name, lambda *_: asked.set()) for name in (signal.SIGTERM, signal.SIGINT)}
+    # No threading.Event: a handler runs on this very thread, which may hold the lock that set() takes.
+    asked: list[int] = []
+    before = {
+        name: signal.signal(name, lambda *got: asked.append(got[0])) for name in (signal.SIGTERM, signal.SIGINT)
+    }
     is_told = False
     try:
-        while not asked.wait(_LOOK_S if is_told else 0):
+        while not asked:
             try:
-                return DataDirectory(data)
+                directory = DataDirectory(data)
             except DataDirectoryInUse:
                 if not is_told:
-                    log.info("standing by")
+                    telemetry.logger("serve").info("standing by")
                 is_told = True
+                time.sleep(_LOOK_S)
+                continue
+            if not asked:
+                return directory
+            directory.close()
         return None
     finally:
         for name, handler in before.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -157,3 +157,12 @@ class ServiceSettings(BaseSettings):
         description="OpenTelemetry collector that gets traces by OTLP over HTTP, http://HOST:4318; empty: none.",
     )
     drain_s: int = Field(30, ge=1, description="Seconds to finish work after SIGTERM.")
+
+
+def told_wrong(error: ValidationError) -> str:
+    """Return which setting is wrong and how, but not its value, which may be secret; empty if none of these."""
+    prefixes = {each.__name__: each.model_config["env_prefix"] for each in BaseSettings.__subclasses__()}
+    if error.title not in prefixes:
+        return ""
+    wrong = error.errors(include_input=False, include_context=False, include_url=False)[0]
+    return f"{prefixes[error.title]}{wrong['loc'][0]}".upper() + f": {wrong['msg']}"

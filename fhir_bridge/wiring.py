@@ -111,7 +111,7 @@ from ledger_core import (
 )
 from ledger_core import IntegrityBroken as LedgerIntegrityBroken
 
-__all__ = ["Bridge", "check", "check_lines", "migrate", "open_bridge", "restore"]
+__all__ = ["Bridge", "check", "check_lines", "check_settings", "migrate", "open_bridge", "restore"]
 
 DEFAULT_PORT = 8080
 
@@ -442,6 +442,20 @@ async def open_bridge(
         yield Bridge(create_app(services), control, metrics, services, relabelling, reader, standing)
 
 
+def check_settings(kafka: str | None = None) -> None:
+    """Read every setting and the files that settings name, as a start would; open nothing.
+
+    Raises:
+        SetupWrong: A file cannot be read or taken, or the address of Kafka is none.
+        ValidationError: A setting has no such value.
+    """
+    for each in (AnswerSettings, AuditSettings, ImportSettings, IndexSettings, IngestSettings, StorageSettings):
+        each()
+    if kafka is not None:
+        _kafka_settings(kafka)
+    asyncio.run(_policies())
+
+
 def _trace(url: str) -> Callable[[], None]:
     """Begin to send traces; return what ends it."""
     from fhir_bridge.adapters.otlp import OtlpTracer
@@ -589,4 +603,8 @@ def _ledger_url() -> str:
 def _bus(data: Path, keys: SqliteKeyStore, kafka: str | None, connect: Connect) -> Bus:
     if kafka is None:
         return Spool(data / "spool.db", keys, connect=connect)
-    return KafkaBus(KafkaSettings.from_url(kafka if "://" in kafka else f"kafka://{kafka}"))
+    return KafkaBus(_kafka_settings(kafka))
+
+
+def _kafka_settings(kafka: str) -> KafkaSettings:
+    return KafkaSettings.from_url(kafka if "://" in kafka else f"kafka://{kafka}")

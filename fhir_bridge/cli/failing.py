@@ -51,7 +51,18 @@ def _words(error: BaseException) -> tuple[str, int]:
         return f"{error} ({error.code})", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", SETUP
+    if type(error).__name__ == "ValidationError" and (told := _setting(error)):
+        return told, SETUP
     return f"unforeseen {type(error).__name__} at {_place(error)} (set FHIR_BRIDGE_DEBUG=1 to see more)", FAILED
+
+
+def _setting(error: BaseException) -> str:
+    """Return which setting is wrong and how, without its value; empty if it is about something else."""
+    from pydantic import ValidationError
+
+    from fhir_bridge.settings import told_wrong
+
+    return told_wrong(error) if isinstance(error, ValidationError) else ""
 
 
 def _place(error: BaseException) -> str:
