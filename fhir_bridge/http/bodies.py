@@ -98,7 +98,8 @@ async def pieces_of(request: Request, limit: int, still_s: int) -> AsyncIterator
 
 async def _chunks(request: Request, limit: int, still_s: int) -> AsyncIterator[bytes]:
     stream, sent = request.stream(), 0
-    too_long = MessageTooLong([Issue("error", "too-long", f"a body may hold at most {limit} bytes")])
+    problem = f"a body may hold at most {limit} bytes, also compressed: send it in parts"
+    too_long = MessageTooLong([Issue("error", "too-long", problem)])
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise too_long
@@ -107,9 +108,8 @@ async def _chunks(request: Request, limit: int, still_s: int) -> AsyncIterator[b
             async with asyncio.timeout(still_s):
                 chunk = await anext(stream, None)
         except TimeoutError:
-            raise MessageLate(
-                [Issue("error", "timeout", f"nothing of the body came for {still_s} seconds")]
-            ) from None
+            problem = f"nothing of the body came for {still_s} seconds: send it without such pauses, or in parts"
+            raise MessageLate([Issue("error", "timeout", problem)]) from None
         if chunk is None:
             return
         sent += len(chunk)

@@ -160,7 +160,7 @@ class ImportLine:
             job = self._same(institution, version, whole) or await self._begin(name, institution, version, whole)
         except BaseException:
             # Shielded: a sender who goes away, or a stop of the service, must not leave half of a body behind.
-            await asyncio.shield(self._drop(name))
+            await asyncio.shield(self._undo(name))
             metrics.IMPORTS.labels("broken off").inc()
             raise
         finally:
@@ -192,6 +192,12 @@ class ImportLine:
         _log.info("import received", messages=whole.lines)
         self._wake(institution)
         return job
+
+    async def _undo(self, name: str) -> None:
+        """Leave nothing of a body whose sender is not told 202, nor of a job that was saved all the same."""
+        await self._drop(name)
+        with suppress(Unavailable):
+            await self._vault.commit(Work(documents=[Document(JOBS, name, None)]), None)
 
     async def _drop(self, name: str) -> None:
         self._book.close(name)
@@ -233,13 +239,16 @@ class ImportLine:
         ended = msgspec.structs.replace(
             job, state="ended", ended_at_us=now, height=run.height, is_broken=run.is_broken
         )
-        while job.id in self._jobs:
+        while True:
             try:
                 await self._save(ended)
                 break
             except Unavailable as error:
                 _log.error("import waits", code=error.code)
                 await asyncio.sleep(_RETRY_S)
+            if run.is_stopped:
+                # It is being cancelled: a document that is written now might outlive that.
+                return
         await self._drop(job.id)
         self._runs.pop(job.id, None)
         if job.id in self._jobs:

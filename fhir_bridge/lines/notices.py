@@ -201,6 +201,7 @@ def _is_bundle(body: bytes) -> bool:
 
 
 def in_entry(issue: Issue, index: int) -> Issue:
+    """Return an issue about an entry's resource with its place in the Bundle."""
     if issue.expression.startswith("Bundle"):
         return issue
     rest = _TYPE.sub("", issue.expression, count=1) if issue.expression else ""

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from fhir_bridge.errors import AnswerCutOff, Unavailable
-from fhir_bridge.lines.import_run import Window
+from fhir_bridge.lines.import_run import ImportJob, Window
 from tests.support.bridge_world import World, fresh, observation, patient, running
-from tests.unit.lines.test_imports import begun, counts, ended, ndjson, post
+from tests.unit.lines.test_imports import begun, counts, ended, leftovers, ndjson, post
 
 
 @pytest.fixture
@@ -123,3 +123,41 @@ async def test_a_job_is_told_though_the_second_copy_of_its_body_cannot_be_remove
         answer = await post(world, body)
         assert (answer.status_code, answer.headers.get("content-location")) == (202, first)
         assert json.loads(answer.text)["issue"][0]["severity"] == "information"
+
+
+async def test_a_job_that_ends_while_it_is_cancelled_does_not_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imports, waits, saved = world.bridge.services.imports, asyncio.Event(), list[str]()
+    save = imports._save
+
+    async def flaky(job: ImportJob) -> None:
+        if job.state == "ended" and not waits.is_set():
+            waits.set()
+            raise Unavailable("away")
+        await save(job)
+        saved.append(job.state)
+        if job.state == "removed":
+            await asyncio.sleep(1.5)
+
+    monkeypatch.setattr(imports, "_save", flaky)
+    address = await begun(world, ndjson(patient("p1")))
+    await waits.wait()
+    assert (await world.http.delete(address, headers=await world.token())).status_code == 202
+    assert saved == ["running", "removed"]
+    assert await leftovers(world) == []
+
+
+async def test_a_job_that_was_saved_though_its_sender_is_told_otherwise_is_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imports = world.bridge.services.imports
+    save = imports._save
+
+    async def cut_off(job: ImportJob) -> None:
+        await save(job)
+        raise Unavailable("the answer did not come")
+
+    monkeypatch.setattr(imports, "_save", cut_off)
+    assert (await post(world, ndjson(patient("p1")))).status_code == 503
+    assert await leftovers(world) == []
