@@ -26,6 +26,7 @@ from ledger_core import holds_ledger, run_copy, run_fsck
 from tests.support.bridge_world import ROOT, World, consent, fresh, observation, patient, running
 from tests.support.jose import Signer, encrypted
 from tests.support.postgres import PostgresServer
+from tests.unit.lines.test_imports import begun, counts, ended, lines_of, ndjson
 
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
 JSON = {"Content-Type": "application/fhir+json"}
@@ -180,6 +181,36 @@ async def test_no_acknowledged_record_is_lost_or_doubled_whenever_the_server_is_
                 history = await world.http.get(f"/fhir/Observation/{read.json()['id']}/_history", headers=who)
                 assert len(history.json()["entry"]) == 1, name
             assert lost == []
+        assert findings(data) == []
+
+
+async def test_an_import_counts_each_line_once_though_the_server_dies_in_its_commits(
+    tmp_path: Path, own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FHIR_BRIDGE_IMPORT_IN_FLIGHT_LINES", "8")
+    url = own_server.make("imports")
+    data = on_postgres(tmp_path, url)
+    body = ndjson(*(patient(f"p{n}", **({"gender": "purple"} if n % 50 == 7 else {})) for n in range(400)))
+    with vault_at(url):
+        async with running(data) as world:
+            address = await begun(world, body)
+            job = address.rpartition("/")[2]
+            book = world.bridge.services.imports._book
+            for number in range(3):
+                while (await book.totals(job, "northgate")).through < 40 * (number + 1):
+                    await asyncio.sleep(0.005)
+                await asyncio.to_thread(own_server.kill)
+                await asyncio.to_thread(own_server.start_at_last)
+            while (await book.totals(job, "northgate")).through < 200:
+                await asyncio.sleep(0.005)
+        async with running(data) as world:
+            manifest = await ended(world, address)
+            assert counts(manifest) == {("created", "Patient"): 392, ("refused", "unknown"): 8}
+            lines = await lines_of(world, manifest, "output") + await lines_of(world, manifest, "error")
+            assert len(lines) == 400
+            who = await world.token()
+            assert (await world.http.delete(address, headers=who)).status_code == 202
+            assert list((data / "imports").iterdir()) == []
         assert findings(data) == []
 
 
