@@ -236,11 +236,13 @@ class ImportLine:
 
     async def _end(self, job: ImportJob, run: ImportRun) -> None:
         now = microseconds(self._clock.now())
-        ended = msgspec.structs.replace(
-            job, state="ended", ended_at_us=now, height=run.height, is_broken=run.is_broken
-        )
         while True:
             try:
+                # A run that found every line in the vault, or that changed nothing since a start, knows of none.
+                height = await self._ingest.anchored_height() if run.height is None else run.height
+                ended = msgspec.structs.replace(
+                    job, state="ended", ended_at_us=now, height=height, is_broken=run.is_broken
+                )
                 await self._save(ended)
                 break
             except Unavailable as error:
@@ -303,7 +305,7 @@ class ImportLine:
             job = self._jobs[name]
             totals = await self._book.totals(name, job.institution)
             await self._save(msgspec.structs.replace(job, state="removed"))
-            self._jobs.pop(name)
+            self._jobs.pop(name, None)
             self._runs.pop(name, None)
         finally:
             self._leaving.discard(name)

@@ -209,6 +209,15 @@ class IngestLine:
         lag_s = 0.0 if since is None else time.monotonic() - since
         return Load(self._waiting_jobs, self._waiting_bytes, self._last_batch - self._book.visible_batch, lag_s)
 
+    async def anchored_height(self) -> int | None:
+        """Return the height at which the newest batch on the ledger stands, every earlier one below; None for none.
+
+        Raises:
+            Unavailable: Safe to retry.
+        """
+        newest = self._book.visible_batch
+        return None if newest < 0 else (await self._vault.batch(newest)).height
+
     @property
     def is_standing(self) -> bool:
         """False once the line has stopped for good; what it held is answered or still on its bus."""

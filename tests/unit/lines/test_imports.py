@@ -498,6 +498,18 @@ async def test_a_job_goes_on_after_a_restart_and_its_lines_rest_sealed(
         assert keys == [f"import/{address.rpartition('/')[2]}"], "the lines' keys are gone with the lines"
 
 
+async def test_the_height_is_told_though_no_line_was_taken_since_the_start(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    body = ndjson(patient("p1"), observation("o1", "p1"))
+    async with running(data) as world:
+        first = await ended(world, await begun(world, body))
+    async with running(data) as world:
+        again = await ended(world, await begun(world, body))
+    heights = [each["extension"]["urn:fhir-bridge:import"]["height"] for each in (first, again)]
+    assert heights[0] is not None
+    assert heights[0] == heights[1], "nothing was anchored in between"
+
+
 async def test_an_upload_that_a_crash_cut_off_is_removed_at_the_next_start(tmp_path: Path) -> None:
     data = fresh(tmp_path)
     async with running(data) as world:
