@@ -49,7 +49,7 @@ def serve(data: Path, port: int, kafka: str | None = None, *, standby: bool = Fa
     if not standby:
         return _serve_once(data, port, kafka, settings, None)
     # What would be refused at the takeover is refused while the other still serves.
-    check_settings(kafka)
+    check_settings(data, kafka)
     directory = _await_turn(data)
     return 0 if directory is None else _serve_once(data, port, kafka, settings, directory)
 

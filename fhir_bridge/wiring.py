@@ -442,11 +442,12 @@ async def open_bridge(
         yield Bridge(create_app(services), control, metrics, services, relabelling, reader, standing)
 
 
-def check_settings(kafka: str | None = None) -> None:
-    """Read every setting and the files that settings name, as a start would; open nothing.
+def check_settings(data: Path, kafka: str | None = None) -> None:
+    """Read every setting and the files that settings name, as a start would; open nothing for writing.
 
     Raises:
-        SetupWrong: A file cannot be read or taken, or the address of Kafka is none.
+        SetupWrong: A file cannot be read or taken, the address of Kafka is none, or the passphrase does not open the
+            keyring of a directory that is being served.
         ValidationError: A setting has no such value.
     """
     for each in (AnswerSettings, AuditSettings, ImportSettings, IndexSettings, IngestSettings, StorageSettings):
@@ -454,6 +455,9 @@ def check_settings(kafka: str | None = None) -> None:
     if kafka is not None:
         _kafka_settings(kafka)
     asyncio.run(_policies())
+    # Before there is this socket, another process may be making the keyring just now.
+    if (data / "control.sock").exists():
+        FileKeyring.open_to_read(data / "keys" / "keyring", os.environ.get("FHIR_BRIDGE_PASSPHRASE"))
 
 
 def _trace(url: str) -> Callable[[], None]:

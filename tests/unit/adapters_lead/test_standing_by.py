@@ -13,6 +13,7 @@ import pytest
 
 from fhir_bridge import serving
 from fhir_bridge.adapters.datadir import DataDirectory
+from fhir_bridge.adapters.keyring_file import FileKeyring
 
 
 def test_who_is_asked_to_end_just_when_its_turn_comes_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +55,7 @@ def test_a_draft_that_a_crash_left_is_no_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
+        ("FHIR_BRIDGE_PASSPHRASE", "secret999", "passphrase"),
         ("FHIR_BRIDGE_INGEST_WORKERS", "secret999", "FHIR_BRIDGE_INGEST_WORKERS: "),
         ("FHIR_BRIDGE_CONSENT_POLICIES_FILE", "/nonexistent", "FHIR_BRIDGE_CONSENT_POLICIES_FILE cannot be read"),
         ("FHIR_BRIDGE_KAFKA", "http://nowhere", "the bus URL must read"),
@@ -63,6 +65,8 @@ def test_a_setting_that_will_not_do_is_told_while_the_other_still_serves(
     tmp_path: Path, name: str, value: str, words: str
 ) -> None:
     (tmp_path / "VERSION").write_text("1\n")
+    FileKeyring(tmp_path / "keys" / "keyring")
+    (tmp_path / "control.sock").touch()
     with (tmp_path / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         command = [sys.executable, "-m", "fhir_bridge.cli.main", "serve", "--standby", "--data", str(tmp_path)]
