@@ -129,7 +129,7 @@ def _substring(args: list[Arg]) -> Run:
 
     def run(items: Items, scope: Any, focus: Items) -> Items:
         at = start(focus, scope)
-        return [items[0][at[0] :]] if len(items) == 1 and type(items[0]) is str and at else []
+        return [items[0][at[0] :]] if len(items) == 1 and type(items[0]) is str and at and type(at[0]) is int else []
 
     return run
 
@@ -155,9 +155,9 @@ def _extension(args: list[Arg]) -> Run:
     url = args[0]
 
     def run(items: Items, scope: Any, focus: Items) -> Items:
-        wanted = url(focus, scope)[0]
+        wanted = url(focus, scope)[:1]
         held = [e for i in items if type(i) is dict for e in i.get("extension") or () if type(e) is dict]
-        return [e for e in held if e.get("url") == wanted]
+        return [e for e in held if [e.get("url")] == wanted]
 
     return run
 

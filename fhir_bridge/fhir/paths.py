@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from fhir_bridge.fhir.dates import interval
@@ -294,7 +295,10 @@ class _Compiler:
             raise PathNotUnderstood(f"function {call.name}")
         per_item = call.name in ("where", "all", "exists", "select", "iif")
         compiled = [self.node(a, types if per_item else focus) for a in call.args]
-        run = make([c[0] for c in compiled])
+        try:
+            run = make([c[0] for c in compiled])
+        except IndexError:
+            raise PathNotUnderstood(f"{call.name} lacks an argument") from None
         if call.name == "select":
             types = compiled[0][1]
         elif call.name == "extension":
@@ -399,7 +403,8 @@ def _in(a: Items, b: Items) -> Items:
 
 
 def _plus(a: Items, b: Items) -> Items:
-    return [a[0] + b[0]] if a and b else []
+    kinds = {"text" if type(v) is str else "number" if type(v) in (int, Decimal) else "" for v in (*a[:1], *b[:1])}
+    return [a[0] + b[0]] if a and b and kinds in ({"text"}, {"number"}) else []
 
 
 def _concatenate(a: Items, b: Items) -> Items:

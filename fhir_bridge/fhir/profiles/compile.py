@@ -23,6 +23,7 @@ from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.profiles.combining import all_of, any_of, counted, excluded, nothing, simple_quantity
 from fhir_bridge.fhir.profiles.expansion import NotListed, Terms
 from fhir_bridge.fhir.profiles.notes import Notes
+from fhir_bridge.fhir.profiles.patterns import check_patterns
 from fhir_bridge.fhir.profiles.slicing import SlicingCompiler
 from fhir_bridge.fhir.profiles.snapshots import HL7, Group, Json, Node, Snapshot, read_snapshot
 from fhir_bridge.fhir.profiles.values import (
@@ -318,8 +319,11 @@ class ProfileCompiler:
             if each.get("code") != "Resource":
                 profiles.setdefault(str(each.get("code")), []).extend(urls)
             for url in urls if each.get("code") == "Resource" else ():
+                if not self.is_loaded(url):
+                    self.notes.add(f"values of the profile {url} are", "it is not loaded", snapshot.url, node.id)
+                    return
                 profiles.setdefault(self.type_of(url), []).append(url)
-        if not profiles:
+        if not profiles or not profiles.keys() <= self.definitions.resource_types():
             return
         checks = {name: tuple(self._one_of(urls, snapshot, node)) for name, urls in profiles.items()}
         wrong = f"must be a resource of type {', '.join(sorted(profiles))}"
@@ -340,17 +344,24 @@ class ProfileCompiler:
     def _invariants(self, node: Node, type_name: str, snapshot: Snapshot) -> Iterable[ItemCheck]:
         for rule in node.row.get("constraint", ()):
             key, expression = str(rule.get("key")), rule.get("expression")
-            if rule.get("severity") != "error" or key in self._standard:
+            if rule.get("severity") != "error" or self._is_of_the_standard(rule, snapshot):
                 continue
             if type(expression) is not str:
                 self.notes.add(f"the invariant {key} is", "it has no FHIRPath", snapshot.url, node.id)
                 continue
             try:
+                check_patterns(expression)
                 path = compile_path(expression, type_name, self.definitions, resource=self._resource_of(snapshot))
             except PathNotUnderstood as reason:
                 self.notes.add(f"the invariant {key} is", str(reason), snapshot.url, node.id)
                 continue
             yield _invariant(key, str(rule.get("human", "")), path, _is_about_another(expression, type_name))
+
+    def _is_of_the_standard(self, rule: Json, snapshot: Snapshot) -> bool:
+        """Whether an invariant is R4's own and judged already; a profile may give another of its own the same key."""
+        if str(rule.get("key")) not in self._standard or snapshot.base:
+            return str(rule.get("key")) in _OF_THE_STANDARD
+        return "source" not in rule or str(rule["source"]).removeprefix(HL7) in self.definitions.types
 
     def _resource_of(self, snapshot: Snapshot) -> str:
         """What ``%resource`` is; a data type and an extension can be in any."""

@@ -145,9 +145,24 @@ class SlicingCompiler:
             return lambda item, _run: (
                 (item.value.get("resourceType") if item.type == "Resource" else item.type) in codes
             )
+        return self._by_type_below(plain, keys, codes)
+
+    def _by_type_below(self, path: str, keys: Mapping[str, str], codes: frozenset[str]) -> Test:
+        """By the type of a child: of a resource as it says itself, of anything else as its key does."""
+        above, _, name = path.rpartition(".")
+        select, definitions = self._selectors(above or "$this", keys), self._compiler.definitions
+        wanted: dict[str, frozenset[str]] = {}
+        for each in frozenset(keys.values()):
+            owners = compile_path(above, each, definitions).types if above else {each}
+            there: dict[str, str] = {}
+            for owner in owners:
+                there |= self._compiler.keys(owner, name)[1] or self._compiler.keys(owner, f"{name}[x]")[1]
+            if not there:
+                raise NotTold(f"{each} has no {path}")
+            wanted[each] = frozenset(key for key, found in there.items() if found in codes or found == "Resource")
 
         def test(item: Item, run: Run) -> bool:
-            return any(type(found) is dict and found.get("resourceType") in codes for found in select(item, run))
+            return any(_has_type(found, wanted[item.type], codes) for found in select(item, run))
 
         return test
 
@@ -227,6 +242,16 @@ def _keys_of(node: Node, part: str, keys: Mapping[str, str]) -> Mapping[str, str
 
 def _unsure(_item: Item, _run: Run) -> None:
     """The test of a slice that cannot be told apart."""
+
+
+def _has_type(owner: Any, keys: frozenset[str], codes: frozenset[str]) -> bool:
+    """Whether one of these elements is there; a resource among them must be of one of the types."""
+    for key in keys if type(owner) is dict else ():
+        value = owner.get(key, owner.get("_" + key))
+        kind = value.get("resourceType") if type(value) is dict else None
+        if value is not None and (kind is None or kind in codes):
+            return True
+    return False
 
 
 def _every(tests: list[Test]) -> Test:

@@ -203,6 +203,46 @@ def test_a_profile_that_is_claimed_twice_is_told_once(tmp_path: Path) -> None:
             "limits of quantities in another unit are not judged: units are not converted",
         ),
         (
+            {
+                "path": "Patient",
+                "constraint": [
+                    {"key": "x-1", "severity": "error", "human": "", "expression": "id.matches('\\\\p{L}+')"}
+                ],
+            },
+            "the invariant x-1 is not judged: a pattern that cannot be read here",
+        ),
+        (
+            {
+                "path": "Patient",
+                "constraint": [
+                    {"key": "x-1", "severity": "error", "human": "", "expression": "id.matches('^(a+)+$')"}
+                ],
+            },
+            "the invariant x-1 is not judged: a pattern that a text can make costly",
+        ),
+        (
+            {
+                "path": "Patient",
+                "constraint": [
+                    {"key": "x-1", "severity": "error", "human": "", "expression": "id.matches(language)"}
+                ],
+            },
+            "the invariant x-1 is not judged: a pattern that a record gives",
+        ),
+        (
+            {
+                "path": "Patient",
+                "constraint": [
+                    {"key": "x-1", "severity": "error", "human": "", "expression": "name.where().exists()"}
+                ],
+            },
+            "the invariant x-1 is not judged: where lacks an argument",
+        ),
+        (
+            {"path": "Patient.contained", "type": [{"code": "Resource", "profile": ["http://a.example.org/p"]}]},
+            "values of the profile http://a.example.org/p are not judged: it is not loaded",
+        ),
+        (
             {"path": "Patient.name:old", "sliceName": "old", "min": 1},
             "slices told by nothing are not judged: the profile gives no discriminator",
         ),
@@ -213,7 +253,9 @@ def test_what_cannot_be_judged_is_said_at_load_and_passes(tmp_path: Path, elemen
     assert len(profiles.notes) == 1
     assert profiles.notes[0].startswith("example.profiles#1.0.0: ")
     assert re.search(note, profiles.notes[0])
-    assert profiles.judge(NOBODY | {"name": [{"text": "Zz"}], "maritalStatus": {"text": "a"}}) == []
+    held = [{"resourceType": "Patient", "id": "b"}]
+    some = {"id": "a", "name": [{"text": "Zz"}], "maritalStatus": {"text": "a"}, "contained": held}
+    assert profiles.judge(NOBODY | some) == []
 
 
 def test_what_another_package_defines_is_judged_when_it_is_named(tmp_path: Path) -> None:

@@ -733,6 +733,38 @@ RULES = [
         observation(category=category("laboratory")),
         CATEGORIES,
     ),
+    Rule(
+        "a slice by the type of an element's choice",
+        (
+            sliced(
+                "Observation.component",
+                "type",
+                "value",
+                part("Observation.component", "size", min=1),
+                {"path": "Observation.component:size.value[x]", "type": [{"code": "Quantity"}]},
+            ),
+        ),
+        observation(component=[{"code": CODE, "valueQuantity": {"value": 1}}]),
+        observation(component=[{"code": CODE, "valueString": "1"}]),
+        "Observation.component",
+    ),
+    Rule(
+        "an invariant of its own under a key that the standard has too",
+        (
+            profile(
+                "Patient",
+                {
+                    "path": "Patient",
+                    "constraint": [
+                        {"key": "pat-1", "severity": "error", "human": "a name", "expression": "name.exists()"}
+                    ],
+                },
+            ),
+        ),
+        patient(name=[NAMED]),
+        patient(active=True),
+        "Patient",
+    ),
 ]
 
 
@@ -777,3 +809,13 @@ def test_a_target_that_does_not_show_its_type_is_neither_missing_nor_too_much(tm
     one = observation(performer=[{"reference": hidden}])
     assert profiles.judge(one) == []
     assert told(profiles.judge(one, types_by_url={hidden: "Organization"})) == [("error", "Observation.performer")]
+
+
+def test_an_invariant_that_a_record_makes_no_sense_of_is_broken_and_not_a_fault_of_ours(tmp_path: Path) -> None:
+    for at, expression in enumerate(
+        ("(birthDate + 1).exists()", "extension(gender).exists()", "birthDate.substring(birthDate).exists()")
+    ):
+        constraint = {"key": "x-1", "severity": "error", "human": "", "expression": expression}
+        (tmp_path / str(at)).mkdir()
+        profiles = loaded(tmp_path / str(at), profile("Patient", {"path": "Patient", "constraint": [constraint]}))
+        assert told(profiles.judge(patient(birthDate="1970-01-01"))) == [("error", "Patient")]
