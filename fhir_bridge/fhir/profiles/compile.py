@@ -69,7 +69,7 @@ class ProfileCompiler:
         """Return the check of a value against a profile; compiled once.
 
         Raises:
-            ProfileBroken: It has no snapshot or an unsound one.
+            ProfileBroken: It has neither snapshot nor differential, or what it is made from is absent or itself.
         """
         found = self._checks.get(url)
         if found is None:
@@ -78,8 +78,8 @@ class ProfileCompiler:
                 self._checks[url] = nothing
                 return nothing
             snapshot = self.snapshot(url)
-            own = self.node(snapshot.root, snapshot.type, snapshot)
             below = self._base(snapshot)
+            own = self.node(snapshot.root, snapshot.type, snapshot)
             found = self._checks[url] = all_of(tuple(c for c in (below, own) if c is not None)) or nothing
         return found
 
@@ -91,6 +91,12 @@ class ProfileCompiler:
             raise ProfileBroken(
                 f"{snapshot.url} has no snapshot, and what it is made from is not loaded: {snapshot.base}"
             )
+        above, seen = snapshot, {snapshot.url}
+        while self.has_snapshot(above.base):
+            above = self.snapshot(above.base)
+            if above.url in seen:
+                raise ProfileBroken(f"{snapshot.url} is made from itself")
+            seen.add(above.url)
         return self.profile(snapshot.base)
 
     def slicing_of(self, id_: str, snapshot: Snapshot) -> Json:
@@ -253,10 +259,7 @@ class ProfileCompiler:
 
     def _is_bound_already(self, node: Node, snapshot: Snapshot) -> bool:
         """Whether the tables bind the element to the same set; they know more of what hospitals may send."""
-        path = str(node.row.get("base", {}).get("path", node.row.get("path", "")))
-        owner, _, name = path.rpartition(".")
-        row = self.definitions.types.get(owner)
-        element = None if row is None else row.elements.get(name)
+        element = self._of_base(str(node.row.get("base", {}).get("path", node.row.get("path", ""))))
         return element is not None and element.codes == str(node.row["binding"]["valueSet"]).partition("|")[0]
 
     def _targets(self, node: Node, snapshot: Snapshot) -> Iterable[ItemCheck]:
@@ -283,11 +286,13 @@ class ProfileCompiler:
         return frozenset(found)
 
     def _are_targets_already(self, node: Node, allowed: frozenset[str]) -> bool:
-        path = str(node.row.get("base", {}).get("path", ""))
+        element = self._of_base(str(node.row.get("base", {}).get("path", "")))
+        return element is not None and bool(element.targets) and allowed.issuperset(element.targets)
+
+    def _of_base(self, path: str) -> Element | None:
         owner, _, name = path.rpartition(".")
         row = self.definitions.types.get(owner)
-        element = None if row is None else row.elements.get(name)
-        return element is not None and bool(element.targets) and allowed.issuperset(element.targets)
+        return None if row is None else row.elements.get(name)
 
     def _typed(self, node: Node, type_name: str, snapshot: Snapshot) -> Iterable[ItemCheck]:
         """Profiles of the type. Those of extensions are met wherever the extension stands (``judging.py``)."""

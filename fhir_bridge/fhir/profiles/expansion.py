@@ -8,13 +8,22 @@ binding is said not to be judged rather than judged wrongly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fhir_bridge.fhir.bindings import Codes
 from fhir_bridge.fhir.tables import Definitions
 
 _HL7 = "http://hl7.org/fhir/"
+_LEFT_OUT = frozenset({"valueset-unclosed", "valueset-toocostly"})
+# R4 valueset-operation-expand.html; the last two are of servers.
+_NARROWING = frozenset(
+    {
+        *("filter", "activeOnly", "count", "offset", "excludeNotForUI", "excludePostCoordinated", "exclude-system"),
+        *("limitedExpansion", "limited-expansion"),
+    }
+)
+
 Json = dict[str, Any]
 Concept = tuple[str, str]
 """System and code."""
@@ -106,30 +115,48 @@ class Terms:
                 return frozenset((system, code) for code in whole[system])
         if body is None or body.get("content") != "complete":
             raise NotListed(f"the code system {system} is not in the packages as a whole")
-        codes = {concept["code"]: above for concept, above in _concepts(body.get("concept", ()), ())}
-        properties = {concept["code"]: concept for concept, _ in _concepts(body.get("concept", ()), ())}
+        every = list(_concepts(body.get("concept", ()), None))
+        concepts, above = {concept["code"]: concept for concept, _ in every}, _all_above(every)
+        codes = frozenset(concepts)
         for each in include.get("filter", ()):
-            kept = _filtered(each, codes, properties, system)
-            codes = {code: above for code, above in codes.items() if code in kept}
+            codes &= _filtered(each, above, concepts, system)
         return frozenset((system, code) for code in codes)
 
 
-def _concepts(concepts: Any, above: tuple[str, ...]) -> Iterator[tuple[Json, tuple[str, ...]]]:
-    """Each concept of a code system with the codes above it."""
+def _concepts(concepts: Any, above: str | None) -> Iterator[tuple[Json, str | None]]:
+    """Each concept of a code system with the code that it stands under."""
     for concept in concepts:
         yield concept, above
-        yield from _concepts(concept.get("concept", ()), (*above, concept["code"]))
+        yield from _concepts(concept.get("concept", ()), concept["code"])
+
+
+def _all_above(every: Iterable[tuple[Json, str | None]]) -> Mapping[str, frozenset[str]]:
+    """Code → all codes above it, by nesting and by property (R4 codesystem.html#hierarchy)."""
+    direct: dict[str, set[str]] = {}
+    for concept, above in every:
+        told = [p.get("valueCode") for p in concept.get("property", ()) if p.get("code") in ("parent", "subsumedBy")]
+        direct.setdefault(concept["code"], set()).update(code for code in (above, *told) if code is not None)
+    found: dict[str, frozenset[str]] = {}
+    for code in direct:
+        seen, waiting = set[str](), list(direct[code])
+        while waiting:
+            each = waiting.pop()
+            if each not in seen:
+                seen.add(each)
+                waiting.extend(direct.get(each, ()))
+        found[code] = frozenset(seen)
+    return found
 
 
 def _filtered(
-    each: Json, codes: Mapping[str, tuple[str, ...]], concepts: Mapping[str, Json], system: str
+    each: Json, above: Mapping[str, frozenset[str]], concepts: Mapping[str, Json], system: str
 ) -> frozenset[str]:
     name, operator, value = each.get("property"), each.get("op"), each.get("value")
     if operator in ("is-a", "descendent-of") and name in ("concept", "code"):
-        below = {code for code, above in codes.items() if value in above}
+        below = {code for code, codes in above.items() if value in codes}
         return frozenset(below | ({str(value)} if operator == "is-a" else set()))
-    if operator == "=":
-        return frozenset(code for code in codes if _has_property(concepts[code], name, value))
+    if operator == "=" and any(p.get("code") == name for c in concepts.values() for p in c.get("property", ())):
+        return frozenset(code for code, concept in concepts.items() if _has_property(concept, name, value))
     raise NotListed(f"the filter {name} {operator} over {system} needs a terminology server")
 
 
@@ -141,7 +168,7 @@ def _has_property(concept: Json, name: Any, value: Any) -> bool:
 def _expansion(body: Json) -> frozenset[Concept] | None:
     """The stored expansion, if it is whole and was not made with parameters that narrow it."""
     expansion = body.get("expansion")
-    if expansion is None or "offset" in expansion:
+    if expansion is None or "offset" in expansion or _is_narrowed(expansion):
         return None
     found: set[Concept] = set()
     count = 0
@@ -153,6 +180,17 @@ def _expansion(body: Json) -> frozenset[Concept] | None:
             found.add((item.get("system", ""), item["code"]))
         waiting.extend(item.get("contains", ()))
     return frozenset(found) if found and expansion.get("total", count) == count else None
+
+
+def _is_narrowed(expansion: Json) -> bool:
+    """Whether it says of itself that it leaves codes out."""
+    told = {str(each.get("url")).rpartition("/")[2] for each in expansion.get("extension", ())}
+    given = {
+        each.get("name")
+        for each in expansion.get("parameter", ())
+        if not any(value is False for key, value in each.items() if key.startswith("value"))
+    }
+    return bool(told & _LEFT_OUT or given & _NARROWING)
 
 
 def _by_system(concepts: frozenset[Concept]) -> Codes:

@@ -124,7 +124,7 @@ def load_profiles(choices: Sequence[Choice]) -> Profiles:
     """Read and compile what an institution chose.
 
     Raises:
-        ProfileBroken: A package cannot be read, a profile has no snapshot, or a chosen url is no profile of it.
+        ProfileBroken: A package cannot be read, a profile cannot be compiled, or a chosen url is no profile of it.
     """
     hasher = blake3(b"fhir-bridge/profiles/" + ENGINE.encode())
     chosen: list[_Chosen] = []
@@ -184,7 +184,11 @@ def _profile(compiler: ProfileCompiler, definition: Json) -> Profile:
     url, type_name = str(definition["url"]), str(definition.get("type"))
     if type_name not in r4().types:
         raise ProfileBroken(f"{url} is about {type_name}, which R4 does not have")
-    return Profile(url, str(definition.get("version", "")), type_name, compiler.profile(url))
+    try:
+        check = compiler.profile(url)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ProfileBroken(f"{url}, or what it refers to, is not formed as FHIR defines it") from error
+    return Profile(url, str(definition.get("version", "")), type_name, check)
 
 
 # --- one record

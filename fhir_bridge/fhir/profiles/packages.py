@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from fhir_bridge.errors import ProfileBroken, RecordRefused
 from fhir_bridge.fhir.json import parse
 
 MAX_BYTES = 512 * 1024 * 1024
-"""All JSON of one package; the largest that HL7 publishes (terminology) holds about 150 MB."""
+"""All that is read of one package, unpacked; the largest that HL7 publishes (terminology) holds about 150 MB."""
 _TAKEN = (b'"StructureDefinition"', b'"ValueSet"', b'"CodeSystem"')
 _TYPES = frozenset({"StructureDefinition", "ValueSet", "CodeSystem"})
 _MANIFEST = "package.json"
@@ -39,7 +40,7 @@ class Package:
         name: ``name#version`` of its manifest, or the name of the folder.
         canonical: What the canonical urls of its own definitions begin with; empty where no manifest says so.
         definitions: Type of resource → canonical url → resource.
-        digest: Over names and bytes of every file that was taken.
+        digest: Over names and bytes of every file that was taken, and over ``canonical``.
     """
 
     name: str
@@ -48,17 +49,17 @@ class Package:
     digest: bytes
 
 
-def read_package(path: Path) -> Package:
+def read_package(path: Path, max_bytes: int = MAX_BYTES) -> Package:
     """Read the package at ``path``.
 
     Raises:
-        ProfileBroken: Nothing is there, it is no archive, a file in it is not strict JSON, or it is for another
-            release than R4.
+        ProfileBroken: Nothing is there, it is no archive, it holds more than ``max_bytes``, a file in it is not
+            strict JSON, or it is for another release than R4.
     """
     hasher = blake3(b"fhir-bridge/package/1")
     definitions: dict[str, dict[str, Json]] = {name: {} for name in _TYPES}
     manifest: Json = {}
-    for name, content in sorted(_files(path)):
+    for name, content in sorted(_files(path, max_bytes)):
         if name == _MANIFEST:
             manifest = _parsed(path, name, content)
             continue
@@ -68,18 +69,21 @@ def read_package(path: Path) -> Package:
         kind, url = body.get("resourceType"), body.get("url")
         if kind not in _TYPES or type(url) is not str:
             continue
-        for part in (name.encode(), content):
+        for part in (name.encode(errors="surrogateescape"), content):
             hasher.update(len(part).to_bytes(8, "big") + part)
         if url in definitions[kind]:
             raise ProfileBroken(f"{path.name}: {name} defines {url}, which another file of it defines too")
         definitions[kind][url] = body
     if not any(definitions.values()):
         raise ProfileBroken(f"{path.name} holds no StructureDefinition, ValueSet or CodeSystem")
-    return Package(_name(path, manifest), str(manifest.get("canonical", "")), definitions, hasher.digest())
+    canonical = str(manifest.get("canonical", ""))
+    hasher.update(canonical.encode())
+    return Package(_name(path, manifest), canonical, definitions, hasher.digest())
 
 
 def _name(path: Path, manifest: Json) -> str:
     releases = manifest.get("fhirVersions") or manifest.get("fhir-version-list") or []
+    releases = releases if type(releases) is list else [releases]
     if releases and not any(str(release).startswith("4.0") for release in releases):
         raise ProfileBroken(
             f"{path.name} is for FHIR {', '.join(map(str, releases))}; profiles are judged in R4 (4.0.1)"
@@ -94,37 +98,61 @@ def _parsed(path: Path, name: str, content: bytes) -> Json:
         raise ProfileBroken(f"{path.name}: {name}: not strict JSON: {refused.issues[0].diagnostics}") from refused
 
 
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+def _files(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Name and content of every JSON file on the top level of a package."""
-    if path.is_dir():
-        yield from _of_folder(path / "package" if (path / "package").is_dir() else path)
-    elif path.is_file():
-        try:
-            yield from _of_archive(path)
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise ProfileBroken(f"{path.name} is no package: a .tgz, or a folder of JSON, is asked for") from error
-    else:
+    if not path.exists():
         raise ProfileBroken(f"there is no package at {path}")
+    try:
+        if path.is_dir():
+            yield from _of_folder(path / "package" if (path / "package").is_dir() else path, max_bytes)
+        else:
+            yield from _of_archive(path, max_bytes)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ProfileBroken(f"{path.name} is no package: a .tgz, or a folder of JSON, is asked for") from error
 
 
-def _of_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    room = MAX_BYTES
+def _of_folder(folder: Path, room: int) -> Iterator[tuple[str, bytes]]:
     for file in folder.glob("*.json"):
-        room -= file.stat().st_size
+        if file.is_dir():
+            continue
+        with file.open("rb") as opened:
+            content = opened.read(room + 1)
+        room -= len(content)
         if room < 0:
-            raise ProfileBroken(f"{folder.name} holds more than {MAX_BYTES} bytes of JSON")
-        yield file.name, file.read_bytes()
+            raise _too_large(folder)
+        yield file.name, content
 
 
-def _of_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    room = MAX_BYTES
-    with tarfile.open(path, "r|gz") as archive:
+def _of_archive(path: Path, room: int) -> Iterator[tuple[str, bytes]]:
+    with _Unpacked(path, room) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
         for member in archive:
             folder, _, name = member.name.removeprefix("./").rpartition("/")
             if folder != "package" or not name.endswith(".json") or not member.isfile():
                 continue
-            room -= member.size
-            if room < 0:
-                raise ProfileBroken(f"{path.name} holds more than {MAX_BYTES} bytes of JSON")
             content = archive.extractfile(member)
             yield name, content.read() if content is not None else b""
+
+
+class _Unpacked(gzip.GzipFile):
+    """The bytes of an archive, its headers and what is passed over among them, until they are too many."""
+
+    def __init__(self, path: Path, room: int) -> None:
+        super().__init__(path)
+        self._path = path
+        self._room = room
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            ProfileBroken: More have come than may.
+        """
+        found = super().read(size)
+        self._room -= len(found)
+        if self._room < 0:
+            raise _too_large(self._path)
+        return found
+
+
+def _too_large(path: Path) -> ProfileBroken:
+    return ProfileBroken(f"{path.name} holds more than a package may, unpacked")

@@ -1,7 +1,9 @@
 """What a package is, which of its profiles judge a record, and what is said not to be judged."""
 
+import io
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +320,70 @@ def test_a_snapshot_says_the_same_as_the_differential(tmp_path: Path) -> None:
         return told(profiles.judge(NOBODY | {"gender": "male"}))
 
     assert judged(loaded(tmp_path, whole)) == judged(loaded(tmp_path, NAMED)) == [("error", "Patient.name")]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kind": None},
+        {"differential": {"element": ["Patient"]}},
+        {"differential": {"element": [{"path": "Patient.name", "min": "a"}]}},
+        {"differential": {"element": [{"path": "Patient.name", "max": "many"}]}},
+        {"differential": {"element": [{"path": "Patient.name", "type": 1}]}},
+        {"differential": {"element": [{"path": "Patient", "constraint": [1]}]}},
+        {"differential": {"element": [{"path": "Patient" + ".name" * 9_000, "min": 1}]}},
+        {"baseDefinition": url("p")},
+    ],
+)
+def test_a_definition_that_is_none_is_told_by_its_url(tmp_path: Path, broken: Json) -> None:
+    told_as = (
+        f"{url('p')}, or what it refers to, is not formed|profile {url('p')} of a|{url('p')} is made from itself"
+    )
+    with pytest.raises(ProfileBroken, match=told_as):
+        loaded(tmp_path, {**NAMED, **broken})
+
+
+def test_a_folder_in_a_folder_is_left_alone_and_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "folder", [NAMED])
+    (folder / "more.json").mkdir()
+    assert set(read_package(folder).definitions["StructureDefinition"]) == {url("p")}
+    (folder / "gone.json").symlink_to(folder / "nowhere.json")
+    with pytest.raises(ProfileBroken, match="folder is no package"):
+        read_package(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "header"),
+    [
+        ("package/a.json", 5 << 20, {}),
+        ("other/a.bin", 5 << 20, {}),
+        ("package/a.json", 0, {"comment": "a" * (5 << 20)}),
+    ],
+)
+def test_all_that_an_archive_holds_is_bounded(tmp_path: Path, name: str, size: int, header: dict[str, str]) -> None:
+    folder = folder_of(tmp_path / "folder", [NAMED])
+    archive = archive_of(folder, tmp_path / "package.tgz")
+    assert read_package(archive, 1 << 20) == read_package(folder, 1 << 20)
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT, pax_headers=header) as made:
+        entry = tarfile.TarInfo(name)
+        entry.size = size
+        made.addfile(entry, io.BytesIO(bytes(size)))
+    with pytest.raises(ProfileBroken, match=r"package\.tgz holds more than"):
+        read_package(archive, 1 << 20)
+    (folder / "b.json").write_bytes(bytes(1 << 20))
+    with pytest.raises(ProfileBroken, match=r"folder holds more than"):
+        read_package(folder, 1 << 20)
+
+
+def test_a_name_in_an_archive_that_is_no_text_is_a_name(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "package.tgz", "w:gz", format=tarfile.GNU_FORMAT) as made:
+        entry, content = tarfile.TarInfo("package/\udcff.json"), json.dumps(NAMED).encode()
+        entry.size = len(content)
+        made.addfile(entry, io.BytesIO(content))
+    assert set(read_package(tmp_path / "package.tgz").definitions["StructureDefinition"]) == {url("p")}
+
+
+def test_the_digest_covers_what_the_manifest_says_is_the_packages_own(tmp_path: Path) -> None:
+    one = read_package(folder_of(tmp_path / "one", [NAMED]))
+    other = read_package(folder_of(tmp_path / "other", [NAMED], MANIFEST | {"canonical": "http://b.example.org"}))
+    assert one.digest != other.digest

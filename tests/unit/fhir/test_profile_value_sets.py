@@ -54,7 +54,15 @@ def test_a_whole_expansion_stands_in_for_what_cannot_be_worked_out() -> None:
     contains = [{"abstract": True, "code": "all", "system": "s", "contains": [{"system": "s", "code": "a"}]}]
     compose = {"include": [{"system": "http://snomed.info/sct"}]}
     assert codes(value_set("some", compose, expansion={"total": 2, "contains": contains})) == {"s": {"a"}}
-    for part in ({"total": 3, "contains": contains}, {"offset": 0, "contains": contains}):
+    narrow = [{"name": "activeOnly", "valueBoolean": True}]
+    unclosed = [{"url": "http://hl7.org/fhir/StructureDefinition/valueset-unclosed", "valueBoolean": True}]
+    for part in (
+        {"total": 3, "contains": contains},
+        {"offset": 0, "contains": contains},
+        {"parameter": narrow, "contains": contains},
+        {"parameter": [{"name": "count", "valueInteger": 2}], "contains": contains},
+        {"extension": unclosed, "contains": contains},
+    ):
         with pytest.raises(NotListed, match=r"snomed\.info/sct is not in the packages"):
             codes(value_set("some", compose, expansion=part))
 
@@ -79,3 +87,21 @@ def test_what_cannot_be_listed_says_why(sets: tuple[Json, ...], why: str) -> Non
 def test_a_code_system_of_which_only_a_part_is_there_is_not_listed_as_whole() -> None:
     with pytest.raises(NotListed, match="not in the packages as a whole"):
         codes(value_set("some", {"include": [{"system": COLOURS}]}), content="fragment")
+
+
+@pytest.mark.parametrize("name", ["parent", "subsumedBy"])
+def test_a_hierarchy_that_properties_tell_is_one(name: str) -> None:
+    below = [
+        {"code": "scarlet", "property": [{"code": name, "valueCode": "red"}]},
+        {"code": "red", "property": [{"code": name, "valueCode": "warm"}]},
+    ]
+    system = code_system("colours", [{"code": "warm"}, *below, {"code": "blue"}])
+    asked = filtered(("concept", "is-a", "warm"))
+    found = Terms({asked["url"]: asked}, {COLOURS: system}, r4()).codes(asked["url"])
+    assert found == {COLOURS: {"warm", "red", "scarlet"}}
+
+
+@pytest.mark.parametrize("name", ["concept", "unheard-of"])
+def test_a_filter_by_what_the_system_does_not_define_is_not_listed(name: str) -> None:
+    with pytest.raises(NotListed, match="needs a terminology server"):
+        codes(filtered((name, "=", "oil")))
