@@ -38,7 +38,7 @@ from fhir_bridge.fhir.profiles.values import (
     target_check,
     trial,
 )
-from fhir_bridge.fhir.run import Run
+from fhir_bridge.fhir.run import MAX_ISSUES, Run
 from fhir_bridge.fhir.tables import Definitions, Element
 
 # Of the standard itself, checked by hand in the validator or said in ADR 0003 not to be.
@@ -341,7 +341,7 @@ class ProfileCompiler:
             inner = trial(run, item.value)
             for each in checks[name]:
                 each(item._replace(type=name), inner)
-            run.issues += inner.issues
+            run.issues += inner.issues[: MAX_ISSUES - len(run.issues)]
             run.found += inner.found
 
         yield check

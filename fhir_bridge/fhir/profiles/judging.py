@@ -22,7 +22,7 @@ from fhir_bridge.errors import Issue, ProfileBroken
 from fhir_bridge.fhir.profiles.compile import ProfileCompiler
 from fhir_bridge.fhir.profiles.expansion import Terms
 from fhir_bridge.fhir.profiles.packages import Json, Package, read_package
-from fhir_bridge.fhir.profiles.values import Item, ItemCheck
+from fhir_bridge.fhir.profiles.values import Item, ItemCheck, trial
 from fhir_bridge.fhir.run import MAX_ISSUES, Place, Run, written
 from fhir_bridge.fhir.tables import r4
 
@@ -100,14 +100,14 @@ class Profiles:
             entries: Whether to judge the resources in a Bundle's entries too.
         """
         root: Place = (None, place or resource["resourceType"])
+        whole = Run(resource, self._known, True, types_by_url)
         issues: list[Issue] = []
         for chosen in self._chosen:
             found: list[Issue] = []
-            _judge_by(chosen, resource, resource, root, types_by_url, self._known, found)
+            _judge_by(chosen, resource, whole, root, found)
             for at, held in enumerate(resource.get("contained", ())):
                 if len(found) < MAX_ISSUES:
-                    below = ((root, "contained"), at)
-                    _judge_by(chosen, held, resource, below, types_by_url, self._known, found)
+                    _judge_by(chosen, held, whole, ((root, "contained"), at), found)
             issues += found
         if entries and resource["resourceType"] == "Bundle":
             issues += self._entries(resource, place or "Bundle")
@@ -194,22 +194,14 @@ def _profile(compiler: ProfileCompiler, definition: Json) -> Profile:
 # --- one record
 
 
-def _judge_by(
-    chosen: _Chosen,
-    resource: dict[str, Any],
-    container: dict[str, Any],
-    place: Place,
-    types_by_url: Mapping[str, str] | None,
-    known: frozenset[str],
-    issues: list[Issue],
-) -> None:
-    applied = chosen.always.get(resource["resourceType"], ()) if resource is container else ()
+def _judge_by(chosen: _Chosen, resource: dict[str, Any], whole: Run, place: Place, issues: list[Issue]) -> None:
+    applied = chosen.always.get(resource["resourceType"], ()) if resource is whole.container else ()
     if chosen.declared is not None:
         applied = tuple(_claimed(chosen, resource, place, issues))
     if not applied:
         return
     for profile in applied:
-        run = _run(resource, container, types_by_url, known)
+        run = _run(resource, whole)
         if profile.type == resource["resourceType"]:
             profile.check(Item(resource, None, place, profile.type), run)
         else:
@@ -217,17 +209,15 @@ def _judge_by(
         _add(issues, _told(run, chosen.severity, profile.url))
     if chosen.extensions:
         for profile, value, where in _extensions(resource, place, chosen.extensions):
-            run = _run(resource, container, types_by_url, known)
+            run = _run(resource, whole)
             profile.check(Item(value, None, where, "Extension"), run)
             _add(issues, _told(run, chosen.severity, profile.url))
             if len(issues) >= MAX_ISSUES:
                 return
 
 
-def _run(
-    resource: dict[str, Any], container: dict[str, Any], types_by_url: Mapping[str, str] | None, known: frozenset[str]
-) -> Run:
-    run = Run(container, known, True, types_by_url)
+def _run(resource: dict[str, Any], whole: Run) -> Run:
+    run = trial(whole)
     run.resource = resource
     return run
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import pytest
 
 from fhir_bridge.errors import ProfileBroken
 from fhir_bridge.fhir.profiles import Choice, Profiles, load_profiles
+from fhir_bridge.fhir.profiles.compile import ProfileCompiler
+from fhir_bridge.fhir.profiles.expansion import Terms
 from fhir_bridge.fhir.profiles.packages import read_package
-from fhir_bridge.fhir.run import MAX_ISSUES
+from fhir_bridge.fhir.profiles.values import Item
+from fhir_bridge.fhir.run import MAX_ISSUES, Run
+from fhir_bridge.fhir.tables import r4
 from tests.unit.fhir.profile_samples import (
     BASE,
     HL7,
@@ -154,6 +159,39 @@ def test_a_hostile_record_gets_no_more_findings_than_a_sender_can_read(tmp_path:
     held = [claiming(url("p"), id=f"c{number}") for number in range(2_000)]
     found = profiles.judge({"resourceType": "Basic", "code": {"text": "a"}, "contained": held})
     assert len(found) == MAX_ISSUES
+
+
+def test_resources_inside_another_find_no_more_than_a_sender_can_read(tmp_path: Path) -> None:
+    inside = {"path": "Patient.contained", "type": [{"code": "Resource", "profile": [url("q")]}]}
+    both = profile("Patient", {"path": "Patient.name", "min": 1}, {"path": "Patient.gender", "min": 1}, name="q")
+    compiler = ProfileCompiler(r4(), {url("p"): profile("Patient", inside), url("q"): both}, Terms({}, {}, r4()))
+    record = NOBODY | {"contained": [{"resourceType": "Patient", "id": f"c{at}"} for at in range(MAX_ISSUES)]}
+    run = Run(record, r4().element_names())
+    compiler.profile(url("p"))(Item(record, None, (None, "Patient"), "Patient"), run)
+    assert (len(run.issues), run.found) == (MAX_ISSUES, 2 * MAX_ISSUES)
+
+
+def test_twice_as_much_in_a_record_is_twice_the_work(tmp_path: Path) -> None:
+    colour = extension("colour", {"path": "Extension.value[x]", "min": 1})
+    profiles = loaded(tmp_path, profile("Patient", {"path": "Patient.active", "min": 1}), colour, always=None)
+
+    def calls(size: int) -> int:
+        count, held = 0, [claiming(url("p"), id=f"c{at}") for at in range(size)]
+        record = claiming(url("p"), contained=held, extension=[{"url": url("colour"), "valueCode": "a"}] * size)
+
+        def counting(_frame: object, _event: str, _argument: object) -> None:
+            nonlocal count
+            count += 1
+
+        sys.setprofile(counting)
+        try:
+            found = profiles.judge(record)
+        finally:
+            sys.setprofile(None)
+        assert found == []
+        return count
+
+    assert calls(200) < 2.5 * calls(100)
 
 
 def test_a_profile_that_is_claimed_twice_is_told_once(tmp_path: Path) -> None:
