@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from contextvars import Context
 from datetime import timedelta
 from email.utils import format_datetime
 
@@ -210,7 +211,8 @@ class ImportLine:
     def _wake(self, institution: str) -> None:
         runner = self._runners.get(institution)
         if runner is None or runner.done():
-            self._runners[institution] = asyncio.create_task(self._run_all(institution))
+            # Of a context of its own: trace and id of the request that wakes it are not those of every line.
+            self._runners[institution] = asyncio.create_task(self._run_all(institution), context=Context())
 
     async def _run_all(self, institution: str) -> None:
         """Run an institution's jobs one after the other, in the order they came: a later one may be the newer."""

@@ -91,6 +91,23 @@ async def test_a_read_makes_a_decision_and_records_itself(tmp_path: Path, collec
     ]
 
 
+async def test_an_import_goes_on_behind_its_request_and_outside_of_its_trace(
+    tmp_path: Path, collector: Collector
+) -> None:
+    async with running(fresh(tmp_path)) as world:
+        asked = {**await world.token(), "Content-Type": "application/fhir+ndjson", "Prefer": "respond-async"}
+        lines = b"\n".join(json.dumps(patient(f"p{number}")).encode() for number in range(3))
+        begun = await world.http.post("/fhir/$import", content=lines, headers={**asked, "traceparent": TRACEPARENT})
+        while (status := await world.http.get(begun.headers["Content-Location"], headers=asked)).status_code == 202:
+            await asyncio.sleep(0.01)
+        assert status.json()["extension"]["urn:fhir-bridge:import"]["linesDone"] == 3
+    assert {each.name for each in collector.spans if each.trace_id.hex() == TRACE} == {
+        "POST /fhir/$import",
+        "vault commit",
+    }
+    assert not [each for each in collector.spans if each.name in ("ingest", "rooms")]
+
+
 async def test_the_senders_trace_is_gone_on_with(tmp_path: Path, collector: Collector) -> None:
     async with running(fresh(tmp_path)) as world:
         await world.http.get("/health/live", headers={"traceparent": TRACEPARENT, "tracestate": f"x={CANARY}"})
