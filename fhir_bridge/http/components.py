@@ -165,8 +165,9 @@ def _several(name: str, text: str) -> Json:
     return _query(name, text, schema={"type": "array", "items": _text()}, style="form", explode=True)
 
 
-def _header(name: str, text: str, **more: Any) -> Json:
-    return {"name": name, "in": "header", "description": text, "schema": _text(**more)}
+def _header(name: str, text: str, *, is_required: bool = False, **more: Any) -> Json:
+    required = {"required": True} if is_required else {}
+    return {"name": name, "in": "header", **required, "description": text, "schema": _text(**more)}
 
 
 def _path(name: str, text: str, **more: Any) -> Json:
@@ -215,7 +216,9 @@ def _parameters() -> Json:
         "If-Modified-Since": _header("If-Modified-Since", "When what is held was modified."),
         "If-None-Exist": _header("If-None-Exist", "Criteria: create only if nothing matches."),
         "Prefer": _header("Prefer", "return=minimal, return=representation, return=OperationOutcome."),
-        "Async": _header("Prefer", "respond-async: imports are background jobs.", const="respond-async"),
+        "Async": _header(
+            "Prefer", "respond-async: imports are background jobs.", is_required=True, const="respond-async"
+        ),
         "Handling": _header("Prefer", "handling=lenient ignores parameters that are not supported."),
         "Content-Encoding": _header("Content-Encoding", "How the body is compressed.", enum=list(CODINGS)),
     }
@@ -275,6 +278,7 @@ _HEADERS: Final[Json] = {
     "ETag": {"schema": _text(), "description": "The version."},
     "Last-Modified": {"schema": _text()},
     "Content-Location": {"schema": _text(), "required": True, "description": "The address of the job."},
+    "Expires": {"schema": _text(), "required": True, "description": "When the job and its files are removed."},
     "X-Progress": {"schema": _text(), "required": True, "description": "How far it is, for people."},
     "Location": {"schema": _text(), "description": "The version that was written."},
 }
@@ -295,7 +299,7 @@ def _answers() -> Json:
         "Importing": _answer("Received; the job's address.", "OperationOutcome", ("Content-Location",)),
         "Cancelled": _answer("Cancelled, or removed; what was taken stays.", "OperationOutcome"),
         "Progress": _answer("Under way; no body.", headers=("X-Progress", "Retry-After")),
-        "Manifest": _answer("What the import came to.", "Manifest", media="application/json"),
+        "Manifest": _answer("What the import came to.", "Manifest", ("Expires",), "application/json"),
         "LineResults": {
             **_answer("Line by line, as NDJSON."),
             "content": {_NDJSON: {"schema": {"type": "string"}}},

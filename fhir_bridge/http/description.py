@@ -48,7 +48,7 @@ def _refused(*statuses: str) -> dict[str, str]:
 
 _ASKED: Final = _refused("400", "401", "403", "404", "406", "500", "503")
 _SENT: Final = _ASKED | _refused("408", "413", "415")
-_UNASKED: Final = {status: name for status, name in _SENT.items() if status != "406"}
+_UNASKED: Final = {status: name for status, name in _ASKED.items() if status != "406"}
 _WRITTEN: Final = {"200": "Written", "201": "Written", "202": "Quarantined", **_SENT, **_refused("409", "412", "429")}
 _DELETED: Final = {"204": "Nothing", "202": "Quarantined", **_UNASKED, **_refused("409", "412", "429")}
 _SHAPE: Final = ("_summary", "_elements", "_format")
@@ -108,7 +108,7 @@ _TABLE: Final[Mapping[str, Told]] = {
     ),
     "import_status": Told("writing", {"200": "Manifest", "202": "Progress", **_ASKED}),
     "cancel_import": Told("writing", {"202": "Cancelled", **_UNASKED}),
-    "import_file": Told("writing", {"200": "LineResults", **{k: v for k, v in _ASKED.items() if k != "406"}}),
+    "import_file": Told("writing", {"200": "LineResults", **_UNASKED}),
     # --- consent and who acts for a patient
     "explain_person": Told("decisions", {"200": "Told", **_ASKED}, _ASKER),
     "explain": Told("decisions", {"200": "Told", **_ASKED}, _ASKER),

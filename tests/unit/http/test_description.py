@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from fhir_bridge.http import open_routes
 from fhir_bridge.http.app import description
 from fhir_bridge.http.description import describe
-from tests.support.bridge_world import BASE, fresh, running
+from tests.support.bridge_world import BASE, fresh, patient, running
 
 Operation = tuple[str, str, dict[str, Any]]
 TOLD = json.loads(description(BASE))
@@ -80,6 +81,33 @@ def test_an_error_below_fhir_is_told_as_an_outcome_with_the_id_of_its_request() 
             if method != "HEAD":
                 schema = found["content"]["application/fhir+json"]["schema"]["$ref"]
                 assert schema == "#/components/schemas/OperationOutcome"
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), list(_operations()))
+def test_only_who_sends_a_body_is_told_what_can_be_wrong_with_one(
+    method: str, path: str, operation: dict[str, Any]
+) -> None:
+    of_bodies = {"408", "413", "415"} & set(operation["responses"])
+    assert bool(of_bodies) is ("requestBody" in operation), (method, path)
+
+
+async def test_an_import_is_told_as_it_is_asked_for_and_answered(tmp_path: Path) -> None:
+    begin, status = TOLD["paths"]["/fhir/$import"]["post"], TOLD["paths"]["/fhir/$import/{job}"]["get"]
+    parameters, answers = TOLD["components"]["parameters"], TOLD["components"]["responses"]
+    needed = [parameters[each["$ref"].rpartition("/")[2]] for each in begin["parameters"]]
+    (prefer,) = [each for each in needed if each["name"] == "Prefer"]
+    async with running(fresh(tmp_path)) as world:
+        sent = {**await world.token(), "Content-Type": "application/fhir+ndjson"}
+        line = json.dumps(patient("p1"))
+        refused = await world.http.post("/fhir/$import", content=line, headers=sent)
+        assert (refused.status_code == 400) is prefer["required"]
+        asked = sent | {"Prefer": prefer["schema"]["const"]}
+        address = (await world.http.post("/fhir/$import", content=line, headers=asked)).headers["Content-Location"]
+        while (answer := await world.http.get(address, headers=asked)).status_code == 202:
+            await asyncio.sleep(0.01)
+    told = answers[status["responses"]["200"]["$ref"].rpartition("/")[2]]["headers"]
+    assert {"X-Request-Id", "Expires"} == set(told)
+    assert all(name in answer.headers for name in told)
 
 
 def test_nothing_is_described_that_nothing_uses() -> None:
