@@ -34,6 +34,7 @@ from fhir_bridge.fhir.path_syntax import (
     Variable,
     read,
 )
+from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.reference_text import contained_types, type_of
 from fhir_bridge.fhir.tables import Definitions, Element
 
@@ -42,6 +43,7 @@ Types = frozenset[str]
 
 _UCUM = "http://unitsofmeasure.org"
 _ANY: Types = frozenset()
+_OF_EXTENSIONS = frozenset({"extension", "hasExtension"})
 # Types of which a value can be another.
 _OPEN: Types = frozenset({"Resource", "DomainResource", "Element", "BackboneElement"})
 
@@ -202,7 +204,8 @@ class _Compiler:
                 return (lambda _items, _scope: [_UCUM]), _ANY
         raise PathNotUnderstood(f"variable {name}")
 
-    def _step(self, step: Step, focus: Types, only: str | None) -> tuple[Evaluate, Types]:
+    def _step(self, step: Step, focus: Types, only: str | None, *, beside: bool = False) -> tuple[Evaluate, Types]:
+        """``beside`` takes, of primitives, the objects that hold their extensions."""
         if step.base is None:
             if step.name in focus or (step.name in ("Resource", "DomainResource") and step.name[0].isupper()):
                 return (lambda items, _scope: items), focus
@@ -210,7 +213,7 @@ class _Compiler:
         else:
             base, types = self.node(step.base, focus)
         keys = self._keys(types, step.name, only)
-        collect = _collector(tuple(keys))
+        collect = _collector(tuple("_" + key if beside and _is_primitive(keys[key]) else key for key in keys))
         found = frozenset(t for types_of_key in keys.values() for t in types_of_key)
         if base is None:
             return (lambda items, _scope: collect(items)), found
@@ -288,8 +291,12 @@ class _Compiler:
     def _call(self, call: Call, focus: Types) -> tuple[Evaluate, Types]:
         if call.base is None:
             base, types = self._variable("this", focus)
+        elif call.name in _OF_EXTENSIONS and isinstance(call.base, Step):
+            base, types = self._step(call.base, focus, None, beside=True)
         else:
             base, types = self.node(call.base, focus)
+        if call.name in _OF_EXTENSIONS and not isinstance(call.base, Step) and _is_primitive(types):
+            raise PathNotUnderstood("extensions of a value that is not named by its element")
         make = FUNCTIONS.get(call.name)
         if make is None:
             raise PathNotUnderstood(f"function {call.name}")
@@ -317,6 +324,10 @@ _BASES = {
     **dict.fromkeys(("positiveInt", "unsignedInt"), "integer"),
     **dict.fromkeys(("Age", "Count", "Distance", "Duration"), "Quantity"),
 }
+
+
+def _is_primitive(types: Types) -> bool:
+    return bool(types) and types <= TESTS.keys()
 
 
 def _bases(types: Types) -> Types:

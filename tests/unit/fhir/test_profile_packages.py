@@ -244,6 +244,20 @@ def test_a_profile_that_is_claimed_twice_is_told_once(tmp_path: Path) -> None:
         ),
         (
             {
+                "path": "Patient.name",
+                "constraint": [
+                    {
+                        "key": "x-1",
+                        "severity": "error",
+                        "human": "",
+                        "expression": "family.first().extension('a').empty()",
+                    }
+                ],
+            },
+            "the invariant x-1 is not judged: extensions of a value that is not named by its element",
+        ),
+        (
+            {
                 "path": "Patient",
                 "constraint": [
                     {"key": "x-1", "severity": "error", "human": "", "expression": "id.matches('\\\\p{L}+')"}

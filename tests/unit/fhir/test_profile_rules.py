@@ -749,6 +749,32 @@ RULES = [
         "Observation.component",
     ),
     Rule(
+        "an extension of a primitive that has a value",
+        (
+            profile(
+                "Patient",
+                {
+                    "path": "Patient",
+                    "constraint": [
+                        {
+                            "key": "x-1",
+                            "severity": "error",
+                            "human": "",
+                            "expression": "birthDate.extension('why').exists() and name.given.hasExtension('a')",
+                        }
+                    ],
+                },
+            ),
+        ),
+        patient(
+            birthDate="1970",
+            _birthDate={"extension": [{"url": "why", "valueCode": "a"}]},
+            name=[{"given": ["A", "B"], "_given": [None, {"extension": [{"url": "a", "valueCode": "a"}]}]}],
+        ),
+        patient(birthDate="1970", name=[{"given": ["A"]}]),
+        "Patient",
+    ),
+    Rule(
         "an invariant of its own under a key that the standard has too",
         (
             profile(
