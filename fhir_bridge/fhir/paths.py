@@ -9,7 +9,8 @@ it (``_birthDate``), so that it exists but has no value.
 
 Invariants:
     * evaluation does no I/O, follows no reference and changes nothing;
-    * its cost is linear in the resource, for every expression.
+    * the cost of a step or a function is linear in what it is called on; an expression of ours or HL7's looks through
+      a resource so many times at most, one of a package as often as it says.
 """
 
 from __future__ import annotations
