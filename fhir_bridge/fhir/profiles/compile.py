@@ -45,6 +45,7 @@ from fhir_bridge.fhir.tables import Definitions, Element
 _OF_THE_STANDARD = frozenset(
     {"ele-1", "ext-1", "dom-1", "dom-2", "dom-3", "dom-4", "dom-5", "txt-1", "txt-2", "ref-1"}
 )
+_JUDGED_ELSEWHERE = frozenset({"Extension", "Reference", "canonical"})
 _ABOUT = re.compile(r"\$this(?:\s+as\s+|\.ofType\()(\w+)")
 _MORE_SETS = ("elementdefinition-maxValueSet", "additional-binding")
 # Profiles of data types that R4 itself has; of their rules only sqty-1 goes beyond the type.
@@ -298,7 +299,7 @@ class ProfileCompiler:
         """Profiles of the type. Those of extensions are met wherever the extension stands (``judging.py``)."""
         if type_name == "Resource":
             yield from self._resource(node, snapshot)
-        elif type_name not in ("Extension", "Reference", "canonical") and type_name not in TESTS:
+        elif node is not snapshot.root and type_name not in _JUDGED_ELSEWHERE and type_name not in TESTS:
             urls = node.profiles(None if len(list(node.types())) == 1 else type_name)
             yield from self._one_of(urls, snapshot, node)
 

@@ -227,11 +227,14 @@ def _claimed(chosen: _Chosen, resource: dict[str, Any], place: Place, issues: li
     assert chosen.declared is not None
     meta = resource.get("meta")
     claims = {claim: at for at, claim in enumerate(meta.get("profile", ()) if meta else ()) if claim is not None}
+    yielded: set[str] = set()
     for claim, at in claims.items():
         url, _, version = claim.partition("|")
         found = chosen.declared.get(url)
         if found is not None and version in ("", found.version):
-            yield found
+            if url not in yielded:
+                yielded.add(url)
+                yield found
         elif chosen.canonical and url.startswith(chosen.canonical + "/"):
             path = written((((place, "meta"), "profile"), at))
             _add(issues, [Issue("warning", "not-found", _UNKNOWN, path)])

@@ -195,7 +195,18 @@ def test_twice_as_much_in_a_record_is_twice_the_work(tmp_path: Path) -> None:
 
 
 def test_a_profile_that_is_claimed_twice_is_told_once(tmp_path: Path) -> None:
-    assert len(loaded(tmp_path, NAMED, always=None).judge(claiming(url("p"), url("p")))) == 1
+    profiles = loaded(tmp_path, NAMED, always=None)
+    assert len(profiles.judge(claiming(url("p"), url("p")))) == 1
+    assert len(profiles.judge(claiming(url("p"), f"{url('p')}|1.0.0"))) == 1
+
+
+def test_a_profile_whose_type_is_itself_is_judged_once(tmp_path: Path) -> None:
+    itself = {"path": "CodeableConcept", "type": [{"code": "CodeableConcept", "profile": [url("q")]}]}
+    concept = profile("CodeableConcept", itself, {"path": "CodeableConcept.text", "min": 1}, name="q")
+    status = {"path": "Patient.maritalStatus", "type": [{"code": "CodeableConcept", "profile": [url("q")]}]}
+    profiles = loaded(tmp_path, concept, profile("Patient", status))
+    found = profiles.judge(NOBODY | {"maritalStatus": {"coding": [{"code": "M"}]}})
+    assert told(found) == [("error", "Patient.maritalStatus.text")]
 
 
 # --- what is not judged is said
