@@ -28,7 +28,7 @@ from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.clients import Client
 from fhir_bridge.model.ids import canonical_id, is_canonical, network_id
 from fhir_bridge.model.ingest import Anchored, ChartRef, FhirVersion, Outcome, Processed, Received, instant
-from fhir_bridge.normalize import load_ruleset, ruleset_under
+from fhir_bridge.normalize import Ruleset, load_ruleset, ruleset_under
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.rooms import Rooms
@@ -111,8 +111,7 @@ class Operations:
             self._save_credentials(name, credentials)
         await self._registry.add_institution(institution)
         await self._reader.subscribe(name)
-        not_judged = [] if ruleset.profiles is None else list(ruleset.profiles.notes)
-        return {**self._describe(institution), "not_judged": not_judged}
+        return {**self._describe(institution), "not_judged": _not_judged(ruleset, institution.fhir_version)}
 
     def institutions(self) -> list[dict[str, Any]]:
         """Return what is public about every institution."""
@@ -307,6 +306,16 @@ class Operations:
 def chart_count(charts: Sequence[ChartRef]) -> int:
     """Return how many charts of patients are among ``charts``."""
     return sum(not chart.is_directory for chart in charts)
+
+
+def _not_judged(ruleset: Ruleset, version: FhirVersion) -> list[str]:
+    """Say what an institution's profiles demand of its records and nobody judges."""
+    if ruleset.profiles is None:
+        return []
+    of_release = (
+        ["profiles are of R4: what comes as STU3 is not judged by them"] if version is FhirVersion.STU3 else []
+    )
+    return [*of_release, *ruleset.profiles.notes]
 
 
 def _summary(anchored: Anchored) -> dict[str, Any]:

@@ -34,3 +34,11 @@ async def test_a_packs_profiles_judge_its_institution_alone_and_say_what_they_ca
         other = (await world.control.post("/institutions", json=registering(tmp_path / "pack", "warning"))).json()
         assert other["ruleset"] != made["ruleset"]
         assert not (await world.send(patient("p1"), "cedar")).get("dead_letters")
+
+
+async def test_an_institution_that_sends_stu3_is_told_that_its_profiles_judge_nothing_of_it(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        sent = registering(tmp_path / "pack", "error") | {"fhir_version": "STU3"}
+        made = (await world.control.post("/institutions", json=sent)).json()
+        assert "profiles are of R4: what comes as STU3 is not judged by them" in made["not_judged"]
+        assert not (await world.send(patient("p1"), "cedar")).get("dead_letters")
