@@ -13,15 +13,15 @@ from typing import Any
 
 from fhir_bridge.fhir.path_syntax import Call, Literal, PathNotUnderstood, read
 
-# An escaped character or a class of characters, the brackets of a group, what repeats, an alternative.
-_SIGN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[:=!]|[()*+|]|\{\d*,?\d*\}", re.DOTALL)
+# An escaped character or a class of characters, the brackets of a group, what repeats, what may be or not.
+_SIGN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[:=!]|<[=!]|P<\w+>)|[()*+?|]|\{\d*,?\d*\}", re.DOTALL)
 
 
 def check_patterns(expression: str) -> None:
     """Accept the arguments of every ``matches()`` in an expression.
 
     Raises:
-        PathNotUnderstood: One is not written out, is none that Python reads, or repeats what repeats or alternates.
+        PathNotUnderstood: One is not written out, is none that Python reads, or repeats what varies.
     """
     for call in _calls(read(expression)):
         pattern = call.args[0] if call.args else None
@@ -47,24 +47,17 @@ def _calls(node: Any) -> Iterator[Call]:
 
 
 def _is_costly(pattern: str) -> bool:
-    """Whether a group that repeats holds a repetition or an alternative."""
-    signs = [match[0] for match in _SIGN.finditer(pattern)]
-    ends = [match.end() for match in _SIGN.finditer(pattern)]
-    starts = [match.start() for match in _SIGN.finditer(pattern)]
-    holds = [False]
-    for at, sign in enumerate(signs):
-        if sign in ("(", "(?:", "(?=", "(?!"):
-            holds.append(False)
+    """Whether a group that repeats can match its part of a text in more than one way."""
+    signs = [(match[0], match.start(), match.end()) for match in _SIGN.finditer(pattern)]
+    varies = [False]
+    for (sign, _, end), (following, start, _) in zip(signs, [*signs[1:], ("", -1, -1)], strict=False):
+        if sign.startswith("("):
+            varies.append(False)
         elif sign == ")":
-            inner = holds.pop()
-            follows = at + 1 < len(signs) and starts[at + 1] == ends[at] and _repeats(signs[at + 1])
-            if inner and follows:
+            inner = varies.pop()
+            if inner and start == end and (following in ("*", "+") or following.startswith("{")):
                 return True
-            holds[-1] |= inner
-        elif _repeats(sign) or sign == "|":
-            holds[-1] = True
+            varies[-1] |= inner
+        elif sign in ("*", "+", "?", "|") or (sign.startswith("{") and "," in sign):
+            varies[-1] = True
     return False
-
-
-def _repeats(sign: str) -> bool:
-    return sign in ("*", "+") or sign.startswith("{")
