@@ -106,7 +106,7 @@ class Killer:
             if self._random.random() < STILLBORN:
                 time.sleep(self._random.uniform(0.0, 3.0))
             else:
-                self._service.wait_ready()
+                # Not only once it serves: what waits on a bus is read before, and by a quick machine read up.
                 self._wait_for_progress()
             self._service.kill()
             with autopsy(self._service.data) as body:
