@@ -1,7 +1,7 @@
 """Serve a bridge: the public port, the operator's socket, the metrics; signals, and an orderly end.
 
 Invariants:
-    * addresses are taken before anything is opened or made;
+    * addresses are taken before anything is opened or made; a process that stood by holds the directory by then;
     * SIGTERM and SIGINT drain: nothing that was taken is left half done.
 """
 

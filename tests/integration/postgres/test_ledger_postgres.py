@@ -372,9 +372,9 @@ def test_a_ledger_and_other_tables_share_a_database_by_schemas(url: str) -> None
 def test_no_password_shows_in_an_error(server: PostgresServer, capsys: pytest.CaptureFixture[str]) -> None:
     for url in ("postgresql://u:secret@:x/%", "postgresql://u:secret@127.0.0.1:1/x", "postgresql://u:secret@[/x"):
         ways: list[Callable[[], object]] = [
-            lambda url=url: opened(url),  # type: ignore[misc]
-            lambda url=url: list(run_fsck(url)),  # type: ignore[misc]
-            lambda url=url: holds_ledger(url),  # type: ignore[misc]
+            lambda url=url: opened(url),  # type: ignore[misc]  # mypy infers no lambda with a default
+            lambda url=url: list(run_fsck(url)),  # type: ignore[misc]  # mypy infers no lambda with a default
+            lambda url=url: holds_ledger(url),  # type: ignore[misc]  # mypy infers no lambda with a default
         ]
         for way in ways:
             with pytest.raises(LedgerError) as refused:

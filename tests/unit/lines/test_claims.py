@@ -240,7 +240,7 @@ async def test_a_store_that_is_away_while_a_claim_is_redeemed_is_waited_for(tmp_
                     raise Unavailable("away")
                 return await real.document(*named)
 
-        claims._vault = Away()  # type: ignore[assignment]
+        claims._vault = Away()  # type: ignore[assignment]  # has what redeeming asks for, no more
         assert await claim(world, MESSAGE) | {"height": 0} == {
             "outcomes": {"201": 1},
             "refused": [],
@@ -294,7 +294,7 @@ async def test_a_claims_key_that_was_lost_is_not_taken_for_one_that_was_erased(t
 
             find = get
 
-        claims._keys = Lost()  # type: ignore[assignment]
+        claims._keys = Lost()  # type: ignore[assignment]  # has what redeeming asks for, no more
         summary = await claim(world, MESSAGE)
         assert why(summary)[0] == "exception"
         claims._keys = real

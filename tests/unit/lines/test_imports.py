@@ -532,7 +532,7 @@ async def test_keys_that_a_crash_left_without_their_lines_go_at_the_next_start(
         address = await begun(world, ndjson(*(patient(f"p{n}") for n in range(120))))
         job = address.rpartition("/")[2]
         await world.bridge.services.imports.stop()
-        keys = world.bridge.services.imports._store._keys  # type: ignore[attr-defined]
+        keys = world.bridge.services.imports._store._keys  # type: ignore[attr-defined]  # the adapter's own
         keys.ensure([KeyName(KeyKind.MESSAGE, "harbor", f"import/{'ab' * 16}/00")])
         assert ("message", f"import/{'ab' * 16}/00") in await leftovers(world)
     async with running(data) as world:
