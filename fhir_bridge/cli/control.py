@@ -43,9 +43,11 @@ class Control:
         """Return the JSON answer to a POST of a JSON body."""
         return (await self._send("POST", path, json=dict(body))).json()
 
-    async def put_through(self, path: str, content: bytes, **params: str | None) -> Any:
-        """Return the JSON answer to a POST of a FHIR message."""
-        headers = {"Content-Type": "application/fhir+json"}
+    async def put_through(
+        self, path: str, content: bytes, content_type: str = "application/fhir+json", **params: str | None
+    ) -> Any:
+        """Return the JSON answer to a POST of a message."""
+        headers = {"Content-Type": content_type}
         return (await self._send("POST", path, params=_given(params), content=content, headers=headers)).json()
 
     async def text(self, path: str) -> str:

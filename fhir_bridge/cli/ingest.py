@@ -20,19 +20,31 @@ from zlib import crc32
 
 import typer
 
-from fhir_bridge.cli import messages, screen
+from fhir_bridge.cli import csv_files, messages, screen
+from fhir_bridge.cli.csv_files import FileFormat, Format
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
 from fhir_bridge.errors import BridgeError
 
 if TYPE_CHECKING:
     from fhir_bridge.cli.control import Control
+    from fhir_bridge.formats import CsvFormat
 
 _IN_FLIGHT = 8
 _WAITING_PER_LANE = 4
 _BUSY = frozenset({429, 503})
 _PATIENCE_S = 120.0
 _SHOWN_ISSUES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What is sent, what it must stay in order with, and how far reading has come by it."""
+
+    body: bytes
+    order_key: str
+    advance: int
+    content_type: str = "application/fhir+json"
 
 
 @dataclass(slots=True)
@@ -75,14 +87,17 @@ class Tally:
 
 def ingest(
     institution: InstitutionName,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON or NDJSON, also .gz; - for stdin.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="JSON, NDJSON or CSV, also .gz; - for stdin.")
+    ],
+    file_format: FileFormat = Format.AUTO,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send messages: resources or bundles in JSON, one a file or one a line. Waits until they are anchored."""
+    """Send messages (JSON, one a file or one a line, or the rows of CSV) and wait until they are anchored."""
     directory = data_directory(data)
     total = _size(files)
-    tally = asyncio.run(_ingest(directory, institution, files, total))
+    tally = asyncio.run(_ingest(directory, institution, files, file_format, total))
     if as_json:
         screen.print_json(_summary(institution, tally))
     else:
@@ -91,17 +106,22 @@ def ingest(
         raise typer.Exit(FAILED)
 
 
-async def _ingest(data: Path, institution: str, files: Sequence[str], total: int | None) -> Tally:
+async def _ingest(
+    data: Path, institution: str, files: Sequence[str], file_format: Format, total: int | None
+) -> Tally:
     from fhir_bridge.cli.control import open_control
 
     tally = Tally()
     with screen.metered(institution, total) as meter:
         async with open_control(data) as control, _lanes(control, institution, tally) as lanes:
-            for message, advance in _read(files):
+            has_csv = any(csv_files.is_csv(name, file_format) for name in files)
+            csv_format = await csv_files.format_of(control, institution) if has_csv else None
+            for message in _read(files, file_format, csv_format):
                 if tally.failures:
                     break
-                await lanes[crc32(messages.order_key(message).encode()) % len(lanes)].put(message)
-                meter.advance(advance, f"{tally.messages} messages, {tally.entries} entries, {tally.rate:.0f}/s")
+                await lanes[crc32(message.order_key.encode()) % len(lanes)].put(message)
+                told = f"{tally.messages} messages, {tally.entries} entries, {tally.rate:.0f}/s"
+                meter.advance(message.advance, told)
     if tally.failures:
         raise tally.failures[0]
     return tally
@@ -110,12 +130,12 @@ async def _ingest(data: Path, institution: str, files: Sequence[str], total: int
 @asynccontextmanager
 async def _lanes(
     control: Control, institution: str, tally: Tally
-) -> AsyncIterator[list[asyncio.Queue[bytes | None]]]:
+) -> AsyncIterator[list[asyncio.Queue[_Message | None]]]:
     """Give queues whose messages are sent in order within a queue; leaving waits until all are answered.
 
     After a failure what still waits is passed over and what is under way is answered: nothing is cancelled midway.
     """
-    lanes: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(_WAITING_PER_LANE) for _ in range(_IN_FLIGHT)]
+    lanes: list[asyncio.Queue[_Message | None]] = [asyncio.Queue(_WAITING_PER_LANE) for _ in range(_IN_FLIGHT)]
     try:
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
@@ -127,7 +147,7 @@ async def _lanes(
         raise errors.exceptions[0] from None
 
 
-async def _drain(lane: asyncio.Queue[bytes | None], control: Control, institution: str, tally: Tally) -> None:
+async def _drain(lane: asyncio.Queue[_Message | None], control: Control, institution: str, tally: Tally) -> None:
     while (message := await lane.get()) is not None:
         if tally.failures:
             continue
@@ -137,13 +157,15 @@ async def _drain(lane: asyncio.Queue[bytes | None], control: Control, institutio
             tally.failures.append(failure)
 
 
-async def _send(control: Control, institution: str, message: bytes) -> Mapping[str, Any]:
+async def _send(control: Control, institution: str, message: _Message) -> Mapping[str, Any]:
     from fhir_bridge.cli.control import Refused
 
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            answer: Mapping[str, Any] = await control.put_through("/ingest", message, institution=institution)
+            answer: Mapping[str, Any] = await control.put_through(
+                "/ingest", message.body, message.content_type, institution=institution
+            )
             return answer
         except Refused as refusal:
             if refusal.status not in _BUSY or time.monotonic() > deadline:
@@ -151,13 +173,17 @@ async def _send(control: Control, institution: str, message: bytes) -> Mapping[s
             await asyncio.sleep(refusal.retry_after_s or 1)
 
 
-def _read(files: Sequence[str]) -> Iterator[tuple[bytes, int]]:
-    """Yield messages, each with the raw bytes read since the one before."""
+def _read(files: Sequence[str], file_format: Format, csv_format: CsvFormat | None) -> Iterator[_Message]:
+    """Yield messages, each with the raw bytes read since the one before; those of a CSV file stay in order."""
     for name in files:
+        if csv_format is not None and csv_files.is_csv(name, file_format):
+            for body, content_type in csv_files.cut(name, csv_format):
+                yield _Message(body, f"csv/{name}", len(body), content_type)
+            continue
         with messages.opened(name) as (found, position):
             before = 0
             for message in found:
-                yield message, position() - before
+                yield _Message(message, messages.order_key(message), position() - before)
                 before = position()
 
 
@@ -196,6 +222,7 @@ def _tell(institution: str, tally: Tally) -> None:
             f"  {tally.outcomes['202']} entries quarantined: taken, but a rule is missing (see 'dead-letters list')"
         )
     if tally.refused:
-        print(f"  {tally.refused} messages refused; dead letters: {' '.join(tally.dead_letters) or 'none'}")
+        part = f", {tally.outcomes['4xx']} entries of them alone" if tally.outcomes["4xx"] else ""
+        print(f"  {tally.refused} messages refused{part}; dead letters: {' '.join(tally.dead_letters) or 'none'}")
         for issue in tally.issues[:_SHOWN_ISSUES]:
             print(f"    {screen.issue_words(issue)}")

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fhir_bridge.cli import messages, screen
+from fhir_bridge.cli import csv_files, messages, screen
+from fhir_bridge.cli.csv_files import FileFormat, Format
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
 from fhir_bridge.errors import Issue
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 
 _FINDING = ("file", "message", "severity", "expression", "code", "diagnostics")
+_SHOWN_RECORDS = 3
 _COLUMNS = ("record", "element", "before", "after", "rule", "reason")
 
 
@@ -47,7 +49,10 @@ def run_pack(
 @app.command()
 def validate(
     pack: Annotated[Path, typer.Argument(help="Folder of the rule pack; its source.yaml chooses the profiles.")],
-    files: Annotated[list[str], typer.Argument(help="Resources or bundles, one a file or one a line; - for stdin.")],
+    files: Annotated[
+        list[str], typer.Argument(help="Resources or bundles, one a file or one a line, or CSV; - for stdin.")
+    ],
+    file_format: FileFormat = Format.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Judge records by FHIR and a pack's profiles, as intake would; store nothing. Exit code 1 if one is refused.
@@ -56,7 +61,7 @@ def validate(
     """
     if not (pack / "source.yaml").is_file():
         raise Failure(f"{pack} is not a rule pack (it holds no source.yaml)", exit_code=SETUP)
-    from fhir_bridge.intake import examine
+    from fhir_bridge.intake import examine, examine_rows
     from fhir_bridge.normalize import load_ruleset
 
     rules = load_ruleset(pack)
@@ -64,6 +69,12 @@ def validate(
         screen.remark(note)
     found, judged = [], 0
     for name in files:
+        if csv_files.is_csv(name, file_format):
+            for piece, content_type in csv_files.cut(name, csv_files.format_in(pack)):
+                judged += 1
+                issues = examine_rows(piece, content_type, rules.formats, rules.profiles)
+                found += [{"file": name, "message": judged, **_row(issue)} for issue in issues]
+            continue
         with messages.opened(name) as (each, _):
             for number, message in enumerate(each, 1):
                 judged += 1
@@ -88,29 +99,47 @@ def _row(issue: Issue) -> dict[str, str]:
 @app.command()
 def preview(
     institution: InstitutionName,
-    file: Annotated[str, typer.Argument(help="A resource or bundle as the institution sends it; - for stdin.")],
+    file: Annotated[
+        str, typer.Argument(help="A resource, bundle or CSV file as the institution sends it; - for stdin.")
+    ],
+    file_format: FileFormat = Format.AUTO,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the rules change in a message, element by element, and store nothing."""
+    """Show what the rules change in a message, element by element, and store nothing. Of CSV: the first 500 rows."""
     directory = data_directory(data)
-    with messages.opened(file) as (found, _):
-        message = next(found, b"")
-    shown = asyncio.run(_preview(directory, institution, message))
+    shown = asyncio.run(_preview(directory, institution, file, file_format))
     if as_json:
         screen.print_json(shown)
     else:
+        if csv_files.is_csv(file, file_format):
+            _tell_records(shown)
         screen.print_rows(list(_changes(shown)), _COLUMNS, as_json=False, empty="the rules change nothing")
         _tell_rest(shown)
     if shown["refused"]:
         raise typer.Exit(FAILED)
 
 
-async def _preview(data: Path, institution: str, message: bytes) -> Any:
+async def _preview(data: Path, institution: str, file: str, file_format: Format) -> Any:
     from fhir_bridge.cli.control import open_control
 
     async with open_control(data) as control:
-        return await control.put_through("/map/preview", message, institution=institution)
+        if csv_files.is_csv(file, file_format):
+            cut = csv_files.cut(file, await csv_files.format_of(control, institution))
+            message, content_type = next(cut)
+        else:
+            content_type = "application/fhir+json"
+            with messages.opened(file) as (found, _):
+                message = next(found, b"")
+        return await control.put_through("/map/preview", message, content_type, institution=institution)
+
+
+def _tell_records(shown: Mapping[str, Any]) -> None:
+    """Print what the first rows become; who previews a CSV file wants to see that before any rule."""
+    for entry in shown["entries"][:_SHOWN_RECORDS]:
+        print(f"entry {entry['index']}: {entry['body']}")
+    if len(shown["entries"]) > _SHOWN_RECORDS:
+        screen.remark(f"({len(shown['entries'])} records, {_SHOWN_RECORDS} shown; --json shows all)")
 
 
 def _changes(shown: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -252,7 +252,7 @@ def _bodies() -> Json:
     guardian = _texts(**_MANDATE, relationship="MTH", basis="birth certificate 12/2020")
     return {
         "Resource": _body("Resource", _PATIENT),
-        "Bundle": _body("Bundle", _BUNDLE),
+        "Bundle": _bundle_or_rows(),
         "Consent": _body("Consent", {"resourceType": "Consent", "status": "active"}),
         "Criteria": {"content": form},
         "Message": {"required": True, "content": {"*/*": {"schema": {}}}},
@@ -264,6 +264,11 @@ def _bodies() -> Json:
         "EndGuardianship": _body("Parameters", _texts(guardian="0a1b2c")),
         "Emergency": _body("Parameters", emergency),
     }
+
+
+def _bundle_or_rows() -> Json:
+    body = _body("Bundle", _BUNDLE)
+    return {**body, "content": {**body["content"], "text/csv": {"schema": {"type": "string"}}}}
 
 
 def _body(schema: str, example: Json) -> Json:

@@ -96,7 +96,8 @@ def create_control(
 
     @app.post("/map/preview")
     async def preview(request: Request, institution: str) -> JSONResponse:
-        return JSONResponse(_preview(await operations.preview(institution, await request.body())))
+        content_type = request.headers.get("content-type", "")
+        return JSONResponse(_preview(await operations.preview(institution, await request.body(), content_type)))
 
     @app.get("/letters")
     async def letters(request: Request) -> JSONResponse:

@@ -11,30 +11,36 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
-from fhir_bridge.errors import Issue
+from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.bundles import cut
 from fhir_bridge.fhir.json import NotStrictJson, parse
 from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.bundles import receive_bundle
+from fhir_bridge.intake.foreign import format_of, judged, receive_foreign
 from fhir_bridge.intake.limits import Limits
 from fhir_bridge.intake.releases import validator_of
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Received, Reception, Refusal, Validated
+from fhir_bridge.ports.formats import SourceFormat
 
 
 def receive(
     received: Received,
     limits: Limits = Limits(),  # noqa: B008 - Limits is frozen
     profiles: Profiles | None = None,
+    formats: Sequence[SourceFormat] = (),
 ) -> Reception:
-    """Decode and validate one message: a resource, or a Bundle of type transaction, batch or collection.
+    """Decode and validate one message: a resource, a Bundle of type transaction, batch or collection, or a format's.
 
     Args:
         received: From a sender who is known; its bytes are not trusted.
         limits: Budgets.
         profiles: What the institution's records are judged by beside the standard.
+        formats: What the institution sends beside FHIR, as its rule pack describes it.
 
     Returns:
         Entries in order. A message that cannot be taken at all has ``refused`` and no entries.
@@ -42,6 +48,12 @@ def receive(
     if received.interaction is not None and received.interaction.method == "DELETE":
         deletion = Validated(0, received.interaction, None, received.body, None)
         return Reception("single", (deletion,))
+    try:
+        source = format_of(received.content_type, formats)
+    except RecordRefused as refusal:
+        return Reception("single", refused=refusal.issues)
+    if source is not None:
+        return receive_foreign(received, source, limits, profiles)
     refused = _refuse_format(received, limits)
     if refused is not None:
         return Reception("single", refused=(refused,))
@@ -67,6 +79,19 @@ def examine(body: bytes, version: FhirVersion, profiles: Profiles | None = None)
     if validate is None:
         return [Issue("error", "not-supported", f"FHIR {version} is not taken here")]
     return validate(resource)
+
+
+def examine_rows(
+    message: bytes, content_type: str, formats: Sequence[SourceFormat], profiles: Profiles | None = None
+) -> list[Issue]:
+    """Return what would be found in a message of a source format; see :func:`examine`."""
+    try:
+        source = format_of(content_type, formats)
+        assert source is not None
+        entries = [judged(part, profiles) for part in source.read(message, content_type, sys.maxsize)]
+    except RecordRefused as refusal:
+        return list(refusal.issues)
+    return [i for e in entries for i in (e.issues if isinstance(e, Refusal) else e.flags)]
 
 
 def split_ndjson(data: bytes) -> list[bytes]:

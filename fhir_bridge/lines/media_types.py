@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.model.ingest import FhirVersion
 
+CSV: Final = "text/csv"
 _MIME_VERSIONS = {"3.0": FhirVersion.STU3, "4.0": FhirVersion.R4, "4.3": FhirVersion.R4B, "5.0": FhirVersion.R5}
 
 

@@ -183,10 +183,11 @@ class Operations:
         self._registry.institution(institution)
         return _summary(await self._reader.feed(institution, body, content_type, signature))
 
-    async def preview(self, institution: str, body: bytes) -> Processed:
+    async def preview(self, institution: str, body: bytes, content_type: str = "") -> Processed:
         """Walk a message through the pure rooms and store nothing."""
         known = self._registry.institution(institution)
-        received = Received(institution, known.fhir_version, body, self._clock.now())
+        kind = content_type or "application/fhir+json"
+        received = Received(institution, known.fhir_version, body, self._clock.now(), kind)
         return await self._rooms.process(received, self._registry.source(institution))
 
     async def letters(self, wanted: LettersWanted) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
         RulesetBroken: The institution's rule pack does not load.
     """
     ruleset = _ruleset(source.ruleset_dir, source.ruleset)
-    reception = receive(received, limits, ruleset.profiles)
+    reception = receive(received, limits, ruleset.profiles, ruleset.formats)
     if reception.refused:
         return Processed(reception.kind, refused=reception.refused)
     refusals = tuple(entry for entry in reception.entries if isinstance(entry, Refusal))

@@ -19,7 +19,7 @@ from fhir_bridge.lines.claims import CLAIM
 from fhir_bridge.lines.conditional_writes import ConditionalWrites
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.ingest import IngestLine
-from fhir_bridge.lines.media_types import declared_version, media_type
+from fhir_bridge.lines.media_types import CSV, declared_version, media_type
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.reply import Reply, outcome_reply, version_headers
 from fhir_bridge.lines.senders import INTERACTIONS, institution_of, require, sender_of_bundles
@@ -63,7 +63,7 @@ class WriteLine:
         self._base_url = base_url
 
     async def bundle(self, who: Requester, body: bytes, content_type: str) -> Reply:
-        """Take a bundle; answer with the transaction-response when it is durable and anchored.
+        """Take a bundle or a CSV file; answer with the transaction-response when it is durable and anchored.
 
         Raises:
             NotPermitted: The token is a patient's, or its scopes do not cover writing.
@@ -122,7 +122,8 @@ class WriteLine:
         self, institution: str, body: bytes, content_type: str, interaction: Interaction | None
     ) -> Received:
         known = self._registry.institution(institution)
-        if not _is_json_or_xml(content_type):
+        is_csv = interaction is None and media_type(content_type) == CSV
+        if not (is_csv or _is_json_or_xml(content_type)):
             raise MediaUnsupported([Issue("error", "not-supported", "send Content-Type: application/fhir+json")])
         version = declared_version(content_type) or known.fhir_version
         kind = content_type or "application/fhir+json"

@@ -1,8 +1,8 @@
 """Run a pack's examples: the input a hospital sends, and what an engineer says must come of it.
 
-``examples/NAME.input.json`` is one resource in the sender's release, ``NAME.expected.json`` the R4 resource with the
-sender's own ids, or ``{"quarantined": "issue code"}``. Where the input also has ``NAME.flags.json``, the codes of its
-findings are compared too.
+``examples/NAME.input.json`` is one resource in the sender's release (``NAME.input.csv`` a header and one row),
+``NAME.expected.json`` the R4 resource with the sender's own ids, or ``{"quarantined": "issue code"}``. Where the
+input also has ``NAME.flags.json``, the codes of its findings are compared too.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fhir_bridge.errors import RecordRefused
+from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse, parse_any, render
 from fhir_bridge.fhir.validate import is_refused, validate_r4
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.message import preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset
+from fhir_bridge.ports.formats import Drawn
 
-_INPUT = ".input.json"
+_INPUT, _ROW = ".input.json", ".input.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +43,25 @@ def run_examples(directory: Path, ruleset: Ruleset | None = None) -> list[Exampl
         RulesetBroken: The pack does not load.
     """
     rules = ruleset or load_ruleset(directory)
-    inputs = sorted((directory / "examples").glob(f"*{_INPUT}"))
-    return [ExampleResult(p.name.removesuffix(_INPUT), tuple(_differences(p, rules))) for p in inputs]
+    inputs = [p for p in sorted((directory / "examples").glob("*.input.*")) if p.name.endswith((_INPUT, _ROW))]
+    return [ExampleResult(_stem(p), tuple(_differences(p, rules))) for p in inputs]
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(_INPUT).removesuffix(_ROW)
 
 
 def _differences(path: Path, rules: Ruleset) -> Iterator[str]:
-    stem = path.name.removesuffix(_INPUT)
+    stem = _stem(path)
     expected_path = path.with_name(f"{stem}.expected.json")
     if not expected_path.is_file():
         yield f"{expected_path.name} is missing"
         return
     try:
         expected = parse(expected_path.read_bytes())
-        sent = parse(path.read_bytes())
+        sent = _sent(path, rules)
     except RecordRefused as refusal:
-        yield f"not strict JSON: {refusal.issues[0].diagnostics}"
+        yield f"cannot be read: {refusal.issues[0].diagnostics}"
         return
     try:
         found = preview(sent, rules.fhir_version, rules)
@@ -71,6 +76,29 @@ def _differences(path: Path, rules: Ruleset) -> Iterator[str]:
     flags_path = path.with_name(f"{stem}.flags.json")
     if flags_path.is_file():
         yield from _compare([f.code for f in found.flags], parse_any(flags_path.read_bytes()), "flags")
+
+
+def _sent(path: Path, rules: Ruleset) -> dict[str, Any]:
+    """Return the resource that an example sends.
+
+    Raises:
+        RecordRefused: It is not strict JSON, or no row that the pack's CSV format can read.
+    """
+    content = path.read_bytes()
+    if not path.name.endswith(_ROW):
+        return parse(content)
+    for each in rules.formats:
+        (drawn,) = _one(each.read(content, "text/csv", 2))
+        if drawn.resource is None:
+            raise RecordRefused(drawn.issues)
+        return drawn.resource
+    raise RecordRefused([Issue("error", "not-supported", "the pack's source.yaml describes no CSV")])
+
+
+def _one(rows: tuple[Drawn, ...]) -> tuple[Drawn, ...]:
+    if len(rows) != 1:
+        raise RecordRefused([Issue("error", "structure", f"an example holds one row, this one {len(rows)}")])
+    return rows
 
 
 def _compare(found: Any, expected: Any, place: str) -> Iterator[str]:

@@ -22,10 +22,12 @@ from blake3 import blake3
 
 from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.csv_choices import read_csv_format
 from fhir_bridge.normalize.profile_choices import read_profiles
 from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
 from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
+from fhir_bridge.ports.formats import SourceFormat
 
 _KEYS = (
     "institution",
@@ -38,9 +40,11 @@ _KEYS = (
     "units",
     "labels",
     "profiles",
+    "csv",
     "why",
 )
 SOURCE = "source.yaml"
+_OWN = {"profiles": "profiles are chosen by", "csv": "CSV files are described by"}
 
 ENGINE = "2"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
@@ -57,6 +61,7 @@ class Ruleset:
         base_urls: Bases of absolute URLs that mean the sender's own records, without a slash at the end.
         rules: In the order in which they run.
         profiles: What records are judged by before any rule runs; None for the standard alone.
+        formats: What the institution sends beside FHIR.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Ruleset:
     rules: tuple[Rule, ...]
     tables: Tables = field(repr=False)
     profiles: Profiles | None = field(default=None, repr=False, compare=False)
+    formats: tuple[SourceFormat, ...] = field(default=(), repr=False, compare=False)
 
     def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
         """The rules of a stage that may touch a record of this type that came in this release."""
@@ -100,8 +106,9 @@ def load_ruleset(directory: Path) -> Ruleset:
     constants: dict[str, str] = {}
     for folder in layers:
         source = _source(folder)
-        if folder != directory and "profiles" in source.names():
-            raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
+        for own, words in _OWN.items() if folder != directory else ():
+            if own in source.names():
+                raise source.key_spot(own).broken(f"{words} an institution's own pack")
         constants |= _constants(source)
         _load_tables(source, folder, tables)
         for path in _rule_files(folder):
@@ -109,8 +116,10 @@ def load_ruleset(directory: Path) -> Ruleset:
     _refuse_doubles(rules)
     ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
     profiles = read_profiles(head, directory, _version(head))
+    formats = read_csv_format(head, _version(head), constants)
     digest = _hash(layers, b"" if profiles is None else profiles.digest)
-    return Ruleset(directory.name, digest, _version(head), _base_urls(head), tuple(ordered), tables, profiles)
+    bases = _base_urls(head)
+    return Ruleset(directory.name, digest, _version(head), bases, tuple(ordered), tables, profiles, formats)
 
 
 def packaged_core() -> Path:

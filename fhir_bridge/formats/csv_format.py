@@ -1,0 +1,144 @@
+"""The source format CSV (``text/csv``, RFC 4180 and 7111): one institution's files, told apart by name or header.
+
+A message is a header and rows. Its content type may say ``name`` (the file's, to tell which kind it is) and ``row``
+(the number that its first row has in the whole file, for errors when a file is sent in pieces).
+
+Invariants:
+    * as many parts come out as rows go in;
+    * what is said of a header names only columns that the pack names: a file without a header has data there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from email.message import Message
+from fnmatch import fnmatchcase
+from urllib.parse import unquote
+
+from fhir_bridge.errors import Issue, RecordRefused
+from fhir_bridge.formats.csv_table import Table
+from fhir_bridge.formats.csv_text import CsvText, Row, refusal
+from fhir_bridge.ports.formats import Drawn
+
+CSV_TYPE = "text/csv"
+
+
+class CsvFormat:
+    """The CSV files of one institution. See :class:`fhir_bridge.ports.formats.SourceFormat`."""
+
+    def __init__(self, tables: tuple[Table, ...]) -> None:
+        self.tables = tables
+
+    def takes(self, content_type: str) -> bool:
+        """See the port."""
+        return content_type.partition(";")[0].strip().lower() == CSV_TYPE
+
+    def table_of(self, name: str, message: bytes) -> Table:
+        """Return the kind of a file: by its name, else by its header.
+
+        Raises:
+            RecordRefused: It is none of the pack's, or could be several.
+        """
+        by_name = [table for table in self.tables if fnmatchcase(name.casefold(), table.file.casefold())]
+        if len(by_name) == 1:
+            return by_name[0]
+        fitting = [table for table in by_name or self.tables if _fits(table, message)]
+        if len(fitting) == 1:
+            return fitting[0]
+        files = ", ".join(f"{table.name} ({table.file})" for table in self.tables)
+        if fitting:
+            raise refusal(f"the file could be several of the pack's: {files}; give it a name that only one matches")
+        if name:
+            raise refusal(f"neither name nor header of the file match one of the pack's files: {files}")
+        raise refusal(f"the header matches none of the pack's files: {files}; say which in name= of the content type")
+
+    def read(self, message: bytes, content_type: str, max_parts: int) -> tuple[Drawn, ...]:
+        """See the port."""
+        said = _parameters(content_type)
+        table = self.table_of(said.get("name", ""), message)
+        _check_charset(said, table)
+        text = CsvText(message, table.dialect)
+        columns = _columns(text.header, table)
+        first = int(said["row"]) if said.get("row", "").isdecimal() else text.header.number + 1
+        header = text.bytes_of(text.header.start, text.header.end)
+        found: list[Drawn] = []
+        for row in text.rows:
+            if len(found) == max_parts:
+                problem = (
+                    f"a message may hold at most {max_parts} rows: send the file in pieces under the same header"
+                )
+                raise RecordRefused([Issue("error", "too-costly", problem)])
+            place = f"row {first + row.number - text.header.number - 1}"
+            drawn = _drawn(len(found), place, row, columns, len(text.header.cells), table)
+            found.append(replace(drawn, original=header + text.bytes_of(row.start, row.end)))
+        return tuple(found)
+
+
+def _drawn(index: int, place: str, row: Row, columns: Mapping[str, int], width: int, table: Table) -> Drawn:
+    if row.fault:
+        return Drawn(index, place, b"", None, (Issue("error", "structure", f"{place}, {row.fault}"),), table.sources)
+    if len(row.cells) != width:
+        problem = f"{place} has {len(row.cells)} cells and the header {width}: quote cells that hold the delimiter"
+        return Drawn(index, place, b"", None, (Issue("error", "structure", problem),), table.sources)
+    body, issues = table.resource({name: row.cells[at] for name, at in columns.items()}, place)
+    if body is not None:
+        issues = [
+            Issue(
+                "information",
+                "informational",
+                f"{place}: column {at + 1} is not in the pack and stays in the original",
+            )
+            for at in _unnamed(columns, table, width, row)
+        ]
+    return Drawn(index, place, b"", body, tuple(issues), table.sources)
+
+
+def _unnamed(columns: Mapping[str, int], table: Table, width: int, row: Row) -> list[int]:
+    known = set(columns.values())
+    return [at for at in range(width) if at not in known and row.cells[at].strip() not in (*table.empty, "")]
+
+
+def _columns(header: Row, table: Table) -> dict[str, int]:
+    """Where each column that the pack names stands, ignored ones too.
+
+    Raises:
+        RecordRefused: One is missing, or stands there twice.
+    """
+    names = [cell.strip() for cell in header.cells]
+    problems = []
+    for name in (*table.named, *sorted(table.ignored)):
+        if names.count(name) > 1:
+            problems.append(f"the header has the column {name!r} twice")
+        elif name not in names and name not in table.optional | table.ignored:
+            near = get_close_matches(name.casefold(), [each.casefold() for each in names], 1, 0.6)
+            where = (
+                f"; column {[each.casefold() for each in names].index(near[0]) + 1} is nearly that" if near else ""
+            )
+            problems.append(f"the header has no column {name!r}, which the pack names for {table.name!r}{where}")
+    if problems:
+        raise RecordRefused([Issue("error", "structure", problem) for problem in problems])
+    return {name: names.index(name) for name in (*table.named, *table.ignored) if name in names}
+
+
+def _fits(table: Table, message: bytes) -> bool:
+    try:
+        names = [cell.strip() for cell in CsvText(message, table.dialect).header.cells]
+    except RecordRefused:
+        return False
+    return all(name in names for name in table.named if name not in table.optional)
+
+
+def _check_charset(said: Mapping[str, str], table: Table) -> None:
+    charset = said.get("charset", "").lower()
+    if charset and charset.replace("_", "-") not in (table.dialect.encoding, "us-ascii"):
+        told = f"the content type and the pack name other encodings; the pack's for {table.name!r} is"
+        raise refusal(f"{told} {table.dialect.encoding}")
+
+
+def _parameters(content_type: str) -> dict[str, str]:
+    head = Message()
+    head["Content-Type"] = " ".join(content_type.split())
+    found = head.get_params(failobj=[]) or []
+    return {str(name).lower(): unquote(str(value)) for name, value in found[1:]}

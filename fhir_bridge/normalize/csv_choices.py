@@ -1,0 +1,233 @@
+"""Read what an institution's CSV files look like: ``csv`` of source.yaml.
+
+For the loader of packs. Everything is checked when the pack loads, with line, column and the nearest known word:
+elements against R4, forms of dates, systems of codes; what a column needs and the pack leaves open is an error here
+and never a guess later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping as AnyMapping
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from fhir_bridge.fhir.primitives import TESTS
+from fhir_bridge.fhir.tables import r4
+from fhir_bridge.formats import Column, Constant, CsvFormat, Dialect, Table
+from fhir_bridge.formats.csv_text import ENCODINGS
+from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.csv_columns import COLUMN_KEYS, Setting, compile_column
+from fhir_bridge.normalize.csv_places import Place, compile_place
+from fhir_bridge.normalize.verb_args import replaced
+from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
+from fhir_bridge.ports.formats import SourceFormat
+
+_KEYS = ("file", "type", "delimiter", "encoding", "empty", "id", "columns", "constants", "ignore", "why")
+_DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """A column with the place it fills and whether a file may lack it."""
+
+    column: Column
+    place: Place
+    is_optional: bool
+    other: Place | None
+
+
+def read_csv_format(
+    source: Mapping, version: FhirVersion, constants: AnyMapping[str, str]
+) -> tuple[SourceFormat, ...]:
+    """Return the CSV format of a pack, or nothing where it describes none.
+
+    Args:
+        constants: What ``%source.name`` means; ``time_zone`` among them is the zone of times without an offset.
+
+    Raises:
+        RulesetBroken: With file, line and column.
+    """
+    node = source.get("csv")
+    if node is None:
+        return ()
+    if version not in (FhirVersion.R4, FhirVersion.R4B):
+        raise source.key_spot("csv").broken(f"CSV becomes R4, and this pack says that its records come as {version}")
+    described = node.mapping("csv")
+    if not described.names():
+        raise node.spot.broken("'csv' names no file")
+    tables = []
+    for name in described.names():
+        entry = described.require(name).mapping(f"csv {name!r}")
+        tables.append(_table(name, entry, constants))
+    return (CsvFormat(tuple(tables)),)
+
+
+def _table(name: str, entry: Mapping, constants: AnyMapping[str, str]) -> Table:
+    entry.only(_KEYS, "key")
+    type_name = _type(entry)
+    setting = Setting(type_name, constants, _zone(entry, constants))
+    filled = list(_columns(entry, setting))
+    fixed = [_constant(place, value, filled) for place, value in _constants(entry, setting)]
+    _refuse_doubles(entry, filled)
+    ids = _id(entry)
+    return Table(
+        name=name,
+        file=_optional(entry, "file") or f"{name}*.csv",
+        type_name=type_name,
+        dialect=Dialect(_delimiter(entry), _encoding(entry)),
+        empty=frozenset(_words(entry, "empty")),
+        id=ids,
+        columns=tuple(each.column for each in filled),
+        constants=tuple(fixed),
+        ignored=frozenset(_words(entry, "ignore")),
+        optional=frozenset(each.column.name for each in filled if each.is_optional) - set(ids),
+        sources=_sources(type_name, ids, filled),
+    )
+
+
+def _type(entry: Mapping) -> str:
+    node = entry.require("type")
+    known = r4().resource_types()
+    if node.value not in known:
+        raise node.spot.broken(f"no resource type {node.value!r}{did_you_mean(str(node.value), known)}")
+    return str(node.value)
+
+
+def _zone(entry: Mapping, constants: AnyMapping[str, str]) -> ZoneInfo | None:
+    name = constants.get("time_zone")
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise entry.spot.broken("'time_zone' of the source is not an IANA time zone") from None
+
+
+def _delimiter(entry: Mapping) -> str:
+    node = entry.get("delimiter")
+    if node is None:
+        return ","
+    if node.value not in _DELIMITERS:
+        raise node.spot.broken("'delimiter' must be one of ',' ';' '|' tab")
+    return _DELIMITERS[node.value]
+
+
+def _encoding(entry: Mapping) -> str:
+    node = entry.get("encoding")
+    if node is None:
+        return "utf-8"
+    name = str(node.value).lower().replace("_", "-")
+    if name not in ENCODINGS:
+        raise node.spot.broken(
+            f"'encoding' must be one of utf-8, windows-125x, iso-8859-x{did_you_mean(name, ENCODINGS)}"
+        )
+    return name
+
+
+def _id(entry: Mapping) -> tuple[str, ...]:
+    node = entry.get("id")
+    if node is None:
+        raise entry.spot.broken(
+            "'id' is missing: name the column whose value says which record a row is about, or a list of columns "
+            "that do so together; sent again, the row then updates its record"
+        )
+    names = [node.text("id")] if isinstance(node.value, str) else [each.text("id") for each in node.items("id")]
+    if not names:
+        raise node.spot.broken("'id' lists no column")
+    return tuple(names)
+
+
+def _columns(entry: Mapping, setting: Setting) -> Iterator[_Filled]:
+    columns = entry.require("columns").mapping("'columns'")
+    if not columns.names():
+        raise entry.key_spot("columns").broken("'columns' names no column")
+    for name in columns.names():
+        node = columns.require(name)
+        nodes = [node] if isinstance(node.value, str) or hasattr(node.value, "keys") else list(node.items(name))
+        for each in nodes:
+            yield _column(name, each, setting)
+
+
+def _column(name: str, node: Node, setting: Setting) -> _Filled:
+    if isinstance(node.value, str):
+        place = compile_place(node.text(name), setting.type_name, node.spot)
+        return _Filled(compile_column(name, None, place, setting, node.spot), place, False, None)
+    given = node.mapping(f"column {name!r}")
+    given.only(COLUMN_KEYS, "key of a column")
+    path = given.require("path")
+    place = compile_place(path.text("path"), setting.type_name, path.spot)
+    column = compile_column(name, given, place, setting, path.spot)
+    other = given.get("else")
+    else_place = compile_place(other.text("else"), setting.type_name, other.spot) if other is not None else None
+    optional = given.get("optional")
+    return _Filled(column, place, optional is not None and optional.value is True, else_place)
+
+
+def _constants(entry: Mapping, setting: Setting) -> Iterator[tuple[Place, Any]]:
+    node = entry.get("constants")
+    if node is None:
+        return
+    given = node.mapping("'constants'")
+    for path in given.names():
+        place = compile_place(path, setting.type_name, given.key_spot(path))
+        value = given.require(path)
+        made = value.plain()
+        if type(made) is str:
+            made = replaced(made, setting.constants, value)
+        if place.is_primitive:
+            problem = TESTS[place.type_name](made)
+            if problem is not None:
+                raise value.spot.broken(f"{place.expression} {problem.text}")
+        elif type(made) is not dict:
+            raise value.spot.broken(f"{place.expression} is a {place.type_name}: name an element inside it")
+        yield place, made
+
+
+def _constant(place: Place, value: Any, filled: list[_Filled]) -> Constant:
+    """A constant inside an element that columns fill waits for one of them to have a value."""
+    holder = place.steps[:-1]
+    beside = frozenset(
+        each.column.name
+        for each in filled
+        if holder and any(p is not None and p.steps[: len(holder)] == holder for p in (each.place, each.other))
+    )
+    return Constant(place.steps, value, beside)
+
+
+def _refuse_doubles(entry: Mapping, filled: list[_Filled]) -> None:
+    """Two columns for one element that takes one value: the later would silently win."""
+    seen: dict[tuple[Any, ...], str] = {}
+    for each in filled:
+        if each.place.element.many:
+            continue
+        first = seen.setdefault(each.place.steps, each.column.name)
+        if first != each.column.name:
+            problem = f"columns {first!r} and {each.column.name!r} both fill {each.place.expression}"
+            raise entry.key_spot("columns").broken(f"{problem}; join them with 'with', or choose one")
+
+
+def _sources(type_name: str, ids: tuple[str, ...], filled: list[_Filled]) -> dict[str, str]:
+    """Element → the words for the column that it comes from."""
+    found = {f"{type_name}.id": _told(ids)}
+    for each in filled:
+        words = _told((each.column.name, *each.column.beside))
+        for place in (each.place, each.other):
+            if place is not None:
+                found.setdefault(place.expression, words)
+    return found
+
+
+def _told(names: tuple[str, ...]) -> str:
+    return f"column {names[0]!r}" if len(names) == 1 else "columns " + ", ".join(repr(name) for name in names)
+
+
+def _words(entry: Mapping, key: str) -> list[str]:
+    node = entry.get(key)
+    return [] if node is None else [str(each.value).strip() for each in node.items(key)]
+
+
+def _optional(entry: Mapping, key: str) -> str | None:
+    node = entry.get(key)
+    return None if node is None else node.text(key)
