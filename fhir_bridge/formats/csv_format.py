@@ -23,6 +23,7 @@ from fhir_bridge.formats.csv_text import CsvText, Row, refusal
 from fhir_bridge.ports.formats import Drawn
 
 CSV_TYPE = "text/csv"
+_UNCHECKED = "what the pack says of {!r} is a guess: check it in source.yaml, then take 'guess: true' away there"
 
 
 class CsvFormat:
@@ -30,6 +31,10 @@ class CsvFormat:
 
     def __init__(self, tables: tuple[Table, ...]) -> None:
         self.tables = tables
+
+    def unguessed(self) -> CsvFormat:
+        """Return the format as it would be if every guess of the pack were right; for who looks at a sample."""
+        return CsvFormat(tuple(replace(table, is_guess=False) for table in self.tables))
 
     def takes(self, content_type: str) -> bool:
         """See the port."""
@@ -58,6 +63,8 @@ class CsvFormat:
         """See the port."""
         said = _parameters(content_type)
         table = self.table_of(said.get("name", ""), message)
+        if table.is_guess:
+            raise RecordRefused([Issue("error", "not-supported", _UNCHECKED.format(table.name))])
         _check_charset(said, table)
         text = CsvText(message, table.dialect)
         columns = _columns(text.header, table)

@@ -79,6 +79,7 @@ class Table:
         id: Columns that say which record a row is about.
         ignored: Columns that become nothing, knowingly.
         optional: Columns that a file may lack.
+        is_guess: Nobody has checked yet what the pack says of these files; none is read.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Table:
     ignored: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
+    is_guess: bool = False
 
     @property
     def named(self) -> list[str]:

@@ -12,12 +12,14 @@ Invariants:
 from __future__ import annotations
 
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
+from fhir_bridge.normalize.guesses import Guess, remaining_guesses
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
 
 __all__ = [
     "ExampleResult",
+    "Guess",
     "Normalization",
     "Preview",
     "Ruleset",
@@ -29,6 +31,7 @@ __all__ = [
     "packaged_core",
     "preview",
     "relabelled",
+    "remaining_guesses",
     "ruleset_under",
     "run_examples",
 ]

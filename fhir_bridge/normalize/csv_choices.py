@@ -20,11 +20,12 @@ from fhir_bridge.formats.csv_text import ENCODINGS
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.csv_columns import COLUMN_KEYS, Setting, compile_column
 from fhir_bridge.normalize.csv_places import Place, compile_place
+from fhir_bridge.normalize.tables import GUESS, guessed
 from fhir_bridge.normalize.verb_args import replaced
 from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
 from fhir_bridge.ports.formats import SourceFormat
 
-_KEYS = ("file", "type", "delimiter", "encoding", "empty", "id", "columns", "constants", "ignore", "why")
+_KEYS = ("file", "type", "delimiter", "encoding", "empty", "id", "columns", "constants", "ignore", GUESS, "why")
 _DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t"}
 
 
@@ -84,6 +85,7 @@ def _table(name: str, entry: Mapping, constants: AnyMapping[str, str]) -> Table:
         ignored=frozenset(_words(entry, "ignore")),
         optional=frozenset(each.column.name for each in filled if each.is_optional) - set(ids),
         sources=_sources(type_name, ids, filled),
+        is_guess=guessed(entry),
     )
 
 
@@ -98,7 +100,8 @@ def _type(entry: Mapping) -> str:
 def _zone(entry: Mapping, constants: AnyMapping[str, str]) -> ZoneInfo | None:
     name = constants.get("time_zone")
     if name is None:
-        return None
+        # Whose clocks they are must be said before the description is used, not before it is looked at.
+        return ZoneInfo("UTC") if guessed(entry) else None
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError):

@@ -1,8 +1,9 @@
 """Run a pack's examples: the input a hospital sends, and what an engineer says must come of it.
 
 ``examples/NAME.input.json`` is one resource in the sender's release (``NAME.input.csv`` a header and one row),
-``NAME.expected.json`` the R4 resource with the sender's own ids, or ``{"quarantined": "issue code"}``. Where the
-input also has ``NAME.flags.json``, the codes of its findings are compared too.
+``NAME.expected.json`` the R4 resource with the sender's own ids, ``{"quarantined": "issue code"}``, or for a row that
+intake refuses ``{"refused": "issue code"}``. Where the input also has ``NAME.flags.json``, the codes of its findings
+are compared too.
 """
 
 from __future__ import annotations
@@ -57,11 +58,13 @@ def _differences(path: Path, rules: Ruleset) -> Iterator[str]:
     if not expected_path.is_file():
         yield f"{expected_path.name} is missing"
         return
+    expected: dict[str, Any] = {}
     try:
         expected = parse(expected_path.read_bytes())
         sent = _sent(path, rules)
     except RecordRefused as refusal:
-        yield f"cannot be read: {refusal.issues[0].diagnostics}"
+        if not path.name.endswith(_ROW) or expected != {"refused": refusal.issues[0].code}:
+            yield f"cannot be read: {refusal.issues[0].diagnostics}"
         return
     try:
         found = preview(sent, rules.fhir_version, rules)
@@ -82,15 +85,17 @@ def _sent(path: Path, rules: Ruleset) -> dict[str, Any]:
     """Return the resource that an example sends.
 
     Raises:
-        RecordRefused: It is not strict JSON, or no row that the pack's CSV format can read.
+        RecordRefused: It is not strict JSON, or no row that intake would take.
     """
     content = path.read_bytes()
     if not path.name.endswith(_ROW):
         return parse(content)
     for each in rules.formats:
         (drawn,) = _one(each.read(content, "text/csv", 2))
-        if drawn.resource is None:
-            raise RecordRefused(drawn.issues)
+        issues = drawn.issues if drawn.resource is None else validate_r4(drawn.resource)
+        errors = [issue for issue in issues if issue.severity in ("error", "fatal")]
+        if drawn.resource is None or errors:
+            raise RecordRefused(errors)
         return drawn.resource
     raise RecordRefused([Issue("error", "not-supported", "the pack's source.yaml describes no CSV")])
 

@@ -2,6 +2,10 @@
 
 For the verbs ``translate``, ``unit`` and ``tag``. A pack says in ``source.yaml`` which columns of a hospital's own
 file hold what, so that the file is used as the hospital hands it over.
+
+Invariants:
+    * a row without a target maps nothing: its code is one that nobody has mapped yet;
+    * a table that is marked ``guess: true`` is checked and not used, until an engineer takes the mark away.
 """
 
 from __future__ import annotations
@@ -75,6 +79,9 @@ class Tables:
     labels: dict[str, LabelTable] = field(default_factory=dict)
 
 
+GUESS = "guess"
+"""Key that marks a table, or a CSV file's description, as guessed; column of a table that holds guessed codes."""
+
 MAP_COLUMNS = ("system", "code", "target_system", "target_code", "target_display")
 UNIT_COLUMNS = ("system", "code", "local_unit", "local_ucum", "canonical", "factor", "offset")
 LABEL_COLUMNS = ("system", "code", "labels")
@@ -85,15 +92,20 @@ _OPTIONAL = frozenset({"system", "target_system", "target_display", "local_ucum"
 def load_map(name: str, declared: Mapping, folder: Path, pack: str) -> CodeMap:
     """Read a code map as ``source.yaml`` declares it."""
     targets: dict[Key, Target] = {}
+    systems: set[str] = set()
+    is_guess = guessed(declared)
     for spot, row in _rows(declared, folder, pack, MAP_COLUMNS, ()):
         key = (row["system"], row["code"])
+        systems.add(row["system"])
+        if is_guess or not row["target_code"]:
+            continue
         target = Target(row["target_system"], row["target_code"], row["target_display"])
         if targets.setdefault(key, target) != target:
             raise spot.broken("the code is mapped twice, to different targets")
     return CodeMap(
         name,
         targets,
-        frozenset(system for system, _ in targets),
+        frozenset(systems),
         frozenset(t.system for t in targets.values()),
         frozenset(t.code for t in targets.values()),
     )
@@ -102,8 +114,9 @@ def load_map(name: str, declared: Mapping, folder: Path, pack: str) -> CodeMap:
 def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTable:
     """Read a unit table as ``source.yaml`` declares it; ``spellings`` names a second file, ``unit,ucum``."""
     rows: dict[Key, UnitRow] = {}
+    is_guess = guessed(declared)
     for spot, row in _rows(declared, folder, pack, UNIT_COLUMNS, ("spellings",)):
-        if row["canonical"]:
+        if row["canonical"] and not is_guess:
             rows[row["system"], row["code"]] = UnitRow(
                 row["local_unit"],
                 row["local_ucum"],
@@ -115,7 +128,8 @@ def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTab
     given = declared.get("spellings")
     if given is not None:
         for _spot, row in _read(folder, given.text("spellings"), pack, given.spot):
-            spellings[row.get("unit", "")] = row.get("ucum", "")
+            if row.get("ucum", "").strip():
+                spellings[row.get("unit", "")] = row["ucum"].strip()
     return UnitTable(name, rows, spellings)
 
 
@@ -123,16 +137,27 @@ def load_labels(name: str, declared: Mapping, folder: Path, pack: str) -> LabelT
     """Read a label table; column ``labels`` holds codes separated by blanks."""
     system = declared.require("label_system").text("label_system")
     labels: dict[Key, tuple[Target, ...]] = {}
+    is_guess = guessed(declared)
     for _spot, row in _rows(declared, folder, pack, LABEL_COLUMNS, ("label_system",)):
+        if is_guess:
+            continue
         labels[row["system"], row["code"]] = tuple(Target(system, code) for code in row["labels"].split())
     return LabelTable(name, labels)
+
+
+def guessed(declared: Mapping) -> bool:
+    """Tell whether a declaration is marked as a guess."""
+    node = declared.get(GUESS)
+    if node is not None and type(node.value) is not bool:
+        raise node.spot.broken(f"{GUESS!r} must be true or false")
+    return node is not None and node.value is True
 
 
 def _rows(
     declared: Mapping, folder: Path, pack: str, columns: tuple[str, ...], also: tuple[str, ...]
 ) -> Iterator[tuple[Spot, dict[str, str]]]:
     """Rows of the declared file with our column names."""
-    declared.only(("file", "where", "columns", "constants", *also), "key")
+    declared.only(("file", "where", "columns", "constants", GUESS, *also), "key")
     names = _texts(declared, "columns", columns)
     constants = _texts(declared, "constants", columns)
     where = _texts(declared, "where", None)

@@ -53,7 +53,10 @@ def _broken(folder: Path, text: str) -> str:
         ("v: {path: effectiveDateTime, date: DD.MM.YY}", "8:42 'DD.MM.YY': write YYYY; two digits of a year name no"),
         ("v: {path: effectiveDateTime, date: 'DD.MM.YYYY HH:mm'}", "8:42 'DD.MM.YYYY HH:mm' has a time without an"),
         ("v: {path: issued, zone: Mars, date: 'YYYY-MM-DD HH:mm'}", "8:31 not an IANA time zone"),
-        ("v: {path: status, codes: {f: finaal}}", "takes only codes of http://hl7.org/fhir/ValueSet/observation-status"),
+        (
+            "v: {path: status, codes: {f: finaal}}",
+            "takes only codes of http://hl7.org/fhir/ValueSet/observation-status",
+        ),
         ("v: {path: valueInteger, codes: {a: x}}", "the value of 'a' must be a whole JSON number"),
         ("v: {path: valueQuantity, decimal: dot}", "8:41 'decimal' must be comma or point"),
         ("v: {path: valueQuantity, thousands: ', '}", "'thousands' must be one sign"),
