@@ -121,7 +121,8 @@ def _part(dictionary: Dictionary, system: str, seen: Mapping[str, CodeSeen]) -> 
     columns = {"code": code}
     evidence = {"code": f"{counts[code]} of {len(seen)} codes seen stand in it"}
     constants = {"system": system} if system else {}
-    taken = {code, *where}
+    # What singles rows out may name the standard's system as well.
+    taken = {code, *(name for name in where if not _share(rows, name, _is_system))}
     _find_target(dictionary, rows, columns, constants, evidence, taken)
     _find_display(dictionary, rows, seen, columns, evidence, taken)
     _find_units(dictionary, rows, ours, seen, columns, evidence, taken)
@@ -130,13 +131,17 @@ def _part(dictionary: Dictionary, system: str, seen: Mapping[str, CodeSeen]) -> 
 
 
 def _where(dictionary: Dictionary, code: str, ours: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The column of few values that is the same for all our rows and another for others, if there is one."""
+    """The column of few values that is the same for all our rows and another for others, if there is one.
+
+    One that says what a row is goes before one that names the standard's system.
+    """
+    fitting = []
     for name in dictionary.head:
         values = {row[name] for row in dictionary.rows}
         here = {row[name] for row in ours}
         if name != code and 1 < len(values) <= _MOST_KINDS and len(here) == 1 and here != {""}:
-            return {name: here.pop()}
-    return {}
+            fitting.append((_share(dictionary.rows, name, _is_system), len(fitting), name, here.pop()))
+    return {min(fitting)[2]: min(fitting)[3]} if fitting else {}
 
 
 def _find_target(
@@ -209,7 +214,9 @@ def _find_units(
     code = columns["code"]
     free = [name for name in dictionary.head if name not in taken]
     agree = Counter({name: sum(row[name] in seen[row[code]].units for row in ours if row[name]) for name in free})
-    unit, count = agree.most_common(1)[0] if agree else ("", 0)
+    # Where two columns agree as often, the one that is less of a UCUM code is the hospital's own.
+    unit = max(free, key=lambda name: (agree[name], -_share(rows, name, is_ucum)), default="")
+    count = agree[unit]
     if count == 0:
         return
     columns["local_unit"] = unit
@@ -269,6 +276,10 @@ def _mean_length(rows: Sequence[Mapping[str, str]], name: str) -> float:
 
 def _is_code_of(rows: Sequence[Mapping[str, str]], name: str, unit: str) -> bool:
     return any(guess_ucum(row[unit]) == row[name] for row in rows if row[name])
+
+
+def _is_system(text: str) -> bool:
+    return bool(_URI.fullmatch(text)) or _plain(text) in _NAMED_SYSTEMS
 
 
 def _is_number(text: str) -> bool:

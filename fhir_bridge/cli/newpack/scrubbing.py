@@ -55,8 +55,8 @@ class Scrubber:
                 found.put(_name(value))
             case "Address":
                 found.put({"country": "XX"} if "country" in value else {"text": "example address"})
-            case "ContactPoint" if "value" in value:
-                found.put({**value, "value": "000-0000"})
+            case "ContactPoint":
+                found.put({k: v for k, v in value.items() if k in ("system", "use", "rank")} | {"value": "000-0000"})
             case "Identifier" if "value" in value:
                 number = self._id("Identifier", f"{value.get('system')}|{value['value']}")
                 found.put({k: v for k, v in value.items() if k in ("use", "type", "system")} | {"value": number})
@@ -80,8 +80,10 @@ class Scrubber:
                 found.put(_TEXT)
             case "base64Binary":
                 found.put("ZXhhbXBsZQ==")
-            case "uri" | "url" | "canonical" if found.key not in ("system", "url", "reference"):
+            case "uri" | "url" | "canonical" | "oid" | "uuid" if found.key not in ("system", "url"):
                 found.put("urn:example")
+            case "time":
+                found.put("12:00:00")
 
     def _reference(self, value: dict[str, Any]) -> dict[str, Any]:
         made = {k: v for k, v in value.items() if k in ("reference", "type")}

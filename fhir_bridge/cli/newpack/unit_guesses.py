@@ -88,8 +88,16 @@ _WORDS = {
     "mcg/ml": "ug/mL",
     "ppm": "[ppm]",
 }
-_EXACT = {"pH": "[pH]", "G/l": "10*9/L", "G/L": "10*9/L", "T/l": "10*12/L", "T/L": "10*12/L"}
-"""Spellings that the grammar reads as something else: picohenry, gauss, tesla."""
+_EXACT = {
+    "pH": "[pH]",
+    "G/l": "10*9/L",
+    "G/L": "10*9/L",
+    "T/l": "10*12/L",
+    "T/L": "10*12/L",
+    "K/uL": "10*3/uL",
+    "K/UL": "10*3/uL",
+}
+"""Spellings that the grammar reads as something else: picohenry, gauss, tesla, kelvin."""
 
 _PARTS = re.compile(r"^(?P<above>[A-Za-zµμ%]+)(?:\s+(?:per|pro)\s+|\s*/\s*)(?P<below>(?:10+\s*)?[A-Za-zµμ]+)$")
 _LITRE = re.compile(r"^(?P<prefix>[munpfdc]?)l$")
@@ -110,7 +118,7 @@ def guess_ucum(unit: str) -> str:
 
 def _in_litres(code: str) -> str:
     """Both l and L are UCUM; L is what laboratories' guides ask for."""
-    return re.sub(r"(?<=/)([munpfdc]?)l$", r"\1L", code)
+    return re.sub(r"(?:(?<=/)|^)([munpfdc]?)l$", r"\1L", code)
 
 
 def _candidates(text: str) -> list[str]:

@@ -51,11 +51,14 @@ def write_pack(
 
 
 def map_names(survey: Survey) -> dict[str, str]:
-    """Return a name for the map of each system of the hospital's own: the last word of its address."""
+    """Return a name for the map of each system of the hospital's own: of its address, else of where it stands."""
     found: dict[str, str] = {}
     for system in survey.own_systems:
-        words = [re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in re.split(r"[/:]", system)]
-        name = next((word for word in reversed(words) if word), "no-system")
+        words = [_slug(word) for word in re.split(r"[/:]", system)]
+        name = next((word for word in reversed(words) if word), "")
+        if not re.search(r"[a-z]", name):
+            places = {place for seen in survey.codes[system].values() for place in seen.places}
+            name = _slug(min(places, key=lambda place: (len(place), place)))
         while name in found.values() or name in (
             "dictionary",
             "unit-spellings",
@@ -65,6 +68,10 @@ def map_names(survey: Survey) -> dict[str, str]:
             name += "-2"
         found[system] = name
     return found
+
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def quoted(value: object) -> str:
