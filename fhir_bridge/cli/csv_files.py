@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import sys
+import zlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -97,7 +98,7 @@ def _content(name: str) -> bytes:
     try:
         data = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
         return bytes(gzip.decompress(data)) if data.startswith(b"\x1f\x8b") else bytes(data)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise Failure(f"{name} is a damaged gzip file", exit_code=SETUP) from error
     except OSError as error:
         raise Failure(f"{name}: {error.strerror or 'not readable'}", exit_code=SETUP) from error

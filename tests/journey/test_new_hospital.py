@@ -113,7 +113,8 @@ def test_rows_of_the_clinic_are_served_with_standard_codes_and_local_times(follo
         ("2026-10-28T07:50:00+01:00", "15074-8", "<", "0.6", "mmol/L"),
         ("2026-02-28T07:50:00+01:00", "718-7", "", "140", "g/L"),
     }
-    (unknown,) = [r for r in _served(followed.service, "spring", ["1003"]) if r["resourceType"] == "Observation"]
+    rest = [r for r in _served(followed.service, "spring", ["1003"]) if r["resourceType"] == "Observation"]
+    (unknown,) = [r for r in rest if r["code"]["text"] == "Sondertest"]
     assert unknown["code"]["coding"] == [{"system": "https://spring.example.org/kuerzel", "code": "XYZ"}]
     assert unknown["valueString"] == "positiv"
 

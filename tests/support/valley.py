@@ -158,7 +158,7 @@ def _changed(value: Any) -> Any:
         return made
     if isinstance(value, list):
         return [_changed(item) for item in value]
-    return _changed_text(value) if isinstance(value, str) and not isinstance(value, _Text) else value
+    return _changed_text(value) if isinstance(value, str) else value
 
 
 class _Text(float):

@@ -135,7 +135,7 @@ def _where(dictionary: Dictionary, code: str, ours: Sequence[Mapping[str, str]])
 
     One that says what a row is goes before one that names the standard's system.
     """
-    fitting = []
+    fitting: list[tuple[float, int, str, str]] = []
     for name in dictionary.head:
         values = {row[name] for row in dictionary.rows}
         here = {row[name] for row in ours}

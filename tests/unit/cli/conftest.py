@@ -25,6 +25,7 @@ class Call:
     path: str
     params: dict[str, str]
     body: bytes
+    content_type: str = ""
 
     @property
     def json(self) -> Any:
@@ -74,7 +75,8 @@ class listening:
                 address = urlsplit(self.path)
                 params = {name: values[0] for name, values in parse_qs(address.query).items()}
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                call = Call(self.command, address.path, params, body)
+                kind = self.headers.get("Content-Type", "")
+                call = Call(self.command, address.path, params, body, kind)
                 service.calls.append(call)
                 status, answer = service.answer(call)
                 raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
