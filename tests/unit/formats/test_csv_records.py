@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fhir_bridge.formats.csv_table import id_from
 from fhir_bridge.intake import Limits
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Refusal, Validated
 from fhir_bridge.normalize import Ruleset
@@ -70,6 +71,7 @@ def test_key_columns_tell_records_apart_however_their_texts_join(rules: Ruleset)
     rows = "1;03.04.2026;08:15;2A;x;1;\n12;03.04.2026;08:15;A;x;1;\n"
     first, second = resources(received(rules, (LABS + rows).encode()))
     assert first["id"] != second["id"]
+    assert id_from(["1", "2A"]) != id_from(["12", "A"])
     (again,) = resources(received(rules, (LABS + "1;03.04.2026;08:15;2A;other;7;mg\n").encode()))
     assert again["id"] == first["id"]
 
