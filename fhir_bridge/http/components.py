@@ -289,6 +289,7 @@ def _answers() -> Json:
     return {
         "Record": _answer("The record.", "Resource", headers=("ETag", "Last-Modified")),
         "Page": _answer("A searchset or history; links lead to the next page.", "Bundle"),
+        "Duplicates": _answer("A collection of Linkages, one for each group of records that are alike.", "Bundle"),
         "Written": _answer(
             "What is stored, as Prefer asks: in full, as an outcome, or no body.", "Resource", written
         ),
