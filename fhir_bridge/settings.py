@@ -134,6 +134,17 @@ class AccessSettings(BaseSettings):
     )
 
 
+class PersonSettings(BaseSettings):
+    """How charts of one human are recognised."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_PERSON_", frozen=True, extra="forbid")
+
+    trusted_systems: str = Field(
+        "http://hl7.org/fhir/sid/us-ssn",
+        description="Systems of identifiers that are given once to each human, such as a national number; by blanks.",
+    )
+
+
 class ServiceSettings(BaseSettings):
     """Where the service listens and keeps its data."""
 

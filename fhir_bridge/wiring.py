@@ -73,9 +73,11 @@ from fhir_bridge.lines.importing import ImportLine
 from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.labels import Labels
+from fhir_bridge.lines.matching import Matching
 from fhir_bridge.lines.message_keys import MessageKeys
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.notices import NoticeLine
+from fhir_bridge.lines.opening import Opening
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.registry import OPERATOR, Registry
@@ -96,6 +98,7 @@ from fhir_bridge.settings import (
     ImportSettings,
     IndexSettings,
     IngestSettings,
+    PersonSettings,
     ServiceSettings,
     StorageSettings,
 )
@@ -430,6 +433,13 @@ async def open_bridge(
                 unwrapping=unwrapping,
                 evidence=Evidence(vault=vault, registry=registry, notary=notary),
                 crypto=JoseMessages(),
+            ),
+            Matching(
+                registry=registry,
+                book=book,
+                opening=Opening(vault=vault, registry=registry),
+                grant=grant,
+                settings=PersonSettings(),
             ),
             check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),

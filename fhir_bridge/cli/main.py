@@ -27,6 +27,7 @@ from fhir_bridge.cli import (
     letters,
     maps,
     patients,
+    persons,
     serving,
     signed,
     tokens,
@@ -61,7 +62,7 @@ app.command()(serving.serve)
 app.command()(serving.status)
 app.add_typer(institutions.app, name="institution")
 app.add_typer(patients.patient, name="patient")
-app.add_typer(patients.person, name="person")
+app.add_typer(persons.person, name="person")
 app.add_typer(guardians.app, name="guardian")
 app.add_typer(consent.app, name="consent")
 app.add_typer(decision.app, name="decision")

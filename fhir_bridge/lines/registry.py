@@ -28,6 +28,10 @@ from fhir_bridge.seal import open_blob, seal_blob
 
 OPERATOR = "operator"
 
+FEED, IDENTIFIER, REVIEWED = "feed", "identifier", "reviewed"
+ASSURANCES = (FEED, IDENTIFIER, REVIEWED)
+"""On what ground a chart is linked: a cross-reference feed, a trusted identifier in common, somebody who looked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Institution:
@@ -73,6 +77,8 @@ class Registry:
         self._chart_of_patient: dict[str, str] = {}
         self._person_of: dict[str, str] = {}
         self._charts_of: dict[str, list[str]] = {}
+        self._assurance: dict[str, str] = {}
+        self._apart: set[frozenset[str]] = set()
 
     async def load(self) -> None:
         """Read everything from the vault; called once at start."""
@@ -82,7 +88,9 @@ class Registry:
         for chart, value in await self._vault.documents("charts"):
             self._hold(msgspec.json.decode(self._open("charts", chart, value), type=ChartRef))
         for chart, value in await self._vault.documents("links"):
-            self._join(chart, self._open("links", chart, value).decode())
+            self._join(chart, *_read_link(self._open("links", chart, value)))
+        for pair, value in await self._vault.documents("apart"):
+            self._apart.add(frozenset(self._open("apart", pair, value).decode().split()))
 
     # --- institutions
 
@@ -214,23 +222,79 @@ class Registry:
             return [chart]
         return [self._charts[c] for c in sorted(self._charts_of[person])]
 
+    def assurance(self, chart: ChartRef) -> str:
+        """Return on what ground a chart is linked: one of :data:`ASSURANCES`; empty if it is not."""
+        return self._assurance.get(chart.chart, "")
+
+    def are_apart(self, one: ChartRef, two: ChartRef) -> bool:
+        """Tell whether somebody has said that two charts are two humans'."""
+        return frozenset((one.chart, two.chart)) in self._apart
+
     async def link(self, links: Sequence[Link]) -> int:
         """Apply a cross-reference feed; return how many links are new or changed. Repeating it changes nothing."""
-        documents: list[Document] = []
-        changed: list[tuple[ChartRef, str]] = []
-        for link in links:
-            chart = self.chart_for(link.institution, link.patient)
-            person = self._person(link.person)
-            if self._person_of.get(chart.chart) == person:
-                continue
-            documents += self.chart_documents([chart])
-            documents.append(self._seal("links", chart, person.encode()))
-            changed.append((chart, person))
+        joined = [(self.chart_for(each.institution, each.patient), self._person(each.person)) for each in links]
+        async with self._changing:
+            return await self._link(joined, FEED)
+
+    async def join(self, one: ChartRef, two: ChartRef, assurance: str, *, merge: bool = False) -> int:
+        """Say that two charts are one human's; return how many charts are linked with them now.
+
+        Args:
+            merge: Also where both are linked with others already, who then are all one human.
+
+        Raises:
+            SetupWrong: Both are linked with others, or somebody has said that they are two humans'.
+        """
+        async with self._changing:
+            if self.are_apart(one, two):
+                raise SetupWrong("somebody has said that these are two humans: take that back with 'person unlink'")
+            held = [self._person_of.get(chart.chart) for chart in (one, two)]
+            if None not in held and held[0] != held[1] and not merge:
+                raise SetupWrong(
+                    "both are linked with other charts already: add --merge if all of them are one human"
+                )
+            person = held[0] or held[1] or self._randomness.token(16).hex()
+            charts = {chart.chart: chart for each in (one, two) for chart in self.linked(each)}
+            moved = [(c, person) for c in charts.values() if self._person_of.get(c.chart) != person]
+            await self._link(moved, assurance)
+            return len(self.linked(one))
+
+    async def part(self, one: ChartRef, two: ChartRef) -> None:
+        """Say that two charts are two humans', so that nobody suggests them again.
+
+        Raises:
+            SetupWrong: They are linked.
+        """
+        async with self._changing:
+            if two.chart in {chart.chart for chart in self.linked(one)}:
+                raise SetupWrong("these charts are linked: 'person unlink' one of them first")
+            pair = sorted((one.chart, two.chart))
+            name = blake3(" ".join(pair).encode(), key=self._key()).hexdigest()
+            sealed = seal_blob(self._key(), "apart", name, " ".join(pair).encode(), self._randomness)
+            await self._vault.commit(Work(documents=[Document("apart", name, sealed)]), None)
+            self._apart.add(frozenset(pair))
+
+    async def unlink(self, chart: ChartRef) -> int:
+        """Undo a chart's link and what was said of it; return how many charts it was linked with."""
+        async with self._changing:
+            others = len(self.linked(chart)) - 1
+            apart = {pair for pair in self._apart if chart.chart in pair}
+            names = [blake3(" ".join(sorted(pair)).encode(), key=self._key()).hexdigest() for pair in apart]
+            gone = [Document("apart", name, None) for name in names] + [Document("links", chart.chart, None)]
+            await self._vault.commit(Work(documents=gone), None)
+            self._apart -= apart
+            self._leave(chart.chart)
+            return others
+
+    async def _link(self, joined: Sequence[tuple[ChartRef, str]], assurance: str) -> int:
+        changed = [(chart, person) for chart, person in joined if self._person_of.get(chart.chart) != person]
+        documents = self.chart_documents([chart for chart, _ in changed])
+        documents += [self._seal("links", c, f"{person} {assurance}".encode()) for c, person in changed]
         if documents:
             await self._vault.commit(Work(documents=documents), None)
         for chart, person in changed:
             self._hold(chart)
-            self._join(chart.chart, person)
+            self._join(chart.chart, person, assurance)
         return len(changed)
 
     def chart_for(self, institution: str, local_patient: str) -> ChartRef:
@@ -249,12 +313,17 @@ class Registry:
         if chart.patient_id is not None:
             self._chart_of_patient[chart.patient_id] = chart.chart
 
-    def _join(self, chart: str, person: str) -> None:
-        before = self._person_of.get(chart)
+    def _join(self, chart: str, person: str, assurance: str) -> None:
+        self._leave(chart)
+        self._person_of[chart] = person
+        self._assurance[chart] = assurance
+        self._charts_of.setdefault(person, []).append(chart)
+
+    def _leave(self, chart: str) -> None:
+        before = self._person_of.pop(chart, None)
+        self._assurance.pop(chart, None)
         if before is not None:
             self._charts_of[before].remove(chart)
-        self._person_of[chart] = person
-        self._charts_of.setdefault(person, []).append(chart)
 
     def _chart_document(self, chart: ChartRef) -> Document:
         return self._seal("charts", chart, msgspec.json.encode(chart))
@@ -272,3 +341,9 @@ class Registry:
 
     def _person(self, feed_id: str) -> str:
         return blake3(b"fhir-bridge/person/1\0" + feed_id.encode(), key=self._key()).digest()[:16].hex()
+
+
+def _read_link(content: bytes) -> tuple[str, str]:
+    """Return person and assurance; links of earlier releases name no assurance and came from a feed."""
+    person, _, assurance = content.decode().partition(" ")
+    return person, assurance or FEED
