@@ -148,7 +148,7 @@ _LEVELS = (
 _BINDING = {op: level for level, ops in enumerate(_LEVELS) for op in ops}
 _TYPE_CALLS = {"is": "is", "as": "as", "ofType": "as"}
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
-_ESCAPED = {"f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ESCAPED = {"f": "\f", "n": "\n", "r": "\r", "t": "\t", **{sign: sign for sign in "`'\"\\/"}}
 
 
 def read(expression: str) -> Node:
@@ -187,13 +187,17 @@ def _tokens(expression: str) -> list[_Token]:
 
 
 def _unescaped(text: str) -> str:
-    """What stands between the quotes, escapes replaced; an unknown escape stands for its letter."""
+    """What stands between the quotes, escapes replaced."""
     return _ESCAPE.sub(_escape, text[1:-1]) if "\\" in text else text[1:-1]
 
 
 def _escape(match: re.Match[str]) -> str:
     sign = match[1]
-    return chr(int(sign[1:], 16)) if len(sign) == 5 else _ESCAPED.get(sign, sign)
+    if len(sign) == 5:
+        return chr(int(sign[1:], 16))
+    if sign not in _ESCAPED:
+        raise PathNotUnderstood(f"no escape \\{sign}; a backslash that stands for itself is written twice")
+    return _ESCAPED[sign]
 
 
 class _Reader:

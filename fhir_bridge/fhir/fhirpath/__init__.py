@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,6 +65,7 @@ class Expression:
     _type_name: str
     _evaluate: Evaluate
     _test: Test | None
+    _nodes: Callable[[dict[str, Any]], Items] | None
     _model: Model
 
     def select(self, focus: Any, *, now: datetime | None = None) -> Items:
@@ -76,6 +78,8 @@ class Expression:
         Raises:
             PathFailed: The data does not fit; see there.
         """
+        if self._nodes is not None and type(focus) is dict:
+            return self._nodes(focus)
         return self._run(focus, focus, now)
 
     def holds(self, focus: Any, resource: dict[str, Any] | None = None) -> bool:
@@ -113,4 +117,4 @@ def compile_expression(
     model = Model(definitions)
     compiler = Compiler(model, type_name, resource or type_name.split(".")[0], with_clock=with_clock)
     part = compiler.part(read(text), frozenset({type_name}))
-    return Expression(text, part.types, type_name, part.evaluate, part.test, model)
+    return Expression(text, part.types, type_name, part.evaluate, part.test, part.nodes, model)

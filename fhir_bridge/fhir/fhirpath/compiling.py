@@ -74,6 +74,7 @@ class Part:
     Attributes:
         walk: The same from the JSON of the focus, where each step has one form.
         test: Its truth from there.
+        nodes: What it gives from there.
         is_ordered: Its items have a place; those of ``children()`` have none.
     """
 
@@ -81,6 +82,7 @@ class Part:
     types: Types = ANY
     walk: Walk | None = None
     test: Test | None = None
+    nodes: Callable[[dict[str, Any]], Items] | None = None
     is_ordered: bool = True
 
 
@@ -166,16 +168,17 @@ class Compiler:
         return self._walked(base, base.walk, node, types, below)
 
     def _walked(self, base: Part, walk: Walk, node: Step, types: Types, below: Callable[[Items], Items]) -> Part:
-        inner, quick = base.evaluate, steps.nodes(walk, node.name, self._model)
+        is_start = node.base is None or _is_start(node.base)
+        inner, quick = base.evaluate, steps.nodes(walk, node.name, self._model, is_start=is_start)
 
         def evaluate(items: Items, scope: Scope) -> Items:
             if len(items) == 1 and type(items[0]) is Node and type(items[0].value) is dict:
                 return quick(items[0].value)
             return below(inner(items, scope))
 
-        longer = steps.longer(walk, node.name, self._model, is_start=node.base is None or _is_start(node.base))
+        longer = steps.longer(walk, node.name, self._model, is_start=is_start)
         test = _truth_of(longer) if longer is not None and longer.type == "boolean" else None
-        return Part(evaluate, types, longer, test)
+        return Part(evaluate, types, longer, test, nodes=quick)
 
     def _names_focus(self, name: str, focus: Types) -> bool:
         """Whether a first step names the type of what it starts at (N1 section 3)."""

@@ -56,7 +56,17 @@ def _of_quantity(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _whole(rounding: str) -> Callable[..., Any]:
-    return _exact(lambda value: int(Decimal(value).to_integral_value(rounding)))
+    def rounded(value: Decimal | int) -> int:
+        number = Decimal(value)
+        if number.adjusted() > _MOST_DIGITS:
+            raise OverflowError
+        return int(number.to_integral_value(rounding))
+
+    return _exact(rounded)
+
+
+def _abs(value: Decimal | int) -> Decimal | int:
+    return value.copy_abs() if isinstance(value, Decimal) else abs(value)
 
 
 def _round(value: Decimal | int, places: int = 0) -> Decimal | None:
@@ -132,7 +142,7 @@ def _comparable(value: Quantity, other: Quantity) -> bool:
 _BOUND = ("number", "quantity", "moment")
 
 TABLE: dict[str, Function] = {
-    "abs": scalar("abs", _NUMBERS, _of_quantity(abs), "input"),
+    "abs": scalar("abs", _NUMBERS, _of_quantity(_abs), "input"),
     "ceiling": scalar("ceiling", _NUMBER, _whole(ROUND_CEILING), INTEGER),
     "floor": scalar("floor", _NUMBER, _whole(ROUND_FLOOR), INTEGER),
     "truncate": scalar("truncate", _NUMBER, _whole(ROUND_DOWN), INTEGER),

@@ -8,11 +8,10 @@ import html
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from fhir_bridge.fhir.fhirpath.calls import Argument, Function, Run, scalar
 from fhir_bridge.fhir.fhirpath.types import BOOLEAN, INTEGER, STRING, Model
-from fhir_bridge.fhir.fhirpath.values import Items, PathFailed, Scope, plain, single
+from fhir_bridge.fhir.fhirpath.values import MAX_TEXT_CHARS, Items, PathFailed, Scope, plain, single
 from fhir_bridge.fhir.path_syntax import Literal, Nothing, PathNotUnderstood
 from fhir_bridge.fhir.text_patterns import compiled
 
@@ -82,10 +81,13 @@ _QUOTED = r'\1\\"'
 
 def _replace(text: str, part: str, by: str) -> str:
     count = text.count(part)
-    if len(text) + count * max(0, len(by) - len(part)) > 1_000_000:
-        raise PathFailed("replace() makes a text longer than 1000000 characters")
+    if len(text) + count * max(0, len(by) - len(part)) > MAX_TEXT_CHARS:
+        raise PathFailed(f"replace() makes a text longer than {MAX_TEXT_CHARS} characters")
     # The empty text stands before every character (N1 section 5.6.9), but not at the end.
     return "".join(by + sign for sign in text) + by if not part else text.replace(part, by)
+
+
+_NAMED_GROUP = re.compile(r"\(\?<(?=[A-Za-z])")
 
 
 def _pattern_of(argument: Argument, name: str) -> re.Pattern[str] | None:
@@ -98,8 +100,8 @@ def _pattern_of(argument: Argument, name: str) -> re.Pattern[str] | None:
         return None
     if not isinstance(argument.syntax, Literal) or type(argument.syntax.value) is not str:
         raise PathNotUnderstood(f"{name}() wants its pattern written out, as one that a record gives could be costly")
-    # N1 section 5.6.8: single line mode, the dot matches line ends.
-    return compiled(argument.syntax.value, re.DOTALL)
+    # N1 section 5.6.8: single line mode, the dot matches line ends. Groups are named as in PCRE.
+    return compiled(_NAMED_GROUP.sub("(?P<", argument.syntax.value), re.DOTALL)
 
 
 def _matching(name: str, test: Callable[[re.Pattern[str], str], bool]) -> Function:
@@ -121,9 +123,18 @@ def _replace_matches(args: tuple[Argument, ...], model: Model) -> Run:
     def replaced(text: str, by: str) -> str:
         if not pattern.pattern:
             return text
-        return pattern.sub(re.sub(r"\\?\$(?:(\d)|\{(\w+)\})", _group, by.replace("\\", r"\\")), text)
+        count = sum(1 for _ in pattern.finditer(text))
+        if len(text) + count * len(by) > MAX_TEXT_CHARS:
+            raise PathFailed(f"replaceMatches() makes a text longer than {MAX_TEXT_CHARS} characters")
+        try:
+            return pattern.sub(_GROUP.sub(_group, by.replace("\\", r"\\")), text)
+        except (re.error, IndexError):
+            raise PathFailed("replaceMatches() names a group that its pattern does not have") from None
 
     return scalar("replaceMatches", _TEXT, replaced, STRING, _TEXT).make(args[1:], model)
+
+
+_GROUP = re.compile(r"\$(?:(\d)|\{(\w+)\})")
 
 
 def _group(match: re.Match[str]) -> str:
@@ -164,8 +175,3 @@ TABLE: dict[str, Function] = {
     "escape": scalar("escape", _TEXT, _escape, STRING, _TEXT),
     "unescape": scalar("unescape", _TEXT, _unescape, STRING, _TEXT),
 }
-
-
-def written_out(value: Any) -> bool:
-    """Whether an argument is a text that stands in the expression."""
-    return isinstance(value, Literal) and type(value.value) is str

@@ -141,15 +141,20 @@ def _sum(op: str, a: Any, b: Any, sign: int) -> Any:
     if is_number(a) and is_number(b):
         if type(a) is int and type(b) is int:
             return within_integers(a + sign * b)
-        return EXACT.add(Decimal(a), Decimal(b) * sign)
+        return EXACT.add(Decimal(a), _times_sign(Decimal(b), sign))
     if isinstance(a, Quantity) and isinstance(b, Quantity):
-        return _sum_of_quantities(a, replace(b, value=b.value * sign))
+        return _sum_of_quantities(a, replace(b, value=_times_sign(b.value, sign)))
     if isinstance(a, Temporal) and isinstance(b, Quantity):
         unit = duration_unit(b)
         if unit is None or (a.kind == TIME and unit in ("year", "month", "week", "day")):
             raise PathFailed(f"{op} cannot add that unit to a {a.kind}")
-        return shifted(a, b.value * sign, unit)
+        return shifted(a, _times_sign(b.value, sign), unit)
     raise _unfit(op, a, b)
+
+
+def _times_sign(number: Decimal, sign: int) -> Decimal:
+    """The number or its negative, every digit kept."""
+    return number.copy_negate() if sign < 0 else number
 
 
 def _sum_of_quantities(a: Quantity, b: Quantity) -> Quantity | None:
@@ -230,9 +235,9 @@ def signed(op: str, operand: Evaluate) -> Evaluate:
         if value is None:
             return []
         if is_number(value):
-            return [value * sign]
+            return [value * sign if type(value) is int else _times_sign(value, sign)]
         if isinstance(value, Quantity):
-            return [replace(value, value=value.value * sign)]
+            return [replace(value, value=_times_sign(value.value, sign))]
         raise PathFailed(f"{op} is not for {kind_of(value)}")
 
     return run

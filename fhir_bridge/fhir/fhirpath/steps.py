@@ -16,6 +16,8 @@ from fhir_bridge.fhir.fhirpath.types import Child, Model, Types
 from fhir_bridge.fhir.fhirpath.values import Items, Node
 
 Find = Callable[[dict[str, Any]], list[Any]]
+# A Node costs half as much without the detour through its keyword arguments.
+_new: Callable[..., Node] = tuple.__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,26 @@ def step(name: str, model: Model) -> Callable[[Items], Items]:
 def _add(found: Items, holder: dict[str, Any], spec: Child, model: Model) -> None:
     key, beside_key, kind = spec
     value = holder.get(key)
-    if beside_key is not None:
-        beside = holder.get(beside_key)
-        if value is None and beside is None:
+    if beside_key is None:
+        if value is None:
             return
-        if type(value) is list or type(beside) is list:
-            for one, other in paired(value, beside):
-                if one is not None or other is not None:
-                    found.append(Node(one, kind, other))
-        else:
-            found.append(Node(value, kind, beside))
-    elif value is not None:
         for each in value if type(value) is list else (value,):
             if type(each) is dict:
-                found.append(node_of(each, model) if kind == "Resource" else Node(each, kind))
+                found.append(node_of(each, model) if kind == "Resource" else _new(Node, (each, kind, None)))
+    elif beside_key in holder:
+        beside = holder[beside_key]
+        if type(value) is list or type(beside) is list:
+            found += [Node(one, kind, other) for one, other in paired(value, beside) if _is_there(one, other)]
+        elif _is_there(value, beside):
+            found.append(Node(value, kind, beside))
+    elif type(value) is list:
+        found += [_new(Node, (each, kind, None)) for each in value if each is not None]
+    elif value is not None:
+        found.append(_new(Node, (value, kind, None)))
+
+
+def _is_there(value: Any, beside: Any) -> bool:
+    return value is not None or beside is not None
 
 
 def paired(value: Any, beside: Any) -> Iterator[tuple[Any, Any]]:
@@ -137,7 +145,7 @@ def _primitives(key: str, beside_key: str) -> Find:
         value = holder.get(key)
         if beside_key in holder:
             beside = holder[beside_key]
-            return [one for one, other in paired(value, beside) if one is not None or other is not None]
+            return [one for one, other in paired(value, beside) if _is_there(one, other)]
         if value is None:
             return []
         return [each for each in value if each is not None] if type(value) is list else [value]
@@ -151,10 +159,19 @@ def kept(walk: Walk, test: Callable[[Any], bool | None]) -> Walk:
     return Walk(lambda holder: [each for each in find(holder) if test(each) is True], walk.type, walk.is_primitive)
 
 
-def nodes(walk: Walk, name: str, model: Model) -> Callable[[dict[str, Any]], Items]:
+def nodes(walk: Walk, name: str, model: Model, *, is_start: bool) -> Callable[[dict[str, Any]], Items]:
     """The Nodes of element ``name`` of what a walk finds."""
     find = walk.find
     specs: tuple[Child, ...] = model.children(walk.type).get(name, ())
+    if is_start:
+
+        def run_at(holder: dict[str, Any]) -> Items:
+            found: Items = []
+            for spec in specs:
+                _add(found, holder, spec, model)
+            return found
+
+        return run_at
 
     def run(holder: dict[str, Any]) -> Items:
         found: Items = []

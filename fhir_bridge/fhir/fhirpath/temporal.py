@@ -179,7 +179,11 @@ def in_utc(value: Temporal) -> Temporal:
     """The same moment in UTC, if its zone is known."""
     if not value.zone or len(value.parts) < 4:
         return value
-    return _moved(value, Decimal(-value.zone * 60))
+    try:
+        return _moved(value, Decimal(-value.zone * 60))
+    except OverflowError:
+        # The first day of the year 1, or the last of 9999: no other moment can be the same.
+        return value
 
 
 def _moved(value: Temporal, seconds: Decimal) -> Temporal:
@@ -196,6 +200,7 @@ def _moved(value: Temporal, seconds: Decimal) -> Temporal:
     return replace(value, parts=parts[: len(value.parts)])
 
 
+_MOST_DIGITS = 18
 _MONTHS = {"year": 12, "month": 1}
 _SECONDS = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
@@ -206,6 +211,8 @@ def shifted(value: Temporal, number: Decimal, unit: str) -> Temporal | None:
     A fraction of the unit is ignored, as the official tests have it, also of seconds. What is finer than the value
     is first rounded down to the value's precision: ``2026 + 30 months`` is ``2028``.
     """
+    if number.adjusted() > _MOST_DIGITS:
+        return None
     whole = int(number)
     try:
         if value.kind == TIME:

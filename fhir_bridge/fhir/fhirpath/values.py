@@ -104,9 +104,9 @@ def plain(item: Any) -> Any:
         return (read_temporal(value, kind) or value) if kind in _DATED else value
     if type(value) is dict:
         return (_quantity(value) or item) if kind in QUANTITIES else item
-    if kind == "decimal" and type(value) is int:
+    if type(value) is int and kind == "decimal":
         return Decimal(value)
-    return item if value is None else value
+    return value if type(value) is bool or is_number(value) else item
 
 
 def _quantity(value: dict[str, Any]) -> Quantity | None:
