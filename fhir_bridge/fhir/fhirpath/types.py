@@ -136,7 +136,7 @@ class Model:
         namespace, _, name = text.rpartition(".")
         if namespace:
             if namespace not in ("FHIR", "System"):
-                raise PathNotUnderstood(f"no namespace {namespace!r}{did_you_mean(namespace, ('FHIR', 'System'))}")
+                raise PathNotUnderstood(f"no namespace {namespace!r}: a type is one of FHIR or of System")
             return TypeName(name, namespace == "FHIR", namespace == "System")
         made = TypeName(name, name in self.definitions.types, name in _SYSTEM_NAMES)
         if not made.in_fhir and not made.in_system:
