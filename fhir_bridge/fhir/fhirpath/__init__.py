@@ -22,7 +22,7 @@ from typing import Any
 
 from fhir_bridge.fhir.fhirpath.compiling import FUNCTIONS, Compiler, Test
 from fhir_bridge.fhir.fhirpath.steps import node_of
-from fhir_bridge.fhir.fhirpath.types import Model, Types
+from fhir_bridge.fhir.fhirpath.types import Model, Types, type_of
 from fhir_bridge.fhir.fhirpath.values import (
     Evaluate,
     Items,
@@ -49,6 +49,7 @@ __all__ = [
     "TypeInfo",
     "compile_expression",
     "plain",
+    "type_of",
 ]
 
 

@@ -164,6 +164,11 @@ class Model:
         return TypeInfo("FHIR", item.type, f"FHIR.{bases[1]}" if len(bases) > 1 else "System.Any")
 
 
+def type_of(item: Any) -> str:
+    """Name of an item's type: that of FHIR, or of System with its namespace."""
+    return item.type if type(item) is Node else SYSTEM + system_name(item)
+
+
 def system_name(value: Any) -> str:
     """Name of the System type of a plain value."""
     if isinstance(value, Temporal):
