@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 
+from fhir_bridge.fhir.fhirpath import PathFailed
 from fhir_bridge.fhir.tables import Definitions, r4, stu3
 from fhir_bridge.normalize import verbs_codes, verbs_shape, verbs_units, verbs_verdicts
 from fhir_bridge.normalize.draft import By, Draft
@@ -46,9 +47,18 @@ class Rule:
 
     def apply(self, draft: Draft) -> None:
         """Run the rule on a draft of its type."""
-        if self.when is None or self.when(draft.body):
+        if self.when is None or self._fires(self.when, draft):
             for act in self.acts:
                 act(draft)
+
+    def _fires(self, when: Condition, draft: Draft) -> bool:
+        """Whether the condition holds; one that the record's data cannot answer does not, and that is told."""
+        try:
+            return when(draft.body)
+        except PathFailed as problem:
+            text = f"the condition of the rule {self.name} cannot be judged: {problem}"
+            draft.flag("processing", text, str(draft.body.get("resourceType", "")), "warning")
+            return False
 
 
 def compile_rules(document: Node, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
