@@ -21,7 +21,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from fhir_bridge.fhir.profiles import Profiles
+from fhir_bridge.fhir.ucum import is_ucum
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.preferred_units import load_preferred
 from fhir_bridge.normalize.profile_choices import read_profiles
 from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
 from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
@@ -36,13 +38,14 @@ _KEYS = (
     "constants",
     "maps",
     "units",
+    "preferred_units",
     "labels",
     "profiles",
     "why",
 )
 SOURCE = "source.yaml"
 
-ENGINE = "2"
+ENGINE = "3"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
 
 
@@ -176,6 +179,10 @@ def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
         tables.maps[name] = load_map(name, entry, folder, folder.name)
     for name, entry in _declared(source, "units"):
         tables.units[name] = load_units(name, entry, folder, folder.name)
+    for name, entry in _declared(source, "preferred_units"):
+        if is_ucum(name):
+            raise source.key_spot("preferred_units").broken(f"{name!r} is a UCUM unit and cannot name a table")
+        tables.preferred[name] = load_preferred(name, entry, folder, folder.name)
     for name, entry in _declared(source, "labels"):
         tables.labels[name] = load_labels(name, entry, folder, folder.name)
 

@@ -140,9 +140,12 @@ def test_molar_masses_of_the_larger_suite() -> None:
     judged = 0
     for case in more("convert"):
         mass = case.get("substanceMolarMassCoeff")
-        if not mass or not case["valid"] or "osm" in (case["from"], case["to"]):
+        units = (case["from"], case["to"])
+        if not mass or not case["valid"] or "osm" in units or not all(map(is_ucum, units)):
             continue
-        found = counted(Decimal(case["conversionFactor"]), case["from"], case["to"], Analyte(molar_mass=Decimal(mass)))
+        found = counted(
+            Decimal(case["conversionFactor"]), case["from"], case["to"], Analyte(molar_mass=Decimal(mass))
+        )
         assert found is not None, case
         told = Context(40).divide(Decimal(found.numerator), Decimal(found.denominator))
         assert agrees(told, case["resultingConversionFactor"], cut=True), case

@@ -12,11 +12,21 @@ Invariants:
 from __future__ import annotations
 
 from fhir_bridge.fhir.ucum.canonical import Canonical, canonical
-from fhir_bridge.fhir.ucum.conversion import commensurable, convert, exactly
+from fhir_bridge.fhir.ucum.conversion import commensurable, convert, exactly, is_falling
 from fhir_bridge.fhir.ucum.names import display
 from fhir_bridge.fhir.ucum.syntax import is_ucum
 
-__all__ = ["UCUM", "Canonical", "canonical", "commensurable", "convert", "display", "exactly", "is_ucum"]
+__all__ = [
+    "UCUM",
+    "Canonical",
+    "canonical",
+    "commensurable",
+    "convert",
+    "display",
+    "exactly",
+    "is_falling",
+    "is_ucum",
+]
 
 UCUM = "http://unitsofmeasure.org"
 """The system of these codes in FHIR."""

@@ -1,7 +1,7 @@
 """Reduce a unit to its canonical form: an exact factor, powers of base units, and the scale it counts on.
 
-Most units are ratios: so many base units. Special ones (section 21) stand on another scale, such as degrees Celsius or
-the pH; these take a prefix or a number before them and no part in any other arithmetic.
+Most units are ratios: so many base units. Special ones (section 21) stand on another scale, such as degrees Celsius
+or the pH; these take a prefix or a number before them and no part in any other arithmetic.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from decimal import Decimal, DecimalException
 from fractions import Fraction
 
 from fhir_bridge.fhir.ucum.canonical import Canonical, canonical
-from fhir_bridge.fhir.ucum.special import FUNCTIONS, decimal
+from fhir_bridge.fhir.ucum.special import FALLING, FUNCTIONS, decimal
 
 # A number beyond these powers of ten measures nothing, and as a fraction it would fill the memory.
 _MAX_EXPONENT = 400
@@ -35,6 +35,12 @@ def convert(value: Decimal, unit: str, to: str) -> Decimal | None:
     return None if exact is None else decimal(exact)
 
 
+def is_falling(unit: str) -> bool:
+    """Tell whether a higher value of this unit means less, as of the pH."""
+    form = canonical(unit)
+    return form is not None and form.function in FALLING
+
+
 def exactly(value: Decimal, source: Canonical, target: Canonical) -> Fraction | None:
     """Return ``value`` counted in another unit as a fraction, or None where there is no such value.
 
@@ -53,7 +59,11 @@ def exactly(value: Decimal, source: Canonical, target: Canonical) -> Fraction | 
 
 
 def _is_measure(value: Decimal) -> bool:
-    return value.is_finite() and (not value or abs(value.adjusted()) <= _MAX_EXPONENT) and _digits(value) <= _MAX_EXPONENT
+    return (
+        value.is_finite()
+        and (not value or abs(value.adjusted()) <= _MAX_EXPONENT)
+        and _digits(value) <= _MAX_EXPONENT
+    )
 
 
 def _digits(value: Decimal) -> int:

@@ -61,7 +61,9 @@ def essence() -> Essence:
     text = (files("fhir_bridge.fhir") / "definitions" / "ucum-essence.xml").read_bytes()
     root = ElementTree.fromstring(text)  # noqa: S314 - our own file, no one else's text
     prefixes = {code: Prefix(code, _name(node), _number(node)) for node, code in _coded(root, "prefix")}
-    atoms = {code: Atom(code, _name(node), True, False, Fraction(1), "", "") for node, code in _coded(root, "base-unit")}
+    atoms = {
+        code: Atom(code, _name(node), True, False, Fraction(1), "", "") for node, code in _coded(root, "base-unit")
+    }
     atoms |= {code: _atom(node, code) for node, code in _coded(root, "unit")}
     return Essence(root.get("version", ""), prefixes, atoms)
 
@@ -70,8 +72,8 @@ def _coded(root: ElementTree.Element, tag: str) -> list[tuple[ElementTree.Elemen
     return [(node, node.attrib["Code"]) for node in root.iter() if node.tag.rpartition("}")[2] == tag]
 
 
-# ``degf(5 K/9)``: so many of which unit. The element inside says the same but for ``%[slope]``, whose angle it calls a
-# degree against the specification's table: then 100 % would not be 45 degrees.
+# ``degf(5 K/9)``: so many of which unit. The element inside says the same but for ``%[slope]``, whose angle it calls
+# a degree against the specification's table: then 100 % would not be 45 degrees.
 _SPECIAL = re.compile(r"\S+\((\S+) (\S+)\)")
 
 

@@ -6,7 +6,7 @@ from fhir_bridge.fhir.ucum.syntax import Component, Number, Term, parse
 
 
 def display(code: str) -> str:
-    """Return the unit in words, in the form of UCUM's functional tests; a code that is no unit comes back as it is."""
+    """Return the unit in words, in the form of UCUM's functional tests; a code that is no unit stays as it is."""
     if not code:
         return "(unity)"
     tree = parse(code)

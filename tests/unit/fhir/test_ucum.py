@@ -106,8 +106,14 @@ def test_a_product_has_the_product_of_the_factors(one: list[tuple[str, int]], ot
         return ".".join(f"{atom}{power}" for atom, power in parts)
 
     a, b = canonical(spelled(one)), canonical(spelled(other))
-    product, ratio = canonical(f"({spelled(one)}).({spelled(other)})"), canonical(f"({spelled(one)})/({spelled(other)})")
-    assert a is not None and b is not None and product is not None and ratio is not None
+    product, ratio = (
+        canonical(f"({spelled(one)}).({spelled(other)})"),
+        canonical(f"({spelled(one)})/({spelled(other)})"),
+    )
+    assert a is not None
+    assert b is not None
+    assert product is not None
+    assert ratio is not None
     assert product.factor == a.factor * b.factor
     assert ratio.factor == a.factor / b.factor
     powers = dict(a.dimension)
