@@ -14,7 +14,7 @@ from __future__ import annotations
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
-from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
+from fhir_bridge.normalize.pack import Ruleset, load_code_maps, load_ruleset, packaged_core
 
 __all__ = [
     "ExampleResult",
@@ -24,6 +24,7 @@ __all__ = [
     "StoredVersion",
     "explain_changes",
     "is_settled",
+    "load_code_maps",
     "load_ruleset",
     "normalize",
     "packaged_core",

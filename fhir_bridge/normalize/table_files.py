@@ -18,6 +18,7 @@ Key = tuple[str, str]
 # Without a system a code stands for itself: an element of type code.
 _OPTIONAL = frozenset(
     {"system", "target_system", "target_display", "local_ucum", "factor", "offset", "molar_mass", "valence"}
+    | {"system_version", "target_version", "display", "equivalence", "comment"}
 )
 
 
@@ -54,9 +55,7 @@ def _texts(declared: Mapping, key: str, known: tuple[str, ...] | None) -> dict[s
 
 def read(folder: Path, file: str, pack: str, spot: Spot) -> Iterator[tuple[Spot, dict[str, str]]]:
     """Rows of a CSV file inside the pack, with the place of each."""
-    path = folder / file
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise spot.broken("a table must lie inside its pack")
+    path = inside(folder, file, spot)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
@@ -66,6 +65,26 @@ def read(folder: Path, file: str, pack: str, spot: Spot) -> Iterator[tuple[Spot,
                 yield Spot(f"{pack}/{file}", reader.line_num), row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise spot.broken(f"{file} cannot be read: {type(error).__name__}") from error
+
+
+def inside(folder: Path, file: str, spot: Spot) -> Path:
+    """Return the path of a pack's file, or complain that it lies elsewhere."""
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise spot.broken("a table must lie inside its pack")
+    return path
+
+
+def columns_of(declared: Mapping, folder: Path) -> frozenset[str]:
+    """Return which of our columns the declared file has, or constants stand for; empty if it cannot be read."""
+    file = declared.require("file")
+    names = {theirs: ours for ours, theirs in _texts(declared, "columns", None).items()}
+    try:
+        with inside(folder, file.text("file"), file.spot).open(encoding="utf-8-sig", newline="") as stream:
+            head = next(csv.reader(stream), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return frozenset()
+    return frozenset(names.get(each, each) for each in head) | _texts(declared, "constants", None).keys()
 
 
 def number(text: str, spot: Spot) -> Decimal:

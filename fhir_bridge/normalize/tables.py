@@ -1,4 +1,4 @@
-"""Code maps, unit tables and label tables: CSV files of a pack, read once.
+"""Every table of a pack, and the unit tables and label tables among them: CSV files, read once.
 
 For the verbs ``translate``, ``unit`` and ``tag``. A pack says in ``source.yaml`` which columns of a hospital's own
 file hold what, so that the file is used as the hospital hands it over.
@@ -10,30 +10,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from fhir_bridge.normalize.code_maps import CodeMap, Target
 from fhir_bridge.normalize.preferred_units import PreferredUnits, analyte_of, load_spellings
 from fhir_bridge.normalize.table_files import Key, number, rows
 from fhir_bridge.normalize.unit_targets import Analyte
 from fhir_bridge.normalize.yaml_text import Mapping
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A code of a standard system."""
-
-    system: str
-    code: str
-    display: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CodeMap:
-    """Local code → standard code. ``systems`` are those whose codes ought to be found here."""
-
-    name: str
-    targets: dict[Key, Target]
-    systems: frozenset[str]
-    target_systems: frozenset[str]
-    target_codes: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +56,6 @@ class Tables:
     preferred: dict[str, PreferredUnits] = field(default_factory=dict)
 
 
-MAP_COLUMNS = ("system", "code", "target_system", "target_code", "target_display")
 UNIT_COLUMNS = (
     "system",
     "code",
@@ -88,23 +68,6 @@ UNIT_COLUMNS = (
     "valence",
 )
 LABEL_COLUMNS = ("system", "code", "labels")
-
-
-def load_map(name: str, declared: Mapping, folder: Path, pack: str) -> CodeMap:
-    """Read a code map as ``source.yaml`` declares it."""
-    targets: dict[Key, Target] = {}
-    for spot, row in rows(declared, folder, pack, MAP_COLUMNS, ()):
-        key = (row["system"], row["code"])
-        target = Target(row["target_system"], row["target_code"], row["target_display"])
-        if targets.setdefault(key, target) != target:
-            raise spot.broken("the code is mapped twice, to different targets")
-    return CodeMap(
-        name,
-        targets,
-        frozenset(system for system, _ in targets),
-        frozenset(t.system for t in targets.values()),
-        frozenset(t.code for t in targets.values()),
-    )
 
 
 def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTable:
