@@ -129,6 +129,22 @@ def load_code_maps(directory: Path) -> dict[str, CodeMap]:
     return found
 
 
+def find_map(directory: Path, name: str) -> tuple[CodeMap, Path] | list[str]:
+    """Return a code map of a pack or its core and the file it is from, or the names that there are.
+
+    Raises:
+        RulesetBroken: The table is wrong, or there is no pack.
+    """
+    names: list[str] = []
+    for folder in reversed(_layers(directory, _source(directory))):
+        for each, entry in _declared(_source(folder), "maps"):
+            if each == name:
+                found = load_map(name, entry, folder, folder.name)
+                return found, folder / entry.require("file").text("file")
+            names.append(each)
+    return names
+
+
 def packaged_core() -> Path:
     """The copy of ``core`` that ships with the package, or the one of the source tree."""
     packaged = Path(str(files("fhir_bridge"))) / "_mappings" / "core"
