@@ -48,6 +48,7 @@ _TURNED: Final = {
     "specializes": "subsumes",
 }
 _NO_MATCH: Final = frozenset({"unmatched", "disjoint"})
+_CODING: Final = ("system", "code", "version")
 _MAX_BODY_BYTES: Final = 64 << 10
 
 
@@ -211,13 +212,15 @@ def _text(name: str, parameter: Mapping[str, Any]) -> str:
 
 
 def _codings(listed: Any) -> list[tuple[str, str, str]]:
-    found = []
-    for each in listed if type(listed) is list else [None]:
-        texts = [each.get(name, "") if type(each) is dict else None for name in ("system", "code", "version")]
-        if not all(type(text) is str for text in texts) or not texts[1]:
-            raise _refused("invalid", "a coding needs a code, and its system if it has one")
-        found.append((texts[0], texts[1], texts[2]))
-    return found
+    return [_coding(each) for each in (listed if type(listed) is list else [None])]
+
+
+def _coding(given: Any) -> tuple[str, str, str]:
+    read = given if type(given) is dict else {}
+    texts = [str(value) for name in _CODING if type(value := read.get(name, "")) is str]
+    if len(texts) < len(_CODING) or not texts[1]:
+        raise _refused("invalid", "a coding needs a code, and its system if it has one")
+    return texts[0], texts[1], texts[2]
 
 
 def _wanted(given: Mapping[str, str], codings: list[tuple[str, str, str]]) -> Wanted:

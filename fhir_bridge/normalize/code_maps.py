@@ -114,7 +114,9 @@ class CodeMap:
     def __post_init__(self) -> None:
         by_code: dict[Key, list[MapRow]] = {}
         for row in self.rows:
-            by_code.setdefault((row.system, row.code), []).append(row)
+            # An element may stand for what has no code; a record's coding without one is no such thing.
+            if row.code:
+                by_code.setdefault((row.system, row.code), []).append(row)
         found = {key: tuple(rows) for key, rows in by_code.items()}
         single = {
             key: answer.standards[0] for key, rows in found.items() if len((answer := told(rows)).standards) == 1

@@ -98,7 +98,10 @@ def _group(key: tuple[str, ...], rows: Sequence[MapRow], unmapped: Sequence[Unma
     for row in rows:
         elements.setdefault((row.code, row.display), []).append(row)
     made["element"] = [
-        {"code": code, **({"display": display} if display else {}), "target": [_target(row) for row in found]}
+        {
+            **{name: text for name, text in (("code", code), ("display", display)) if text},
+            "target": [_target(row) for row in found],
+        }
         for (code, display), found in elements.items()
     ]
     for each in unmapped:
