@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -167,7 +167,10 @@ def told(rows: Iterable[MapRow], accept: frozenset[str] = frozenset()) -> Answer
 
 
 class Translator:
-    """Looks codes up in a map, with what the map does with codes that it does not name."""
+    """Looks codes up in a map, with what the map does with codes that it does not name.
+
+    ``look_up`` returns what the map has for a code, or None if it knows nothing of it.
+    """
 
     def __init__(self, codes: CodeMap, maps: Mapping[str, CodeMap], accept: frozenset[str] = frozenset()) -> None:
         """``maps`` are the pack's, by url: one may send the reader to another."""
@@ -176,9 +179,9 @@ class Translator:
         self._accept = accept
         self._known = {key: told(rows, accept) for key, rows in codes.by_code.items()}
         self._systems = frozenset(each.system for each in codes.unmapped)
+        self.look_up: Callable[[Key], Answer | None] = self._by_mode if self._systems else self._known.get
 
-    def look_up(self, key: Key) -> Answer | None:
-        """Return what the map has for a code, or None if it knows nothing of it."""
+    def _by_mode(self, key: Key) -> Answer | None:
         known = self._known.get(key)
         if known is not None or key[0] not in self._systems:
             return known

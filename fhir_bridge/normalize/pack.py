@@ -99,10 +99,12 @@ def load_ruleset(directory: Path) -> Ruleset:
     head = _source(directory)
     layers = _layers(directory, head)
     rules: list[Rule] = []
+    maps: dict[Path, set[str]] = {}
     tables = Tables()
     constants: dict[str, str] = {}
     for folder in layers:
-        source = _source(folder)
+        source = head if folder == directory else _source(folder)
+        maps[folder] = {entry.require("file").text("file") for _, entry in _declared(source, "maps")}
         if folder != directory and "profiles" in source.names():
             raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
         constants |= _constants(source)
@@ -112,7 +114,7 @@ def load_ruleset(directory: Path) -> Ruleset:
     _refuse_doubles(rules)
     ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
     profiles = read_profiles(head, directory, _version(head))
-    digest = _hash(layers, b"" if profiles is None else profiles.digest)
+    digest = _hash(maps, b"" if profiles is None else profiles.digest)
     return Ruleset(directory.name, digest, _version(head), _base_urls(head), tuple(ordered), tables, profiles)
 
 
@@ -238,10 +240,10 @@ def _refuse_doubles(rules: list[Rule]) -> None:
             raise rule.spot.broken(f"rule {rule.name!r} already stands at {spot.file}:{spot.line}")
 
 
-def _hash(layers: list[Path], profiles: bytes) -> str:
+def _hash(layers: dict[Path, set[str]], profiles: bytes) -> str:
+    """Hash the files of each folder that count; with it stand the files of its maps."""
     hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode() + profiles)
-    for folder in layers:
-        maps = {entry.require("file").text("file") for _, entry in _declared(_source(folder), "maps")}
+    for folder, maps in layers.items():
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder), maps)):
             name, content = path.relative_to(folder).as_posix().encode(), path.read_bytes()
             for part in (name, content):

@@ -93,14 +93,14 @@ def kept_digits(value: int | Decimal, unit: str, to: str, analyte: Analyte) -> i
     last_digit = Decimal(1).scaleb(min(0, _exponent(sent)))
     beside = exactly(sent + last_digit, *bridge)
     width = Fraction(last_digit) if beside is None else abs(beside - exact)
-    return guarded(exact, width)
+    return guarded(_decimal(exact), _decimal(width))
 
 
-def guarded(exact: Fraction, width: Fraction) -> Decimal:
+def guarded(exact: Decimal, width: Decimal) -> Decimal:
     """Round to two digits beyond ``width``, which is what the last digit sent has become."""
-    quantum = Decimal(1).scaleb(_decimal(width).adjusted() - GUARD_DIGITS)
+    quantum = Decimal(1).scaleb(width.adjusted() - GUARD_DIGITS)
     # Never coarser than 1: an exponent above zero would hide digits that were sent.
-    return _decimal(exact).quantize(min(quantum, Decimal(1)), context=EXACT)
+    return exact.quantize(min(quantum, Decimal(1)), context=EXACT)
 
 
 def turns_around(unit: str, to: str) -> bool:

@@ -96,7 +96,7 @@ class _Translation:
 
     def __init__(self, codes: CodeMap, translator: Translator, keep: bool) -> None:
         self._codes = codes
-        self._translator = translator
+        self._look_up = translator.look_up
         self._keep = keep
 
     def concept(self, concept: Any) -> tuple[Any, Report | None]:
@@ -104,18 +104,26 @@ class _Translation:
         codings = concept.get("coding") if type(concept) is dict else None
         if type(codings) is not list:
             return concept, None
-        held = {coding_key(coding) for coding in codings}
+        keys = [coding_key(coding) for coding in codings]
+        answers = [self._look_up(key) for key in keys]
+        if not any(answers):
+            # Neither ours nor anybody's to translate, or nobody has mapped it.
+            is_ours = any(system in self._codes.systems for system, _ in keys)
+            return concept, self._words(None) if is_ours else None
+        made, behind = self._with_standards(codings, answers, set(keys))
+        done = concept if made == codings and not behind else {**concept, "coding": made + behind}
+        return done, None if any(a and a.standards for a in answers) else self._told(keys, answers)
+
+    def _with_standards(
+        self, codings: list[Any], answers: list[Answer | None], held: set[Key]
+    ) -> tuple[list[Any], list[Any]]:
+        """The codings with standard ones before the sender's own, and what is marked to stand behind them."""
         made: list[Any] = []
         behind: list[Any] = []
-        answers: list[Answer | None] = []
-        for coding in codings:
-            answer = self._translator.look_up(coding_key(coding))
+        for coding, answer in zip(codings, answers, strict=True):
             if answer is None:
                 made.append(coding)
-                if type(coding) is dict and coding.get("system") in self._codes.systems:
-                    answers.append(None)
                 continue
-            answers.append(answer)
             for target in answer.standards:
                 if (target.system, target.code) not in held:
                     made.insert(sum(self._is_target(c) for c in made), as_coding(target))
@@ -123,25 +131,21 @@ class _Translation:
                 made.append(coding)
             if answer.kind is Kind.MARKED:
                 behind += [_marked(row) for row in answer.rows if _key_of(row) not in held]
-        made += behind
-        report = self._told(answers, held)
-        return (concept if made == codings else {**concept, "coding": made}), report
+        return made, behind
 
-    def _told(self, answers: Iterable[Answer | None], held: set[Key]) -> Report | None:
-        """The one thing to say of a concept: nothing where a standard code is there, from us or from the sender."""
-        found = list(answers)
-        if any(answer is not None and answer.standards for answer in found):
-            return None
-        for answer in found:
-            if answer is not None and not any(_key_of(row) in held for row in answer.rows):
+    def _told(self, keys: list[Key], answers: list[Answer | None]) -> Report | None:
+        """The one thing to say of a concept without a standard code from us; nothing where the sender gave one."""
+        for answer in answers:
+            if answer is not None and not any(_key_of(row) in keys for row in answer.rows):
                 return self._words(answer)
-        return self._words(None) if None in found else None
+        unknown = (key for key, answer in zip(keys, answers, strict=True) if answer is None)
+        return self._words(None) if any(system in self._codes.systems for system, _ in unknown) else None
 
     def coding(self, coding: Any) -> tuple[Any, Report | None]:
         """The standard coding in place of the sender's, which an extension keeps."""
         if type(coding) is not dict:
             return coding, None
-        answer = self._translator.look_up(coding_key(coding))
+        answer = self._look_up(coding_key(coding))
         if answer is None:
             return coding, self._words(None) if coding.get("system") in self._codes.systems else None
         if len(answer.standards) != 1:
@@ -153,7 +157,7 @@ class _Translation:
 
     def bare(self, code: Any) -> tuple[Any, Report | None]:
         """The standard code in place of the sender's."""
-        answer = self._translator.look_up(("", code)) if type(code) is str else None
+        answer = self._look_up(("", code)) if type(code) is str else None
         if answer is None:
             return code, None if code in self._codes.target_codes else self._words(None)
         if len(answer.standards) != 1:

@@ -14,10 +14,10 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from fhir_bridge.fhir.ucum import UCUM, canonical
 from fhir_bridge.normalize.draft import By, Draft, copied
@@ -41,16 +41,28 @@ ORIGINAL_QUANTITY = "urn:fhir-bridge:extension:original-quantity"
 BY_LOINC = "by-loinc"
 """Core's table of preferred units, which also knows the molar mass of common analytes."""
 
+Known = TypeVar("Known")
 Aim = Callable[[dict[str, Any]], Target | None]
+"""The unit for what is beside this code, if there is one to convert to."""
+
+
+class Step(Protocol):
+    """One way to convert a value with the ranges beside it."""
+
+    def apply(self, draft: Draft, found: Found) -> bool:
+        """Convert; True when it has reported the value's unit, so that no other step need try."""
+        ...
 
 
 def _unit(args: Args) -> Act:
     place, by = args.place("path"), args.bench.by
     if "Quantity" not in place.types:
         raise args.values.spot.broken("unit works on a Quantity")
-    steps = [_by_table(args, by)] if args.values.get("table") is not None else []
+    steps: list[Step] = []
+    if args.values.get("table") is not None:
+        steps.append(_ByTable(by, args.named("table", args.bench.tables.units, "unit table")))
     if args.values.get("to") is not None:
-        steps.append(_by_ucum(args, by))
+        steps.append(_ByUcum(by, _aim(args, args.bench.tables), _spellings(args, args.bench.tables)))
     if not steps:
         raise args.values.spot.broken("unit needs a 'table' or what to convert 'to'")
     always = place.types == {"Quantity"}
@@ -58,31 +70,60 @@ def _unit(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
             if (always or found.key.endswith("Quantity")) and type(found.value) is dict:
-                # One finding about a unit is enough: what a table could not read is not tried again.
-                any(step(draft, found) for step in steps)
+                any(step.apply(draft, found) for step in steps)
 
     return act
 
 
-Step = Callable[[Draft, Found], bool]
-"""Works on a value and the ranges beside it; True when it has reported the unit, so that no other step need try."""
+@dataclass(frozen=True, slots=True)
+class _ByTable:
+    """By the factors of a hospital's own table."""
 
+    by: By
+    table: UnitTable
 
-def _by_table(args: Args, by: By) -> Step:
-    table: UnitTable = args.named("table", args.bench.tables.units, "unit table")
-
-    def step(draft: Draft, found: Found) -> bool:
-        row, unit = _row(found.parent, table), found.value.get("unit")
-        reported = [
-            _standardise(draft, by, holder, key, where, row, table, unit) for key, holder, where in _quantities(found)
-        ]
+    def apply(self, draft: Draft, found: Found) -> bool:
+        row, unit = _row(found.parent, self.table), found.value.get("unit")
+        reported = [self._standardise(draft, each, row, unit) for each in _quantities(found)]
         return reported[0]
 
-    return step
+    def _standardise(self, draft: Draft, found: Found, row: UnitRow | None, value_unit: Any) -> bool:
+        before, table = found.value, self.table
+        unit = before.get("unit")
+        if unit is None and row is not None and row.factor is not None and value_unit == row.local_unit:
+            # The end of a range without a unit is in its value's, which is about to change.
+            unit = value_unit
+        # A coded unit is the sender's own statement in UCUM; its spelling is no longer a guess.
+        if type(unit) is not str or "code" in before:
+            return False
+        if row is not None and row.factor is not None and unit == row.local_unit:
+            after = converted(before, row)
+        else:
+            code = _spelled(unit, row, table)
+            if code is None:
+                text = f"unit table {table.name} does not know this unit of this analyte"
+                draft.flag("code-invalid", text, found.place)
+                return True
+            after = {**before, "system": UCUM, "code": code}
+            if row is not None and code != _ucum(row.canonical, table):
+                text = f"another unit than table {table.name} states for this analyte"
+                draft.flag("business-rule", text, found.place)
+        found.parent[found.key] = after
+        draft.changed(self.by, found.place, before, after)
+        return False
 
 
 def _row(holder: dict[str, Any], table: UnitTable) -> UnitRow | None:
-    return next((table.rows[key] for key in _codes(holder) if key in table.rows), None)
+    return _first(holder, table.rows)
+
+
+def _first(holder: dict[str, Any], known: Mapping[tuple[str, str], Known]) -> Known | None:
+    """What is known of the first code that anything is known of."""
+    for key in _codes(holder):
+        found = known.get(key)
+        if found is not None:
+            return found
+    return None
 
 
 def _codes(holder: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -91,47 +132,15 @@ def _codes(holder: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield coding.get("system") or "", coding.get("code") or ""
 
 
-def _quantities(found: Found) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """The value and its reference ranges' ends, each as a key of its holder."""
-    yield found.key, found.parent, found.place
+def _quantities(found: Found) -> Iterator[Found]:
+    """The value and its reference ranges' ends."""
+    yield found
+    ranges = found.parent.get("referenceRange")
     above = found.place.removesuffix("." + found.key)
-    for index, given in enumerate(found.parent.get("referenceRange") or ()):
+    for index, given in enumerate(ranges if type(ranges) is list else ()):
         for end in ("low", "high"):
-            if end in given:
-                yield end, given, f"{above}.referenceRange[{index}].{end}"
-
-
-def _standardise(
-    draft: Draft,
-    by: By,
-    holder: dict[str, Any],
-    key: str,
-    place: str,
-    row: UnitRow | None,
-    table: UnitTable,
-    value_unit: Any,
-) -> bool:
-    before = holder[key]
-    unit = before.get("unit")
-    if unit is None and row is not None and row.factor is not None and value_unit == row.local_unit:
-        # The end of a range without a unit is in its value's, which is about to change.
-        unit = value_unit
-    # A coded unit is the sender's own statement in UCUM; its spelling is no longer a guess.
-    if type(unit) is not str or "code" in before:
-        return False
-    if row is not None and row.factor is not None and unit == row.local_unit:
-        after = converted(before, row)
-    else:
-        code = _spelled(unit, row, table)
-        if code is None:
-            draft.flag("code-invalid", f"unit table {table.name} does not know this unit of this analyte", place)
-            return True
-        after = {**before, "system": UCUM, "code": code}
-        if row is not None and code != _ucum(row.canonical, table):
-            draft.flag("business-rule", f"another unit than table {table.name} states for this analyte", place)
-    holder[key] = after
-    draft.changed(by, place, before, after)
-    return False
+            if type(given.get(end)) is dict:
+                yield Found(given, end, f"{above}.referenceRange[{index}].{end}")
 
 
 def _spelled(unit: str, row: UnitRow | None, table: UnitTable) -> str | None:
@@ -160,30 +169,61 @@ def canonical_value(local: int | Decimal, row: UnitRow) -> Decimal:
     assert row.factor is not None
     sent = Decimal(str(local))
     last_digit = Decimal(1).scaleb(min(0, int(sent.as_tuple().exponent)))
-    width = Fraction(EXACT.divide(last_digit, abs(row.factor)))
-    return guarded(Fraction(EXACT.divide(EXACT.subtract(sent, row.offset), row.factor)), width)
+    exact = EXACT.divide(EXACT.subtract(sent, row.offset), row.factor)
+    return guarded(exact, EXACT.divide(last_digit, abs(row.factor)))
 
 
-def _by_ucum(args: Args, by: By) -> Step:
-    """Convert to the unit that the rule names, or to the one that a table prefers for the record's code."""
-    tables = args.bench.tables
-    aim = _aim(args, tables)
-    spellings = _spellings(args, tables)
+@dataclass(frozen=True, slots=True)
+class _ByUcum:
+    """To the unit that the rule names, or to the one that a table prefers for the record's code."""
 
-    def step(draft: Draft, found: Found) -> bool:
-        target = aim(found.parent)
+    by: By
+    aim: Aim
+    spellings: dict[str, str]
+
+    def apply(self, draft: Draft, found: Found) -> bool:
+        target = self.aim(found.parent)
         if target is None:
             return False
-        unit = _unit_of(found.value, target, spellings)
+        unit = self._unit_of(found.value, target)
         if unit is None or not _can_turn(found, unit, target):
-            text = f"the unit is none that UCUM could convert to {target.unit}"
-            draft.flag("code-invalid" if _is_no_unit(found.value) else "business-rule", text, found.place)
+            code = "code-invalid" if _is_no_unit(found.value) else "business-rule"
+            draft.flag(code, f"the unit is none that UCUM could convert to {target.unit}", found.place)
             return True
-        for key, holder, where in _quantities(found):
-            _convert(draft, by, holder, key, where, target, unit, spellings)
+        for each in _quantities(found):
+            self._convert(draft, each, target, unit)
         return False
 
-    return step
+    def _unit_of(self, quantity: dict[str, Any], target: Target) -> str | None:
+        system, code, text = quantity.get("system"), quantity.get("code"), quantity.get("unit")
+        if system == UCUM and code == target.unit:
+            return target.unit
+        if system not in (None, UCUM) or (code is not None and type(code) is not str):
+            return None
+        # A code without a system says no more than the text.
+        coded = code if system == UCUM else None
+        return read_unit(coded, text if type(text) is str else code, target.unit, self.spellings, target.analyte)
+
+    def _convert(self, draft: Draft, found: Found, target: Target, value_unit: str) -> None:
+        before = found.value
+        if before.get("code") == target.unit:
+            return
+        has_unit = any(name in before for name in ("unit", "code", "system"))
+        unit = self._unit_of(before, target) if has_unit else value_unit
+        value = before.get("value")
+        if unit is None or (value is not None and type(value) is not int and not isinstance(value, Decimal)):
+            draft.flag("code-invalid", f"the unit is none that UCUM could convert to {target.unit}", found.place)
+            return
+        if unit == target.unit and "code" not in before and has_unit:
+            after = {**before, "system": UCUM, "code": unit}
+        else:
+            made = None if value is None else kept_digits(value, unit, target.unit, target.analyte)
+            if value is not None and made is None:
+                draft.flag("business-rule", f"the value has no counterpart in {target.unit}", found.place)
+                return
+            after = _in_unit(before, made, target.unit, sent_code=unit)
+        found.parent[found.key] = after
+        draft.changed(self.by, found.place, before, after)
 
 
 def _aim(args: Args, tables: Tables) -> Aim:
@@ -191,7 +231,7 @@ def _aim(args: Args, tables: Tables) -> Aim:
     name = node.text("to")
     if name in tables.preferred:
         preferred = tables.preferred[name].targets
-        return lambda holder: next((preferred[key] for key in _codes(holder) if key in preferred), None)
+        return lambda holder: _first(holder, preferred)
     if canonical(name) is None:
         meant = did_you_mean(name, tables.preferred)
         raise node.spot.broken(f"{name!r} is neither a UCUM unit nor a table of preferred units{meant}")
@@ -214,15 +254,6 @@ def _spellings(args: Args, tables: Tables) -> dict[str, str]:
     return made
 
 
-def _unit_of(quantity: dict[str, Any], target: Target, spellings: dict[str, str]) -> str | None:
-    system, code, text = quantity.get("system"), quantity.get("code"), quantity.get("unit")
-    if system not in (None, UCUM) or (code is not None and type(code) is not str):
-        return None
-    # A code without a system says no more than the text.
-    coded = code if system == UCUM else None
-    return read_unit(coded, text if type(text) is str else code, target.unit, spellings, target.analyte)
-
-
 def _is_no_unit(quantity: dict[str, Any]) -> bool:
     system = quantity.get("system")
     code = quantity.get("code") if system == UCUM else quantity.get("unit")
@@ -234,37 +265,6 @@ def _can_turn(found: Found, unit: str, target: Target) -> bool:
     if not turns_around(unit, target.unit):
         return True
     return "comparator" not in found.value and not found.parent.get("referenceRange")
-
-
-def _convert(
-    draft: Draft,
-    by: By,
-    holder: dict[str, Any],
-    key: str,
-    place: str,
-    target: Target,
-    value_unit: str,
-    spellings: dict[str, str],
-) -> None:
-    before = holder[key]
-    if type(before) is not dict or before.get("code") == target.unit:
-        return
-    has_unit = any(name in before for name in ("unit", "code", "system"))
-    unit = _unit_of(before, target, spellings) if has_unit else value_unit
-    value = before.get("value")
-    if unit is None or (value is not None and type(value) is not int and not isinstance(value, Decimal)):
-        draft.flag("code-invalid", f"the unit is none that UCUM could convert to {target.unit}", place)
-        return
-    if unit == target.unit and "code" not in before and has_unit:
-        after = {**before, "system": UCUM, "code": unit}
-    else:
-        made = None if value is None else kept_digits(value, unit, target.unit, target.analyte)
-        if value is not None and made is None:
-            draft.flag("business-rule", f"the value has no counterpart in {target.unit}", place)
-            return
-        after = _in_unit(before, made, target.unit, sent_code=unit)
-    holder[key] = after
-    draft.changed(by, place, before, after)
 
 
 def _in_unit(quantity: dict[str, Any], value: int | Decimal | None, unit: str, *, sent_code: str) -> dict[str, Any]:
