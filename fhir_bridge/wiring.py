@@ -84,6 +84,7 @@ from fhir_bridge.lines.registry import OPERATOR, Registry
 from fhir_bridge.lines.relabelling import RelabelLine
 from fhir_bridge.lines.services import Services
 from fhir_bridge.lines.standing import Standing
+from fhir_bridge.lines.translating import TranslateLine
 from fhir_bridge.lines.unwrapping import Unwrapping
 from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.ambient import Clock
@@ -396,6 +397,7 @@ async def open_bridge(
             ),
             imports=imports,
             claims=claims,
+            translate=TranslateLine(registry),
             answer=answer,
             decision_receipts=decision_receipts,
             emergency=EmergencyLine(

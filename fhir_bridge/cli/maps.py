@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fhir_bridge.cli import messages, screen
+from fhir_bridge.cli import map_exchange, messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.map_ask import ask
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
@@ -130,3 +130,4 @@ def _tell_rest(shown: Mapping[str, Any]) -> None:
 
 
 app.command()(ask)
+map_exchange.install(app)

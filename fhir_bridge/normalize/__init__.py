@@ -11,19 +11,24 @@ Invariants:
 
 from __future__ import annotations
 
+from fhir_bridge.normalize.code_maps import CodeMap, MapRow, by_url, unnamed
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
-from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
+from fhir_bridge.normalize.pack import Ruleset, load_code_maps, load_ruleset, packaged_core
 
 __all__ = [
+    "CodeMap",
     "ExampleResult",
+    "MapRow",
     "Normalization",
     "Preview",
     "Ruleset",
     "StoredVersion",
+    "by_url",
     "explain_changes",
     "is_settled",
+    "load_code_maps",
     "load_ruleset",
     "normalize",
     "packaged_core",
@@ -31,4 +36,5 @@ __all__ = [
     "relabelled",
     "ruleset_under",
     "run_examples",
+    "unnamed",
 ]

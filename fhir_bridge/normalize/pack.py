@@ -7,7 +7,8 @@ the pack, else the copy that ships with the package.
 Invariants:
     * a pack loads whole or not at all;
     * the hash covers every file that can change a record, and nothing else: path and content of both folders'
-      YAML and tables, in the order of their paths, and the definitions in the packages of profiles.
+      YAML and tables, of JSON the ConceptMaps that ``maps`` names, in the order of their paths, and the definitions
+      in the packages of profiles.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ from pathlib import Path
 from blake3 import blake3
 
 from fhir_bridge.fhir.profiles import Profiles
+from fhir_bridge.fhir.ucum import is_ucum
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.code_maps import CodeMap
+from fhir_bridge.normalize.map_files import load_map
+from fhir_bridge.normalize.preferred_units import load_preferred
 from fhir_bridge.normalize.profile_choices import read_profiles
 from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
-from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
+from fhir_bridge.normalize.tables import Tables, load_labels, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
 
 _KEYS = (
@@ -36,6 +41,7 @@ _KEYS = (
     "constants",
     "maps",
     "units",
+    "preferred_units",
     "labels",
     "profiles",
     "why",
@@ -90,16 +96,15 @@ def load_ruleset(directory: Path) -> Ruleset:
     Raises:
         RulesetBroken: Something in it is wrong; the message reads ``file:line:column what``.
     """
-    layers = [directory]
     head = _source(directory)
-    extends = head.get("extends")
-    if extends is not None:
-        layers.insert(0, _extended(directory, extends))
+    layers = _layers(directory, head)
     rules: list[Rule] = []
+    maps: dict[Path, set[str]] = {}
     tables = Tables()
     constants: dict[str, str] = {}
     for folder in layers:
-        source = _source(folder)
+        source = head if folder == directory else _source(folder)
+        maps[folder] = {entry.require("file").text("file") for _, entry in _declared(source, "maps")}
         if folder != directory and "profiles" in source.names():
             raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
         constants |= _constants(source)
@@ -109,14 +114,49 @@ def load_ruleset(directory: Path) -> Ruleset:
     _refuse_doubles(rules)
     ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
     profiles = read_profiles(head, directory, _version(head))
-    digest = _hash(layers, b"" if profiles is None else profiles.digest)
+    digest = _hash(maps, b"" if profiles is None else profiles.digest)
     return Ruleset(directory.name, digest, _version(head), _base_urls(head), tuple(ordered), tables, profiles)
+
+
+def load_code_maps(directory: Path) -> dict[str, CodeMap]:
+    """Load the code maps of the pack in ``directory`` and of the core it extends, and nothing else of it.
+
+    Raises:
+        RulesetBroken: A table is wrong, or there is no pack.
+    """
+    found: dict[str, CodeMap] = {}
+    for folder in _layers(directory, _source(directory)):
+        for name, entry in _declared(_source(folder), "maps"):
+            found[name] = load_map(name, entry, folder, folder.name)
+    return found
+
+
+def find_map(directory: Path, name: str) -> tuple[CodeMap, Path] | list[str]:
+    """Return a code map of a pack or its core and the file it is from, or the names that there are.
+
+    Raises:
+        RulesetBroken: The table is wrong, or there is no pack.
+    """
+    names: list[str] = []
+    for folder in reversed(_layers(directory, _source(directory))):
+        for each, entry in _declared(_source(folder), "maps"):
+            if each == name:
+                found = load_map(name, entry, folder, folder.name)
+                return found, folder / entry.require("file").text("file")
+            names.append(each)
+    return names
 
 
 def packaged_core() -> Path:
     """The copy of ``core`` that ships with the package, or the one of the source tree."""
     packaged = Path(str(files("fhir_bridge"))) / "_mappings" / "core"
     return packaged if packaged.is_dir() else Path(str(files("fhir_bridge"))).parent / "mappings" / "core"
+
+
+def _layers(directory: Path, head: Mapping) -> list[Path]:
+    """The folders that a pack is made of, what it extends first."""
+    extends = head.get("extends")
+    return [directory] if extends is None else [_extended(directory, extends), directory]
 
 
 def _source(folder: Path) -> Mapping:
@@ -176,6 +216,10 @@ def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
         tables.maps[name] = load_map(name, entry, folder, folder.name)
     for name, entry in _declared(source, "units"):
         tables.units[name] = load_units(name, entry, folder, folder.name)
+    for name, entry in _declared(source, "preferred_units"):
+        if is_ucum(name):
+            raise source.key_spot("preferred_units").broken(f"{name!r} is a UCUM unit and cannot name a table")
+        tables.preferred[name] = load_preferred(name, entry, folder, folder.name)
     for name, entry in _declared(source, "labels"):
         tables.labels[name] = load_labels(name, entry, folder, folder.name)
 
@@ -196,10 +240,11 @@ def _refuse_doubles(rules: list[Rule]) -> None:
             raise rule.spot.broken(f"rule {rule.name!r} already stands at {spot.file}:{spot.line}")
 
 
-def _hash(layers: list[Path], profiles: bytes) -> str:
+def _hash(layers: dict[Path, set[str]], profiles: bytes) -> str:
+    """Hash the files of each folder that count; with it stand the files of its maps."""
     hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode() + profiles)
-    for folder in layers:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
+    for folder, maps in layers.items():
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder), maps)):
             name, content = path.relative_to(folder).as_posix().encode(), path.read_bytes()
             for part in (name, content):
                 hasher.update(len(part).to_bytes(8, "big") + part)
@@ -207,5 +252,7 @@ def _hash(layers: list[Path], profiles: bytes) -> str:
     return hasher.hexdigest()
 
 
-def _counts(path: Path) -> bool:
+def _counts(path: Path, maps: set[str]) -> bool:
+    if path.suffix == ".json":
+        return path.as_posix() in maps
     return "examples" not in path.parts and path.suffix in (".yaml", ".csv")

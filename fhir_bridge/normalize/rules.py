@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fhir_bridge.fhir.fhirpath import PathFailed
 from fhir_bridge.fhir.tables import Definitions, r4, stu3
-from fhir_bridge.normalize import verbs_codes, verbs_shape, verbs_units, verbs_verdicts
+from fhir_bridge.normalize import verbs_codes, verbs_shape, verbs_translate, verbs_units, verbs_verdicts
 from fhir_bridge.normalize.draft import By, Draft
 from fhir_bridge.normalize.places import Condition, compile_condition
 from fhir_bridge.normalize.tables import Tables
@@ -22,6 +22,7 @@ from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, did_you_mean
 VERBS: AnyMapping[str, Verb] = {
     **verbs_shape.VERBS,
     **verbs_codes.VERBS,
+    **verbs_translate.VERBS,
     **verbs_units.VERBS,
     **verbs_verdicts.VERBS,
 }
