@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.functions.fit import CROSS_VERSION
+from fhir_bridge.normalize.functions.cross_version import url_of
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _OID = "urn:oid:"
@@ -55,7 +55,7 @@ def _beside(parts: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
         for item in value if type(value) is list else [value]:
             kind = "CodeableConcept" if type(item) is dict and ("coding" in item or "text" in item) else "Reference"
             value_key = "valueString" if type(item) is str else f"value{kind}"
-            found.append({"url": f"{CROSS_VERSION}{path}.{key}", value_key: item})
+            found.append({"url": url_of("STU3", f"{path}.{key}"), value_key: item})
     return found
 
 
