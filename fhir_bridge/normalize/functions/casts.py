@@ -22,6 +22,9 @@ class Cast:
     is_whole: bool = True
 
 
+_URIS: Final = "urn:ietf:rfc:3986"
+"""System of URIs that stand as a code or an identifier (R4 identifier-registry.html)."""
+
 Part = tuple[str, Any]
 """Datatype and value."""
 
@@ -114,6 +117,7 @@ def _number_to_quantity(value: Any) -> Cast | None:
 
 _CASTS: Final[Mapping[tuple[str, str], Callable[[Any], Cast | None]]] = {
     ("string", "CodeableConcept"): lambda value: Cast({"text": value}),
+    ("uri", "CodeableConcept"): lambda value: Cast({"coding": [{"system": _URIS, "code": value}]}),
     ("Coding", "CodeableConcept"): lambda value: Cast({"coding": [value]}),
     ("CodeableConcept", "Coding"): _concept_to_coding,
     ("CodeableConcept", "code"): _concept_to_code,
@@ -122,7 +126,7 @@ _CASTS: Final[Mapping[tuple[str, str], Callable[[Any], Cast | None]]] = {
     ("Reference", "string"): _reference_to_text,
     ("Reference", "canonical"): _reference_to_canonical,
     ("canonical", "Reference"): lambda value: Cast({"reference": value}),
-    ("uri", "Reference"): lambda value: Cast({"identifier": {"system": "urn:ietf:rfc:3986", "value": value}}),
+    ("uri", "Reference"): lambda value: Cast({"identifier": {"system": _URIS, "value": value}}),
     ("Identifier", "Reference"): lambda value: Cast({"identifier": value}),
     ("string", "Annotation"): lambda value: Cast({"text": value}),
     ("string", "Expression"): lambda value: None,

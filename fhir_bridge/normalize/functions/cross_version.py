@@ -129,6 +129,8 @@ def guessed(value: Any) -> str:
     """Return the datatype of a value whose element no release knows under this name."""
     first = value[0] if type(value) is list and value else value
     if type(first) is dict:
+        if type(first.get("value")) is dict:
+            return "Element"
         return next((kind for key, kind in _GUESSES if key in first), "Element")
     if type(first) is bool:
         return "boolean"
@@ -140,6 +142,8 @@ def guessed(value: Any) -> str:
 def absent(element: Element, key: str, kind: str) -> tuple[str, Any]:
     """Return the key and value that say "required, but not known"."""
     mark: dict[str, Any] = {"extension": [dict(DATA_ABSENT)]}
+    if "." in kind and not required(kind):
+        return key, [mark] if element.many else mark
     if r4().types[kind].kind == "primitive-type":
         return "_" + key, [mark] if element.many else mark
     if "." in kind:

@@ -99,12 +99,22 @@ def _sampled_data(draft: Draft, by: By, data: dict[str, Any], place: str) -> Non
     draft.changed(by, place, before, dict(data))
 
 
+def _trigger(draft: Draft, by: By, trigger: dict[str, Any], place: str) -> None:
+    before = dict(trigger)
+    for old in [key for key in trigger if key.startswith("event")]:
+        # eventName → name, eventTimingDate → timingDate, eventData → data.
+        new = old[5].lower() + old[6:]
+        trigger[new] = [trigger.pop(old)] if new == "data" else trigger.pop(old)
+    draft.changed(by, place, before, dict(trigger))
+
+
 DATATYPES: Mapping[str, Mapping[str, Convert]] = {
     "STU3": {
         "Money": _money,
         "Dosage": _dosage,
         "Signature": _signature,
         "RelatedArtifact": _related_artifact,
+        "TriggerDefinition": _trigger,
     },
     "R4B": {},
     "R5": {"Dosage": _dosage_r5, "SampledData": _sampled_data},

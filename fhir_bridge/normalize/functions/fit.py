@@ -28,6 +28,7 @@ from fhir_bridge.normalize.functions.cross_version import (
     absent,
     extension_of,
     guessed,
+    is_value,
     items_of,
     keys_of,
     plain_keys,
@@ -127,13 +128,19 @@ class _Fit:
             convert(self._draft, self._by, holder, place)
         if name in ("Coding", "Identifier"):
             self._system(holder, place)
+        if name == "Reference" and type(holder.get("type")) is str:
+            before, holder["type"] = holder["type"], type_in_r4(holder["type"])
+            self._draft.changed(self._by, f"{place}.type", before, holder["type"])
         known, old = keys_of("R4", name), keys_of(self._release.release, sent)
         made: list[dict[str, Any]] = []
         for key in plain_keys(holder):
-            if key != "resourceType":
+            # STU3's Claim.payee has an element of that name.
+            if key != "resourceType" or "." in name:
                 was = self._draft.renamed.get((id(holder), key), key)
                 made += self._element(holder, key, known, old.get(was), f"{sent or name}.{was}", place)
         if made:
+            if "extension" not in known:
+                raise Unconvertible(Issue("error", "not-supported", f"R4 allows no extension on {name}", place))
             _extend(holder, made)
             self._draft.changed(self._by, f"{place}.extension", None, made)
         self._mark_absent(holder, name, sent, place, made)
@@ -282,7 +289,7 @@ class _Fit:
         path: str,
         place: str,
     ) -> None:
-        is_told = type(value) is str and (path, value) in self._wider
+        is_told = any((path, code) in self._wider for code in _codes_of(value))
         turns = element is not None and element.modifier and value is not False
         if (turns or value == "entered-in-error") and not is_told and path not in _HARMLESS:
             text = f"R4 has no place for what {path} says here, and it can turn the record's meaning around"
@@ -295,7 +302,7 @@ class _Fit:
         """Give a value that goes into an extension R4's shape, down to what R4 knows."""
         if type(value) is not dict:
             return
-        if kind in r4().types and "." not in kind:
+        if is_value(kind):
             self.object(value, kind, kind, place)
             return
         known = keys_of(self._release.release, kind)
@@ -413,14 +420,24 @@ def _homes(key: str, origin: tuple[Element, str] | None, known: Mapping[str, tup
         stem = stem_of(origin[0]) if origin else key
         choice = [(k, e, t) for k, (e, t) in known.items() if e.is_choice and stem_of(e) in (key, stem)]
         homes = sorted(choice, key=lambda home: home[2] != kind)
-        if not homes and stem in known and stem != key:
-            homes = [(stem, *known[stem])]
+        if not homes and stem != key:
+            # reasonCodeableConcept → reasonCode; valueQuantity → value.
+            names = (stem, stem + "Code") if kind == "CodeableConcept" else (stem,)
+            homes = [(k, *known[k]) for k in names if k in known]
     if kind == "CodeableReference":
         names = [key + end for end in ("Code", "CodeableConcept", "Reference", "Detail")]
         homes += [(k, *known[k]) for k in names if k in known and (homes == [] or k.endswith(("Detail", "Reference")))]
         if not any(t == "CodeableConcept" for _k, _e, t in homes):
             homes += [(k, *known[k]) for k in names if k in known and known[k][1] == "CodeableConcept"]
     return list({home[0]: home for home in homes}.values())
+
+
+def _codes_of(value: Any) -> list[str]:
+    """Return the code, or those of a concept."""
+    if type(value) is str:
+        return [value]
+    codings = value.get("coding", ()) if type(value) is dict else ()
+    return [c["code"] for c in codings if "code" in c]
 
 
 def _with_note(value: Any, sibling: Any, note: dict[str, Any]) -> tuple[Any, Any]:

@@ -320,6 +320,32 @@ def _membership(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
         draft.changed(by, f"{place}.membership", body.pop("membership"), None)
 
 
+# LOINC's answers to "which coordinate system": R4 counts from 0 or from 1 (molecularsequence.html).
+_COUNTED_FROM = {"LA30100-4": 0, "LA30101-2": 0, "LA30102-0": 1}
+
+
+def _coordinate_system(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
+    """R4 has one coordinate system for the whole; the parts keep theirs."""
+    systems = [_codes(each.get("coordinateSystem")) for each in _listed(body.get("relative"))]
+    found = {_COUNTED_FROM.get(code) for codes in systems for code in codes}
+    if len(found) == 1 and None not in found and "coordinateSystem" not in body:
+        _swap(draft, by, body, place, coordinateSystem=found.pop())
+
+
+def _instance(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
+    """R4 substance.html: ``instance`` holds what R5 says of the package itself."""
+    is_instance = body.get("instance")
+    if type(is_instance) is not bool:
+        return
+    parts = {key: body[key] for key in ("expiry", "quantity") if key in body} if is_instance else {}
+    if is_instance and not parts:
+        parts = {"extension": [{"url": url_of("R5", "Substance.instance"), "valueBoolean": True}]}
+    draft.changed(by, f"{place}.instance", body.pop("instance"), None)
+    _swap(draft, by, body, place, instance=[parts] if parts else None, **dict.fromkeys(parts.keys() - {"extension"}))
+
+
+coordinate_system = _on_body(_coordinate_system)
+instance = _on_body(_instance)
 participants = _on_body(_participants)
 evidence = _on_body(_evidence)
 used_reasons = _on_body(_used_reasons)

@@ -231,6 +231,54 @@ def observation_related(args: Args) -> Act:
     return act
 
 
+def explanation(args: Args) -> Act:
+    """STU3 keeps why a vaccine was given, and why not, in one part; R4 in two elements (immunization.html)."""
+    by = args.bench.by
+    names = {"reason": "reasonCode", "reasonNotGiven": "statusReason"}
+
+    def act(draft: Draft) -> None:
+        part = draft.body.get("explanation")
+        if type(part) is not dict or set(part) - set(names):
+            return
+        draft.changed(by, "Immunization.explanation", draft.body.pop("explanation"), None)
+        for old, new in names.items():
+            if old in part and new not in draft.body:
+                draft.body[new] = part[old]
+                draft.changed(by, f"Immunization.{new}", None, part[old])
+
+    return act
+
+
+def unwrap(args: Args) -> Act:
+    """Put the children of a part in its place, unless one of them is there already."""
+    by, name = args.bench.by, args.sibling("part")
+
+    def act(draft: Draft) -> None:
+        body = draft.body
+        part = body.get(name)
+        if type(part) is dict and not set(part) & set(body):
+            draft.changed(by, f"{body['resourceType']}.{name}", body.pop(name), None)
+            for key, value in part.items():
+                body[key] = value
+                draft.changed(by, f"{body['resourceType']}.{key}", None, value)
+
+    return act
+
+
+def prisms(args: Args) -> Act:
+    """STU3 has one prism with its base, R4 a list of both (visionprescription.html); R4 requires both."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        for index, lens in enumerate(draft.body.get("dispense", ())):
+            if not isinstance(lens.get("prism"), list) and "prism" in lens and "base" in lens:
+                before = {key: lens[key] for key in ("prism", "base")}
+                lens["prism"] = [{"amount": lens["prism"], "base": lens.pop("base")}]
+                draft.changed(by, f"VisionPrescription.dispense[{index}].prism", before, lens["prism"])
+
+    return act
+
+
 def become(args: Args) -> Act:
     """Give the resource the type that R4 calls it."""
     by, name = args.bench.by, args.text("type")
