@@ -86,7 +86,8 @@ def _concept_to_code(value: Any) -> Cast | None:
     codings = value.get("coding") or [{}]
     if "code" not in codings[0]:
         return None
-    return Cast(codings[0]["code"], is_whole=len(codings) == 1 and "text" not in value and "extension" not in value)
+    # The binding names the system; a display or a second coding would be lost.
+    return Cast(codings[0]["code"], is_whole=set(value) == {"coding"} and set().union(*codings) <= {"system", "code"})
 
 
 def _concept_to_text(value: Any) -> Cast | None:
@@ -131,5 +132,6 @@ _CASTS: Final[Mapping[tuple[str, str], Callable[[Any], Cast | None]]] = {
     ("string", "Annotation"): lambda value: Cast({"text": value}),
     ("string", "Expression"): lambda value: None,
     ("integer64", "unsignedInt"): _whole_number,
+    ("Quantity", "decimal"): lambda value: Cast(value["value"], set(value) == {"value"}) if "value" in value else None,
     ("decimal", "Quantity"): _number_to_quantity,
 }

@@ -320,6 +320,67 @@ def _membership(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
         draft.changed(by, f"{place}.membership", body.pop("membership"), None)
 
 
+# R4's audit-event-outcome: 0 success, 4, 8 and 12 failures.
+_OUTCOMES = frozenset({"0", "4", "8", "12"})
+
+
+def _outcome(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
+    """R4 auditevent.html: ``outcome`` is a code, ``outcomeDesc`` a text; what is neither stays."""
+    held = body.get("outcome")
+    if type(held) is not dict or held.get("code", {}).get("code") not in _OUTCOMES:
+        return
+    details = held.get("detail", ())
+    text = details[0]["text"] if len(details) == 1 and set(details[0]) == {"text"} else None
+    if details and text is None:
+        return
+    _swap(draft, by, body, place, outcome=held["code"]["code"], outcomeDesc=text)
+
+
+def _body_sites(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
+    """R4 claim.html: ``bodySite`` is one concept with ``subSite`` beside it."""
+    for part in ("item", "addItem"):
+        for index, item in enumerate(_listed(body.get(part))):
+            sites = _listed(item.get("bodySite"))
+            if len(sites) == 1 and len(_listed(sites[0].get("site"))) == 1 and set(sites[0]["site"][0]) == {"concept"}:
+                after = {"bodySite": sites[0]["site"][0]["concept"], "subSite": sites[0].get("subSite")}
+                _swap(draft, by, item, f"{place}.{part}[{index}]", **after)
+
+
+def _schedules(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
+    """R4 nutritionorder.html: ``schedule`` is timings; what is taken as needed stays for an extension."""
+    for part in ("oralDiet", "supplement"):
+        for each in _listed(body.get(part)):
+            schedule = each.get("schedule")
+            if type(schedule) is dict and set(schedule) == {"timing"}:
+                _swap(draft, by, each, f"{place}.{part}", schedule=schedule["timing"])
+    for each in _listed(body.get("enteralFormula", {}).get("administration")):
+        schedule = each.get("schedule")
+        if type(schedule) is dict and set(schedule) == {"timing"} and len(schedule["timing"]) == 1:
+            _swap(draft, by, each, f"{place}.enteralFormula.administration", schedule=schedule["timing"][0])
+
+
+# What R4's Composition.relatesTo can say of the document it relates to (document-relationship-type).
+_RELATIONS = frozenset({"replaces", "transforms", "signs", "appends"})
+
+
+def _relations(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
+    """R4 composition.html: ``relatesTo`` is a code and what it points to."""
+    made, left = [], []
+    for each in _listed(body.get("relatesTo")):
+        if set(each) == {"type", "resourceReference"} and each["type"] in _RELATIONS:
+            made.append({"code": each["type"], "targetReference": each["resourceReference"]})
+        elif "code" in each:
+            made.append(each)
+        else:
+            left.append(each)
+    if left:
+        url = url_of("R5", "Composition.relatesTo")
+        notes = [{"url": url, "valueRelatedArtifact": each} for each in left]
+        _swap(draft, by, body, place, extension=[*_listed(body.get("extension")), *notes])
+    if body.get("relatesTo") != made:
+        _swap(draft, by, body, place, relatesTo=made)
+
+
 # LOINC's answers to "which coordinate system": R4 counts from 0 or from 1 (molecularsequence.html).
 _COUNTED_FROM = {"LA30100-4": 0, "LA30101-2": 0, "LA30102-0": 1}
 
@@ -344,6 +405,10 @@ def _instance(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
     _swap(draft, by, body, place, instance=[parts] if parts else None, **dict.fromkeys(parts.keys() - {"extension"}))
 
 
+outcome = _on_body(_outcome)
+body_sites = _on_body(_body_sites)
+schedules = _on_body(_schedules)
+relations = _on_body(_relations)
 coordinate_system = _on_body(_coordinate_system)
 instance = _on_body(_instance)
 participants = _on_body(_participants)
