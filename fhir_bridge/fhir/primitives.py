@@ -37,6 +37,7 @@ _DATE_TIME = re.compile(rf"{_YEAR}(?:-(?:0[1-9]|1[0-2]|{_DAY}(?:T{_CLOCK}{_ZONE}
 _INSTANT = re.compile(rf"{_YEAR}-{_DAY}T{_CLOCK}{_ZONE}")
 _TIME = re.compile(_CLOCK)
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_INTEGER64 = re.compile(r"0|[+-]?[1-9][0-9]{0,18}")
 _CODE = re.compile(r"\S+(?: \S+)*")
 _OID = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+")
 _UUID = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -132,6 +133,13 @@ def _whole(low: int) -> Test:
     return test
 
 
+def _whole_64(value: Any) -> Problem | None:
+    """R5's ``integer64`` is a JSON string (R5 json.html#primitive)."""
+    if type(value) is str and _INTEGER64.fullmatch(value) and -(2**63) <= int(value) < 2**63:
+        return None
+    return Problem("value", "must be a whole number of 64 bits, written as a JSON string")
+
+
 TESTS: dict[str, Test] = {
     "base64Binary": _base64,
     "boolean": _boolean,
@@ -143,6 +151,7 @@ TESTS: dict[str, Test] = {
     "id": _pattern(_ID, "an id: 1 to 64 of A-Z, a-z, 0-9, '-' and '.'"),
     "instant": _dated(_INSTANT, "an instant: a full date and time with its zone"),
     "integer": _whole(-(2**31)),
+    "integer64": _whole_64,
     "markdown": _string,
     "oid": _pattern(_OID, "an OID written as urn:oid:…"),
     "positiveInt": _whole(1),

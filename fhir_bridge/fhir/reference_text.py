@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fhir_bridge.fhir.tables import r4, stu3
+from fhir_bridge.fhir.releases import RENAMED, WITHOUT_R4
+from fhir_bridge.fhir.tables import r4
 
 
 class ReferenceKind(StrEnum):
@@ -121,7 +122,7 @@ def contained_types(resource: Any) -> dict[str, str]:
 def _known_types() -> frozenset[str]:
     global _types
     if not _types:
-        _types = r4().resource_types() | stu3().resource_types()
+        _types = r4().resource_types() | RENAMED.keys() | WITHOUT_R4
     return _types
 
 

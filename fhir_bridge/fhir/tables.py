@@ -7,7 +7,7 @@ For the validator, the search values and the compartment. The tables are made fr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -114,6 +114,31 @@ def stu3() -> Definitions:
 
 
 @cache
+def r4b() -> Definitions:
+    """FHIR R4B (4.3.0): R4 but for what its table holds."""
+    table, base = _load("r4b.json"), r4()
+    own, own_codes = _types(table), _codes(table)
+    without = frozenset(table["without"])
+    return Definitions(
+        "R4B", {n: row for n, row in base.types.items() if n not in without} | own, {**base.codes, **own_codes}
+    )
+
+
+@cache
+def r5() -> Definitions:
+    """FHIR R5 (5.0.0)."""
+    return _definitions("R5", "r5.json")
+
+
+def definitions_of(release: str) -> Definitions:
+    """The definitions of ``STU3``, ``R4``, ``R4B`` or ``R5``; loaded when first asked for."""
+    return _RELEASES[release]()
+
+
+_RELEASES: Mapping[str, Callable[[], Definitions]] = {"STU3": stu3, "R4": r4, "R4B": r4b, "R5": r5}
+
+
+@cache
 def search_parameters() -> Mapping[str, Mapping[str, SearchParameter]]:
     """Type → name → R4 search parameter; ``Resource`` and ``DomainResource`` hold what is common."""
     return {
@@ -141,12 +166,18 @@ def summary_elements() -> Mapping[str, frozenset[str]]:
 
 def _definitions(release: str, file: str) -> Definitions:
     table = _load(file)
-    types = {name: _type(name, row) for name, row in table["types"].items()}
-    codes = {
+    return Definitions(release, _types(table), _codes(table))
+
+
+def _types(table: dict[str, Any]) -> dict[str, TypeRow]:
+    return {name: _type(name, row) for name, row in table["types"].items()}
+
+
+def _codes(table: dict[str, Any]) -> dict[str, dict[str, frozenset[str]]]:
+    return {
         url: {system: frozenset(found) for system, found in systems.items()}
         for url, systems in table["codes"].items()
     }
-    return Definitions(release, types, codes)
 
 
 def _type(name: str, row: dict[str, Any]) -> TypeRow:

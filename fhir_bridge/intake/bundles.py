@@ -54,9 +54,7 @@ class _Judge:
     """One Bundle under judgement."""
 
     def __init__(self, parts: BundleParts, version: FhirVersion, profiles: Profiles | None) -> None:
-        validate = validator_of(version, profiles)
-        assert validate is not None
-        self._validate = validate
+        self._validate = validator_of(version, profiles)
         self._parts = parts
         self._kind = parts.type or ""
         self._types_by_url = _types_by_url(parts.entries)

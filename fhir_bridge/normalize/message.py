@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse_any
+from fhir_bridge.fhir.releases import id_in_r4, type_in_r4
 from fhir_bridge.fhir.validate import is_refused, validate_r4
 from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.fhir.value_sets import LabelSets
@@ -28,7 +29,7 @@ from fhir_bridge.model.ingest import (
 from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
 from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
-from fhir_bridge.normalize.links import R4_TYPE, Links, local_id
+from fhir_bridge.normalize.links import Links, local_id
 from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
@@ -136,11 +137,8 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSe
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
     """
-    if version is FhirVersion.R5:
-        raise Unconvertible(Issue("error", "not-supported", "no rules convert R5 yet"))
-    release = "STU3" if version is FhirVersion.STU3 else "R4"
-    draft = _shaped(copied(resource), release, ruleset)
-    _run(draft, LABEL, release, ruleset)
+    draft = _shaped(copied(resource), version, ruleset)
+    _run(draft, LABEL, version, ruleset)
     label_by_sets(draft, sets)
     return draft
 
@@ -240,7 +238,8 @@ def _delete(
         issue = Issue("error", "not-supported", "a deletion must name one record by its id")
         quarantined.append(_quarantine(entry, (issue,)))
         return
-    type_name = R4_TYPE.get(entry.interaction.type, entry.interaction.type)
+    local = id_in_r4(entry.interaction.type, local)
+    type_name = type_in_r4(entry.interaction.type)
     record_id = Links(source.id_key, frozenset()).id_of(type_name, local)
     chart = chart_of_type(type_name, record_id, source) or unknown_chart(source.institution)
     deletions.append(

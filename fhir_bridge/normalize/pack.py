@@ -13,9 +13,10 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from fhir_bridge.normalize.code_maps import CodeMap
 from fhir_bridge.normalize.map_files import load_map
 from fhir_bridge.normalize.preferred_units import load_preferred
 from fhir_bridge.normalize.profile_choices import read_profiles
-from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
+from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rule, release_of, written_rules
 from fhir_bridge.normalize.tables import Tables, load_labels, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
 
@@ -61,7 +62,8 @@ class Ruleset:
         hash: Hex BLAKE3 over everything that can change a record.
         fhir_version: Release of the records that the pack is written for.
         base_urls: Bases of absolute URLs that mean the sender's own records, without a slash at the end.
-        rules: In the order in which they run.
+        rules: In the order in which they run, those of ``later`` left out.
+        later: Release → what compiles the core's rules from that release; only those who get such records pay for it.
         profiles: What records are judged by before any rule runs; None for the standard alone.
     """
 
@@ -72,6 +74,7 @@ class Ruleset:
     rules: tuple[Rule, ...]
     tables: Tables = field(repr=False)
     profiles: Profiles | None = field(default=None, repr=False, compare=False)
+    later: AnyMapping[str, Callable[[], list[Rule]]] = field(default_factory=dict, repr=False, compare=False)
 
     def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
         """The rules of a stage that may touch a record of this type that came in this release."""
@@ -80,10 +83,23 @@ class Ruleset:
         if found is None:
             found = self._found[key] = tuple(
                 rule
-                for rule in self.rules
+                for rule in self._of(release)
                 if rule.stage == stage and rule.type_name in (type_name, ANY) and rule.release in (None, release)
             )
         return found
+
+    def _of(self, release: str) -> tuple[Rule, ...]:
+        found = self._by_release.get(release)
+        if found is None:
+            rules = self.rules
+            if release in self.later:
+                rules = _ordered([*self.later[release](), *rules])
+            found = self._by_release[release] = rules
+        return found
+
+    @cached_property
+    def _by_release(self) -> dict[str, tuple[Rule, ...]]:
+        return {}
 
     @cached_property
     def _found(self) -> dict[tuple[str, str, str], tuple[Rule, ...]]:
@@ -100,6 +116,9 @@ def load_ruleset(directory: Path) -> Ruleset:
     layers = _layers(directory, head)
     rules: list[Rule] = []
     maps: dict[Path, set[str]] = {}
+    later: dict[str, list[Mapping]] = {}
+    version = _version(head)
+    names: dict[str, Spot] = {}
     tables = Tables()
     constants: dict[str, str] = {}
     for folder in layers:
@@ -110,12 +129,27 @@ def load_ruleset(directory: Path) -> Ruleset:
         constants |= _constants(source)
         _load_tables(source, folder, tables)
         for path in _rule_files(folder):
-            rules += compile_rules(load(path, _label(folder, path)), tables, constants)
-    _refuse_doubles(rules)
-    ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
-    profiles = read_profiles(head, directory, _version(head))
+            for rule in written_rules(load(path, _label(folder, path))):
+                _refuse_double(rule, names)
+                release = release_of(rule)
+                if folder != directory and release not in (None, version):
+                    later.setdefault(str(release), []).append(rule)
+                else:
+                    rules += compile_rule(rule, tables, constants)
+    profiles = read_profiles(head, directory, version)
     digest = _hash(maps, b"" if profiles is None else profiles.digest)
-    return Ruleset(directory.name, digest, _version(head), _base_urls(head), tuple(ordered), tables, profiles)
+    compiled_later = {r: partial(_compiled, written, tables, dict(constants)) for r, written in later.items()}
+    return Ruleset(
+        directory.name, digest, version, _base_urls(head), _ordered(rules), tables, profiles, later=compiled_later
+    )
+
+
+def _ordered(rules: list[Rule]) -> tuple[Rule, ...]:
+    return tuple(sorted(rules, key=lambda rule: STAGES.index(rule.stage)))
+
+
+def _compiled(written: list[Mapping], tables: Tables, constants: dict[str, str]) -> list[Rule]:
+    return [rule for each in written for rule in compile_rule(each, tables, constants)]
 
 
 def load_code_maps(directory: Path) -> dict[str, CodeMap]:
@@ -232,12 +266,11 @@ def _declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
             yield name, declared.require(name).mapping(name)
 
 
-def _refuse_doubles(rules: list[Rule]) -> None:
-    seen: dict[str, Spot] = {}
-    for rule in rules:
-        spot = seen.setdefault(rule.name, rule.spot)
-        if spot != rule.spot:
-            raise rule.spot.broken(f"rule {rule.name!r} already stands at {spot.file}:{spot.line}")
+def _refuse_double(rule: Mapping, seen: dict[str, Spot]) -> None:
+    name = rule.require("rule").text("rule")
+    if name in seen:
+        raise rule.spot.broken(f"rule {name!r} already stands at {seen[name].file}:{seen[name].line}")
+    seen[name] = rule.spot
 
 
 def _hash(layers: dict[Path, set[str]], profiles: bytes) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 
 from fhir_bridge.fhir.fhirpath import PathFailed
-from fhir_bridge.fhir.tables import Definitions, r4, stu3
+from fhir_bridge.fhir.tables import Definitions, definitions_of, r4
 from fhir_bridge.normalize import verbs_codes, verbs_shape, verbs_translate, verbs_units, verbs_verdicts
 from fhir_bridge.normalize.draft import By, Draft
 from fhir_bridge.normalize.places import Condition, compile_condition
@@ -28,9 +28,10 @@ VERBS: AnyMapping[str, Verb] = {
 }
 LABEL = "label"
 STAGES = ("version", "fit", "content", LABEL)
-"""Order in which rules run: STU3 elements to R4, what is left over, the source's habits, sensitivity."""
+"""Order in which rules run: another release's elements to R4, what is left over, the source's habits, sensitivity."""
 
 ANY = "*"
+FROM = ("STU3", "R4B", "R5")
 _KEYS = ("rule", "version", "stage", "from", "on", "when", "do", "why")
 
 
@@ -62,15 +63,28 @@ class Rule:
             return False
 
 
-def compile_rules(document: Node, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
-    """Compile a file of rules: one mapping, or a list of them.
+def written_rules(document: Node) -> list[Mapping]:
+    """Return the rules of a file as they are written: one mapping, or a list of them.
 
     Raises:
         RulesetBroken: With file, line and column.
     """
     nodes = [document] if hasattr(document.value, "keys") else list(document.items("a rule file"))
-    for node in nodes:
-        yield from _compile(node.mapping("a rule"), tables, constants)
+    return [node.mapping("a rule") for node in nodes]
+
+
+def release_of(rule: Mapping) -> str | None:
+    """Return the release whose records a rule works on, None for R4 and every other."""
+    return _release(rule)
+
+
+def compile_rule(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
+    """Compile one rule, once for each type it works on.
+
+    Raises:
+        RulesetBroken: With file, line and column.
+    """
+    yield from _compile(rule, tables, constants)
 
 
 def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
@@ -81,7 +95,7 @@ def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> 
         raise version.spot.broken("'version' must be a whole number")
     why = rule.require("why").text("why")
     stage, release = _stage(rule), _release(rule)
-    releases = (stu3(), r4()) if release == "STU3" else (r4(),)
+    releases = (r4(),) if release is None else (definitions_of(release), r4())
     for type_name in _types(rule.require("on"), releases):
         bench_type = "DomainResource" if type_name == ANY else type_name
         bench = Bench(By(name, why), bench_type, releases, tables, constants)
@@ -99,9 +113,11 @@ def _stage(rule: Mapping) -> str:
 
 def _release(rule: Mapping) -> str | None:
     node = rule.get("from")
-    if node is not None and node.value != "STU3":
-        raise node.spot.broken("'from' names the release whose records the rule converts: STU3")
-    return None if node is None else "STU3"
+    if node is None:
+        return None
+    if node.value not in FROM:
+        raise node.spot.broken(f"'from' names the release whose records the rule converts: {', '.join(FROM)}")
+    return str(node.value)
 
 
 def _types(node: Node, releases: tuple[Definitions, ...]) -> list[str]:

@@ -8,9 +8,9 @@ from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 from typing import Any
 
+from fhir_bridge.fhir.releases import type_in_r4
 from fhir_bridge.fhir.tables import Definitions
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.links import R4_TYPE
 from fhir_bridge.normalize.places import Place, compile_place
 from fhir_bridge.normalize.tables import Tables
 from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
@@ -100,7 +100,7 @@ class Verb:
 
 def _element_names(type_name: str, releases: tuple[Definitions, ...]) -> frozenset[str]:
     """Keys of a resource type and of its parts; a part may bear another name in the other release."""
-    own = (type_name, R4_TYPE.get(type_name))
+    own = (type_name, type_in_r4(type_name))
     return frozenset(
         key
         for definitions in releases

@@ -61,6 +61,7 @@ def _rename(args: Args) -> Act:
         for found in place.find(draft.body):
             if name not in found.parent:
                 _replace_key(found.parent, found.key, name)
+                draft.renamed[id(found.parent), name] = found.key
                 after = found.place.removesuffix(found.key) + name
                 draft.changed(by, found.place, found.parent[name], None)
                 draft.changed(by, after, None, found.parent[name])
@@ -260,6 +261,7 @@ def move(draft: Draft, by: By, holder: dict[str, Any], old: str, new: str, place
     """Rename ``old`` to ``new`` in ``holder`` when it is there and ``new`` is free; for registered functions."""
     if old in holder and new not in holder:
         _replace_key(holder, old, new)
+        draft.renamed[id(holder), new] = old
         draft.changed(by, f"{place}.{old}", holder[new], None)
         draft.changed(by, f"{place}.{new}", None, holder[new])
 

@@ -71,9 +71,14 @@ def _call(args: Args) -> Act:
     return make(args)
 
 
+CALL_KEYS = (
+    *("function", "map", "path", "child", "type"),
+    *("codes", "wider", "concept", "reference", "part", "yes", "no"),
+)
+
 VERBS = {
     "reject": Verb(("code", "text"), _reject),
     "quarantine": Verb(("code", "text"), _quarantine),
     "timezone": Verb(("path", "zone"), _timezone),
-    "call": Verb(("function", "map", "path", "child", "type"), _call),
+    "call": Verb(CALL_KEYS, _call),
 }

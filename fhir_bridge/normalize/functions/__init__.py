@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fhir_bridge.normalize.functions import fit, stu3
+from fhir_bridge.normalize.functions import consents, fit, r5, stu3
 from fhir_bridge.normalize.verb_args import Act, Args
 
 FUNCTIONS: Mapping[str, Callable[[Args], Act]] = {
@@ -20,4 +20,35 @@ FUNCTIONS: Mapping[str, Callable[[Args], Act]] = {
     "benefit-totals": stu3.benefit_totals,
     "observation-related": stu3.observation_related,
     "become": stu3.become,
+    "explanation": stu3.explanation,
+    "unwrap": stu3.unwrap,
+    "prisms": stu3.prisms,
+    "coordinate-system": r5.coordinate_system,
+    "instance": r5.instance,
+    "user-ids": stu3.user_ids,
+    "coverage-classes": stu3.coverage_classes,
+    "package-batch": stu3.package_batch,
+    "outcome": r5.outcome,
+    "body-sites": r5.body_sites,
+    "schedules": r5.schedules,
+    "relations": r5.relations,
+    "consent-stu3": consents.consent_stu3,
+    "consent-r5": consents.consent_r5,
+    "participants": r5.participants,
+    "evidence": r5.evidence,
+    "split": r5.split,
+    "into": r5.into,
+    "used-reasons": r5.used_reasons,
+    "each-alone": r5.each_alone,
+    "yes-no": r5.yes_no,
+    "comment": r5.comment,
+    "instructions": r5.instructions,
+    "reported": r5.reported,
+    "included-structure": r5.included_structure,
+    "document-context": r5.document_context,
+    "document-format": r5.document_format,
+    "contacts": r5.contacts,
+    "availability": r5.availability,
+    "endpoint-payload": r5.endpoint_payload,
+    "membership": r5.membership,
 }
