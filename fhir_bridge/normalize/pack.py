@@ -90,11 +90,8 @@ def load_ruleset(directory: Path) -> Ruleset:
     Raises:
         RulesetBroken: Something in it is wrong; the message reads ``file:line:column what``.
     """
-    layers = [directory]
     head = _source(directory)
-    extends = head.get("extends")
-    if extends is not None:
-        layers.insert(0, _extended(directory, extends))
+    layers = layers_of(directory)
     rules: list[Rule] = []
     tables = Tables()
     constants: dict[str, str] = {}
@@ -111,6 +108,21 @@ def load_ruleset(directory: Path) -> Ruleset:
     profiles = read_profiles(head, directory, _version(head))
     digest = _hash(layers, b"" if profiles is None else profiles.digest)
     return Ruleset(directory.name, digest, _version(head), _base_urls(head), tuple(ordered), tables, profiles)
+
+
+def layers_of(directory: Path) -> list[Path]:
+    """Return the folders whose rules make up a pack, those that run first at the front.
+
+    Raises:
+        RulesetBroken: There is no pack, or it extends something else than ``core``.
+    """
+    extends = _source(directory).get("extends")
+    return [directory] if extends is None else [_extended(directory, extends), directory]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of one folder that can change a record, in the order in which the hash covers them."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder)))
 
 
 def packaged_core() -> Path:
@@ -199,7 +211,7 @@ def _refuse_doubles(rules: list[Rule]) -> None:
 def _hash(layers: list[Path], profiles: bytes) -> str:
     hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode() + profiles)
     for folder in layers:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
+        for path in files_of(folder):
             name, content = path.relative_to(folder).as_posix().encode(), path.read_bytes()
             for part in (name, content):
                 hasher.update(len(part).to_bytes(8, "big") + part)
