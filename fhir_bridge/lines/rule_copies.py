@@ -196,7 +196,7 @@ class RuleCopies:
             if must_pass:
                 _refuse_failed(examples)
             files = {path: blake3(content).hexdigest() for path, content in snapshot.files.items()}
-            kept = Kept(snapshot.name, ENGINE, files, rule_prints(pack))
+            kept = Kept(snapshot.name, ENGINE, files, rule_prints(pack, ruleset))
             if not _is_whole(self.folder / ruleset.hash, files):
                 self._put(unfinished, ruleset.hash)
             return Taken(ruleset, kept, snapshot, examples)

@@ -1,6 +1,6 @@
 """Put a pack in force whenever it is saved: for the machine of an engineer who tries rules on live messages.
 
-The folders are looked at some forty times a second, which costs a file's status each: no library, and it works on
+The folders are looked at some fifty times a second, which costs a file's status each: no library, and it works on
 every file system. What is saved in two steps is waited for.
 """
 
@@ -17,7 +17,8 @@ from fhir_bridge.normalize import files_of, layers_of
 from fhir_bridge.telemetry import logger
 
 _log = logger("rules")
-_LOOK_S = 0.025
+_LOOK_S = 0.02
+_SETTLE_S = 0.005
 AUTHOR = "watch"
 
 _State = tuple[tuple[str, int, int], ...]
@@ -63,7 +64,7 @@ class RuleWatch:
             return
         if state == seen[1]:
             return
-        await asyncio.sleep(_LOOK_S / 2)
+        await asyncio.sleep(_SETTLE_S)
         if await asyncio.to_thread(_state, Path(directory)) != state:
             return
         self._seen[name] = (directory, state)

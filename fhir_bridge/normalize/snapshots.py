@@ -14,18 +14,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from fhir_bridge.normalize.pack import SOURCE, files_of, layers_of
+from fhir_bridge.normalize.pack import SOURCE, Ruleset, files_of, layers_of
 from fhir_bridge.normalize.profile_choices import ELSEWHERE, package_place, package_texts
+from fhir_bridge.normalize.tables import Tables
 from fhir_bridge.normalize.yaml_text import load
 
 _CONSTANT = re.compile(r"%source\.(\w+)")
-_TABLES = ("maps", "units", "labels")
 _OWN = ("institution", "time_zone")
 
 
@@ -73,16 +73,18 @@ def take_snapshot(directory: Path) -> Snapshot:
     return Snapshot(directory.name, files)
 
 
-def rule_prints(directory: Path) -> dict[str, str]:
-    """Return a digest for each rule of the pack in ``directory``, which loads: equal while the rule does the same."""
-    tables: dict[str, str] = {}
+def rule_prints(directory: Path, ruleset: Ruleset) -> dict[str, str]:
+    """Return a digest for each rule of the pack in ``directory``: equal while the rule does the same.
+
+    Args:
+        ruleset: The pack as it was loaded. Of a table those rows and columns count that it takes from its file.
+    """
+    tables = _table_prints(ruleset.tables)
     constants: dict[str, Any] = {}
     rules: dict[str, Any] = {}
     for folder in layers_of(directory):
         source = load(folder / SOURCE, SOURCE).value
         constants |= {name: source[name] for name in _OWN if name in source} | (source.get("constants") or {})
-        for kind in _TABLES:
-            tables |= {name: _table_print(folder, entry) for name, entry in (source.get(kind) or {}).items()}
         for path in files_of(folder):
             if path.suffix == ".yaml" and path.name != SOURCE:
                 held = load(path, path.name).value
@@ -91,24 +93,31 @@ def rule_prints(directory: Path) -> dict[str, str]:
 
 
 def _rule_print(rule: Any, tables: Mapping[str, str], constants: Mapping[str, Any]) -> str:
-    text = _canonical(rule)
+    text = json.dumps(rule, sort_keys=True, default=str, ensure_ascii=False)
     named = sorted({word for word in _texts(rule.get("do")) if word in tables})
     used = sorted(set(_CONSTANT.findall(text)))
-    rests_on = {
-        "rule": text,
-        "tables": [tables[name] for name in named],
-        "constants": {c: constants.get(c) for c in used},
-    }
-    return blake3(_canonical(rests_on).encode()).hexdigest()[:32]
+    rests_on = [text, *(tables[name] for name in named), *(f"{name}={constants.get(name)}" for name in used)]
+    return blake3(json.dumps(rests_on).encode()).hexdigest()[:32]
 
 
-def _table_print(folder: Path, entry: Any) -> str:
-    hasher = blake3(_canonical(entry).encode())
-    for text in sorted(_texts(entry)):
-        path = folder / text
-        if path.is_file():
-            hasher.update(path.read_bytes())
-    return hasher.hexdigest()
+def _table_prints(tables: Tables) -> dict[str, str]:
+    """Return what each name stands for; a map and a unit table may share one."""
+    found: dict[str, str] = {}
+    for each in fields(tables):
+        for name, table in getattr(tables, each.name).items():
+            found[name] = blake3((found.get(name, "") + _settled(table)).encode()).hexdigest()
+    return found
+
+
+def _settled(value: Any) -> str:
+    """Return a text that is the same for equal tables, in whatever order they were made."""
+    if is_dataclass(value):
+        return "(" + ",".join(_settled(getattr(value, each.name)) for each in fields(value)) + ")"
+    if isinstance(value, dict):
+        return "{" + ",".join(sorted(f"{key!r}:{_settled(held)}" for key, held in value.items())) + "}"
+    if isinstance(value, frozenset):
+        return "{" + ",".join(sorted(map(repr, value))) + "}"
+    return "[" + ",".join(map(_settled, value)) + "]" if isinstance(value, tuple | list) else repr(value)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -129,7 +138,3 @@ def _package(path: Path) -> Iterator[tuple[str, bytes]]:
             yield file.relative_to(path).as_posix(), file.read_bytes()
     else:
         yield "", path.read_bytes()
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)

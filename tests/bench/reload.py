@@ -2,9 +2,9 @@
 
     FHIR_BRIDGE_RULES_WATCH=true python -m tests.bench.reload [--pack mappings/harbor] [--saves 20] [--workers 2]
 
-A pack is copied, a service in this process watches it, senders keep sending, and a comment is written into one rule file
-again and again. Two times are taken for each save: until the new rules are in force, and until a message that was sent
-then has been answered as durable and anchored.
+A pack is copied, a service in this process watches it, senders keep sending, and a comment is written into one rule
+file again and again. Two times are taken for each save: until the new rules are in force, and until a message that
+was sent then has been answered as durable and anchored.
 """
 
 from __future__ import annotations

@@ -54,6 +54,11 @@ async def test_a_swap_under_load_loses_doubles_and_mixes_nothing(tmp_path: Path,
             sent.append(name)
             number += 1
 
+    async def more_is_sent() -> None:
+        enough = len(sent) + 18
+        while len(sent) < enough:
+            await asyncio.sleep(0.01)
+
     async with running(fresh(tmp_path), workers=workers) as world:
         for sender in range(6):
             await world.send(patient(f"p{sender}"))
@@ -62,11 +67,11 @@ async def test_a_swap_under_load_loses_doubles_and_mixes_nothing(tmp_path: Path,
         marks[named(first)] = "one"
         senders = [asyncio.create_task(keep_sending(world, each)) for each in range(6)]
         for mark in ("two", "three", "four"):
-            await asyncio.sleep(0.3)
             ruleset = await proposed(world, marking_pack(tmp_path / mark, mark))
             marks[named(ruleset)] = mark
+            await more_is_sent()
             await order(world, "activate", ruleset=ruleset)
-        await asyncio.sleep(0.3)
+        await more_is_sent()
         is_over.set()
         await asyncio.gather(*senders)
         made = await stored_by_ruleset(world)
