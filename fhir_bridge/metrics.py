@@ -60,7 +60,7 @@ IMPORTS = _counter("imports", "Imports, by what became of them.", "outcome")
 RULES_CHANGES = _counter(
     "rules_changes", "Changes of rules in use, by what was done or refused.", "institution", "outcome"
 )
-RULES_LIVE = _histogram("rules_live_seconds", "Time from reading a pack to its rules being in force.")
+RULES_LIVE = _histogram("rules_live_seconds", "Time from the order to put rules in force until they are.")
 TRIALS = _counter(
     "rules_tried", "Messages that rules on trial did too, by what came of it.", "institution", "outcome"
 )

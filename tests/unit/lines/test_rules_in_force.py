@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,10 +250,9 @@ async def test_what_an_older_release_registered_is_copied_at_the_first_start(tmp
     async with running(data) as world:
         ruleset = await proposed(world, pack)
         registry = world.bridge.relabelling._registry
-        from dataclasses import replace
-
-        old = {"ruleset": ruleset, "ruleset_dir": str(pack), "snapshot": ""}
-        await registry.change_institution("northgate", lambda known: replace(known, **old))
+        await registry.change_institution(
+            "northgate", lambda known: replace(known, ruleset=ruleset, ruleset_dir=str(pack), snapshot="")
+        )
     async with running(data) as world:
         marking_pack(pack, "edited")
         await world.send(patient("p1"))
