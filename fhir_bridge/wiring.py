@@ -82,9 +82,13 @@ from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.registry import OPERATOR, Registry
 from fhir_bridge.lines.relabelling import RelabelLine
+from fhir_bridge.lines.rule_story import RuleStory
+from fhir_bridge.lines.rule_watch import RuleWatch
+from fhir_bridge.lines.rules import Rules
 from fhir_bridge.lines.services import Services
 from fhir_bridge.lines.standing import Standing
 from fhir_bridge.lines.translating import TranslateLine
+from fhir_bridge.lines.trials import Trials, TriedRooms
 from fhir_bridge.lines.unwrapping import Unwrapping
 from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.ambient import Clock
@@ -100,6 +104,7 @@ from fhir_bridge.settings import (
     IndexSettings,
     IngestSettings,
     PersonSettings,
+    RulesSettings,
     ServiceSettings,
     StorageSettings,
 )
@@ -129,6 +134,7 @@ class Bridge:
     metrics: FastAPI
     services: Services
     relabelling: RelabelLine
+    rules: Rules
     reader: BusReader
     standing: Standing
 
@@ -205,6 +211,21 @@ async def open_bridge(
             committing=committing,
         )
         await labels.load()
+        rules_settings = _rules_settings()
+        trials = Trials(rules_settings)
+        rules = Rules(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            notary=notary,
+            clock=clock,
+            randomness=randomness,
+            folder=data / "rulesets",
+            settings=rules_settings,
+            trials=trials,
+        )
+        await rules.load()
+        stack.push_async_callback(trials.settle)
         claims = Claims(
             vault=vault,
             keys=keys,
@@ -222,7 +243,7 @@ async def open_bridge(
             keys=keys,
             registry=registry,
             book=book,
-            rooms=rooms,
+            rooms=TriedRooms(rooms, trials),
             unwrapping=unwrapping,
             notary=notary,
             clock=clock,
@@ -367,6 +388,7 @@ async def open_bridge(
             indexes=indexes,
             rooms=rooms,
             notary=notary,
+            rules=rules,
             clock=clock,
             make_institution=make,
             make_patient=partial(make_patient_credentials, token_url=endpoints.token_url, randomness=randomness),
@@ -426,6 +448,10 @@ async def open_bridge(
         relabelling = RelabelLine(vault=vault, labels=labels, registry=registry, ingest=ingest, clock=clock)
         await relabelling.start()
         stack.push_async_callback(relabelling.stop)
+        watch = RuleWatch(registry, rules)
+        if rules_settings.watch:
+            watch.start()
+        stack.push_async_callback(watch.stop)
         control = create_control(
             operations,
             relabelling,
@@ -443,6 +469,7 @@ async def open_bridge(
                 grant=grant,
                 settings=PersonSettings(),
             ),
+            (rules, RuleStory(vault, registry, rules), watch),
             check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data, elsewhere=_vault_elsewhere(), ledger=address),
@@ -451,7 +478,7 @@ async def open_bridge(
             metrics=gauges.page,
         )
         metrics = create_metrics(gauges.page)
-        yield Bridge(create_app(services), control, metrics, services, relabelling, reader, standing)
+        yield Bridge(create_app(services), control, metrics, services, relabelling, rules, reader, standing)
 
 
 def check_settings(data: Path, kafka: str | None = None) -> None:
@@ -466,6 +493,7 @@ def check_settings(data: Path, kafka: str | None = None) -> None:
         each()
     if kafka is not None:
         _kafka_settings(kafka)
+    _rules_settings()
     asyncio.run(_policies())
     # Before there is this socket, another process may be making the keyring just now.
     if (data / "control.sock").exists():
@@ -484,6 +512,13 @@ def _trace(url: str) -> Callable[[], None]:
         tracer.close()
 
     return end
+
+
+def _rules_settings() -> RulesSettings:
+    settings = RulesSettings()
+    if settings.watch and settings.four_eyes:
+        raise SetupWrong("FHIR_BRIDGE_RULES_WATCH puts in force what nobody has approved: not with four eyes")
+    return settings
 
 
 async def _policies() -> NetworkPolicies:

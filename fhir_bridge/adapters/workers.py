@@ -25,7 +25,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from multiprocessing.connection import Connection
 from operator import attrgetter
 from typing import Any, Final
@@ -114,6 +114,8 @@ class WorkerRooms:
                 done = worker.ask(received, source, self._limits)
             except (EOFError, OSError):
                 self._end(worker)
+                # A ruleset on trial may be what ended it, and must not cost the message.
+                source = replace(source, trial=None)
                 continue
             # Outside: what the work raised may be an OSError too, and says nothing about the worker.
             if isinstance(done, Exception):

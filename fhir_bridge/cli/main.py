@@ -28,6 +28,7 @@ from fhir_bridge.cli import (
     maps,
     patients,
     persons,
+    rules,
     serving,
     signed,
     tokens,
@@ -69,6 +70,7 @@ app.add_typer(decision.app, name="decision")
 app.command()(tokens.token)
 app.command()(ingest)
 app.add_typer(maps.app, name="map")
+app.add_typer(rules.app, name="rules")
 app.add_typer(labels.app, name="labels")
 app.add_typer(keys.app, name="keys")
 app.add_typer(letters.app, name="dead-letters")

@@ -86,6 +86,23 @@ class Definitions:
         """Every JSON key that some type defines; nothing else is ever named in a diagnostic."""
         return frozenset(k for t in self.types.values() for e in t.elements.values() for k in e.json_keys())
 
+    def part_keys(self, types: tuple[str | None, ...]) -> frozenset[str]:
+        """JSON keys of these resource types, of their parts and of every complex datatype."""
+        found = self._part_keys.get(types)
+        if found is None:
+            found = self._part_keys[types] = frozenset(
+                key
+                for name, row in self.types.items()
+                if name.partition(".")[0] in types or row.kind == "complex-type"
+                for element in row.elements.values()
+                for key in element.json_keys()
+            )
+        return found
+
+    @cached_property
+    def _part_keys(self) -> dict[tuple[str | None, ...], frozenset[str]]:
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:

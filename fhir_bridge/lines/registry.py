@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from blake3 import blake3
 
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.model.ids import canonical_id, chart_id, directory_id
-from fhir_bridge.model.ingest import ChartRef, FhirVersion, SourceContext
+from fhir_bridge.model.ingest import ChartRef, FhirVersion, SourceContext, Trial
 from fhir_bridge.ports.ambient import Randomness
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.ports.vault import Document, Vault, Work
@@ -37,8 +38,9 @@ ASSURANCES = (FEED, IDENTIFIER, REVIEWED)
 class Institution:
     """A member of the network, as registered here.
 
-    ``id`` is public; ``ruleset`` is the hash of the pack in ``ruleset_dir``
-    that the ledger knows. ``signing_keys`` (JWK) verify what it sends by bus,
+    ``id`` is public; ``ruleset`` is the hash of the pack in force, ``snapshot``
+    where its copy lies below the folder of copies (empty: not copied yet), and
+    ``ruleset_dir`` the folder that an engineer works in. ``signing_keys`` (JWK) verify what it sends by bus,
     which must be signed where there is any. ``receiving_keys`` are the numbers
     of those that open what is encrypted to us, the newest last.
     """
@@ -51,6 +53,19 @@ class Institution:
     signing_keys: tuple[dict[str, Any], ...] = ()
     receiving_keys: tuple[int, ...] = ()
     must_encrypt: bool = False
+    snapshot: str = ""
+    trial: TrialInForce | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialInForce:
+    """A ruleset that an institution tries beside the one in force, as :class:`fhir_bridge.model.ingest.Trial`."""
+
+    ruleset: str
+    snapshot: str
+    share: int
+    is_canary: bool
+    since_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +78,10 @@ class Link:
 
 
 class Registry:
-    """Institutions, charts and persons of this node; ``sets`` is digest and file of the value sets in force."""
+    """Institutions, charts and persons of this node; ``sets`` is digest and file of the value sets in force.
+
+    ``copies`` is the folder below which the copies of rule packs lie.
+    """
 
     def __init__(self, vault: Vault, keys: KeyStore, randomness: Randomness) -> None:
         self._vault = vault
@@ -72,6 +90,7 @@ class Registry:
         self._changing = asyncio.Lock()
         self.institutions: dict[str, Institution] = {}
         self.sets = ("", "")
+        self.copies = Path()
         self._charts: dict[str, ChartRef] = {}
         self._patients_charts: list[str] = []
         self._chart_of_patient: dict[str, str] = {}
@@ -127,11 +146,30 @@ class Registry:
         """Return what the pure rooms need to know about a sender."""
         known = self.institution(name)
         return SourceContext(
-            name, known.id, known.fhir_version, self.id_key(name), known.ruleset_dir, known.ruleset, *self.sets
+            name,
+            known.id,
+            known.fhir_version,
+            self.id_key(name),
+            str(self.copies / known.snapshot) if known.snapshot else known.ruleset_dir,
+            known.ruleset,
+            *self.sets,
+            self._trial(known.trial),
         )
 
-    async def add_institution(self, institution: Institution) -> None:
-        """Store an institution; one of the same name keeps its keys and whether it must encrypt."""
+    def is_in_use(self, name: str, ruleset: str) -> bool:
+        """Tell whether a pack may make records of an institution now; true for what no pack made (empty)."""
+        known = self.institutions.get(name)
+        if not ruleset or known is None or ruleset == known.ruleset:
+            return True
+        return known.trial is not None and known.trial.is_canary and known.trial.ruleset == ruleset
+
+    def _trial(self, trial: TrialInForce | None) -> Trial | None:
+        if trial is None:
+            return None
+        return Trial(trial.ruleset, str(self.copies / trial.snapshot), trial.share, trial.is_canary)
+
+    async def add_institution(self, institution: Institution, also: Sequence[Document] = ()) -> None:
+        """Store an institution, and ``also`` with it; one of the same name keeps its keys and what it agreed to."""
         async with self._changing:
             known = self.institutions.get(institution.name, institution)
             await self._store(
@@ -140,14 +178,18 @@ class Registry:
                     signing_keys=known.signing_keys,
                     receiving_keys=known.receiving_keys,
                     must_encrypt=known.must_encrypt,
-                )
+                ),
+                also,
             )
 
-    async def change_institution(self, name: str, changed: Callable[[Institution], Institution]) -> Institution:
+    async def change_institution(
+        self, name: str, changed: Callable[[Institution], Institution], also: Sequence[Document] = ()
+    ) -> Institution:
         """Store what ``changed`` makes of an institution, one change after the other, and return it.
 
         Args:
             changed: Called in a thread; what it raises leaves the institution as it was.
+            also: Stored in the same commit.
 
         Raises:
             SetupWrong: There is none of that name.
@@ -155,13 +197,13 @@ class Registry:
         async with self._changing:
             known = self.institution(name)
             new = await asyncio.to_thread(changed, known)
-            if new != known:
-                await self._store(new)
+            if new != known or also:
+                await self._store(new, also)
             return new
 
-    async def _store(self, institution: Institution) -> None:
-        value = msgspec.json.encode(institution)
-        await self._vault.commit(Work(documents=[Document("institutions", institution.name, value)]), None)
+    async def _store(self, institution: Institution, also: Sequence[Document] = ()) -> None:
+        document = Document("institutions", institution.name, msgspec.json.encode(institution))
+        await self._vault.commit(Work(documents=[document, *also]), None)
         self.institutions[institution.name] = institution
 
     def directory(self, institution: str) -> ChartRef:

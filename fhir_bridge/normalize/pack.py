@@ -113,9 +113,8 @@ def load_ruleset(directory: Path) -> Ruleset:
         RulesetBroken: Something in it is wrong; the message reads ``file:line:column what``.
     """
     head = _source(directory)
-    layers = _layers(directory, head)
+    layers = layers_of(directory)
     rules: list[Rule] = []
-    maps: dict[Path, set[str]] = {}
     later: dict[str, list[Mapping]] = {}
     version = _version(head)
     names: dict[str, Spot] = {}
@@ -123,7 +122,6 @@ def load_ruleset(directory: Path) -> Ruleset:
     constants: dict[str, str] = {}
     for folder in layers:
         source = head if folder == directory else _source(folder)
-        maps[folder] = {entry.require("file").text("file") for _, entry in _declared(source, "maps")}
         if folder != directory and "profiles" in source.names():
             raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
         constants |= _constants(source)
@@ -137,7 +135,7 @@ def load_ruleset(directory: Path) -> Ruleset:
                 else:
                     rules += compile_rule(rule, tables, constants)
     profiles = read_profiles(head, directory, version)
-    digest = _hash(maps, b"" if profiles is None else profiles.digest)
+    digest = _hash(layers, b"" if profiles is None else profiles.digest)
     compiled_later = {r: partial(_compiled, written, tables, dict(constants)) for r, written in later.items()}
     return Ruleset(
         directory.name, digest, version, _base_urls(head), _ordered(rules), tables, profiles, later=compiled_later
@@ -159,7 +157,7 @@ def load_code_maps(directory: Path) -> dict[str, CodeMap]:
         RulesetBroken: A table is wrong, or there is no pack.
     """
     found: dict[str, CodeMap] = {}
-    for folder in _layers(directory, _source(directory)):
+    for folder in layers_of(directory):
         for name, entry in _declared(_source(folder), "maps"):
             found[name] = load_map(name, entry, folder, folder.name)
     return found
@@ -172,7 +170,7 @@ def find_map(directory: Path, name: str) -> tuple[CodeMap, Path] | list[str]:
         RulesetBroken: The table is wrong, or there is no pack.
     """
     names: list[str] = []
-    for folder in reversed(_layers(directory, _source(directory))):
+    for folder in reversed(layers_of(directory)):
         for each, entry in _declared(_source(folder), "maps"):
             if each == name:
                 found = load_map(name, entry, folder, folder.name)
@@ -181,16 +179,26 @@ def find_map(directory: Path, name: str) -> tuple[CodeMap, Path] | list[str]:
     return names
 
 
+def layers_of(directory: Path) -> list[Path]:
+    """Return the folders whose rules make up a pack, those that run first at the front.
+
+    Raises:
+        RulesetBroken: There is no pack, or it extends something else than ``core``.
+    """
+    extends = _source(directory).get("extends")
+    return [directory] if extends is None else [_extended(directory, extends), directory]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of one folder that can change a record, in the order in which the hash covers them."""
+    maps = {entry.require("file").text("file") for _, entry in _declared(_source(folder), "maps")}
+    return sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder), maps))
+
+
 def packaged_core() -> Path:
     """The copy of ``core`` that ships with the package, or the one of the source tree."""
     packaged = Path(str(files("fhir_bridge"))) / "_mappings" / "core"
     return packaged if packaged.is_dir() else Path(str(files("fhir_bridge"))).parent / "mappings" / "core"
-
-
-def _layers(directory: Path, head: Mapping) -> list[Path]:
-    """The folders that a pack is made of, what it extends first."""
-    extends = head.get("extends")
-    return [directory] if extends is None else [_extended(directory, extends), directory]
 
 
 def _source(folder: Path) -> Mapping:
@@ -273,11 +281,10 @@ def _refuse_double(rule: Mapping, seen: dict[str, Spot]) -> None:
     seen[name] = rule.spot
 
 
-def _hash(layers: dict[Path, set[str]], profiles: bytes) -> str:
-    """Hash the files of each folder that count; with it stand the files of its maps."""
+def _hash(layers: list[Path], profiles: bytes) -> str:
     hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode() + profiles)
-    for folder, maps in layers.items():
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder), maps)):
+    for folder in layers:
+        for path in files_of(folder):
             name, content = path.relative_to(folder).as_posix().encode(), path.read_bytes()
             for part in (name, content):
                 hasher.update(len(part).to_bytes(8, "big") + part)

@@ -6,6 +6,7 @@ institution's records, reviewed with its rules, named by the same hash and read 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from fhir_bridge.errors import ProfileBroken
@@ -15,6 +16,8 @@ from fhir_bridge.normalize.yaml_text import Mapping, Node
 
 _KEYS = ("package", "needs", "mode", "apply", "why")
 _DECLARED = "declared"
+ELSEWHERE = "elsewhere.json"
+"""Beside a copied pack: where the copies are of packages that lay outside its folder, by how it names them."""
 
 
 def read_profiles(source: Mapping, folder: Path, version: FhirVersion) -> Profiles | None:
@@ -38,6 +41,28 @@ def read_profiles(source: Mapping, folder: Path, version: FhirVersion) -> Profil
         raise source.key_spot("profiles").broken(str(error)) from error
 
 
+def package_texts(source: Mapping) -> list[str]:
+    """Return every package that a pack names, as it names it."""
+    node = source.get("profiles")
+    found: list[str] = []
+    for each in () if node is None else node.items("profiles"):
+        entry = each.mapping("each of 'profiles'")
+        needs = entry.get("needs")
+        found.append(entry.require("package").text("package"))
+        found += [] if needs is None else [need.text("needs") for need in needs.items("needs")]
+    return found
+
+
+def package_place(folder: Path, text: str) -> Path:
+    """Return where a package is that a pack in ``folder`` names."""
+    copies = folder.parent / ELSEWHERE
+    if copies.is_file():
+        copied = json.loads(copies.read_bytes()).get(text)
+        if copied is not None:
+            return folder.parent / str(copied)
+    return folder / text
+
+
 def _choice(node: Node, folder: Path) -> Choice:
     entry = node.mapping("each of 'profiles'")
     entry.only(_KEYS, "key")
@@ -46,8 +71,10 @@ def _choice(node: Node, folder: Path) -> Choice:
         raise mode.spot.broken(f"'mode' must be {' or '.join(SEVERITIES)}")
     needs = entry.get("needs")
     return Choice(
-        package=folder / entry.require("package").text("package"),
-        needs=tuple(folder / each.text("needs") for each in needs.items("needs")) if needs is not None else (),
+        package=package_place(folder, entry.require("package").text("package")),
+        needs=tuple(package_place(folder, each.text("needs")) for each in needs.items("needs"))
+        if needs is not None
+        else (),
         severity=str(mode.value),
         always=_always(entry.require("apply")),
     )

@@ -101,14 +101,7 @@ class Verb:
 def _element_names(type_name: str, releases: tuple[Definitions, ...]) -> frozenset[str]:
     """Keys of a resource type and of its parts; a part may bear another name in the other release."""
     own = (type_name, type_in_r4(type_name))
-    return frozenset(
-        key
-        for definitions in releases
-        for name, row in definitions.types.items()
-        if name.partition(".")[0] in own or row.kind == "complex-type"
-        for element in row.elements.values()
-        for key in element.json_keys()
-    )
+    return frozenset().union(*(definitions.part_keys(own) for definitions in releases))
 
 
 _CONSTANT = re.compile(r"%source\.(\w+)")

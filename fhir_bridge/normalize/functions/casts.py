@@ -28,7 +28,9 @@ _URIS: Final = "urn:ietf:rfc:3986"
 Part = tuple[str, Any]
 """Datatype and value."""
 
-_QUANTITIES: Final = frozenset({"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"})
+_QUANTITIES: Final = frozenset(
+    {"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"}
+)
 
 
 def parts_of(kind: str, value: Any) -> list[Part]:
@@ -132,6 +134,8 @@ _CASTS: Final[Mapping[tuple[str, str], Callable[[Any], Cast | None]]] = {
     ("string", "Annotation"): lambda value: Cast({"text": value}),
     ("string", "Expression"): lambda value: None,
     ("integer64", "unsignedInt"): _whole_number,
-    ("Quantity", "decimal"): lambda value: Cast(value["value"], set(value) == {"value"}) if "value" in value else None,
+    ("Quantity", "decimal"): lambda value: (
+        Cast(value["value"], set(value) == {"value"}) if "value" in value else None
+    ),
     ("decimal", "Quantity"): _number_to_quantity,
 }

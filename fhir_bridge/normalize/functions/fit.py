@@ -44,7 +44,9 @@ _TABLE_SYSTEM = re.compile(r"http://hl7\.org/fhir/(v[23])/(?P<name>[A-Za-z0-9-]+
 _TYPES = {"STU3": "http://hl7.org/fhir/resource-types", "R4B": "http://hl7.org/fhir/resource-types"}
 _FHIR_TYPES = "http://hl7.org/fhir/fhir-types"
 # What Basic has under the same name, and the elements that say whom a record is about.
-_SHARED = frozenset({"id", "meta", "implicitRules", "language", "text", "contained", "extension", "modifierExtension"})
+_SHARED = frozenset(
+    {"id", "meta", "implicitRules", "language", "text", "contained", "extension", "modifierExtension"}
+)
 _ABOUT = ("subject", "patient", "for")
 # Modifiers that R4 has as plain extensions or says otherwise.
 _HARMLESS = frozenset({"Patient.animal", "Device.name.display", "Money.comparator", "MedicationStatement.taken"})
@@ -426,7 +428,9 @@ def _homes(key: str, origin: tuple[Element, str] | None, known: Mapping[str, tup
             homes = [(k, *known[k]) for k in names if k in known]
     if kind == "CodeableReference":
         names = [key + end for end in ("Code", "CodeableConcept", "Reference", "Detail")]
-        homes += [(k, *known[k]) for k in names if k in known and (homes == [] or k.endswith(("Detail", "Reference")))]
+        homes += [
+            (k, *known[k]) for k in names if k in known and (homes == [] or k.endswith(("Detail", "Reference")))
+        ]
         if not any(t == "CodeableConcept" for _k, _e, t in homes):
             homes += [(k, *known[k]) for k in names if k in known and known[k][1] == "CodeableConcept"]
     return list({home[0]: home for home in homes}.values())

@@ -135,7 +135,9 @@ def _used_reasons(draft: Draft, by: By, body: dict[str, Any], place: str) -> Non
         values = _listed(reason.get("value"))
         if not values:
             left.append(reason)
-        notes = [{"url": url_of("R5", "Encounter.reason.use"), "valueCodeableConcept": u} for u in reason.get("use", ())]
+        notes = [
+            {"url": url_of("R5", "Encounter.reason.use"), "valueCodeableConcept": u} for u in reason.get("use", ())
+        ]
         for value in values:
             for key, target in (("concept", concepts), ("reference", references)):
                 if key in value:
@@ -209,9 +211,7 @@ def _included_structure(draft: Draft, by: By, body: dict[str, Any], place: str) 
     if more or "structure" not in first or not set(first) <= {"structure", "laterality", "qualifier"}:
         return
     qualifiers = [*_listed(first.get("laterality")), *_listed(first.get("qualifier"))]
-    _swap(
-        draft, by, body, place, location=first["structure"], locationQualifier=qualifiers, includedStructure=None
-    )
+    _swap(draft, by, body, place, location=first["structure"], locationQualifier=qualifiers, includedStructure=None)
 
 
 # R4 documentreference.html: ``context.encounter`` names visits, ``context.related`` the rest.
@@ -224,7 +224,10 @@ def _document_context(draft: Draft, by: By, body: dict[str, Any], place: str) ->
     if type(about) is not list and about is not None:
         return
     for each in about or ():
-        visit = str(each.get("reference", "")).startswith(_VISITS) or each.get("type") in ("Encounter", "EpisodeOfCare")
+        visit = str(each.get("reference", "")).startswith(_VISITS) or each.get("type") in (
+            "Encounter",
+            "EpisodeOfCare",
+        )
         context.setdefault("encounter" if visit else "related", []).append(each)
     left = []
     for event in _listed(body.get("event")):
@@ -341,7 +344,11 @@ def _body_sites(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
     for part in ("item", "addItem"):
         for index, item in enumerate(_listed(body.get(part))):
             sites = _listed(item.get("bodySite"))
-            if len(sites) == 1 and len(_listed(sites[0].get("site"))) == 1 and set(sites[0]["site"][0]) == {"concept"}:
+            if (
+                len(sites) == 1
+                and len(_listed(sites[0].get("site"))) == 1
+                and set(sites[0]["site"][0]) == {"concept"}
+            ):
                 after = {"bodySite": sites[0]["site"][0]["concept"], "subSite": sites[0].get("subSite")}
                 _swap(draft, by, item, f"{place}.{part}[{index}]", **after)
 
