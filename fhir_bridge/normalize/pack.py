@@ -27,7 +27,7 @@ from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
 from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
 
-_KEYS = (
+SOURCE_KEYS = (
     "institution",
     "fhir_version",
     "time_zone",
@@ -91,20 +91,20 @@ def load_ruleset(directory: Path) -> Ruleset:
         RulesetBroken: Something in it is wrong; the message reads ``file:line:column what``.
     """
     layers = [directory]
-    head = _source(directory)
+    head = source_of(directory)
     extends = head.get("extends")
     if extends is not None:
-        layers.insert(0, _extended(directory, extends))
+        layers.insert(0, extended(directory, extends))
     rules: list[Rule] = []
     tables = Tables()
     constants: dict[str, str] = {}
     for folder in layers:
-        source = _source(folder)
+        source = source_of(folder)
         if folder != directory and "profiles" in source.names():
             raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
-        constants |= _constants(source)
+        constants |= constants_of(source)
         _load_tables(source, folder, tables)
-        for path in _rule_files(folder):
+        for path in rule_files(folder):
             rules += compile_rules(load(path, _label(folder, path)), tables, constants)
     _refuse_doubles(rules)
     ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
@@ -119,23 +119,26 @@ def packaged_core() -> Path:
     return packaged if packaged.is_dir() else Path(str(files("fhir_bridge"))).parent / "mappings" / "core"
 
 
-def _source(folder: Path) -> Mapping:
-    path = folder / SOURCE
+def source_of(folder: Path, label: str = "") -> Mapping:
+    """Read a pack's ``source.yaml``; ``label`` is what errors call the folder."""
+    path, name = folder / SOURCE, label or folder.name
     if not path.is_file():
-        raise Spot(f"{folder.name}/{SOURCE}").broken("there is no such file; it says whose records these are")
-    mapping = load(path, f"{folder.name}/{SOURCE}").mapping(SOURCE)
-    mapping.only(_KEYS, "key")
+        raise Spot(f"{name}/{SOURCE}").broken("there is no such file; it says whose records these are")
+    mapping = load(path, f"{name}/{SOURCE}").mapping(SOURCE)
+    mapping.only(SOURCE_KEYS, "key")
     return mapping
 
 
-def _extended(directory: Path, node: Node) -> Path:
+def extended(directory: Path, node: Node) -> Path:
+    """Return the folder that ``extends`` means."""
     if node.value != "core":
         raise node.spot.broken("a pack can extend 'core' and nothing else")
     beside = directory.parent / "core"
     return beside if (beside / SOURCE).is_file() else packaged_core()
 
 
-def _rule_files(folder: Path) -> list[Path]:
+def rule_files(folder: Path) -> list[Path]:
+    """Return a pack's files of rules in the order in which they are read."""
     found = [p for p in folder.rglob("*.yaml") if p.name != SOURCE]
     return sorted(p for p in found if "examples" not in p.relative_to(folder).parts)
 
@@ -144,7 +147,8 @@ def _label(folder: Path, path: Path) -> str:
     return f"{folder.name}/{path.relative_to(folder).as_posix()}"
 
 
-def _constants(source: Mapping) -> dict[str, str]:
+def constants_of(source: Mapping) -> dict[str, str]:
+    """Return what ``%source.name`` means."""
     made = {}
     for key in ("institution", "time_zone"):
         node = source.get(key)
@@ -152,8 +156,8 @@ def _constants(source: Mapping) -> dict[str, str]:
             made[key] = node.text(key)
     node = source.get("constants")
     if node is not None:
-        declared = node.mapping("constants")
-        made |= {name: declared.require(name).text(name) for name in declared.names()}
+        given = node.mapping("constants")
+        made |= {name: given.require(name).text(name) for name in given.names()}
     return made
 
 
@@ -172,20 +176,21 @@ def _base_urls(source: Mapping) -> frozenset[str]:
 
 
 def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
-    for name, entry in _declared(source, "maps"):
+    for name, entry in declared(source, "maps"):
         tables.maps[name] = load_map(name, entry, folder, folder.name)
-    for name, entry in _declared(source, "units"):
+    for name, entry in declared(source, "units"):
         tables.units[name] = load_units(name, entry, folder, folder.name)
-    for name, entry in _declared(source, "labels"):
+    for name, entry in declared(source, "labels"):
         tables.labels[name] = load_labels(name, entry, folder, folder.name)
 
 
-def _declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+def declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the tables that ``source.yaml`` declares under ``key``, by name."""
     node = source.get(key)
     if node is not None:
-        declared = node.mapping(key)
-        for name in declared.names():
-            yield name, declared.require(name).mapping(name)
+        given = node.mapping(key)
+        for name in given.names():
+            yield name, given.require(name).mapping(name)
 
 
 def _refuse_doubles(rules: list[Rule]) -> None:

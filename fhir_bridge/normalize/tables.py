@@ -85,7 +85,7 @@ _OPTIONAL = frozenset({"system", "target_system", "target_display", "local_ucum"
 def load_map(name: str, declared: Mapping, folder: Path, pack: str) -> CodeMap:
     """Read a code map as ``source.yaml`` declares it."""
     targets: dict[Key, Target] = {}
-    for spot, row in _rows(declared, folder, pack, MAP_COLUMNS, ()):
+    for spot, row in rows_of(declared, folder, pack, MAP_COLUMNS, ()):
         key = (row["system"], row["code"])
         target = Target(row["target_system"], row["target_code"], row["target_display"])
         if targets.setdefault(key, target) != target:
@@ -102,7 +102,7 @@ def load_map(name: str, declared: Mapping, folder: Path, pack: str) -> CodeMap:
 def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTable:
     """Read a unit table as ``source.yaml`` declares it; ``spellings`` names a second file, ``unit,ucum``."""
     rows: dict[Key, UnitRow] = {}
-    for spot, row in _rows(declared, folder, pack, UNIT_COLUMNS, ("spellings",)):
+    for spot, row in rows_of(declared, folder, pack, UNIT_COLUMNS, ("spellings",)):
         if row["canonical"]:
             rows[row["system"], row["code"]] = UnitRow(
                 row["local_unit"],
@@ -114,7 +114,7 @@ def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTab
     spellings: dict[str, str] = {}
     given = declared.get("spellings")
     if given is not None:
-        for _spot, row in _read(folder, given.text("spellings"), pack, given.spot):
+        for _spot, row in read_table(folder, given.text("spellings"), pack, given.spot):
             spellings[row.get("unit", "")] = row.get("ucum", "")
     return UnitTable(name, rows, spellings)
 
@@ -123,21 +123,21 @@ def load_labels(name: str, declared: Mapping, folder: Path, pack: str) -> LabelT
     """Read a label table; column ``labels`` holds codes separated by blanks."""
     system = declared.require("label_system").text("label_system")
     labels: dict[Key, tuple[Target, ...]] = {}
-    for _spot, row in _rows(declared, folder, pack, LABEL_COLUMNS, ("label_system",)):
+    for _spot, row in rows_of(declared, folder, pack, LABEL_COLUMNS, ("label_system",)):
         labels[row["system"], row["code"]] = tuple(Target(system, code) for code in row["labels"].split())
     return LabelTable(name, labels)
 
 
-def _rows(
+def rows_of(
     declared: Mapping, folder: Path, pack: str, columns: tuple[str, ...], also: tuple[str, ...]
 ) -> Iterator[tuple[Spot, dict[str, str]]]:
-    """Rows of the declared file with our column names."""
+    """Yield the rows of the declared file with our column names."""
     declared.only(("file", "where", "columns", "constants", *also), "key")
     names = _texts(declared, "columns", columns)
     constants = _texts(declared, "constants", columns)
     where = _texts(declared, "where", None)
     file = declared.require("file")
-    for spot, row in _read(folder, file.text("file"), pack, file.spot):
+    for spot, row in read_table(folder, file.text("file"), pack, file.spot):
         if any(row.get(column) != value for column, value in where.items()):
             continue
         made = {}
@@ -159,7 +159,8 @@ def _texts(declared: Mapping, key: str, known: tuple[str, ...] | None) -> dict[s
     return {name: mapping.require(name).text(name) for name in mapping.names()}
 
 
-def _read(folder: Path, file: str, pack: str, spot: Spot) -> Iterator[tuple[Spot, dict[str, str]]]:
+def read_table(folder: Path, file: str, pack: str, spot: Spot) -> Iterator[tuple[Spot, dict[str, str]]]:
+    """Yield the rows of a CSV file as they stand."""
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()):
         raise spot.broken("a table must lie inside its pack")

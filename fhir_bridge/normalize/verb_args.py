@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from collections.abc import Mapping as AnyMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fhir_bridge.fhir.tables import Definitions
@@ -91,11 +91,54 @@ class Args:
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
-    """One word of the rule language."""
+class Arg:
+    """What an argument of a verb may hold; the editors' schema, lint and the guide are made from it.
 
-    keys: tuple[str, ...]
+    Attributes:
+        kind: ``path``, ``sibling`` (name of an element), ``text``, ``value`` (any JSON), ``choice``, or the kind of
+            thing that it names: ``map``, ``unit table``, ``label table``, ``function``.
+        options: What a choice may be.
+        writes: The element that it names is what the verb changes.
+        needed: False where it may be left out.
+    """
+
+    kind: str
+    options: tuple[str, ...] = ()
+    writes: bool = False
+    needed: bool = True
+
+    def maybe(self) -> Arg:
+        """The same argument where it may be left out."""
+        return replace(self, needed=False)
+
+
+PATH = Arg("path")
+TARGET = Arg("path", writes=True)
+SIBLING = Arg("sibling")
+TEXT = Arg("text")
+VALUE = Arg("value")
+MAP, UNIT_TABLE, LABEL_TABLE = Arg("map"), Arg("unit table"), Arg("label table")
+
+
+def one_of(*options: str) -> Arg:
+    """An argument that is one of these words."""
+    return Arg("choice", options)
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One word of the rule language.
+
+    Attributes:
+        args: Its arguments by name.
+        does: What it does, in a line; editors and the guide show it.
+        either: Groups of arguments of which one must be given whole.
+    """
+
+    args: AnyMapping[str, Arg]
     make: Callable[[Args], Act]
+    does: str
+    either: tuple[tuple[str, ...], ...] = ()
 
 
 def _element_names(type_name: str, releases: tuple[Definitions, ...]) -> frozenset[str]:

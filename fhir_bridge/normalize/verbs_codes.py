@@ -9,13 +9,14 @@ from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.value_sets import every_coding
 from fhir_bridge.normalize.draft import By, Draft, Unconvertible, copied
 from fhir_bridge.normalize.tables import CodeMap, Target
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.verb_args import LABEL_TABLE, MAP, TARGET, TEXT, Act, Args, Verb, one_of
 
 ORIGINAL_CODING = "urn:fhir-bridge:extension:original-coding"
 """Extension on a Coding that was replaced; holds the sender's own."""
 
 _UNMAPPED = ("keep-and-report", "keep", "quarantine")
 _ORIGINAL = ("keep", "replace")
+_TAGGED = ("tag", "security")
 
 
 def _translate(args: Args) -> Act:
@@ -137,7 +138,7 @@ def _tag(args: Args) -> Act:
 
         return look_up
     target = Target(args.text("system"), args.text("code"), args.optional_text("display") or "")
-    element = args.choice("element", ("tag", "security"), "tag")
+    element = args.choice("element", _TAGGED, "tag")
     return lambda draft: _label(draft, by, element, [target])
 
 
@@ -193,8 +194,34 @@ def _reference(args: Args) -> Act:
 
 
 VERBS = {
-    "translate": Verb(("path", "map", "unmapped", "original"), _translate),
-    "tag": Verb(("table", "system", "code", "display", "element"), _tag),
-    "identifier": Verb(("path", "systems"), _identifier),
-    "reference": Verb(("path", "type", "system"), _reference),
+    "translate": Verb(
+        {
+            "path": TARGET,
+            "map": MAP,
+            "unmapped": one_of(*_UNMAPPED).maybe(),
+            "original": one_of(*_ORIGINAL).maybe(),
+        },
+        _translate,
+        "adds the standard coding before the sender's",
+    ),
+    "tag": Verb(
+        {
+            "table": LABEL_TABLE.maybe(),
+            "system": TEXT.maybe(),
+            "code": TEXT.maybe(),
+            "display": TEXT.maybe(),
+            "element": one_of(*_TAGGED).maybe(),
+        },
+        _tag,
+        "labels by the codes in the record, or one fixed tag",
+        either=(("table",), ("system", "code")),
+    ),
+    "identifier": Verb(
+        {"path": TARGET, "systems": MAP}, _identifier, "aliases of identifier systems to the one canonical"
+    ),
+    "reference": Verb(
+        {"path": TARGET, "type": TEXT.maybe(), "system": TEXT.maybe()},
+        _reference,
+        "says what a logical reference points to",
+    ),
 }

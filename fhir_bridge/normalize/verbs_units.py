@@ -17,7 +17,7 @@ from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft, copied
 from fhir_bridge.normalize.tables import UnitRow, UnitTable
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.verb_args import TARGET, UNIT_TABLE, Act, Args, Verb
 
 UCUM = "http://unitsofmeasure.org"
 ORIGINAL_QUANTITY = "urn:fhir-bridge:extension:original-quantity"
@@ -125,4 +125,10 @@ def canonical_value(local: int | Decimal, row: UnitRow) -> Decimal:
     return exact.quantize(min(quantum, Decimal(1)), context=_EXACT)
 
 
-VERBS = {"unit": Verb(("path", "table"), _unit)}
+VERBS = {
+    "unit": Verb(
+        {"path": TARGET, "table": UNIT_TABLE},
+        _unit,
+        "converts a Quantity and the reference ranges beside it; the original stays in an extension",
+    )
+}
