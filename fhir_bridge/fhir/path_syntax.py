@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fhir_bridge.errors import SetupWrong
 
@@ -89,6 +90,7 @@ _LEVELS = (
 _TYPE_CALLS = {"is": "is", "as": "as", "ofType": "as"}
 
 
+@lru_cache(maxsize=8192)
 def read(expression: str) -> Node:
     """Parse an expression.
 

@@ -119,9 +119,9 @@ def packaged_core() -> Path:
     return packaged if packaged.is_dir() else Path(str(files("fhir_bridge"))).parent / "mappings" / "core"
 
 
-def source_of(folder: Path, label: str = "") -> Mapping:
-    """Read a pack's ``source.yaml``; ``label`` is what errors call the folder."""
-    path, name = folder / SOURCE, label or folder.name
+def source_of(folder: Path) -> Mapping:
+    """Read a pack's ``source.yaml``."""
+    path, name = folder / SOURCE, folder.name
     if not path.is_file():
         raise Spot(f"{name}/{SOURCE}").broken("there is no such file; it says whose records these are")
     mapping = load(path, f"{name}/{SOURCE}").mapping(SOURCE)
