@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.profile_choices import read_profiles
 from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
 from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
 
 SOURCE_KEYS = (
     "institution",

@@ -143,6 +143,17 @@ class Verb:
 
 def _element_names(type_name: str, releases: tuple[Definitions, ...]) -> frozenset[str]:
     """Keys of a resource type and of its parts; a part may bear another name in the other release."""
+    key = (type_name, *(definitions.release for definitions in releases))
+    found = _NAMES.get(key)
+    if found is None:
+        found = _NAMES[key] = _all_names(type_name, releases)
+    return found
+
+
+_NAMES: dict[tuple[str, ...], frozenset[str]] = {}
+
+
+def _all_names(type_name: str, releases: tuple[Definitions, ...]) -> frozenset[str]:
     own = (type_name, R4_TYPE.get(type_name))
     return frozenset(
         key
