@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import gc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,10 +50,13 @@ def preview(
 
 def _offline(pack: Path, file: str, everything: bool, as_json: bool) -> None:
     refuse_no_pack(pack)
+    # Definitions and rules are made once and stay; looking for garbage among them takes a sixth of the start (2026-11).
+    gc.disable()
     from fhir_bridge.mapping_tools.sample import PASSED, outcomes
     from fhir_bridge.normalize import load_ruleset
 
     rules = load_ruleset(pack)
+    gc.enable()
     found = list(outcomes(_messages(file, everything), rules))
     if as_json:
         from fhir_bridge.fhir.json import render

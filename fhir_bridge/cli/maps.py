@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fhir_bridge.cli import map_lint, map_preview, map_test, messages, screen
+from fhir_bridge.cli import map_lint, map_preview, map_schema, map_test, messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson
 from fhir_bridge.errors import Issue
@@ -63,3 +63,4 @@ def _row(issue: Issue) -> dict[str, str]:
 app.command("lint")(map_lint.lint)
 app.command("test")(map_test.run_pack)
 app.command("preview")(map_preview.preview)
+app.command("schema")(map_schema.schema)
