@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fhir_bridge.cli import map_lint, map_preview, map_schema, map_test, messages, screen
+from fhir_bridge.cli import map_coverage, map_lint, map_preview, map_schema, map_test, messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson
 from fhir_bridge.errors import Issue
@@ -64,3 +64,4 @@ app.command("lint")(map_lint.lint)
 app.command("test")(map_test.run_pack)
 app.command("preview")(map_preview.preview)
 app.command("schema")(map_schema.schema)
+app.command("coverage")(map_coverage.coverage)

@@ -139,7 +139,7 @@ def _table(columns: tuple[str, ...], **more: Json) -> Json:
     by_column = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {name: _TEXT for name in columns},
+        "properties": dict.fromkeys(columns, _TEXT),
     }
     return {
         "type": "object",
