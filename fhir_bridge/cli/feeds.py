@@ -19,7 +19,7 @@ Pack = Annotated[Path, typer.Argument(help="Folder of the rule pack.", metavar="
 Samples = Annotated[
     list[str],
     typer.Argument(
-        help="Resources or bundles, one a file or one a line, gzip or not; - for stdin.", metavar="SAMPLE..."
+        help="Resources or bundles, one a file or one a line, gzip or not; - for stdin.", metavar="SAMPLE"
     ),
 ]
 

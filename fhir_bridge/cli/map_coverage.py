@@ -46,7 +46,7 @@ def coverage(
 
 
 def _tell(found: Coverage, top: int) -> None:
-    _records(found, top)
+    _records(found)
     _values(found, top)
     _rules(found, top)
     gaps = found.vocabulary.by_volume()
@@ -66,7 +66,7 @@ def _tell(found: Coverage, top: int) -> None:
     _table("Findings", findings, ("kind", "code", "finding", "times"), top)
 
 
-def _records(found: Coverage, top: int) -> None:
+def _records(found: Coverage) -> None:
     verdicts: Counter[str] = Counter()
     for (_type, verdict), count in found.records.items():
         verdicts[verdict] += count
@@ -77,7 +77,7 @@ def _records(found: Coverage, top: int) -> None:
 
 
 def _values(found: Coverage, top: int) -> None:
-    from fhir_bridge.mapping_tools.fates import CARRIED, FATES
+    from fhir_bridge.mapping_tools.fates import CARRIED, CONSUMED, DROPPED, EXTENSION, FATES, LOST
 
     totals: Counter[str] = Counter()
     for each in found.elements.values():
@@ -89,7 +89,8 @@ def _values(found: Coverage, top: int) -> None:
         for fate in each.fates
         if fate != CARRIED
     ]
-    rows.sort(key=lambda row: (-int(row[1]), row[2]))
+    order = [LOST, DROPPED, EXTENSION, CONSUMED]
+    rows.sort(key=lambda row: (order.index(str(row[0])), -int(row[1]), row[2]))
     _table("Elements", rows, ("fate", "values", "element", "by"), top)
     _table("Read by nobody", [[path, n] for path, n in found.unknown.most_common()], ("element", "times"), top)
 

@@ -50,7 +50,7 @@ def preview(
 
 def _offline(pack: Path, file: str, everything: bool, as_json: bool) -> None:
     refuse_no_pack(pack)
-    # Definitions and rules are made once and stay; looking for garbage among them takes a sixth of the start (2026-11).
+    # Definitions and rules stay; looking for garbage among them takes a sixth of the start (2026-11).
     gc.disable()
     from fhir_bridge.mapping_tools.sample import PASSED, outcomes
     from fhir_bridge.normalize import load_ruleset

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fhir_bridge.cli import map_coverage, map_lint, map_preview, map_schema, map_test, messages, screen
+from fhir_bridge.cli import map_coverage, map_lint, map_preview, map_schema, map_test, map_unmapped, messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson
 from fhir_bridge.errors import Issue
@@ -65,3 +65,4 @@ app.command("test")(map_test.run_pack)
 app.command("preview")(map_preview.preview)
 app.command("schema")(map_schema.schema)
 app.command("coverage")(map_coverage.coverage)
+app.command("unmapped")(map_unmapped.unmapped)

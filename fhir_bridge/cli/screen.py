@@ -46,8 +46,8 @@ def styled(text: str, style: str) -> str:
 
 
 def print_aligned(rows: Sequence[Sequence[Any]], head: Sequence[str], *, indent: str = "") -> None:
-    """Print rows under a head in columns that line up, numbers to the right; plain text for terminal and file."""
-    cells = [["" if each is None else str(each) for each in row] for row in rows]
+    """Print rows under a head in columns that line up, numbers to the right; for terminal and file alike."""
+    cells = [[_shortened(each) for each in row] for row in rows]
     widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
     right = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(head))]
 
@@ -58,6 +58,14 @@ def print_aligned(rows: Sequence[Sequence[Any]], head: Sequence[str], *, indent:
     print(styled(line(head), "dim"))
     for row in cells:
         print(line(row))
+
+
+_WIDEST = 64
+
+
+def _shortened(value: Any) -> str:
+    text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST // 2 - 1]}…{text[-_WIDEST // 2 :]}"
 
 
 def remark(text: str) -> None:

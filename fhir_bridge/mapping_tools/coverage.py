@@ -1,4 +1,4 @@
-"""What a pack does with a sample: which elements its rules consume, which pass, what nobody reads, which rules fire."""
+"""What a pack does with a sample: elements consumed, carried and read by nobody, rules fired, codes unmapped."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def coverage_page(found: Coverage) -> Page:
             _units(found),
             _fate(found, CARRIED, "Values carried unchanged"),
         ),
-        foot="Made by fhir-bridge map coverage. It names elements, codes, units and systems; it holds no other value.",
+        foot="Made by fhir-bridge map coverage. It holds elements, codes, units and systems, no other value.",
     )
 
 
@@ -69,9 +69,7 @@ def _gaps(found: Coverage) -> Section:
         [gap.value or gap.system or "(no system)", gap.kind, gap.system, ", ".join(gap.displays), gap.path, gap.count]
         for gap in gaps
     ]
-    words = (
-        "Codes, units and identifier systems that no table of the pack knows; map unmapped makes a work-list of them."
-    )
+    words = "Codes, units and identifier systems that no table knows; map unmapped makes a work-list of them."
     head = ("value", "kind", "system", "shown as", "first seen at", "times")
     return Section("Not in any table", words, head, rows)
 

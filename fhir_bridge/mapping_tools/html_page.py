@@ -1,7 +1,7 @@
 """One HTML page that stands alone: no script, no font, no image, nothing fetched.
 
-For reports that an engineer mails to a hospital. Everything that comes from a sample or a pack is escaped here, in one
-place; the page forbids itself to load anything.
+For reports that an engineer mails to a hospital. Everything that comes from a sample or a pack is escaped here, in
+one place; the page forbids itself to load anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dee6; --page: #fff; --band: #f5f7fa;
   --bar: #9dc3e6; --good: #1a7f4b; --bad: #b3261e; --doubt: #8a5a00; --old: #fdecea; --new: #e8f5ec }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #9aa5b4; --line: #333c48; --page: #14181d;
-  --band: #1b2128; --bar: #2f5f8a; --good: #6fcf97; --bad: #f28b82; --doubt: #f2c14e; --old: #3a2020; --new: #18311f } }
+  --band: #1b2128; --bar: #2f5f8a; --good: #6fcf97; --bad: #f28b82;
+  --doubt: #f2c14e; --old: #3a2020; --new: #18311f } }
 * { box-sizing: border-box }
 body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 74rem; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif }
