@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from fhir_bridge.cli import map_coverage, map_lint, map_preview, map_schema, map_test, map_unmapped, messages, screen
+from fhir_bridge.cli import (
+    map_bench,
+    map_coverage,
+    map_diff,
+    map_lint,
+    map_preview,
+    map_schema,
+    map_test,
+    map_unmapped,
+    messages,
+    screen,
+)
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson
 from fhir_bridge.errors import Issue
@@ -66,3 +77,5 @@ app.command("preview")(map_preview.preview)
 app.command("schema")(map_schema.schema)
 app.command("coverage")(map_coverage.coverage)
 app.command("unmapped")(map_unmapped.unmapped)
+app.command("diff")(map_diff.diff)
+app.command("bench")(map_bench.bench)

@@ -41,7 +41,7 @@ def coverage_page(found: Coverage) -> Page:
             _units(found),
             _fate(found, CARRIED, "Values carried unchanged"),
         ),
-        foot="Made by fhir-bridge map coverage. It holds elements, codes, units and systems, no other value.",
+        foot="Made by fhir-bridge map coverage. It holds codes with their texts, units and systems, no other value.",
     )
 
 

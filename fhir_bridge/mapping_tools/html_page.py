@@ -6,10 +6,12 @@ one place; the page forbids itself to load anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+_JOINT = re.compile(r"[./|_]")
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dee6; --page: #fff; --band: #f5f7fa;
   --bar: #9dc3e6; --good: #1a7f4b; --bad: #b3261e; --doubt: #8a5a00; --old: #fdecea; --new: #e8f5ec }
@@ -31,13 +33,14 @@ nav { margin: 1rem 0; display: flex; flex-wrap: wrap; gap: .3rem 1rem } a { colo
 table { border-collapse: collapse; width: 100%; font-size: .9rem }
 caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 th, td { text-align: left; padding: .3rem .75rem; vertical-align: top; border-top: 1px solid var(--line);
-  overflow-wrap: anywhere }
+  overflow-wrap: break-word; min-width: 6rem }
 thead th { border-top: 0; background: var(--band); color: var(--soft); font-weight: 600; white-space: nowrap }
-tbody th { font-weight: 400 } .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+tbody th { font-weight: 400 } .n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 tbody th, .code { font-family: ui-monospace, monospace; font-size: .85rem }
 .share { min-width: 7rem } .share i { display: block; height: .55rem; margin-top: .4rem; border-radius: 3px;
   background: var(--bar) }
-.good { color: var(--good) } .bad { color: var(--bad) } .doubt { color: var(--doubt) }
+.good, .bad, .doubt { white-space: nowrap } .good { color: var(--good) } .bad { color: var(--bad) }
+.doubt { color: var(--doubt) }
 del { background: var(--old); text-decoration: none } ins { background: var(--new); text-decoration: none }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem }
 """
@@ -131,7 +134,7 @@ def _section(index: int, section: Section) -> Iterable[str]:
 def _cell(cell: Cell, *, is_head: bool) -> str:
     if is_head:
         text = cell.text if isinstance(cell, Tinted) else cell
-        return f'<th scope="row">{escape(str(text))}</th>'
+        return f'<th scope="row">{_breakable(str(text))}</th>'
     if isinstance(cell, int):
         return f'<td class="n">{cell:,}</td>'
     if isinstance(cell, Share):
@@ -140,9 +143,14 @@ def _cell(cell: Cell, *, is_head: bool) -> str:
     if isinstance(cell, Tinted):
         return f'<td class="{escape(cell.tint)}">{escape(cell.text)}</td>'
     if isinstance(cell, Swap):
-        parts = [f"<{tag}>{escape(t)}</{tag}>" for tag, t in (("del", cell.before), ("ins", cell.after)) if t]
+        parts = [f"<{tag}>{_breakable(t)}</{tag}>" for tag, t in (("del", cell.before), ("ins", cell.after)) if t]
         return f'<td class="code">{" → ".join(parts)}</td>'
-    return f"<td>{escape(cell)}</td>"
+    return f"<td>{_breakable(cell)}</td>"
+
+
+def _breakable(text: str) -> str:
+    """Escaped, and free to go on in the next line behind what joins paths and addresses."""
+    return _JOINT.sub(r"\g<0><wbr>", escape(text))
 
 
 def _class(name: str) -> str:

@@ -19,7 +19,7 @@ from fhir_bridge.normalize.draft import Unconvertible
 from fhir_bridge.normalize.message import faults_of, shaped
 
 PASSED, QUARANTINED, REFUSED = "passed", "quarantined", "refused"
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def outcomes(messages: Iterable[Message], ruleset: Ruleset) -> Iterator[Outcome]
 
 
 def _of_message(message: Message, ruleset: Ruleset) -> Iterator[Outcome]:
-    received = Received("sample", ruleset.fhir_version, message.body, _LONG_AGO)
+    received = Received("sample", ruleset.fhir_version, message.body, LONG_AGO)
     reception = receive(received, profiles=ruleset.profiles)
     if not reception.entries:
         yield Outcome(message.place, REFUSED, issues=reception.refused)
