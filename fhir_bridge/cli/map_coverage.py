@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,9 @@ def _tell(found: Coverage, top: int) -> None:
         ("unit", "code", "times"),
         top,
     )
-    findings = [[kind, code, words, n] for (kind, code, words), n in found.findings.most_common()]
+    findings: list[list[str | int]] = [
+        [kind, code, words, n] for (kind, code, words), n in found.findings.most_common()
+    ]
     _table("Findings", findings, ("kind", "code", "finding", "times"), top)
 
 
@@ -83,7 +86,7 @@ def _values(found: Coverage, top: int) -> None:
     for each in found.elements.values():
         totals += each.fates
     _table("Values", [[fate, totals[fate], FATES[fate]] for fate in FATES], ("fate", "values", ""), len(FATES))
-    rows = [
+    rows: list[list[str | int]] = [
         [fate, each.fates[fate], path, ", ".join(each.rules)]
         for path, each in found.elements.items()
         for fate in each.fates
@@ -103,7 +106,7 @@ def _rules(found: Coverage, top: int) -> None:
         print(f"tried and never acted: {', '.join(idle)}")
 
 
-def _table(title: str, rows: list[list[str | int]], head: tuple[str, ...], top: int) -> None:
+def _table(title: str, rows: Sequence[Sequence[str | int]], head: tuple[str, ...], top: int) -> None:
     if not rows:
         return
     print(f"\n{screen.styled(title, 'bold')}")

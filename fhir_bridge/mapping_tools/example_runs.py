@@ -31,7 +31,8 @@ def as_junit(pack: str, results: Sequence[ExampleResult], seconds: float) -> byt
             message = f"{len(result.differences)} elements differ" if len(result.differences) > 1 else words
             ElementTree.SubElement(case, "failure", {"message": message}).text = words
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def write_expected(pack: Path, results: Sequence[ExampleResult]) -> list[Path]:

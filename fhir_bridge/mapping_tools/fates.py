@@ -45,13 +45,13 @@ def fates(sent: Body, made: Body, changes: Sequence[Change], definitions: Defini
         if change.before is not None:
             touched.setdefault(change.element, index)
     for leaf in leaves(sent, definitions):
-        index = _first_touch(leaf.place, touched)
-        if index is None:
+        touch = _first_touch(leaf.place, touched)
+        if touch is None:
             # A type may change its name (ProcedureRequest to ServiceRequest); places start with it.
             place = f"{made['resourceType']}.{leaf.place.partition('.')[2]}"
             yield Fate(leaf, CARRIED if _same(result.get(place), leaf.value) else LOST)
         else:
-            change = changes[index]
+            change = changes[touch]
             yield Fate(leaf, _after(leaf.value, change, changes), change.rule)
 
 

@@ -35,7 +35,8 @@ caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-pa
 th, td { text-align: left; padding: .3rem .75rem; vertical-align: top; border-top: 1px solid var(--line);
   overflow-wrap: break-word; min-width: 6rem }
 thead th { border-top: 0; background: var(--band); color: var(--soft); font-weight: 600; white-space: nowrap }
-tbody th { font-weight: 400 } .n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+tbody th { font-weight: 400 }
+.n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 tbody th, .code { font-family: ui-monospace, monospace; font-size: .85rem }
 .share { min-width: 7rem } .share i { display: block; height: .55rem; margin-top: .4rem; border-radius: 3px;
   background: var(--bar) }

@@ -17,7 +17,7 @@ from fhir_bridge.mapping_tools.watching import watched
 from fhir_bridge.normalize import load_ruleset, run_examples
 from fhir_bridge.normalize.pack import SOURCE, declared, rule_files
 from fhir_bridge.normalize.rules import ANY
-from fhir_bridge.normalize.yaml_text import Fault, Spot
+from fhir_bridge.normalize.yaml_text import Fault, Keys, Spot
 
 _CONSTANT = re.compile(r"%source\.(\w+)")
 _TABLES = {"maps": "map", "units": "unit table", "labels": "label table"}
@@ -80,11 +80,10 @@ def _unused(read: PackText) -> Iterator[Finding]:
     texts = "\n".join(path.read_text("utf-8", "replace") for path in rule_files(read.folder))
     named = set(_CONSTANT.findall(texts))
     constants = read.source.get("constants")
-    for name in constants.value if constants is not None and isinstance(constants.value, dict) else ():
-        if name not in named:
-            yield found(
-                constants.mapping("constants").key_spot(name), "unused-constant", f"no rule names %source.{name}"
-            )  # type: ignore[union-attr]
+    given = constants.mapping("constants") if constants is not None and isinstance(constants.value, Keys) else None
+    for name in given.names() if given is not None else ():
+        if given is not None and name not in named:
+            yield found(given.key_spot(name), "unused-constant", f"no rule names %source.{name}")
     used = {text for rule in read.rules for step in rule.steps for text in step.texts.values()}
     for key, what in _TABLES.items():
         node = read.source.get(key)

@@ -177,7 +177,7 @@ def _composed(text: str) -> Any:
 def _built(node: Any, file: str) -> Any:
     """The value of a node of YAML's representation graph, its places kept."""
     if isinstance(node, ScalarNode):
-        return _scalar(node.tag.rpartition(":")[2], node.value)
+        return _scalar(str(node.tag).rpartition(":")[2], node.value)
     if not isinstance(node, MappingNode):
         items = Items()
         for each in node.value:
