@@ -67,7 +67,7 @@ def _offline(pack: Path, file: str, everything: bool, as_json: bool) -> None:
             _show(each)
         changed = sum(bool(each.changes) for each in found)
         stopped = sum(each.verdict != PASSED for each in found)
-        screen.remark(f"{len(found)} records: {changed} changed, {stopped} would not pass")
+        screen.remark(f"records: {len(found)}, changed: {changed}, would not pass: {stopped}")
     if any(each.verdict != PASSED for each in found):
         raise typer.Exit(FAILED)
 

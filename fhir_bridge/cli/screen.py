@@ -69,7 +69,8 @@ def _shortened(value: Any) -> str:
 
 
 def remark(text: str) -> None:
-    """Tell a person something that a script does not read."""
+    """Tell a person something that a script does not read, after what has been printed so far."""
+    sys.stdout.flush()
     print(text, file=sys.stderr)
 
 

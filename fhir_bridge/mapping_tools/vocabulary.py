@@ -20,6 +20,7 @@ MAX_DISTINCT = 50_000
 """Distinct gaps that are told apart; a sample with free text for codes must not fill the memory."""
 
 STANDARD = (
+    # Systems that somebody publishes for everybody; a hospital's own code is what needs a table.
     "http://hl7.org/",
     "http://terminology.hl7.org/",
     "http://loinc.org",
@@ -35,6 +36,9 @@ STANDARD = (
     "https://www.usps.com/",
     "https://www.iana.org/",
     "http://ihe.net/",
+    "http://www.nubc.org/",
+    "https://www.nubc.org/",
+    "https://bluebutton.cms.gov/",
     "https://www.accessdata.fda.gov/",
     "urn:oid:2.16.840.1.113883.6.",
     "urn:iso:",

@@ -36,7 +36,7 @@ def test_each_change_shows_both_sides_and_the_rule(
     assert '    +   "unit": "Cel",' in lines
     assert lines.count("    by house/codes: the house's dictionary") == 2
     assert "--all" in shown.err
-    assert "1 records: 1 changed, 0 would not pass" in shown.err
+    assert "records: 1, changed: 1, would not pass: 0" in shown.err
 
 
 def test_all_messages_and_an_exit_code_for_what_would_not_pass(

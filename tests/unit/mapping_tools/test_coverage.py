@@ -96,7 +96,7 @@ def test_records_rules_codes_units_and_findings_are_counted(tmp_path: Path) -> N
 )
 def test_nothing_of_the_hospitals_feeds_is_lost(name: str, file: str) -> None:
     with gzip.open(FOLDER / name / f"{file}.ndjson.gz") as stream:
-        lines = [line for line, _ in zip(stream, range(3), strict=False)]
+        lines = [line for line, _ in zip(stream, range(1), strict=False)]
     found = cover(MAPPINGS / name, (Message(str(i), line) for i, line in enumerate(lines)))
     total: Counter[str] = Counter()
     for each in found.elements.values():

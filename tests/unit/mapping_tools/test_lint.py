@@ -244,6 +244,7 @@ def test_exit_codes_and_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["map", "lint", str(tmp_path)]) == 2
 
 
+@pytest.mark.slow
 def test_a_thousand_rules_take_less_than_two_seconds_of_the_processor(tmp_path: Path) -> None:
     rule = (
         "- rule: r{n}\n  version: 1\n  on: Observation\n  why: w\n"
