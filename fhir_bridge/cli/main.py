@@ -93,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         print("error: " + " ".join(error.format_message().split()) + " (see --help)", file=sys.stderr)
         return SETUP
+    except SystemExit as ended:
+        # Typer's own way of saying that the reader of a pipe (`| head`) has gone.
+        return ended.code if isinstance(ended.code, int) else SETUP
     except BaseException as error:  # noqa: BLE001 - the last line of defence turns everything into one line
         return report(error)
     return code if isinstance(code, int) else 0

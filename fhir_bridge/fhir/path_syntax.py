@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 from fhir_bridge.errors import SetupWrong
 
@@ -151,6 +152,7 @@ _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _ESCAPED = {"f": "\f", "n": "\n", "r": "\r", "t": "\t", **{sign: sign for sign in "`'\"\\/"}}
 
 
+@lru_cache(maxsize=8192)
 def read(expression: str) -> Node:
     """Parse an expression.
 

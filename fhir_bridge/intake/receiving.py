@@ -11,17 +11,19 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.bundles import cut
 from fhir_bridge.fhir.json import NotStrictJson, parse
-from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.bundles import receive_bundle
 from fhir_bridge.intake.limits import Limits
 from fhir_bridge.intake.releases import validator_of
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Received, Reception, Refusal, Validated
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
 
 
 def receive(

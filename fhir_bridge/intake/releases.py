@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fhir_bridge.errors import Issue
-from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.validate import is_refused, validate_r4, validate_r4b, validate_r5, validate_stu3
 from fhir_bridge.model.ingest import FhirVersion
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
 
 
 class Validator(Protocol):

@@ -6,7 +6,7 @@ ruleset. What the rules cannot convert is quarantined with the reason; nothing i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -190,7 +190,7 @@ def _finished(
     charts = charts_of(placed, source, is_transaction=is_transaction)
     records = []
     for work, chart in zip(works, charts, strict=True):
-        faults = _faults(work, source)
+        faults = faults_of(work.draft, source.fhir_version, work.entry.flags)
         if chart is None:
             faults = (
                 *faults,
@@ -214,15 +214,15 @@ def _finished(
     return records
 
 
-def _faults(work: _Work, source: SourceContext) -> tuple[Issue, ...]:
-    """Errors of a record that rules have reshaped; warnings become flags."""
-    if source.fhir_version is FhirVersion.R4 and not work.draft.was_reshaped:
+def faults_of(draft: Draft, version: FhirVersion, held: Iterable[Issue]) -> tuple[Issue, ...]:
+    """Return errors of a record that rules have reshaped; warnings become flags, but for those ``held`` already."""
+    if version is FhirVersion.R4 and not draft.was_reshaped:
         return ()
-    issues = validate_r4(work.draft.body)
+    issues = validate_r4(draft.body)
     if is_refused(issues):
         return tuple(issue for issue in issues if issue.severity in ("error", "fatal"))
-    held = {(f.code, f.expression.rpartition(".")[2]) for f in work.entry.flags}
-    work.draft.flags += [i for i in issues if (i.code, i.expression.rpartition(".")[2]) not in held]
+    known = {(f.code, f.expression.rpartition(".")[2]) for f in held}
+    draft.flags += [i for i in issues if (i.code, i.expression.rpartition(".")[2]) not in known]
     return ()
 
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.ucum import is_ucum
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.code_maps import CodeMap
@@ -33,7 +33,10 @@ from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rule, release
 from fhir_bridge.normalize.tables import Tables, load_labels, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
 
-_KEYS = (
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
+
+SOURCE_KEYS = (
     "institution",
     "fhir_version",
     "time_zone",
@@ -83,12 +86,13 @@ class Ruleset:
         if found is None:
             found = self._found[key] = tuple(
                 rule
-                for rule in self._of(release)
+                for rule in self.of_release(release)
                 if rule.stage == stage and rule.type_name in (type_name, ANY) and rule.release in (None, release)
             )
         return found
 
-    def _of(self, release: str) -> tuple[Rule, ...]:
+    def of_release(self, release: str) -> tuple[Rule, ...]:
+        """The rules that run on records of a release, in their order."""
         found = self._by_release.get(release)
         if found is None:
             rules = self.rules
@@ -112,7 +116,7 @@ def load_ruleset(directory: Path) -> Ruleset:
     Raises:
         RulesetBroken: Something in it is wrong; the message reads ``file:line:column what``.
     """
-    head = _source(directory)
+    head = source_of(directory)
     layers = layers_of(directory)
     rules: list[Rule] = []
     later: dict[str, list[Mapping]] = {}
@@ -121,12 +125,12 @@ def load_ruleset(directory: Path) -> Ruleset:
     tables = Tables()
     constants: dict[str, str] = {}
     for folder in layers:
-        source = head if folder == directory else _source(folder)
+        source = head if folder == directory else source_of(folder)
         if folder != directory and "profiles" in source.names():
             raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
-        constants |= _constants(source)
+        constants |= constants_of(source)
         _load_tables(source, folder, tables)
-        for path in _rule_files(folder):
+        for path in rule_files(folder):
             for rule in written_rules(load(path, _label(folder, path))):
                 _refuse_double(rule, names)
                 release = release_of(rule)
@@ -158,7 +162,7 @@ def load_code_maps(directory: Path) -> dict[str, CodeMap]:
     """
     found: dict[str, CodeMap] = {}
     for folder in layers_of(directory):
-        for name, entry in _declared(_source(folder), "maps"):
+        for name, entry in declared(source_of(folder), "maps"):
             found[name] = load_map(name, entry, folder, folder.name)
     return found
 
@@ -171,7 +175,7 @@ def find_map(directory: Path, name: str) -> tuple[CodeMap, Path] | list[str]:
     """
     names: list[str] = []
     for folder in reversed(layers_of(directory)):
-        for each, entry in _declared(_source(folder), "maps"):
+        for each, entry in declared(source_of(folder), "maps"):
             if each == name:
                 found = load_map(name, entry, folder, folder.name)
                 return found, folder / entry.require("file").text("file")
@@ -185,13 +189,13 @@ def layers_of(directory: Path) -> list[Path]:
     Raises:
         RulesetBroken: There is no pack, or it extends something else than ``core``.
     """
-    extends = _source(directory).get("extends")
-    return [directory] if extends is None else [_extended(directory, extends), directory]
+    extends = source_of(directory).get("extends")
+    return [directory] if extends is None else [extended(directory, extends), directory]
 
 
 def files_of(folder: Path) -> list[Path]:
     """Return the files of one folder that can change a record, in the order in which the hash covers them."""
-    maps = {entry.require("file").text("file") for _, entry in _declared(_source(folder), "maps")}
+    maps = {entry.require("file").text("file") for _, entry in declared(source_of(folder), "maps")}
     return sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder), maps))
 
 
@@ -201,23 +205,26 @@ def packaged_core() -> Path:
     return packaged if packaged.is_dir() else Path(str(files("fhir_bridge"))).parent / "mappings" / "core"
 
 
-def _source(folder: Path) -> Mapping:
-    path = folder / SOURCE
+def source_of(folder: Path) -> Mapping:
+    """Read a pack's ``source.yaml``."""
+    path, name = folder / SOURCE, folder.name
     if not path.is_file():
-        raise Spot(f"{folder.name}/{SOURCE}").broken("there is no such file; it says whose records these are")
-    mapping = load(path, f"{folder.name}/{SOURCE}").mapping(SOURCE)
-    mapping.only(_KEYS, "key")
+        raise Spot(f"{name}/{SOURCE}").broken("there is no such file; it says whose records these are")
+    mapping = load(path, f"{name}/{SOURCE}").mapping(SOURCE)
+    mapping.only(SOURCE_KEYS, "key")
     return mapping
 
 
-def _extended(directory: Path, node: Node) -> Path:
+def extended(directory: Path, node: Node) -> Path:
+    """Return the folder that ``extends`` means."""
     if node.value != "core":
         raise node.spot.broken("a pack can extend 'core' and nothing else")
     beside = directory.parent / "core"
     return beside if (beside / SOURCE).is_file() else packaged_core()
 
 
-def _rule_files(folder: Path) -> list[Path]:
+def rule_files(folder: Path) -> list[Path]:
+    """Return a pack's files of rules in the order in which they are read."""
     found = [p for p in folder.rglob("*.yaml") if p.name != SOURCE]
     return sorted(p for p in found if "examples" not in p.relative_to(folder).parts)
 
@@ -226,7 +233,8 @@ def _label(folder: Path, path: Path) -> str:
     return f"{folder.name}/{path.relative_to(folder).as_posix()}"
 
 
-def _constants(source: Mapping) -> dict[str, str]:
+def constants_of(source: Mapping) -> dict[str, str]:
+    """Return what ``%source.name`` means."""
     made = {}
     for key in ("institution", "time_zone"):
         node = source.get(key)
@@ -234,8 +242,8 @@ def _constants(source: Mapping) -> dict[str, str]:
             made[key] = node.text(key)
     node = source.get("constants")
     if node is not None:
-        declared = node.mapping("constants")
-        made |= {name: declared.require(name).text(name) for name in declared.names()}
+        given = node.mapping("constants")
+        made |= {name: given.require(name).text(name) for name in given.names()}
     return made
 
 
@@ -254,24 +262,25 @@ def _base_urls(source: Mapping) -> frozenset[str]:
 
 
 def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
-    for name, entry in _declared(source, "maps"):
+    for name, entry in declared(source, "maps"):
         tables.maps[name] = load_map(name, entry, folder, folder.name)
-    for name, entry in _declared(source, "units"):
+    for name, entry in declared(source, "units"):
         tables.units[name] = load_units(name, entry, folder, folder.name)
-    for name, entry in _declared(source, "preferred_units"):
+    for name, entry in declared(source, "preferred_units"):
         if is_ucum(name):
             raise source.key_spot("preferred_units").broken(f"{name!r} is a UCUM unit and cannot name a table")
         tables.preferred[name] = load_preferred(name, entry, folder, folder.name)
-    for name, entry in _declared(source, "labels"):
+    for name, entry in declared(source, "labels"):
         tables.labels[name] = load_labels(name, entry, folder, folder.name)
 
 
-def _declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+def declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the tables that ``source.yaml`` declares under ``key``, by name."""
     node = source.get(key)
     if node is not None:
-        declared = node.mapping(key)
-        for name in declared.names():
-            yield name, declared.require(name).mapping(name)
+        given = node.mapping(key)
+        for name in given.names():
+            yield name, given.require(name).mapping(name)
 
 
 def _refuse_double(rule: Mapping, seen: dict[str, Spot]) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fhir_bridge.errors import ProfileBroken
-from fhir_bridge.fhir.profiles import SEVERITIES, Choice, Profiles, load_profiles
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.yaml_text import Mapping, Node
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Choice, Profiles
 
 _KEYS = ("package", "needs", "mode", "apply", "why")
 _DECLARED = "declared"
@@ -34,6 +37,9 @@ def read_profiles(source: Mapping, folder: Path, version: FhirVersion) -> Profil
         return None
     if version is FhirVersion.STU3:
         raise source.key_spot("profiles").broken("profiles are of R4, and this pack's records come as STU3")
+    # Late, because most packs choose none and every command waits for what it imports.
+    from fhir_bridge.fhir.profiles import load_profiles
+
     choices = [_choice(each, folder) for each in node.items("profiles")]
     try:
         return load_profiles(choices)
@@ -64,6 +70,8 @@ def package_place(folder: Path, text: str) -> Path:
 
 
 def _choice(node: Node, folder: Path) -> Choice:
+    from fhir_bridge.fhir.profiles import SEVERITIES, Choice
+
     entry = node.mapping("each of 'profiles'")
     entry.only(_KEYS, "key")
     mode = entry.require("mode")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from fhir_bridge.fhir.value_sets import every_coding
 from fhir_bridge.normalize.code_maps import CodeMap, Target
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.verb_args import LABEL_TABLE, MAP, TARGET, TEXT, Act, Args, Verb, one_of
 from fhir_bridge.normalize.verbs_translate import as_coding, coding_key
+
+_TAGGED = ("tag", "security")
 
 
 def _tag(args: Args) -> Act:
@@ -20,7 +22,7 @@ def _tag(args: Args) -> Act:
 
         return look_up
     target = Target(args.text("system"), args.text("code"), args.optional_text("display") or "")
-    element = args.choice("element", ("tag", "security"), "tag")
+    element = args.choice("element", _TAGGED, "tag")
     return lambda draft: _label(draft, by, element, [target])
 
 
@@ -76,7 +78,24 @@ def _reference(args: Args) -> Act:
 
 
 VERBS = {
-    "tag": Verb(("table", "system", "code", "display", "element"), _tag),
-    "identifier": Verb(("path", "systems"), _identifier),
-    "reference": Verb(("path", "type", "system"), _reference),
+    "tag": Verb(
+        {
+            "table": LABEL_TABLE.maybe(),
+            "system": TEXT.maybe(),
+            "code": TEXT.maybe(),
+            "display": TEXT.maybe(),
+            "element": one_of(*_TAGGED).maybe(),
+        },
+        _tag,
+        "labels by the codes in the record, or one fixed tag",
+        either=(("table",), ("system", "code")),
+    ),
+    "identifier": Verb(
+        {"path": TARGET, "systems": MAP}, _identifier, "aliases of identifier systems to the one canonical"
+    ),
+    "reference": Verb(
+        {"path": TARGET, "type": TEXT.maybe(), "system": TEXT.maybe()},
+        _reference,
+        "says what a logical reference points to",
+    ),
 }

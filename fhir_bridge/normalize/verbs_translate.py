@@ -16,8 +16,7 @@ from fhir_bridge.errors import Issue
 from fhir_bridge.normalize.code_maps import LOOSE, Answer, CodeMap, Kind, MapRow, Target, Translator, by_url, led_to
 from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
 from fhir_bridge.normalize.table_files import Key
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
-from fhir_bridge.normalize.yaml_text import did_you_mean
+from fhir_bridge.normalize.verb_args import MAP, TARGET, Act, Args, Verb, one_of, some_of
 
 ORIGINAL_CODING = "urn:fhir-bridge:extension:original-coding"
 """Extension on a Coding that was replaced; holds the sender's own."""
@@ -70,13 +69,7 @@ def _translator(args: Args, codes: CodeMap) -> Translator:
             raise args.values.require("map").spot.broken(
                 f"map {codes.name} leads to {url}, which no map of the pack is"
             )
-    node = args.values.get("accept")
-    accept = list(node.items("'accept'")) if node is not None else []
-    for each in accept:
-        if each.value not in LOOSE:
-            meant = did_you_mean(str(each.value), LOOSE)
-            raise each.spot.broken(f"'accept' lists some of {', '.join(LOOSE)}{meant}")
-    return Translator(codes, maps, frozenset(str(each.value) for each in accept))
+    return Translator(codes, maps, args.choices("accept", LOOSE))
 
 
 def _for_type(types: frozenset[str], work: _Translation) -> Work | None:
@@ -218,4 +211,16 @@ def _report(draft: Draft, report: Report, policy: str, place: str) -> None:
         draft.flag(code, text, place)
 
 
-VERBS = {"translate": Verb(("path", "map", "unmapped", "original", "accept"), _translate)}
+VERBS = {
+    "translate": Verb(
+        {
+            "path": TARGET,
+            "map": MAP,
+            "unmapped": one_of(*_UNMAPPED).maybe(),
+            "original": one_of(*_ORIGINAL).maybe(),
+            "accept": some_of(*LOOSE).maybe(),
+        },
+        _translate,
+        "adds the standard coding before the sender's",
+    )
+}

@@ -32,7 +32,7 @@ from fhir_bridge.normalize.unit_targets import (
     read_unit,
     turns_around,
 )
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.verb_args import TARGET, TEXT, UNIT_TABLE, Act, Args, Verb
 from fhir_bridge.normalize.yaml_text import did_you_mean
 
 ORIGINAL_QUANTITY = "urn:fhir-bridge:extension:original-quantity"
@@ -283,4 +283,11 @@ def _in_unit(quantity: dict[str, Any], value: int | Decimal | None, unit: str, *
     return made | {"unit": unit, "system": UCUM, "code": unit}
 
 
-VERBS = {"unit": Verb(("path", "table", "to"), _unit)}
+VERBS = {
+    "unit": Verb(
+        {"path": TARGET, "table": UNIT_TABLE.maybe(), "to": TEXT.maybe()},
+        _unit,
+        "converts a Quantity and the reference ranges beside it; the original stays in an extension",
+        either=(("table",), ("to",)),
+    )
+}
