@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -65,10 +66,18 @@ _RESTFUL = re.compile(
 )
 _CONDITIONAL = re.compile(r"(?P<type>[A-Z][A-Za-z]+)\?(?P<query>\S+)")
 _OTHER = ParsedReference(ReferenceKind.OTHER)
+_LONGEST_REMEMBERED = 256
 
 
 def parse_reference(text: str) -> ParsedReference:
-    """Read the text of ``Reference.reference``; what fits no form is of kind ``other``."""
+    """Read the text of ``Reference.reference``; what fits no form is of kind ``other``.
+
+    The last few thousand texts are remembered: each room asks again what a reference says.
+    """
+    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _read(text)
+
+
+def _read(text: str) -> ParsedReference:
     match = _RESTFUL.fullmatch(text)
     if match and match["type"] in _known_types():
         base = match["base"]
@@ -82,6 +91,9 @@ def parse_reference(text: str) -> ParsedReference:
     if match and match["type"] in _known_types():
         return ParsedReference(ReferenceKind.CONDITIONAL, match["type"], query=match["query"])
     return _OTHER
+
+
+_remembered = lru_cache(maxsize=4096)(_read)
 
 
 def type_of(reference: Any, contained: Mapping[str, str]) -> str | None:
@@ -111,7 +123,10 @@ def contained_types(resource: Any) -> dict[str, str]:
     types: dict[str, str] = {}
     if type(resource) is not dict:
         return types
-    held = resource.get("contained")
+    if "contained" not in resource:
+        own = resource.get("resourceType")
+        return {"": own} if type(own) is str else types
+    held = resource["contained"]
     for found in (resource | {"id": ""}, *(held if type(held) is list else ())):
         if type(found) is dict and type(found.get("id")) is str and type(found.get("resourceType")) is str:
             types[found["id"]] = found["resourceType"]

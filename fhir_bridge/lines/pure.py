@@ -31,7 +31,13 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
         return Processed(reception.kind, refusals=refusals)
     sets = _sets(source.sets_file, source.sets)
     done = normalize(
-        reception, source, ruleset, sets, same_as=dict(received.same_as), patients=dict(received.patients)
+        reception,
+        source,
+        ruleset,
+        sets,
+        same_as=dict(received.same_as),
+        patients=dict(received.patients),
+        may_edit=True,
     )
     return Processed(reception.kind, done.records, done.quarantined, refusals, sets=source.sets, wanted=done.wanted)
 

@@ -18,7 +18,7 @@ from typing import Any
 from blake3 import blake3
 
 from fhir_bridge.fhir.json import parse, parse_any, render
-from fhir_bridge.fhir.value_sets import ACT_CODE, Given, LabelSets, every_coding
+from fhir_bridge.fhir.value_sets import ACT_CODE, Given, LabelSets
 from fhir_bridge.model.ids import content_digest
 from fhir_bridge.model.ingest import Body, Change, ChartRef, IndexRow, Interaction, Normalized
 from fhir_bridge.normalize.draft import By, Draft
@@ -45,7 +45,7 @@ class StoredVersion:
 
 def label_by_sets(draft: Draft, sets: LabelSets) -> None:
     """Give a draft the labels that its codes imply."""
-    for given in sets.given(every_coding(draft.body)):
+    for given in sets.given_to(draft.body):
         meta = draft.body.setdefault("meta", {})
         before = meta.get("security", [])
         if not _holds(before, given.label):
@@ -70,7 +70,7 @@ def is_settled(content: bytes, labels: Sequence[str], sets: LabelSets) -> bool:
 
     False only says that :func:`relabelled` must look: a topic may have come from the sender or from a rule.
     """
-    given = {f"{ACT_CODE}|{each.label}" for each in sets.given(every_coding(parse(content)))}
+    given = {f"{ACT_CODE}|{each.label}" for each in sets.given_to(parse(content))}
     return given == {label for label in labels if label.startswith(f"{ACT_CODE}|")}
 
 

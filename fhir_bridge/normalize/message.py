@@ -77,6 +77,7 @@ def normalize(
     *,
     same_as: Mapping[str, str] = MappingProxyType({}),
     patients: Mapping[str, str] = MappingProxyType({}),
+    may_edit: bool = False,
 ) -> Normalization:
     """Apply ``ruleset`` to every accepted entry of a message, then label it by value sets.
 
@@ -88,6 +89,7 @@ def normalize(
         sets: The value sets in force; those that ship with the package by default.
         same_as: Canonical ids that stand for another record of the sender's: the entry itself and whatever refers
             to it get the other's (R4 http.html#trules, conditional create).
+        may_edit: Nobody needs the resources of ``reception`` afterwards, so that rules can work on them.
         patients: Canonical ids of the sender's Patients by ``system|value``, for conditional references.
     """
     by_sets = sets or packaged_sets()
@@ -101,13 +103,14 @@ def normalize(
         if entry.resource is None:
             _delete(entry, source, rules_hash, deletions, quarantined)
             continue
+        local = local_id(entry, entry.resource)
+        resource = entry.resource if may_edit else copied(entry.resource)
         try:
-            draft = shaped(entry.resource, source.fhir_version, ruleset, by_sets)
+            draft = shaped(resource, source.fhir_version, ruleset, by_sets)
         except Unconvertible as verdict:
             quarantined.append(_quarantine(entry, (verdict.issue,)))
             continue
         type_name = draft.body["resourceType"]
-        local = local_id(entry, entry.resource)
         links.add(entry, type_name, local, draft.body)
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
     records = _finished(works, links, source, rules_hash, quarantined, is_transaction=reception.kind == "transaction")
@@ -124,14 +127,14 @@ def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelS
         RecordRefused: A rule, or the release, forbids to pass it on.
     """
     try:
-        draft = shaped(resource, version, ruleset, sets or packaged_sets())
+        draft = shaped(copied(resource), version, ruleset, sets or packaged_sets())
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
     return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
 
 
 def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets) -> Draft:
-    """Return a draft of a copy of ``resource`` after the rules of every stage, labelled.
+    """Return ``resource`` as a draft, edited by the rules of every stage, labelled.
 
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
@@ -139,7 +142,7 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSe
     if version is FhirVersion.R5:
         raise Unconvertible(Issue("error", "not-supported", "no rules convert R5 yet"))
     release = "STU3" if version is FhirVersion.STU3 else "R4"
-    draft = _shaped(copied(resource), release, ruleset)
+    draft = _shaped(resource, release, ruleset)
     _run(draft, LABEL, release, ruleset)
     label_by_sets(draft, sets)
     return draft
