@@ -38,6 +38,8 @@ class ParsedReference:
         version: ``_history`` part.
         base: Service base of an absolute one, without the slash at its end; the whole text of a ``urn:``.
         query: What follows ``?`` of a conditional one.
+        identifier: ``(system, value)`` of a conditional one by exactly one identifier. The system is None where the
+            text has no ``|`` (any system) and empty for ``|value`` (no system).
     """
 
     kind: ReferenceKind
@@ -46,18 +48,7 @@ class ParsedReference:
     version: str | None = None
     base: str | None = None
     query: str | None = None
-
-    @property
-    def identifier(self) -> tuple[str | None, str] | None:
-        """``(system, value)`` of a conditional reference by exactly one identifier.
-
-        The system is None where the text has no ``|`` (any system) and empty for ``|value`` (no system).
-        """
-        pairs = parse_qsl(self.query or "", keep_blank_values=True)
-        if len(pairs) != 1 or pairs[0][0] != "identifier":
-            return None
-        system, bar, value = pairs[0][1].rpartition("|")
-        return (system if bar else None, value) if value else None
+    identifier: tuple[str | None, str] | None = None
 
 
 _RESTFUL = re.compile(
@@ -89,8 +80,17 @@ def _read(text: str) -> ParsedReference:
         return ParsedReference(ReferenceKind.URN, base=text)
     match = _CONDITIONAL.fullmatch(text)
     if match and match["type"] in _known_types():
-        return ParsedReference(ReferenceKind.CONDITIONAL, match["type"], query=match["query"])
+        query = match["query"]
+        return ParsedReference(ReferenceKind.CONDITIONAL, match["type"], query=query, identifier=_identifier(query))
     return _OTHER
+
+
+def _identifier(query: str) -> tuple[str | None, str] | None:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if len(pairs) != 1 or pairs[0][0] != "identifier":
+        return None
+    system, bar, value = pairs[0][1].rpartition("|")
+    return (system if bar else None, value) if value else None
 
 
 _remembered = lru_cache(maxsize=4096)(_read)

@@ -65,7 +65,7 @@ _NOT_OFFERED = frozenset({"phonetic"})
 Find = Callable[[dict[str, Any], Scope], Sequence[Any]]
 """Finds in a resource what one extractor converts."""
 
-_Plan = tuple[tuple[Find, tuple[tuple[str, Convert], ...]], ...]
+_NOWHERE = Scope({}, {}, {})
 _MAX_SHAPES = 256
 """Plans kept for one type; a sender's records of one type have a few dozen sets of keys."""
 
@@ -82,6 +82,14 @@ class Composite:
 
     kinds: tuple[str, ...]
     of_whole: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is run for resources of one type with the same keys."""
+
+    steps: tuple[tuple[Find, tuple[tuple[str, Convert], ...]], ...]
+    needs_scope: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +114,10 @@ def extract(resource: dict[str, Any]) -> SearchValues:
 
     About 25 µs for an Observation.
     """
-    scope = scope_of(resource)
+    plan = _plan(resource)
+    scope = scope_of(resource) if plan.needs_scope else _NOWHERE
     values: dict[str, tuple[Any, ...]] = {}
-    for find, converts in _plan(resource):
+    for find, converts in plan.steps:
         items = find(resource, scope)
         if not items:
             continue
@@ -244,8 +253,11 @@ def _plan(resource: dict[str, Any]) -> _Plan:
         if len(plans) >= _MAX_SHAPES:
             plans.clear()
         keys = frozenset(shape)
-        able = (e for e in _lean_extractors(resource["resourceType"]) if not e.keys.isdisjoint(keys))
-        plan = plans[shape] = tuple((_finder(e, keys), e.converts) for e in able)
+        able = [e for e in _lean_extractors(resource["resourceType"]) if not e.keys.isdisjoint(keys)]
+        short = [_short_way(e, keys) for e in able]
+        steps = tuple((way or _evaluated(e), e.converts) for e, way in zip(able, short, strict=True))
+        needs_scope = "contained" in keys or None in short
+        plan = plans[shape] = _Plan(steps, needs_scope)
     return plan
 
 
@@ -254,12 +266,19 @@ def _plans(type_name: str) -> dict[tuple[str, ...], _Plan]:
     return {}
 
 
-def _finder(extractor: Extractor, present: frozenset[str]) -> Find:
-    """Return the shortest way to what an extractor finds in resources with these keys."""
+def _evaluated(extractor: Extractor) -> Find:
     evaluate = extractor.evaluate
-    keys = [key for key in extractor.keys & present if not key.startswith("_")]
-    if len(keys) != 1 or not extractor.is_branch_alone or len(extractor.keys & present) != 1:
-        return lambda resource, scope: evaluate([resource], scope)
+    return lambda resource, scope: evaluate([resource], scope)
+
+
+def _short_way(extractor: Extractor, present: frozenset[str]) -> Find | None:
+    """Return a shorter way than evaluation to what an extractor finds in resources with these keys, if there is one.
+
+    It needs a scope only for a resource that contains others.
+    """
+    keys = [*(extractor.keys & present)]
+    if len(keys) != 1 or keys[0].startswith("_") or not extractor.is_branch_alone:
+        return None
     if _SIMPLE.fullmatch(extractor.branch):
         return _under(keys[0])
     match = _TWO_STEPS.fullmatch(extractor.branch)
@@ -268,7 +287,7 @@ def _finder(extractor: Extractor, present: frozenset[str]) -> Find:
     match = _OF_TYPE.fullmatch(extractor.branch)
     if match is not None:
         return _pointing_to(keys[0], match["type"])
-    return lambda resource, scope: evaluate([resource], scope)
+    return None
 
 
 def _under(key: str) -> Find:

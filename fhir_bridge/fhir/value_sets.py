@@ -134,13 +134,16 @@ class LabelSets:
         found = self._by_url.get(url)
         return found if found is not None and version in ("", found.version) else None
 
-    def given_to(self, body: Mapping[str, Any]) -> list[Given]:
-        """Return the labels that the codings of a resource imply, by label."""
+    def given_to(self, coded: Iterable[Mapping[str, Any]]) -> list[Given]:
+        """Return the labels that objects with a ``code`` imply, by label."""
         codes, stems = self._codes, self._stems
-        # Nearly every coding of nearly every record is in no set.
-        return self.given(
-            [each for each in every_coding(body) if each[1] in codes or (stems and each[0] in stems)],
-        )
+        found = []
+        for each in coded:
+            code = each["code"]
+            # Nearly every coding of nearly every record is in no set.
+            if type(code) is str and (code in codes or each.get("system") in stems):
+                found.append((each.get("system") or "", code))
+        return self.given(found) if found else []
 
     def given(self, concepts: Iterable[Concept]) -> list[Given]:
         """Return the labels that concepts of a record imply, by label."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from fhir_bridge.fhir.compartment import patient_references
+from fhir_bridge.fhir.compartment import each_patient_reference
 from fhir_bridge.fhir.reference_text import parse_reference
 from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, chart_id, directory_id
 from fhir_bridge.model.ingest import Body, ChartRef, SourceContext
@@ -70,7 +71,7 @@ def own_chart(record: Placed, source: SourceContext, known: dict[str, ChartRef |
     if chart is not None:
         return chart
     # The compartment of R4 leaves out Device.patient and its like, which say all the same whose the record is.
-    for text in [*patient_references(record.body), *_named_patients(record.body)]:
+    for text in chain(each_patient_reference(record.body), _named_patients(record.body)):
         if text not in known:
             known[text] = _chart_of_patient(text, source)
         if known[text] is not None:

@@ -30,6 +30,7 @@ from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
 from fhir_bridge.normalize.links import R4_TYPE, Links, local_id
 from fhir_bridge.normalize.pack import Ruleset
+from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
 
@@ -106,14 +107,15 @@ def normalize(
         local = local_id(entry, entry.resource)
         resource = entry.resource if may_edit else copied(entry.resource)
         try:
-            draft = shaped(resource, source.fhir_version, ruleset, by_sets)
+            draft = shaped(resource, source.fhir_version, ruleset)
         except Unconvertible as verdict:
             quarantined.append(_quarantine(entry, (verdict.issue,)))
             continue
         type_name = draft.body["resourceType"]
         links.add(entry, type_name, local, draft.body)
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
-    records = _finished(works, links, source, rules_hash, quarantined, is_transaction=reception.kind == "transaction")
+    is_transaction = reception.kind == "transaction"
+    records = _finished(works, links, source, by_sets, rules_hash, quarantined, is_transaction=is_transaction)
     by_index = sorted([*deletions, *records], key=lambda record: record.index)
     return Normalization(
         tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)), tuple(sorted(links.wanted))
@@ -127,14 +129,15 @@ def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelS
         RecordRefused: A rule, or the release, forbids to pass it on.
     """
     try:
-        draft = shaped(copied(resource), version, ruleset, sets or packaged_sets())
+        draft = shaped(copied(resource), version, ruleset)
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
+    label_by_sets(draft, sets or packaged_sets(), walk(draft.body).coded)
     return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
 
 
-def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets) -> Draft:
-    """Return ``resource`` as a draft, edited by the rules of every stage, labelled.
+def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
+    """Return ``resource`` as a draft, edited by the rules of every stage.
 
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
@@ -144,7 +147,6 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSe
     release = "STU3" if version is FhirVersion.STU3 else "R4"
     draft = _shaped(resource, release, ruleset)
     _run(draft, LABEL, release, ruleset)
-    label_by_sets(draft, sets)
     return draft
 
 
@@ -183,13 +185,16 @@ def _finished(
     works: list[_Work],
     links: Links,
     source: SourceContext,
+    sets: LabelSets,
     rules_hash: str,
     quarantined: list[Quarantined],
     *,
     is_transaction: bool,
 ) -> list[Normalized]:
     for work in works:
-        work.targets = links.rewrite(work.draft)
+        found = walk(work.draft.body)
+        label_by_sets(work.draft, sets, found.coded)
+        work.targets = links.rewrite(work.draft, found.references)
         work.updated_us = stamp_body(work.draft, work.id, source)
     placed = [Placed(w.draft.body["resourceType"], w.id, w.draft.body, w.targets) for w in works]
     charts = charts_of(placed, source, is_transaction=is_transaction)
