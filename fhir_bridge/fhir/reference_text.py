@@ -69,15 +69,15 @@ def parse_reference(text: str) -> ParsedReference:
 
 
 def _read(text: str) -> ParsedReference:
+    if text.startswith("#"):
+        return ParsedReference(ReferenceKind.CONTAINED, id=text[1:])
+    if text.startswith("urn:"):
+        return ParsedReference(ReferenceKind.URN, base=text)
     match = _RESTFUL.fullmatch(text)
     if match and match["type"] in _known_types():
         base = match["base"]
         kind = ReferenceKind.ABSOLUTE if base else ReferenceKind.RELATIVE
         return ParsedReference(kind, match["type"], match["id"], match["version"], base)
-    if text.startswith("#"):
-        return ParsedReference(ReferenceKind.CONTAINED, id=text[1:])
-    if text.startswith("urn:"):
-        return ParsedReference(ReferenceKind.URN, base=text)
     match = _CONDITIONAL.fullmatch(text)
     if match and match["type"] in _known_types():
         query = match["query"]
