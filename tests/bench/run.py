@@ -25,6 +25,7 @@ from tests.bench import (
     large_chart,
     ledger,
     rooms,
+    rules,
     timing,
 )
 from tests.bench.feeding import Figures
@@ -42,6 +43,7 @@ _AIMS = {
     **hapi_ingest.AIMS,
     **ledger.AIMS,
     **rooms.AIMS,
+    **rules.AIMS,
 }
 _PARTS = (
     "ingest",
@@ -55,6 +57,7 @@ _PARTS = (
     "hapi-ingest",
     "rooms",
     "validators",
+    "rules",
     "workers",
     "size",
     "consent",
@@ -100,6 +103,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "hapi-ingest": lambda: hapi_ingest.ingest_beside_hapi(1 if quick else 5, 4 if quick else 12),
         "rooms": lambda: rooms.rooms(4 if quick else 24),
         "validators": lambda: rooms.validators(3 if quick else 15),
+        "rules": lambda: rules.rules(6 if quick else 24, 3 if quick else 9),
         "workers": lambda: ingest_growth.by_workers(1 if quick else 5),
         "size": lambda: ingest_growth.by_size((10_000,) if quick else ingest_growth.SIZES),
         "consent": consent.decisions,
