@@ -134,16 +134,14 @@ class LabelSets:
         found = self._by_url.get(url)
         return found if found is not None and version in ("", found.version) else None
 
-    def given_to(self, coded: Iterable[Mapping[str, Any]]) -> list[Given]:
-        """Return the labels that objects with a ``code`` imply, by label."""
+    def may_label(self, coded: Iterable[Mapping[str, Any]]) -> bool:
+        """Tell whether any of the objects with a ``code`` could be in a set; of most records none can."""
         codes, stems = self._codes, self._stems
-        found = []
         for each in coded:
             code = each["code"]
-            # Nearly every coding of nearly every record is in no set.
             if type(code) is str and (code in codes or each.get("system") in stems):
-                found.append((each.get("system") or "", code))
-        return self.given(found) if found else []
+                return True
+        return False
 
     def given(self, concepts: Iterable[Concept]) -> list[Given]:
         """Return the labels that concepts of a record imply, by label."""

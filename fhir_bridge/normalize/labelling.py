@@ -18,11 +18,10 @@ from typing import Any
 from blake3 import blake3
 
 from fhir_bridge.fhir.json import parse, parse_any, render
-from fhir_bridge.fhir.value_sets import ACT_CODE, Given, LabelSets
+from fhir_bridge.fhir.value_sets import ACT_CODE, Given, LabelSets, every_coding
 from fhir_bridge.model.ids import content_digest
 from fhir_bridge.model.ingest import Body, Change, ChartRef, IndexRow, Interaction, Normalized
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.stamping import index_row, lineage, meta_start
 
 RULE = "core/sensitivity"
@@ -44,13 +43,9 @@ class StoredVersion:
     ruleset: str
 
 
-def label_by_sets(draft: Draft, sets: LabelSets, coded: Iterable[Body]) -> None:
-    """Give a draft the labels that its codes imply.
-
-    Args:
-        coded: Its objects with a code, as a walk finds them.
-    """
-    for given in sets.given_to(coded):
+def label_by_sets(draft: Draft, sets: LabelSets) -> None:
+    """Give a draft the labels that its codes imply."""
+    for given in sets.given(every_coding(draft.body)):
         meta = draft.body.setdefault("meta", {})
         before = meta.get("security", [])
         if not _holds(before, given.label):
@@ -75,7 +70,7 @@ def is_settled(content: bytes, labels: Sequence[str], sets: LabelSets) -> bool:
 
     False only says that :func:`relabelled` must look: a topic may have come from the sender or from a rule.
     """
-    given = {f"{ACT_CODE}|{each.label}" for each in sets.given_to(walk(parse(content)).coded)}
+    given = {f"{ACT_CODE}|{each.label}" for each in sets.given(every_coding(parse(content)))}
     return given == {label for label in labels if label.startswith(f"{ACT_CODE}|")}
 
 
@@ -89,7 +84,7 @@ def relabelled(stored: StoredVersion, sets: LabelSets, id_key: bytes) -> Normali
     draft = Draft(body, stored.row.type, [change for change in changes if not _is_ours(change)])
     tag = body["meta"].pop("tag", None)
     _keep(body["meta"], _given_before([change for change in changes if _is_ours(change)]))
-    label_by_sets(draft, sets, walk(body).coded)
+    label_by_sets(draft, sets)
     if tag is not None:
         body["meta"]["tag"] = tag
     content = render(body)

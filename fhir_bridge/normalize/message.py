@@ -132,7 +132,7 @@ def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelS
         draft = shaped(copied(resource), version, ruleset)
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
-    label_by_sets(draft, sets or packaged_sets(), walk(draft.body).coded)
+    label_by_sets(draft, sets or packaged_sets())
     return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
 
 
@@ -193,7 +193,8 @@ def _finished(
 ) -> list[Normalized]:
     for work in works:
         found = walk(work.draft.body)
-        label_by_sets(work.draft, sets, found.coded)
+        if sets.may_label(found.coded):
+            label_by_sets(work.draft, sets)
         work.targets = links.rewrite(work.draft, found.references)
         work.updated_us = stamp_body(work.draft, work.id, source)
     placed = [Placed(w.draft.body["resourceType"], w.id, w.draft.body, w.targets) for w in works]

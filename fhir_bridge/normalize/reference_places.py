@@ -27,7 +27,7 @@ _PLAIN = frozenset({"reference", "display", "type"})
 class Walked:
     """What a walk through a resource found, contained resources and extensions included, in document order.
 
-    ``coded`` are the objects with a ``code``, but those of the resource's own ``meta``.
+    ``coded`` are the objects with a ``code``.
     """
 
     references: list[FoundReference]
@@ -42,13 +42,6 @@ def walk(resource: dict[str, Any]) -> Walked:
     name = str(resource.get("resourceType", ""))
     found = Walked([], [])
     _walk(name, resource, name, found)
-    meta = resource.get("meta")
-    if type(meta) is dict:
-        beside = Walked([], [])
-        _object("Meta")(meta, name, beside)
-        if beside.coded:
-            ours = set(map(id, beside.coded))
-            found.coded[:] = [each for each in found.coded if id(each) not in ours]
     return found
 
 
