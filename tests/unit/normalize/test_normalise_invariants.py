@@ -35,6 +35,8 @@ NUMBERS = (
     "36.6",
     "1234567890123456789012.50",
 )
+STAND_IN = 776655443300
+"""Stands for the first number until the record is written, so that our own reader never sees its text."""
 DATES = ("1999", "2020-02", "2020-02-29", "2021-03-04T05:06:07Z", "2021-03-04T05:06:07.100+05:30")
 
 
@@ -62,10 +64,13 @@ def test_a_changed_example_under_any_pack_does_too(
     body = parse(path.read_bytes())
     for _ in range(chance.randint(1, 4)):
         edit(body, chance)
+    sent = render(body)
+    for index, number in enumerate(NUMBERS):
+        sent = sent.replace(str(STAND_IN + index).encode(), number.encode())
     validate = validator_of(version)
     assert validate is not None
-    assume(not is_refused(validate(body)))
-    judge(under, version, render(body))
+    assume(not is_refused(validate(parse(sent))))
+    judge(under, version, sent)
 
 
 def test_the_scanner_sees_a_number_that_was_retyped() -> None:
@@ -117,4 +122,4 @@ def edit(body: dict[str, Any], chance: random.Random) -> None:
     elif type(below) is str and below[:4].isdigit():
         holder[key] = chance.choice(DATES)
     elif type(below) not in (str, bool, dict, list):
-        holder[key] = parse(b'{"a":' + chance.choice(NUMBERS).encode() + b"}")["a"]
+        holder[key] = STAND_IN + chance.randrange(len(NUMBERS))
