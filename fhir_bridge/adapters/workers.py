@@ -19,6 +19,8 @@ import asyncio
 import contextlib
 import copyreg
 import ctypes
+import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -49,6 +51,7 @@ _STARTS: Final = 2
 _DEADLY = Issue("error", "too-costly", "processing this message ends the process that does it")
 _PR_SET_PDEATHSIG = 1
 _END_S = 10.0
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 Work = Callable[[Received, SourceContext, Limits], Processed]
 
@@ -215,7 +218,7 @@ def _serve(pipe: Connection, parent: int, work: Work) -> None:
     _end_with_parent(parent)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
-        while True:
+        for number in itertools.count():
             received, source, limits = pipe.recv()
             done: Processed | Exception
             try:
@@ -223,6 +226,19 @@ def _serve(pipe: Connection, parent: int, work: Work) -> None:
             except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
                 done = error
             pipe.send(done)
+            if number == 0:
+                _spare_the_collector()
+
+
+def _spare_the_collector() -> None:
+    """Keep the cyclic collector from walking through a message's values again and again while they are made.
+
+    What a message leaves behind is freed by its reference counts, and the definitions that its first one loaded stay.
+    With the defaults a seventh of the time for a bundle of 536 resources went there (2026-11).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 
@@ -41,6 +42,7 @@ _INTEGER64 = re.compile(r"0|[+-]?[1-9][0-9]{0,18}")
 _CODE = re.compile(r"\S+(?: \S+)*")
 _OID = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+")
 _UUID = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_LONGEST_REMEMBERED = 128
 _WHITESPACE = re.compile(r"\s+")
 
 _NOT_TEXT = Problem("value", "must be a JSON string")
@@ -60,12 +62,14 @@ def _string(value: Any) -> Problem | None:
 def _pattern(pattern: re.Pattern[str], expected: str) -> Test:
     wrong = Problem("value", f"must be {expected}")
 
+    fits = pattern.fullmatch
+
     def test(value: Any) -> Problem | None:
         if type(value) is str:
             # A pattern would take its time over a megabyte before it said no.
             if len(value) > MAX_STRING_CHARS:
                 return _TOO_LONG
-            return None if pattern.fullmatch(value) else (wrong if value else _EMPTY)
+            return None if fits(value) else (wrong if value else _EMPTY)
         return _NOT_TEXT
 
     return test
@@ -89,6 +93,12 @@ def _dated(pattern: re.Pattern[str], expected: str) -> Test:
 def _uri(value: Any) -> Problem | None:
     if type(value) is not str:
         return _NOT_TEXT
+    if len(value) <= _LONGEST_REMEMBERED:
+        return _remembered(value)
+    return _uri_text(value)
+
+
+def _uri_text(value: str) -> Problem | None:
     if not value:
         return _EMPTY
     if len(value) > MAX_STRING_CHARS:
@@ -100,6 +110,10 @@ def _uri(value: Any) -> Problem | None:
     if value.startswith("urn:uuid:") and not _UUID.fullmatch(value):
         return Problem("value", "what follows urn:uuid: must be a UUID")
     return None
+
+
+_remembered = lru_cache(maxsize=4096)(_uri_text)
+"""A hospital's records name the same few code systems and profiles again and again."""
 
 
 def _base64(value: Any) -> Problem | None:

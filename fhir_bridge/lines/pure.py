@@ -43,7 +43,13 @@ def _made(received: Received, source: SourceContext, limits: Limits) -> Processe
         return Processed(reception.kind, refusals=refusals, rules=source.ruleset)
     sets = _sets(source.sets_file, source.sets)
     done = normalize(
-        reception, source, ruleset, sets, same_as=dict(received.same_as), patients=dict(received.patients)
+        reception,
+        source,
+        ruleset,
+        sets,
+        same_as=dict(received.same_as),
+        patients=dict(received.patients),
+        may_edit=True,
     )
     return Processed(
         reception.kind,

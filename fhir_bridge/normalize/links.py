@@ -23,7 +23,7 @@ from fhir_bridge.fhir.releases import id_in_r4, type_in_r4
 from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, is_canonical, is_of_network
 from fhir_bridge.model.ingest import Body, Validated
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.reference_places import Chain, references, written
+from fhir_bridge.normalize.reference_places import Chain, FoundReference, written
 
 REFERENCES = By("core/references", "references name records by canonical id")
 DISPLAY = By("core/reference-display", "a display towards a clinical record would name what a consent may hide")
@@ -76,13 +76,16 @@ class Links:
             found = self._ids[key] = self._same_as.get(made, made)
         return found
 
-    def rewrite(self, draft: Draft) -> tuple[str, ...]:
+    def rewrite(self, draft: Draft, found: Iterable[FoundReference]) -> tuple[str, ...]:
         """Rewrite every reference of a draft; return the distinct ``Type/id`` it now points to, in order.
 
         Every entry of the message must have been added before.
+
+        Args:
+            found: The references of the draft, all of them.
         """
         targets: dict[str, None] = {}
-        for reference, chain, allowed in references(draft.body):
+        for reference, chain, allowed in found:
             self._one(draft, reference, chain, allowed)
             text = reference.get("reference")
             if type(text) is str and ":" not in text and "#" not in text and "?" not in text:

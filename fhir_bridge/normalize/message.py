@@ -31,6 +31,7 @@ from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
 from fhir_bridge.normalize.links import Links, local_id
 from fhir_bridge.normalize.pack import Ruleset
+from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
 
@@ -78,6 +79,7 @@ def normalize(
     *,
     same_as: Mapping[str, str] = MappingProxyType({}),
     patients: Mapping[str, str] = MappingProxyType({}),
+    may_edit: bool = False,
 ) -> Normalization:
     """Apply ``ruleset`` to every accepted entry of a message, then label it by value sets.
 
@@ -89,6 +91,7 @@ def normalize(
         sets: The value sets in force; those that ship with the package by default.
         same_as: Canonical ids that stand for another record of the sender's: the entry itself and whatever refers
             to it get the other's (R4 http.html#trules, conditional create).
+        may_edit: Nobody needs the resources of ``reception`` afterwards, so that rules can work on them.
         patients: Canonical ids of the sender's Patients by ``system|value``, for conditional references.
     """
     by_sets = sets or packaged_sets()
@@ -102,16 +105,18 @@ def normalize(
         if entry.resource is None:
             _delete(entry, source, rules_hash, deletions, quarantined)
             continue
+        local = local_id(entry, entry.resource)
+        resource = entry.resource if may_edit else copied(entry.resource)
         try:
-            draft = shaped(entry.resource, source.fhir_version, ruleset, by_sets)
+            draft = shaped(resource, source.fhir_version, ruleset)
         except Unconvertible as verdict:
             quarantined.append(_quarantine(entry, (verdict.issue,)))
             continue
         type_name = draft.body["resourceType"]
-        local = local_id(entry, entry.resource)
         links.add(entry, type_name, local, draft.body)
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
-    records = _finished(works, links, source, rules_hash, quarantined, is_transaction=reception.kind == "transaction")
+    is_transaction = reception.kind == "transaction"
+    records = _finished(works, links, source, by_sets, rules_hash, quarantined, is_transaction=is_transaction)
     by_index = sorted([*deletions, *records], key=lambda record: record.index)
     return Normalization(
         tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)), tuple(sorted(links.wanted))
@@ -125,21 +130,21 @@ def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelS
         RecordRefused: A rule, or the release, forbids to pass it on.
     """
     try:
-        draft = shaped(resource, version, ruleset, sets or packaged_sets())
+        draft = shaped(copied(resource), version, ruleset)
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
+    label_by_sets(draft, sets or packaged_sets())
     return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
 
 
-def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets) -> Draft:
-    """Return a draft of a copy of ``resource`` after the rules of every stage, labelled.
+def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
+    """Return ``resource`` as a draft, edited by the rules of every stage.
 
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
     """
-    draft = _shaped(copied(resource), version, ruleset)
+    draft = _shaped(resource, version, ruleset)
     _run(draft, LABEL, version, ruleset)
-    label_by_sets(draft, sets)
     return draft
 
 
@@ -178,13 +183,17 @@ def _finished(
     works: list[_Work],
     links: Links,
     source: SourceContext,
+    sets: LabelSets,
     rules_hash: str,
     quarantined: list[Quarantined],
     *,
     is_transaction: bool,
 ) -> list[Normalized]:
     for work in works:
-        work.targets = links.rewrite(work.draft)
+        found = walk(work.draft.body)
+        if sets.may_label(found.coded):
+            label_by_sets(work.draft, sets)
+        work.targets = links.rewrite(work.draft, found.references)
         work.updated_us = stamp_body(work.draft, work.id, source)
     placed = [Placed(w.draft.body["resourceType"], w.id, w.draft.body, w.targets) for w in works]
     charts = charts_of(placed, source, is_transaction=is_transaction)

@@ -26,6 +26,7 @@ from tests.bench import (
     large_chart,
     ledger,
     rooms,
+    rules,
     timing,
 )
 from tests.bench.feeding import Figures
@@ -44,6 +45,7 @@ _AIMS = {
     **ledger.AIMS,
     **fhirpath.AIMS,
     **rooms.AIMS,
+    **rules.AIMS,
 }
 _PARTS = (
     "ingest",
@@ -58,6 +60,7 @@ _PARTS = (
     "rooms",
     "validators",
     "fhirpath",
+    "rules",
     "workers",
     "size",
     "consent",
@@ -104,6 +107,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "rooms": lambda: rooms.rooms(4 if quick else 24),
         "validators": lambda: rooms.validators(3 if quick else 15),
         "fhirpath": lambda: fhirpath.fhirpath(3 if quick else 9),
+        "rules": lambda: rules.rules(6 if quick else 24, 3 if quick else 9),
         "workers": lambda: ingest_growth.by_workers(1 if quick else 5),
         "size": lambda: ingest_growth.by_size((10_000,) if quick else ingest_growth.SIZES),
         "consent": consent.decisions,
