@@ -15,7 +15,7 @@ from fhir_bridge.mapping_tools.watching import Tally, watched
 from fhir_bridge.model.ingest import Received, Validated
 from fhir_bridge.normalize import Ruleset, load_ruleset
 from fhir_bridge.normalize.draft import Draft, Unconvertible
-from fhir_bridge.normalize.message import faults_of, shaped
+from fhir_bridge.normalize.message import faults_of, labelled
 
 INTAKE, RULES, AGAIN = "intake", "rules and labels", "validation again"
 
@@ -79,6 +79,6 @@ def bench(folder: Path, messages: Iterable[Message], progress: Callable[[int], N
 def _shaped(entry: Validated, ruleset: Ruleset, sets: Any) -> Draft | None:
     assert entry.resource is not None
     try:
-        return shaped(entry.resource, ruleset.fhir_version, ruleset, sets)
+        return labelled(entry.resource, ruleset.fhir_version, ruleset, sets)
     except Unconvertible:
         return None

@@ -130,11 +130,21 @@ def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelS
         RecordRefused: A rule, or the release, forbids to pass it on.
     """
     try:
-        draft = shaped(copied(resource), version, ruleset)
+        draft = labelled(resource, version, ruleset, sets or packaged_sets())
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
-    label_by_sets(draft, sets or packaged_sets())
     return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
+
+
+def labelled(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets) -> Draft:
+    """Return a draft of a copy of ``resource`` after the rules and the value sets.
+
+    Raises:
+        Unconvertible: A rule, or the release, forbids to pass it on.
+    """
+    draft = shaped(copied(resource), version, ruleset)
+    label_by_sets(draft, sets)
+    return draft
 
 
 def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
