@@ -236,7 +236,7 @@ def test_where_one_code_has_place_nothing_else_is_put_there(tmp_path: Path) -> N
         (tmp_path / "x" / "rules.yaml").write_text(f"rule: r\non: Encounter\nwhy: test\ndo:\n{step}")
         rules = load_ruleset(tmp_path / "x")
         for code, (came, flags) in expected.items():
-            body = {"resourceType": "Encounter", "id": "e", "status": "finished"}
+            body: Json = {"resourceType": "Encounter", "id": "e", "status": "finished"}
             body["class"] = {"system": HOUSE, "code": code}
             if flags and policy == "quarantine":
                 with pytest.raises(RecordRefused):
