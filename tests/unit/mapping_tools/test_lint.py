@@ -125,6 +125,11 @@ def test_writers_that_exclude_each_other_are_no_two_writers(tmp_path: Path, firs
     assert findings(tmp_path, rules) == []
 
 
+def test_one_rule_may_write_an_element_twice_in_its_order(tmp_path: Path) -> None:
+    steps = "do:\n  - default: {path: code.text, value: x}\n  - set: {path: code.text, value: y}\n"
+    assert findings(tmp_path, RULE + steps) == []
+
+
 SHADOWED = [
     "  do:\n    - quarantine: {text: not yet}\n",
     "  do:\n    - set: {path: status, value: amended}\n",
