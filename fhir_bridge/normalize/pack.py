@@ -12,12 +12,13 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
@@ -44,6 +45,13 @@ SOURCE_KEYS = (
     "why",
 )
 SOURCE = "source.yaml"
+
+TABLE_KINDS: AnyMapping[str, Callable[[str, Mapping, Path, str], Any]] = {
+    "maps": load_map,
+    "units": load_units,
+    "labels": load_labels,
+}
+"""Key of ``source.yaml`` and field of ``Tables`` → what reads one table of the kind."""
 
 ENGINE = "2"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
@@ -179,12 +187,9 @@ def _base_urls(source: Mapping) -> frozenset[str]:
 
 
 def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
-    for name, entry in declared(source, "maps"):
-        tables.maps[name] = load_map(name, entry, folder, folder.name)
-    for name, entry in declared(source, "units"):
-        tables.units[name] = load_units(name, entry, folder, folder.name)
-    for name, entry in declared(source, "labels"):
-        tables.labels[name] = load_labels(name, entry, folder, folder.name)
+    for kind, load_table in TABLE_KINDS.items():
+        for name, entry in declared(source, kind):
+            getattr(tables, kind)[name] = load_table(name, entry, folder, folder.name)
 
 
 def declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
