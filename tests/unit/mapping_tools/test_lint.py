@@ -144,6 +144,13 @@ def test_a_rule_that_comes_too_late_is_told(tmp_path: Path, first: str) -> None:
     assert "shadowed" in [f.code for f in findings(tmp_path, rules)]
 
 
+@pytest.mark.parametrize("first", SHADOWED[:2])
+def test_a_rule_for_stu3_leaves_the_records_of_r4_alone(tmp_path: Path, first: str) -> None:
+    head = "  version: 1\n  on: Observation\n  why: w\n"
+    rules = f"- rule: one\n  from: STU3\n{head}{first}- rule: two\n{head}{SHADOWED[2]}"
+    assert findings(tmp_path, rules) == []
+
+
 MAP = "maps:\n  m: {file: m.csv, constants: {system: 'urn:x', target_system: 'http://loinc.org'}}\n"
 UNITS = "units:\n  u: {file: u.csv, constants: {system: 'urn:x'}}\n"
 USED = RULE + "do:\n  - translate: {path: code, map: m}\n"
