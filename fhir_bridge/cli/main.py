@@ -88,7 +88,8 @@ app.command()(upkeep.migrate)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        code = app(args=arguments, prog_name="fhir-bridge", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        code = _needed(given)(args=given, prog_name="fhir-bridge", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         print("error: " + " ".join(error.format_message().split()) + " (see --help)", file=sys.stderr)
@@ -99,6 +100,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001 - the last line of defence turns everything into one line
         return report(error)
     return code if isinstance(code, int) else 0
+
+
+def _needed(arguments: Sequence[str]) -> typer.Typer:
+    """The whole list of commands, or the one group that is called: building all takes a tenth of a short command."""
+    groups = [group for group in app.registered_groups if arguments and group.name == arguments[0]]
+    if not groups:
+        return app
+    one = typer.Typer(name="fhir-bridge", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    one.registered_callback = app.registered_callback
+    one.registered_groups = groups
+    return one
 
 
 def run() -> None:

@@ -18,7 +18,10 @@ def bench(
     top: Annotated[int, typer.Option("--top", min=1, help="Slowest rules to show.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Measure records a second on one core, and the share of each step and rule. Nothing is stored."""
+    """Measure a pack on a sample.
+
+    Records a second on one core, and the share of each step and rule. Nothing is stored.
+    """
     refuse_no_pack(pack)
     from fhir_bridge.mapping_tools.benching import bench as measured
 

@@ -27,7 +27,10 @@ def coverage(
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table on the screen.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Count what the rules do with a sample: elements consumed, carried, dropped; rules fired; codes unmapped."""
+    """Count what a pack does with a sample.
+
+    Elements consumed, carried, kept in extensions, dropped; rules that act and that never do; codes in no table.
+    """
     refuse_no_pack(pack)
     from fhir_bridge.mapping_tools.coverage import as_json as as_document
     from fhir_bridge.mapping_tools.coverage import cover

@@ -32,9 +32,9 @@ def diff(
     top: Annotated[int, typer.Option("--top", min=1, help="Rows on the screen.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Show what comes out otherwise with NEW, by rule, element and code.
+    """Show what a new version changes in a sample.
 
-    Exit code 0: nothing does, 1: something does, 2: trouble.
+    By rule, element and code, with counts. Exit code 0: nothing does, 1: something does, 2: trouble.
     """
     try:
         found = _compared(old, new, samples, examples)

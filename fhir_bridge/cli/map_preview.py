@@ -35,10 +35,11 @@ def preview(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the rules change in a message, element by element, and store nothing.
+    """Show what the rules change in a message.
 
-    With PACK FILE no service is needed. With --institution NAME FILE the running service shows what it would store:
-    canonical ids, links and labels, too. Exit code 1 if something would not pass.
+    Element by element, with the rule behind each; nothing is stored. With PACK FILE no service is needed. With
+    --institution NAME FILE the running service shows what it would store: canonical ids, links and labels, too. Exit
+    code 1 if something would not pass.
     """
     if institution:
         _online(_only_file(names), institution, data, as_json)

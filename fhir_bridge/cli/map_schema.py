@@ -20,7 +20,7 @@ class Kind(StrEnum):
 def schema(
     kind: Annotated[Kind, typer.Argument(help="rules, or source for source.yaml.")] = Kind.RULES,
 ) -> None:
-    """Print the JSON Schema (2020-12) of a pack's files, for editors.
+    """Print the JSON Schemas for editors.
 
     Put `# yaml-language-server: $schema=PATH` in a file's first line, or bind it to mappings/**/*.yaml in the editor.
     """

@@ -25,7 +25,10 @@ def unmapped(
     top: Annotated[int, typer.Option("--top", min=1, help="Rows on the screen.")] = 40,
     as_json: AsJson = False,
 ) -> None:
-    """List what no table of the pack knows, the most frequent first, with guesses. A guess is never applied."""
+    """List the codes and units that no table knows.
+
+    The most frequent first, identifier systems among them, with guesses. A guess is never applied.
+    """
     refuse_no_pack(pack)
     from fhir_bridge.mapping_tools.unmapped import as_tables, work_list
 

@@ -26,7 +26,8 @@ from fhir_bridge.cli.options import AsJson
 from fhir_bridge.errors import Issue
 
 app = typer.Typer(
-    help="Mapping rules: test a pack, preview what it does, judge by its profiles.", rich_markup_mode=None
+    help="Mapping rules: find their mistakes, see what they do to records, before they touch one.",
+    rich_markup_mode=None,
 )
 
 _FINDING = ("file", "message", "severity", "expression", "code", "diagnostics")

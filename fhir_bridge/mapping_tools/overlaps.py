@@ -78,15 +78,14 @@ def _clash(one: _Write, other: _Write, tables: Tables) -> bool:
 
 
 def _too_late(rules: Sequence[RuleText]) -> Iterator[Finding]:
-    ended: dict[str, RuleText] = {}
-    filled: dict[tuple[str, str], RuleText] = {}
+    ended: _Earlier = {}
+    filled: _Earlier = {}
     seen: dict[tuple[object, ...], RuleText] = {}
     for rule in rules:
-        ending = next((ended[t] for t in (*rule.types, ANY) if t in ended), None)
-        if ending is not None and all(t in ended or ANY in ended for t in rule.types):
-            yield found(
-                rule.spot, "shadowed", f"{rule.name} never runs: {ending.name} ({_at(ending)}) stops every record"
-            )
+        ending = _before(rule, ended)
+        if ending is not None:
+            text = f"{rule.name} never runs: {ending.name} ({_at(ending)}) stops every record"
+            yield found(rule.spot, "shadowed", text)
             continue
         yield from _doubled(rule, seen)
         yield from _filled(rule, filled)
@@ -95,9 +94,22 @@ def _too_late(rules: Sequence[RuleText]) -> Iterator[Finding]:
         for step in rule.steps:
             for type_name in rule.types:
                 if step.verb in _ENDING:
-                    ended.setdefault(type_name, rule)
+                    ended.setdefault((type_name, rule.release, ""), rule)
                 elif step.verb == "set" and "where(" not in step.texts.get("path", "where("):
-                    filled.setdefault((type_name, step.texts["path"]), rule)
+                    filled.setdefault((type_name, rule.release, step.texts["path"]), rule)
+
+
+_Earlier = dict[tuple[str, str | None, str], RuleText]
+"""Type, release and path → the first rule that has settled them."""
+
+
+def _before(rule: RuleText, earlier: _Earlier, path: str = "") -> RuleText | None:
+    """The rule that settled things for every type and release that ``rule`` works on."""
+    firsts = []
+    for type_name in rule.types:
+        keys = [(name, release, path) for name in (type_name, ANY) for release in (None, rule.release)]
+        firsts.append(next((earlier[key] for key in keys if key in earlier), None))
+    return firsts[0] if firsts and all(firsts) else None
 
 
 def _doubled(rule: RuleText, seen: dict[tuple[object, ...], RuleText]) -> Iterator[Finding]:
@@ -110,11 +122,10 @@ def _doubled(rule: RuleText, seen: dict[tuple[object, ...], RuleText]) -> Iterat
             return
 
 
-def _filled(rule: RuleText, filled: dict[tuple[str, str], RuleText]) -> Iterator[Finding]:
+def _filled(rule: RuleText, filled: _Earlier) -> Iterator[Finding]:
     for step in rule.steps:
         path = step.texts.get(_FILLING.get(step.verb, ""), "")
-        firsts = [filled.get((type_name, path)) for type_name in rule.types]
-        first = firsts[0] if firsts and all(firsts) else None
+        first = _before(rule, filled, path) if path else None
         if first is not None and first is not rule:
             text = f"{step.verb} never acts: {first.name} ({_at(first)}) always sets {path}"
             yield found(step.args.spot, "shadowed", text)

@@ -5,8 +5,8 @@ For lint and for comparing packs. What is right is compiled as the loader does i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +15,8 @@ from fhir_bridge.normalize import rules as language
 from fhir_bridge.normalize.code_maps import CodeMap
 from fhir_bridge.normalize.draft import By
 from fhir_bridge.normalize.functions import FUNCTIONS
-from fhir_bridge.normalize.map_files import load_map
-from fhir_bridge.normalize.preferred_units import PreferredUnits, load_preferred
-from fhir_bridge.normalize.tables import LabelTable, Tables, UnitTable, load_labels, load_units
+from fhir_bridge.normalize.preferred_units import PreferredUnits
+from fhir_bridge.normalize.tables import LabelTable, Tables, UnitTable
 from fhir_bridge.normalize.verb_args import Arg, Args, Bench, replaced
 from fhir_bridge.normalize.yaml_text import Fault, Keys, Node, Spot, load
 from fhir_bridge.normalize.yaml_text import Mapping as YamlMapping
@@ -77,7 +76,7 @@ def read_pack(folder: Path, label: str, below: PackText | None = None) -> PackTe
     read = PackText(folder, label)
     if below is not None:
         read.constants |= below.constants
-        read.tables = _copied(below.tables)
+        read.tables = Tables(**{each.name: dict(getattr(below.tables, each.name)) for each in fields(Tables)})
     try:
         file = f"{label}/{packs.SOURCE}"
         read.source = load(folder / packs.SOURCE, file).mapping(packs.SOURCE)
@@ -92,10 +91,6 @@ def read_pack(folder: Path, label: str, below: PackText | None = None) -> PackTe
     return read
 
 
-def _copied(tables: Tables) -> Tables:
-    return Tables(dict(tables.maps), dict(tables.units), dict(tables.labels), dict(tables.preferred))
-
-
 def core_of(read: PackText) -> PackText | None:
     """Return the core that a pack extends, or None."""
     node = read.source.get("extends") if read.source is not None else None
@@ -107,41 +102,27 @@ def core_of(read: PackText) -> PackText | None:
 
 def _read_tables(read: PackText, source: YamlMapping) -> None:
     """Load every table; one that is broken stays empty, so that naming it is no second mistake."""
-    name = read.folder, read.label
-    for table, entry in _declared(read, source, "maps"):
-        empty_map = CodeMap(table, ())
+    for kind, load_table in packs.TABLE_KINDS.items():
         try:
-            read.tables.maps[table] = load_map(table, entry, *name)
+            entries = list(packs.declared(source, kind))
         except Fault as fault:
             read.faults.append(fault)
-            read.tables.maps[table] = empty_map
-    for table, entry in _declared(read, source, "units"):
-        try:
-            read.tables.units[table] = load_units(table, entry, *name)
-        except Fault as fault:
-            read.faults.append(fault)
-            read.tables.units[table] = UnitTable(table, {}, {})
-    for table, entry in _declared(read, source, "labels"):
-        try:
-            read.tables.labels[table] = load_labels(table, entry, *name)
-        except Fault as fault:
-            read.faults.append(fault)
-            read.tables.labels[table] = LabelTable(table, {})
-
-    for table, entry in _declared(read, source, "preferred_units"):
-        try:
-            read.tables.preferred[table] = load_preferred(table, entry, *name)
-        except Fault as fault:
-            read.faults.append(fault)
-            read.tables.preferred[table] = PreferredUnits(table, {}, {})
+            continue
+        for name, entry in entries:
+            held = getattr(read.tables, kind)
+            try:
+                held[name] = load_table(name, entry, read.folder, read.label)
+            except Fault as fault:
+                read.faults.append(fault)
+                held[name] = _EMPTY[kind](name)
 
 
-def _declared(read: PackText, source: YamlMapping, key: str) -> list[tuple[str, YamlMapping]]:
-    try:
-        return list(packs.declared(source, key))
-    except Fault as fault:
-        read.faults.append(fault)
-        return []
+_EMPTY: Mapping[str, Callable[[str], Any]] = {
+    "maps": lambda name: CodeMap(name, ()),
+    "units": lambda name: UnitTable(name, {}, {}),
+    "labels": lambda name: LabelTable(name, {}),
+    "preferred_units": lambda name: PreferredUnits(name, {}, {}),
+}
 
 
 def _read_rules(read: PackText, path: Path) -> None:
@@ -176,38 +157,28 @@ class _Reader:
         why = self._try(lambda: rule.require("why").text("why"))
         stage = self._try(language.stage_of, rule) or "content"
         release = self._try(language.release_of, rule)
-        version = rule.get("version")
-        if version is not None and not isinstance(version.value, int):
-            self._tell(version.spot.broken("'version' must be a whole number"))
         types = self._types(rule, release)
-        releases = language.releases_of(release)
-        benches = [
-            Bench(
-                By(name or "", why or ""),
-                "DomainResource" if each == language.ANY else each,
-                releases,
-                self._read.tables,
-                self._read.constants,
-            )
-            for each in types
-        ]
-        when = rule.get("when")
+        benches = self._benches(By(name or "", why or ""), types, release)
         for bench in benches:
             self._try(language.condition_of, rule, bench)
         steps = tuple(self._steps(rule, benches))
+        has_version = self._has_version(rule)
         if name is None:
             return None
-        return RuleText(
-            name,
-            tuple(types),
-            stage,
-            release,
-            self._when(when),
-            node.spot if when is None else when.spot,
-            steps,
-            version is not None,
-            node,
-        )
+        when = rule.get("when")
+        spot = node.spot if when is None else when.spot
+        return RuleText(name, tuple(types), stage, release, self._when(when), spot, steps, has_version, node)
+
+    def _benches(self, by: By, types: Sequence[str], release: str | None) -> list[Bench]:
+        releases = language.releases_of(release)
+        names = ["DomainResource" if each == language.ANY else each for each in types]
+        return [Bench(by, name, releases, self._read.tables, self._read.constants) for name in names]
+
+    def _has_version(self, rule: YamlMapping) -> bool:
+        version = rule.get("version")
+        if version is not None and not isinstance(version.value, int):
+            self._tell(version.spot.broken("'version' must be a whole number"))
+        return version is not None
 
     def _types(self, rule: YamlMapping, release: str | None) -> list[str]:
         releases = language.releases_of(release)

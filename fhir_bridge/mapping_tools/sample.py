@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.intake import receive
-from fhir_bridge.model.ingest import Body, Change, Received, Refusal, Validated
+from fhir_bridge.model.ingest import Body, Change, Received, Reception, Refusal, Validated
 from fhir_bridge.normalize import Ruleset
 from fhir_bridge.normalize.draft import Unconvertible
 from fhir_bridge.normalize.message import faults_of, labelled
@@ -61,12 +61,17 @@ class Outcome:
 def outcomes(messages: Iterable[Message], ruleset: Ruleset) -> Iterator[Outcome]:
     """Put messages through a ruleset one by one; nothing of one is kept when the next is read."""
     for message in messages:
-        yield from _of_message(message, ruleset)
+        yield from outcomes_of(message, taken(message, ruleset), ruleset)
 
 
-def _of_message(message: Message, ruleset: Ruleset) -> Iterator[Outcome]:
+def taken(message: Message, ruleset: Ruleset) -> Reception:
+    """What intake makes of a message that comes from a ruleset's institution."""
     received = Received("sample", ruleset.fhir_version, message.body, LONG_AGO)
-    reception = receive(received, profiles=ruleset.profiles)
+    return receive(received, profiles=ruleset.profiles)
+
+
+def outcomes_of(message: Message, reception: Reception, ruleset: Ruleset) -> Iterator[Outcome]:
+    """What a ruleset makes of the entries that intake took; deletions are left out."""
     if not reception.entries:
         yield Outcome(message.place, REFUSED, issues=reception.refused)
     for entry in reception.entries:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fhir_bridge.fhir.ucum import UCUM, is_ucum
 from fhir_bridge.mapping_tools.walking import Leaf
 from fhir_bridge.normalize.tables import Tables
+
+T = TypeVar("T")
 
 CODE, UNIT, IDENTIFIER = "code", "unit", "identifier system"
 MAX_DISTINCT = 50_000
@@ -104,10 +106,10 @@ class Vocabulary:
 
     def _coding(self, coding: Mapping[str, Any], node: Leaf, where: str) -> None:
         system, code = str(coding.get("system") or ""), str(coding["code"])
-        self.systems[system] += 1
+        _count(self.systems, system)
         if (system, code) in self._known or (system and self._is_standard(system)):
             return
-        self.unknown_codes[system] += 1
+        _count(self.unknown_codes, system)
         self._miss(CODE, system, code, node, where, coding.get("display"))
 
     def _is_standard(self, system: str) -> bool:
@@ -115,7 +117,7 @@ class Vocabulary:
 
     def _quantity(self, quantity: Mapping[str, Any], node: Leaf, where: str) -> None:
         unit, code = quantity.get("unit"), quantity.get("code")
-        self.units[str(unit or ""), str(code or "")] += 1
+        _count(self.units, (str(unit or ""), str(code or "")))
         if quantity.get("system") == UCUM and type(code) is str:
             if not is_ucum(code):
                 self._miss(UNIT, UCUM, code, node, where, unit)
@@ -139,3 +141,9 @@ class Vocabulary:
         gap.count += 1
         if type(display) is str and (display in gap.displays or len(gap.displays) < _MAX_DISPLAYS):
             gap.displays[display] += 1
+
+
+def _count(counter: Counter[T], key: T) -> None:
+    """Count one more, unless that would tell more apart than anybody reads."""
+    if key in counter or len(counter) < MAX_DISTINCT:
+        counter[key] += 1

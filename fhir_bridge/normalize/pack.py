@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from fhir_bridge.fhir.ucum import is_ucum
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.code_maps import CodeMap
 from fhir_bridge.normalize.map_files import load_map
@@ -51,6 +50,14 @@ SOURCE_KEYS = (
     "why",
 )
 SOURCE = "source.yaml"
+
+TABLE_KINDS: AnyMapping[str, Callable[[str, Mapping, Path, str], Any]] = {
+    "maps": load_map,
+    "units": load_units,
+    "labels": load_labels,
+    "preferred_units": load_preferred,
+}
+"""Key of ``source.yaml`` and field of ``Tables`` → what reads one table of the kind."""
 
 ENGINE = "3"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
@@ -262,16 +269,9 @@ def _base_urls(source: Mapping) -> frozenset[str]:
 
 
 def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
-    for name, entry in declared(source, "maps"):
-        tables.maps[name] = load_map(name, entry, folder, folder.name)
-    for name, entry in declared(source, "units"):
-        tables.units[name] = load_units(name, entry, folder, folder.name)
-    for name, entry in declared(source, "preferred_units"):
-        if is_ucum(name):
-            raise source.key_spot("preferred_units").broken(f"{name!r} is a UCUM unit and cannot name a table")
-        tables.preferred[name] = load_preferred(name, entry, folder, folder.name)
-    for name, entry in declared(source, "labels"):
-        tables.labels[name] = load_labels(name, entry, folder, folder.name)
+    for kind, load_table in TABLE_KINDS.items():
+        for name, entry in declared(source, kind):
+            getattr(tables, kind)[name] = load_table(name, entry, folder, folder.name)
 
 
 def declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from fhir_bridge.fhir.ucum import canonical
+from fhir_bridge.fhir.ucum import canonical, is_ucum
 from fhir_bridge.normalize.table_files import Key, number, read, rows
 from fhir_bridge.normalize.unit_targets import Analyte, Target
 from fhir_bridge.normalize.yaml_text import Mapping, Spot
@@ -30,6 +30,8 @@ class PreferredUnits:
 
 def load_preferred(name: str, declared: Mapping, folder: Path, pack: str) -> PreferredUnits:
     """Read a table of preferred units as ``source.yaml`` declares it."""
+    if is_ucum(name):
+        raise declared.spot.broken(f"{name!r} is a UCUM unit and cannot name a table")
     targets: dict[Key, Target] = {}
     for spot, row in rows(declared, folder, pack, COLUMNS, ("spellings",)):
         if canonical(row["unit"]) is None:

@@ -53,7 +53,7 @@ class Tables:
     maps: dict[str, CodeMap] = field(default_factory=dict)
     units: dict[str, UnitTable] = field(default_factory=dict)
     labels: dict[str, LabelTable] = field(default_factory=dict)
-    preferred: dict[str, PreferredUnits] = field(default_factory=dict)
+    preferred_units: dict[str, PreferredUnits] = field(default_factory=dict)
 
 
 UNIT_COLUMNS = (

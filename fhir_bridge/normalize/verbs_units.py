@@ -238,14 +238,14 @@ class _ByUcum:
 def _aim(args: Args, tables: Tables) -> Aim:
     node = args.values.require("to")
     name = node.text("to")
-    if name in tables.preferred:
-        preferred = tables.preferred[name].targets
+    if name in tables.preferred_units:
+        preferred = tables.preferred_units[name].targets
         return lambda holder: _first(holder, preferred)
     if canonical(name) is None:
-        meant = did_you_mean(name, tables.preferred)
+        meant = did_you_mean(name, tables.preferred_units)
         raise node.spot.broken(f"{name!r} is neither a UCUM unit nor a table of preferred units{meant}")
     units = args.named("table", tables.units, "unit table").rows if args.values.get("table") is not None else {}
-    common = tables.preferred[BY_LOINC].targets if BY_LOINC in tables.preferred else {}
+    common = tables.preferred_units[BY_LOINC].targets if BY_LOINC in tables.preferred_units else {}
 
     def aim(holder: dict[str, Any]) -> Target:
         known = [(units.get(key) or common.get(key)) for key in _codes(holder)]
@@ -256,7 +256,7 @@ def _aim(args: Args, tables: Tables) -> Aim:
 
 def _spellings(args: Args, tables: Tables) -> dict[str, str]:
     """Spellings of the preferred units' table, under those of the unit table that the rule names."""
-    preferred = tables.preferred.get(args.text("to")) or tables.preferred.get(BY_LOINC)
+    preferred = tables.preferred_units.get(args.text("to")) or tables.preferred_units.get(BY_LOINC)
     made = dict(preferred.spellings) if preferred is not None else {}
     if args.values.get("table") is not None:
         made |= args.named("table", tables.units, "unit table").spellings

@@ -58,6 +58,20 @@ def test_a_value_that_goes_without_a_word_is_lost() -> None:
     }
 
 
+def test_what_stands_only_in_an_extension_of_something_else_is_kept_there() -> None:
+    sent = {"resourceType": "Patient", "id": "p", "maritalStatus": {"text": "wed"}}
+    made = {"resourceType": "Patient", "id": "p", "name": [{"extension": [{"valueString": "wed"}]}]}
+    told = [
+        Change("Patient.maritalStatus", {"text": "wed"}, None, "r", "w"),
+        Change("Patient.name", None, made["name"], "r", "w"),
+    ]
+    assert [f.fate for f in fates(sent, made, told, r4())] == ["carried", "extension"]
+    moved = [told[0], Change("Patient.name", None, [{"text": "wed"}], "r", "w")]
+    assert [f.fate for f in fates(sent, made, moved, r4())] == ["carried", "consumed"]
+    another = [told[0], Change("Patient.name", None, [{"text": "wed"}], "another rule", "w")]
+    assert [f.fate for f in fates(sent, made, another, r4())] == ["carried", "dropped"]
+
+
 def test_records_rules_codes_units_and_findings_are_counted(tmp_path: Path) -> None:
     quantity = {"value": 5, "unit": "mg/dl"}
     found = cover(

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from fhir_bridge.cli.main import main
-from fhir_bridge.mapping_tools.example_runs import as_junit, saves
+from fhir_bridge.mapping_tools.example_runs import as_junit, saves, write_expected
 from fhir_bridge.normalize import run_examples
 from tests.unit.normalize.bench import pack
 
@@ -38,9 +38,9 @@ def test_junit_says_which_example_failed_and_how(tmp_path: Path) -> None:
 
 
 def test_text_that_xml_cannot_hold_does_not_break_the_report(tmp_path: Path) -> None:
-    folder = examples(tmp_path / "p", id="\x07 <&>")
+    folder = examples(tmp_path / "p", id="\ufffe <&>")
     root = ElementTree.fromstring(as_junit("p", run_examples(folder), 0))
-    assert "\x07" not in (root.findtext(".//failure") or "")
+    assert root.findtext(".//failure") == 'Patient.id is "a" instead of "\ufffd <&>"'
 
 
 def test_only_runs_what_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +80,11 @@ def test_update_writes_what_came_and_only_where_it_differed(tmp_path: Path) -> N
     assert main(["map", "test", str(folder)]) == 0
 
 
+def test_an_example_that_passes_keeps_its_file_byte_for_byte(tmp_path: Path) -> None:
+    folder = examples(tmp_path / "p", multipleBirthInteger=3)
+    assert write_expected(folder, run_examples(folder)) == [folder / "examples" / "odd.expected.json"]
+
+
 def test_update_does_not_make_an_invalid_result_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = examples(tmp_path / "p")
     (folder / "rules.yaml").write_text(RULES.replace("active, value: true", "gender, value: purple"))
@@ -99,18 +104,18 @@ def test_a_number_keeps_its_text_in_an_expected_file(tmp_path: Path) -> None:
 
 def test_a_save_is_noticed_once_with_its_name(tmp_path: Path) -> None:
     folder = examples(tmp_path / "p")
-    steps = iter([lambda: None, lambda: (folder / "rules.yaml").write_text(RULES + "# more\n"), lambda: None])
     waits: list[float] = []
 
     def pause(seconds: float) -> None:
         waits.append(seconds)
-        next(steps)()
+        if len(waits) == 2:
+            (folder / "rules.yaml").write_text(RULES + "# more\n")
+        if len(waits) == 5:
+            (folder / "examples" / "odd.expected.json").unlink()
 
     noticed = saves(folder, pause=pause)
-    assert next(noticed) == ["rules.yaml"]
-    assert len(waits) == 2
-    with pytest.raises((StopIteration, RuntimeError)):
-        next(noticed)
+    assert (next(noticed), len(waits)) == (["rules.yaml"], 2)
+    assert (next(noticed), len(waits)) == (["odd.expected.json"], 5)
 
 
 def test_watching_and_updating_exclude_each_other(tmp_path: Path) -> None:

@@ -125,6 +125,11 @@ def test_writers_that_exclude_each_other_are_no_two_writers(tmp_path: Path, firs
     assert findings(tmp_path, rules) == []
 
 
+def test_one_rule_may_write_an_element_twice_in_its_order(tmp_path: Path) -> None:
+    steps = "do:\n  - default: {path: code.text, value: x}\n  - set: {path: code.text, value: y}\n"
+    assert findings(tmp_path, RULE + steps) == []
+
+
 SHADOWED = [
     "  do:\n    - quarantine: {text: not yet}\n",
     "  do:\n    - set: {path: status, value: amended}\n",
@@ -137,6 +142,13 @@ def test_a_rule_that_comes_too_late_is_told(tmp_path: Path, first: str) -> None:
     head = "  version: 1\n  on: Observation\n  why: w\n"
     rules = f"- rule: one\n{head}{first}- rule: two\n{head}{SHADOWED[2]}"
     assert "shadowed" in [f.code for f in findings(tmp_path, rules)]
+
+
+@pytest.mark.parametrize("first", SHADOWED[:2])
+def test_a_rule_for_stu3_leaves_the_records_of_r4_alone(tmp_path: Path, first: str) -> None:
+    head = "  version: 1\n  on: Observation\n  why: w\n"
+    rules = f"- rule: one\n  from: STU3\n{head}{first}- rule: two\n{head}{SHADOWED[2]}"
+    assert findings(tmp_path, rules) == []
 
 
 MAP = "maps:\n  m: {file: m.csv, constants: {system: 'urn:x', target_system: 'http://loinc.org'}}\n"
