@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -292,24 +291,30 @@ class Rules:
         return {"ruleset": known.trial.ruleset}
 
     async def _withdraw_by_itself(self, name: str, ruleset: str, reason: str) -> None:
-        await self._withdraw(name, ruleset, self._institution(name), reason)
-        _log.error("canary withdrawn", institution=name)
+        known = self._registry.institution(name)
+        if await self._withdraw(name, ruleset, self._institution(name), reason):
+            _log.error("canary withdrawn", institution=known.name)
 
-    async def _withdraw(self, name: str, ruleset: str, person: Person, reason: str) -> None:
+    async def _withdraw(self, name: str, ruleset: str, person: Person, reason: str) -> bool:
+        """End the trial of a ruleset; False if it has ended already."""
         async with self._changing:
             known = self._registry.institution(name)
             trial = known.trial
             if trial is None or trial.ruleset != ruleset:
-                return
+                return False
             step = Step(WITHDRAWN, ruleset, self._now_us(), person, reason=reason)
             if not trial.is_canary:
                 await self.life.change(name, None, step)
-                return
+                return True
             # First of all nothing more is made by it; the ledger hears of it now, or as soon as it listens.
             after = await self._registry.change_institution(name, lambda held: replace(held, trial=None))
-            with suppress(Unavailable):
+            try:
                 await self._settle()
                 await self._use(after, step)
+            except Unavailable:
+                if self.life.pending is None or self.life.pending.step != step:
+                    await self.life.note(name, step)
+            return True
 
     # --- how a change is made
 

@@ -63,7 +63,7 @@ def test_a_change_of_rules_from_the_command_line(tmp_path: Path) -> None:
     assert [row[1] for row in rows] == ["rolled back", "canary 5%", "activated", "activated"]
     assert [row[3] for row in rows] == ["ben", "anna", "anna", "the institution"]
     # Records are told beside the ruleset that made them, whatever has been in force since.
-    assert [row[6] for row in rows] == ["1", "0", "0", "1"]
+    assert [row[6] for row in rows] == ["2", "0", "0", "2"]
     touching, _ = typed(data, "rules", "history", "northgate", "--touching", "marks/second")
     assert "-  - set: {path: bodySite.text, value: 'one'}" in touching
     assert "1 records name marks/second" in touching
