@@ -93,10 +93,14 @@ class RuleLife:
         await self._vault.commit(Work(documents=[*also, self._document(institution, step)]), None)
         self._steps.setdefault(institution, []).append(step)
 
-    async def begin(self, change: PendingChange, also: Sequence[Document] = ()) -> None:
-        """Note a change before the ledger hears of it."""
+    async def begin(self, change: PendingChange, first: Step | None = None, also: Sequence[Document] = ()) -> None:
+        """Note a change before the ledger hears of it, and in the same commit a step before it and ``also``."""
+        name = change.target.name
         sealed = seal_blob(self._key, PENDING, _ONE, msgspec.msgpack.encode(change), self._randomness)
-        await self._vault.commit(Work(documents=[*also, Document(PENDING, _ONE, sealed)]), None)
+        documents = [*also, *([] if first is None else [self._document(name, first)])]
+        await self._vault.commit(Work(documents=[*documents, Document(PENDING, _ONE, sealed)]), None)
+        if first is not None:
+            self._steps.setdefault(name, []).append(first)
         self.pending = change
 
     async def finish(self, change: PendingChange, height: int | None) -> Step:

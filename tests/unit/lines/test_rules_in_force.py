@@ -189,7 +189,7 @@ async def pending(world: World, pack: Path, mark: str) -> tuple[PendingChange, s
     author, approvers = rules._answering("northgate", ruleset)
     step = Step(ACTIVATED, ruleset, 1, author, approvers, 10_000)
     target = rules._with(rules._registry.institution("northgate"), ruleset)
-    change = PendingChange(target, step, rules._signed("northgate", step))
+    change = PendingChange(target, step, rules._people.signed("northgate", step))
     await rules.life.begin(change)
     return change, ruleset
 
