@@ -169,8 +169,9 @@ async def test_with_four_eyes_nobodys_rules_come_into_use_by_their_author_alone(
 async def test_an_approval_is_of_one_content_and_of_one_institution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = fresh(tmp_path)
     monkeypatch.setenv("FHIR_BRIDGE_RULES_FOUR_EYES", "true")
-    async with running(fresh(tmp_path)) as world:
+    async with running(data) as world:
         approved = await proposed(world, marking_pack(tmp_path / "pack", "one"))
         await order(world, "approve", ruleset=approved, approver="ben")
         other = await proposed(world, marking_pack(tmp_path / "pack", "two"))
