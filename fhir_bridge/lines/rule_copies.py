@@ -81,6 +81,11 @@ class Taken:
         """Hex BLAKE3, as records will name it."""
         return self.ruleset.hash
 
+    @property
+    def place(self) -> str:
+        """Where the copy lies below the folder of copies."""
+        return f"{self.hash}/{self.kept.name}"
+
 
 class RuleCopies:
     """Takes packs in and lays them out."""

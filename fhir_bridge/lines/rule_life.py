@@ -93,10 +93,14 @@ class RuleLife:
         await self._vault.commit(Work(documents=[*also, self._document(institution, step)]), None)
         self._steps.setdefault(institution, []).append(step)
 
-    async def begin(self, change: PendingChange, also: Sequence[Document] = ()) -> None:
-        """Note a change before the ledger hears of it."""
+    async def begin(self, change: PendingChange, first: Step | None = None, also: Sequence[Document] = ()) -> None:
+        """Note a change before the ledger hears of it, and in the same commit a step before it and ``also``."""
+        name = change.target.name
         sealed = seal_blob(self._key, PENDING, _ONE, msgspec.msgpack.encode(change), self._randomness)
-        await self._vault.commit(Work(documents=[*also, Document(PENDING, _ONE, sealed)]), None)
+        documents = [*also, *([] if first is None else [self._document(name, first)])]
+        await self._vault.commit(Work(documents=[*documents, Document(PENDING, _ONE, sealed)]), None)
+        if first is not None:
+            self._steps.setdefault(name, []).append(first)
         self.pending = change
 
     async def finish(self, change: PendingChange, height: int | None) -> Step:
@@ -104,7 +108,7 @@ class RuleLife:
         target, step = change.target, replace(change.step, height=height)
         also = [self._document(target.name, step), Document(PENDING, _ONE, None)]
         if target.name in self._registry.institutions:
-            await self._registry.change_institution(target.name, lambda known: _as(target, known), also)
+            await self._registry.change_institution(target.name, lambda known: _as(change, known), also)
         else:
             await self._registry.add_institution(target, also)
         self._steps.setdefault(target.name, []).append(step)
@@ -128,12 +132,21 @@ class RuleLife:
         return Document(LIFE, place, sealed)
 
 
-def _as(target: Institution, known: Institution) -> Institution:
+def _as(change: PendingChange, known: Institution) -> Institution:
+    target = change.target
     return replace(
         known,
         fhir_version=target.fhir_version,
         ruleset_dir=target.ruleset_dir,
         ruleset=target.ruleset,
         snapshot=target.snapshot,
-        trial=target.trial,
+        trial=_trial_after(change, known.trial),
     )
+
+
+def _trial_after(change: PendingChange, now: TrialInForce | None) -> TrialInForce | None:
+    """Return the trial that goes on; one that was withdrawn while the change waited does not come back."""
+    if change.step.kind == CANARY:
+        return change.target.trial
+    is_over = now is None or change.target.trial is None or now.ruleset == change.target.ruleset
+    return None if is_over else now

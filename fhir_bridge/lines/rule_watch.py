@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 
 from fhir_bridge.errors import BridgeError
-from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.rules import Rules
 from fhir_bridge.normalize import files_of, layers_of
 from fhir_bridge.telemetry import logger
@@ -51,12 +51,13 @@ class RuleWatch:
         while True:
             for known in list(self._registry.institutions.values()):
                 try:
-                    await self._look(known.name, known.ruleset_dir)
+                    await self._look(known)
                 except Exception as error:
                     _log.error("rules not watched", institution=known.name, code=type(error).__name__)
             await asyncio.sleep(_LOOK_S)
 
-    async def _look(self, name: str, directory: str) -> None:
+    async def _look(self, known: Institution) -> None:
+        name, directory = known.name, known.ruleset_dir
         state = await asyncio.to_thread(_state, Path(directory))
         seen = self._seen.get(name)
         if seen is None or seen[0] != directory:
@@ -73,7 +74,7 @@ class RuleWatch:
             self.failures.pop(name, None)
         except BridgeError as error:
             self.failures[name] = str(error)
-            _log.error("rules as before", institution=name, code=error.code)
+            _log.error("rules as before", institution=known.name, code=error.code)
 
 
 def _state(directory: Path) -> _State:

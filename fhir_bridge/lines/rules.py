@@ -15,12 +15,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from blake3 import blake3
 
 from fhir_bridge import metrics
 from fhir_bridge.errors import BridgeError, SetupWrong, Unavailable
@@ -43,6 +40,7 @@ from fhir_bridge.lines.rule_life import (
     RuleLife,
     Step,
 )
+from fhir_bridge.lines.rule_people import RulePeople
 from fhir_bridge.lines.trials import Trials
 from fhir_bridge.lines.trying import WHOLE
 from fhir_bridge.lines.versions import microseconds
@@ -52,12 +50,9 @@ from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.ports.vault import Vault
 from fhir_bridge.settings import RulesSettings
 from fhir_bridge.telemetry import logger
-from ledger_core import Identity
 
 _log = logger("rules")
-_PERSON = b"fhir-bridge/rules-person/1\0"
 _STALE = "nonce-stale"
-_MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +82,15 @@ class Rules:
     ) -> None:
         """Take ``folder``, where worker processes find the copies of packs."""
         name = KeyName(KeyKind.INSTITUTION, OPERATOR)
-        self._key = keys.ensure([name])[name]
+        key = keys.ensure([name])[name]
+        self._people = RulePeople(notary, key)
         self._registry = registry
         self._notary = notary
         self._clock = clock
         self._settings = settings
         self._changing = asyncio.Lock()
         self.copies = RuleCopies(vault, folder)
-        self.life = RuleLife(vault, registry, randomness, self._key)
+        self.life = RuleLife(vault, registry, randomness, key)
         self.trials = trials
         trials.withdraw = self._withdraw_by_itself
 
@@ -117,12 +113,8 @@ class Rules:
             RulesetBroken: It does not load, or an example comes out otherwise; nothing was kept.
             SetupWrong: No such institution, or a name that cannot be.
         """
-        known, person = self._registry.institution(name), self._person(author)
-        try:
-            taken = await self.copies.take(Path(directory))
-        except BridgeError:
-            metrics.RULES_CHANGES.labels(name, "refused").inc()
-            raise
+        known, person = self._registry.institution(name), self._people.person(author)
+        taken = await self._taken(name, directory)
         async with self._changing:
             step = Step(PROPOSED, taken.hash, self._now_us(), person)
             await self.life.note(name, step, self.copies.documents(taken))
@@ -136,13 +128,20 @@ class Rules:
             "not_judged": [] if taken.ruleset.profiles is None else list(taken.ruleset.profiles.notes),
         }
 
+    async def _taken(self, name: str, directory: str) -> Taken:
+        try:
+            return await self.copies.take(Path(directory))
+        except BridgeError:
+            metrics.RULES_CHANGES.labels(self._registry.institution(name).name, "refused").inc()
+            raise
+
     async def approve(self, name: str, prefix: str, approver: str) -> dict[str, Any]:
         """Note that somebody stands beside the author of a proposal.
 
         Raises:
             SetupWrong: Nobody proposed it, or it is the author's own.
         """
-        ruleset, person = self.copies.find(prefix), self._person(approver)
+        ruleset, person = self.copies.find(prefix), self._people.person(approver)
         async with self._changing:
             author, approvers = self._answering(name, ruleset)
             if person.key == author.key:
@@ -182,7 +181,7 @@ class Rules:
         Raises:
             SetupWrong: There is none to go back to.
         """
-        person = self._person(author)
+        person = self._people.person(author)
         async with self._changing:
             await self._settle()
             known = self._registry.institution(name)
@@ -196,9 +195,28 @@ class Rules:
         return {"ruleset": ruleset, "height": done.height}
 
     async def reload(self, name: str, directory: str, author: str) -> dict[str, Any]:
-        """Take a pack in and put it in force at once."""
-        proposed = await self.propose(name, directory, author)
-        return proposed | await self.activate(name, proposed["ruleset"])
+        """Take a pack in and put it in force at once; as propose and activate, in fewer commits.
+
+        Raises:
+            RulesetBroken: As for :meth:`propose`.
+            SetupWrong: The network wants four eyes.
+        """
+        begun = time.perf_counter()
+        taken = await self._taken(name, directory)
+        async with self._changing:
+            await self._settle()
+            known = self._registry.institution(name)
+            if known.ruleset == taken.hash:
+                return {"ruleset": taken.hash, "height": None}
+            self._want_four_eyes(())
+            proposed = Step(PROPOSED, taken.hash, self._now_us(), self._people.person(author))
+            step = replace(proposed, kind=ACTIVATED, share=WHOLE)
+            change = PendingChange(self._with(known, taken.hash, taken.place), step, self._people.signed(name, step))
+            await self.life.begin(change, proposed, self.copies.documents(taken))
+            self.copies.know(taken)
+            done = await self._settle()
+        metrics.RULES_LIVE.observe(time.perf_counter() - begun)
+        return {"ruleset": taken.hash, "height": None if done is None else done.height}
 
     async def take(self, name: str, directory: Path, author: str, approver: str) -> Admission:
         """Take in the pack that an institution is registered with; nothing of it is in force yet.
@@ -208,8 +226,8 @@ class Rules:
             SetupWrong: The network wants four eyes, and they are not two people.
         """
         taken = await self.copies.take(directory)
-        person = self._person(author) if author else self._institution(name)
-        approvers = (self._person(approver),) if approver else ()
+        person = self._people.person(author) if author else self._people.institution(name)
+        approvers = (self._people.person(approver),) if approver else ()
         if person in approvers:
             raise SetupWrong("author and approver must be two people")
         known = self._registry.institutions.get(name)
@@ -287,35 +305,41 @@ class Rules:
         known = self._registry.institution(name)
         if known.trial is None:
             raise SetupWrong("no trial is under way")
-        person = self._person(author) if author else self._institution(name)
+        person = self._people.person(author) if author else self._people.institution(name)
         await self._withdraw(name, known.trial.ruleset, person, "")
         return {"ruleset": known.trial.ruleset}
 
     async def _withdraw_by_itself(self, name: str, ruleset: str, reason: str) -> None:
-        await self._withdraw(name, ruleset, self._institution(name), reason)
-        _log.error("canary withdrawn", institution=name)
+        known = self._registry.institution(name)
+        if await self._withdraw(name, ruleset, self._people.institution(name), reason):
+            _log.error("canary withdrawn", institution=known.name)
 
-    async def _withdraw(self, name: str, ruleset: str, person: Person, reason: str) -> None:
+    async def _withdraw(self, name: str, ruleset: str, person: Person, reason: str) -> bool:
+        """End the trial of a ruleset; False if it has ended already."""
         async with self._changing:
             known = self._registry.institution(name)
             trial = known.trial
             if trial is None or trial.ruleset != ruleset:
-                return
+                return False
             step = Step(WITHDRAWN, ruleset, self._now_us(), person, reason=reason)
             if not trial.is_canary:
                 await self.life.change(name, None, step)
-                return
+                return True
             # First of all nothing more is made by it; the ledger hears of it now, or as soon as it listens.
             after = await self._registry.change_institution(name, lambda held: replace(held, trial=None))
-            with suppress(Unavailable):
+            try:
                 await self._settle()
                 await self._use(after, step)
+            except Unavailable:
+                if self.life.pending is None or self.life.pending.step != step:
+                    await self.life.note(name, step)
+            return True
 
     # --- how a change is made
 
     async def _use(self, target: Institution, step: Step) -> Step:
         """Have the ledger take a change, then make it."""
-        await self.life.begin(PendingChange(target, step, self._signed(target.name, step)))
+        await self.life.begin(PendingChange(target, step, self._people.signed(target.name, step)))
         done = await self._settle()
         assert done is not None
         return done
@@ -332,7 +356,7 @@ class Rules:
                 await self.life.drop()
                 raise
             # A later one of the same signer got there first, so this one never did.
-            change = replace(change, envelope=self._signed(change.target.name, change.step))
+            change = replace(change, envelope=self._people.signed(change.target.name, change.step))
             await self.life.begin(change)
             height = await self._notary.submit(change.envelope)
         done = await self.life.finish(change, height)
@@ -340,15 +364,10 @@ class Rules:
         _log.info("rules changed", institution=change.target.name)
         return done
 
-    def _signed(self, name: str, step: Step) -> bytes:
-        author = self._notary.identity(name) if not step.by.name else self._identity(step.by.name)
-        approvers = [self._identity(each.name) for each in step.approvers]
-        return self._notary.sign_use(bytes.fromhex(step.ruleset), step.share, name, author, approvers)
-
-    def _with(self, known: Institution, ruleset: str) -> Institution:
+    def _with(self, known: Institution, ruleset: str, place: str = "") -> Institution:
         """Return an institution under a ruleset; a trial of another goes on, one of this ends by its promotion."""
         trial = None if known.trial is not None and known.trial.ruleset == ruleset else known.trial
-        return replace(known, ruleset=ruleset, snapshot=self.copies.place(ruleset), trial=trial)
+        return replace(known, ruleset=ruleset, snapshot=place or self.copies.place(ruleset), trial=trial)
 
     def _trial(self, step: Step) -> TrialInForce:
         place = self.copies.place(step.ruleset)
@@ -392,7 +411,7 @@ class Rules:
         """Copy the pack of an institution that an older release registered; from then on the copy counts."""
         taken = await self.copies.take(Path(institution.ruleset_dir), must_pass=False)
         await self.copies.keep(taken)
-        step = Step(ADOPTED, taken.hash, self._now_us(), self._institution(institution.name), share=WHOLE)
+        step = Step(ADOPTED, taken.hash, self._now_us(), self._people.institution(institution.name), share=WHOLE)
         await self._use(self._with(institution, taken.hash), step)
 
     async def _renew(self, institution: Institution) -> None:
@@ -400,25 +419,9 @@ class Rules:
         taken = await self.copies.again(institution.ruleset)
         await self.copies.keep(taken)
         reason = f"engine {ENGINE}, before it {self.copies.kept(institution.ruleset).engine}"
-        person = self._institution(institution.name)
+        person = self._people.institution(institution.name)
         step = Step(RENEWED, taken.hash, self._now_us(), person, share=WHOLE, reason=reason)
         await self._use(replace(self._with(institution, taken.hash), trial=None), step)
-
-    # --- people
-
-    def _person(self, name: str) -> Person:
-        """Return who goes by a name, whatever its spacing and case."""
-        told = " ".join(name.split()).casefold()
-        if not told or len(told) > _MAX_NAME or not told.isprintable():
-            raise SetupWrong(f"whoever answers for rules needs a name of 1 to {_MAX_NAME} characters")
-        return Person(told, self._identity(told).public.hex())
-
-    def _institution(self, name: str) -> Person:
-        return Person("", self._notary.identity(name).public.hex())
-
-    def _identity(self, person: str) -> Identity:
-        """Return the key that a person signs with: made from the operator's key, so the name stands on no disk."""
-        return Identity.from_private_bytes(blake3(_PERSON + person.encode(), key=self._key).digest())
 
     def _now_us(self) -> int:
         return microseconds(self._clock.now())

@@ -112,9 +112,7 @@ class Trials:
         try:
             await self.withdraw(institution, ruleset, reason)
         except Exception as error:
-            _log.error(
-                "canary not withdrawn", institution=institution, code=getattr(error, "code", type(error).__name__)
-            )
+            _log.error("canary not withdrawn", code=getattr(error, "code", type(error).__name__))
 
 
 class TriedRooms:

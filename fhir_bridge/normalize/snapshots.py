@@ -37,11 +37,13 @@ class Snapshot:
     files: Mapping[str, bytes] = field(repr=False)
 
     def write(self, folder: Path) -> Path:
-        """Write the copy into a new folder; return the folder of the pack in it."""
+        """Write the copy into a new folder, for its owner alone; return the folder of the pack in it."""
         for place, content in self.files.items():
             path = folder / place
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        for path in folder.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
         return folder / self.name
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.support.bridge_world import ROOT, World, fresh, observation, patient, running
 
 
-async def measure(pack: Path, saves: int, workers: int, senders: int) -> dict[str, object]:
+async def measure(pack: Path, saves: int, workers: int, senders: int, pause_s: float) -> dict[str, object]:
     """Save so many times; return milliseconds."""
     in_force: list[float] = []
     answered: list[float] = []
@@ -34,12 +34,13 @@ async def measure(pack: Path, saves: int, workers: int, senders: int) -> dict[st
         while not is_over.is_set():
             sent += 1
             await world.send(observation(f"o{sent}", f"p{sender}"))
+            await asyncio.sleep(pause_s)
 
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "mappings" / pack.name
         shutil.copytree(pack, copy)
         shutil.copytree(pack.parent / "core", copy.parent / "core")
-        file = next(each for each in sorted(copy.glob("*.yaml")) if each.name != "source.yaml")
+        file = max(copy.glob("*.yaml"), key=lambda each: each.name != "source.yaml")
         async with running(fresh(Path(folder)), workers=workers) as world:
             registry = world.bridge.relabelling._registry
             given = {"name": "northgate", "fhir_version": "R4", "ruleset_dir": str(copy)}
@@ -87,9 +88,12 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--senders", type=int, default=2)
+    parser.add_argument("--pause-ms", type=float, default=0, help="what each sender waits before its next message")
     given = parser.parse_args()
     os.environ["FHIR_BRIDGE_RULES_WATCH"] = "true"
-    found = asyncio.run(measure(given.pack.resolve(), given.saves, given.workers, given.senders))
+    found = asyncio.run(
+        measure(given.pack.resolve(), given.saves, given.workers, given.senders, given.pause_ms / 1000)
+    )
     print(json.dumps(found | {"load": os.getloadavg()[0]}, indent=2))
 
 

@@ -169,8 +169,9 @@ async def test_with_four_eyes_nobodys_rules_come_into_use_by_their_author_alone(
 async def test_an_approval_is_of_one_content_and_of_one_institution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = fresh(tmp_path)
     monkeypatch.setenv("FHIR_BRIDGE_RULES_FOUR_EYES", "true")
-    async with running(fresh(tmp_path)) as world:
+    async with running(data) as world:
         approved = await proposed(world, marking_pack(tmp_path / "pack", "one"))
         await order(world, "approve", ruleset=approved, approver="ben")
         other = await proposed(world, marking_pack(tmp_path / "pack", "two"))
@@ -189,7 +190,7 @@ async def pending(world: World, pack: Path, mark: str) -> tuple[PendingChange, s
     author, approvers = rules._answering("northgate", ruleset)
     step = Step(ACTIVATED, ruleset, 1, author, approvers, 10_000)
     target = rules._with(rules._registry.institution("northgate"), ruleset)
-    change = PendingChange(target, step, rules._signed("northgate", step))
+    change = PendingChange(target, step, rules._people.signed("northgate", step))
     await rules.life.begin(change)
     return change, ruleset
 
@@ -210,10 +211,9 @@ async def test_a_change_that_a_crash_cut_off_is_made_at_the_next_start_and_once(
         await world.send(patient("p1"))
         await world.send(observation("o1", "p1"))
         assert of_one_ruleset(await stored_by_ruleset(world), {named(ruleset): "one"}) == {"one"}
-        told = (await world.control.get("/rules/northgate/history")).json()["changes"]
         assert await world.findings() == []
-    async with running(data):
-        pass
+    async with running(data) as world:
+        told = (await world.control.get("/rules/northgate/history")).json()["changes"]
     assert [each["ruleset"] for each in told].count(ruleset) == 1
     assert len(uses(data)) == known + (not reached_the_ledger)
 
@@ -227,6 +227,19 @@ async def test_a_change_that_waits_is_made_before_the_next_one(tmp_path: Path) -
         told = (await world.control.get("/rules/northgate/history")).json()["changes"]
     assert [each["ruleset"] for each in told[:2]] == [following, waiting]
     assert [use.digest.hex() for use in uses(data)[-2:]] == [waiting, following]
+
+
+async def test_a_trial_that_was_withdrawn_while_a_change_waited_does_not_come_back(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        candidate = await proposed(world, marking_pack(tmp_path / "other", "two"))
+        await order(world, "shadow", ruleset=candidate, share=100)
+        _, waiting = await pending(world, tmp_path / "pack", "one")
+        await order(world, "withdraw")
+        following = await proposed(world, marking_pack(tmp_path / "pack", "three"))
+        await order(world, "activate", ruleset=following)
+        now = await status(world)
+    assert (now["ruleset"], now["trial"]) == (following, None)
+    assert waiting != following
 
 
 async def test_a_copy_that_was_edited_or_is_gone_is_made_anew_at_the_next_start(tmp_path: Path) -> None:

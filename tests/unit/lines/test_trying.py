@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from fhir_bridge.errors import IntegrityBroken
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.pure import process
 from fhir_bridge.lines.trying import tried
 from fhir_bridge.model.ingest import FhirVersion, Processed, Received, SourceContext, Trial
-from fhir_bridge.normalize import load_ruleset
+from fhir_bridge.normalize import load_ruleset, take_snapshot
 from tests.support.bridge_world import bundle, observation, patient
 from tests.support.packs import QUARANTINE, marking_pack
 
@@ -80,6 +81,29 @@ def test_a_canary_makes_exactly_what_its_rules_make_in_force(tmp_path: Path) -> 
         ("changed", "Observation.method.text"),
         ("changed", "Observation.bodySite.text"),
     }
+
+
+def test_a_difference_in_a_list_is_told_by_its_path_and_the_rule_behind_it_without_the_index(tmp_path: Path) -> None:
+    one = marking_pack(tmp_path / "one", "one")
+    two = marking_pack(tmp_path / "two", "one", also="set: {path: code.coding.display, value: pulse}")
+    codes = [{"system": "http://loinc.org", "code": "8867-4"}, {"system": "urn:x", "code": "y"}]
+    message = received(observation("o1", "p1", code={"coding": codes}))
+    found = process(message, replace(source(one), trial=on_trial(two, 10_000, is_canary=False)), LIMITS).tried
+    assert found is not None
+    assert found.differences == (
+        (("changed", "marks/third", "Observation.code.coding.display", "http://loinc.org|8867-4"), 1),
+    )
+
+
+def test_a_copy_that_holds_something_else_than_its_hash_says_makes_nothing(tmp_path: Path) -> None:
+    pack = marking_pack(tmp_path / "pack", "one")
+    taken = load_ruleset(pack).hash
+    copy = take_snapshot(pack).write(tmp_path / taken)
+    message, context = received(observation("o1", "p1")), source(copy)
+    assert process(message, context, LIMITS).rules == taken
+    other = take_snapshot(marking_pack(pack, "two")).write(tmp_path / ("0" * 64))
+    with pytest.raises(IntegrityBroken):
+        process(message, replace(context, ruleset_dir=str(other), ruleset="0" * 64), LIMITS)
 
 
 def test_the_share_is_of_patients_and_those_drawn_stay_drawn_when_it_grows(tmp_path: Path) -> None:
