@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from fhir_bridge.fhir.fhirpath.compiling import FUNCTIONS, Compiler, Test
+from fhir_bridge.fhir.fhirpath.compiling import FUNCTIONS, Compiler
+from fhir_bridge.fhir.fhirpath.parts import Test
 from fhir_bridge.fhir.fhirpath.steps import node_of
 from fhir_bridge.fhir.fhirpath.types import Model, Types, type_of
 from fhir_bridge.fhir.fhirpath.values import (

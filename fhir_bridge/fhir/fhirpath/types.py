@@ -50,6 +50,20 @@ def could_be(types: Types, kinds: Collection[str]) -> bool:
     return not types or any(types & KINDS[kind] for kind in kinds)
 
 
+def kinds_of(types: Types) -> frozenset[str]:
+    """Kinds that values of ``types`` are of; ``other`` for what no kind lists."""
+    found = {next((kind for kind, listed in KINDS.items() if each in listed), "other") for each in types}
+    return frozenset(found)
+
+
+def could_be_equal(left: Types, right: Types) -> bool:
+    """Whether values of the one can equal values of the other; a number counts as a quantity."""
+    if not left or not right:
+        return True
+    first, second = ({"quantity" if k == "number" else k for k in kinds_of(types)} for types in (left, right))
+    return bool(first & second)
+
+
 def shown(types: Types) -> str:
     """Write types for an error."""
     return "|".join(sorted(types)) if len(types) <= 5 else f"{len(types)} types"
