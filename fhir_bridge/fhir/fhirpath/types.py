@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from fhir_bridge.fhir.fhirpath.temporal import Temporal
@@ -176,6 +177,12 @@ class Model:
             return TypeInfo("System", system_name(item), "System.Any")
         bases = self.bases(item.type)
         return TypeInfo("FHIR", item.type, f"FHIR.{bases[1]}" if len(bases) > 1 else "System.Any")
+
+
+@lru_cache(maxsize=8)
+def model_of(definitions: Definitions) -> Model:
+    """The model of a release, shared by its expressions."""
+    return Model(definitions)
 
 
 def type_of(item: Any) -> str:
