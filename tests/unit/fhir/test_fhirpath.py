@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from time import process_time
 from typing import Any
 
 import pytest
@@ -119,6 +120,20 @@ def test_a_bundle_resolves_its_own_entries() -> None:
     }
     assert asked("entry.resource.ofType(Observation).subject.resolve().gender", bundle) == ["male"]
     assert asked("entry[0].resource is DomainResource", bundle) == [True]
+
+
+def test_references_within_a_large_record_are_found_at_the_cost_of_one_look_each() -> None:
+    count = 10_000
+    held = [{"resourceType": "Organization", "id": f"o{at}", "name": f"n{at}"} for at in range(count)]
+    patient = {
+        "resourceType": "Patient",
+        "contained": held,
+        "generalPractitioner": [{"reference": f"#o{at}"} for at in reversed(range(count))],
+    }
+    begun = process_time()
+    assert asked("generalPractitioner.resolve().name.first()", patient) == [f"n{count - 1}"]
+    # Looking through all of them for each takes seconds.
+    assert process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize(
