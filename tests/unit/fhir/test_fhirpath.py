@@ -219,6 +219,15 @@ def test_time_is_told_only_to_those_that_may_ask() -> None:
             made.select(PATIENT)
 
 
+def test_a_list_of_a_thousand_codes_is_no_deep_expression() -> None:
+    codes = [f"'c{at}'" for at in range(1_000)]
+    assert asked(f"'c999' in ({' | '.join(codes)})") == [True]
+    assert asked(f"({' | '.join(codes)}).count()") == [1_000]
+    assert asked(" or ".join(f"gender = {code}" for code in codes)) == [False]
+    assert asked(" and ".join(f"gender != {code}" for code in codes)) == [True]
+    assert asked(" or ".join(["{}"] * 500 + ["true"] + ["false"] * 500)) == [True]
+
+
 def test_an_earlier_release_has_its_own_elements() -> None:
     encounter = {"resourceType": "DiagnosticReport", "context": {"reference": "Encounter/1"}}
     made = compile_expression("context.resolve() is Encounter", "DiagnosticReport", stu3())
