@@ -48,7 +48,7 @@ check: env ## Format, lint, strict types, import contracts, quick tests
 hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
 	@tools/fetch-hapi
 
-cases: ## Fetch the test cases of HL7's validator (Maven Central) into .build/cases
+cases: ## Fetch the test cases of HL7's validator and of FHIRPath (Maven Central) into .build/cases
 	@tools/fetch-cases
 
 profiles: ## Fetch packages of profiles (npm) into .build/profiles
@@ -73,7 +73,7 @@ test: env kafka hapi cases profiles ucum peers clients ## Everything, real Kafka
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
 		--ignore=tests/fault/ledger -v --durations=25
 
-bench: env hapi ## Measure the main paths on this machine (ARGS=--quick for a short run)
+bench: env hapi cases ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
 
 peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)

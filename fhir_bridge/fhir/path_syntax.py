@@ -147,6 +147,7 @@ _LEVELS = (
     ("*", "/", "div", "mod"),
 )
 _BINDING = {op: level for level, ops in enumerate(_LEVELS) for op in ops}
+_ASSOCIATIVE = frozenset({"|", "or", "and"})
 _TYPE_CALLS = {"is": "is", "as": "as", "ofType": "as"}
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _ESCAPED = {"f": "\f", "n": "\n", "r": "\r", "t": "\t", **{sign: sign for sign in "`'\"\\/"}}
@@ -227,11 +228,21 @@ class _Reader:
             op = self._take().text
             if op in ("is", "as"):
                 node = TypeOp(op, node, self._type_name())
+            elif op in _ASSOCIATIVE:
+                node = _balanced(op, [node, *self._operands(op, binding + 1)])
             else:
                 node = Binary(op, node, self.expression(binding + 1))
             links = self._link(links)
         self._depth -= 1
         return node
+
+    def _operands(self, op: str, level: int) -> list[Node]:
+        """What stands behind an operator that was taken, and behind the same one after it."""
+        operands = [self.expression(level)]
+        while self.peek() == op:
+            self._take()
+            operands.append(self.expression(level))
+        return operands
 
     def _signed(self) -> Node:
         if self.peek() in ("+", "-"):
@@ -345,6 +356,14 @@ class _Reader:
             token = self._tokens[self._at]
         where = "its end" if token is None else str(token.at)
         return PathNotUnderstood(f"cannot read {self._expression!r} at {where}")
+
+
+def _balanced(op: str, operands: list[Node]) -> Node:
+    """Operands of an associative operator as a low tree: a list of a thousand codes is no deep expression."""
+    if len(operands) == 1:
+        return operands[0]
+    middle = (len(operands) + 1) // 2
+    return Binary(op, _balanced(op, operands[:middle]), _balanced(op, operands[middle:]))
 
 
 def _variable(text: str) -> Variable:

@@ -66,9 +66,9 @@ class TypeRow:
     invariants: tuple[Invariant, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Definitions:
-    """One release of FHIR: types by name, value sets as url → system → codes."""
+    """One release of FHIR: types by name, value sets as url → system → codes. Equal only to itself."""
 
     release: str
     types: Mapping[str, TypeRow]

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from fhir_bridge.fhir.fhirpath.compiling import FUNCTIONS, Compiler, Test
+from fhir_bridge.fhir.fhirpath.compiling import FUNCTIONS, Compiler
+from fhir_bridge.fhir.fhirpath.parts import Test
 from fhir_bridge.fhir.fhirpath.steps import node_of
-from fhir_bridge.fhir.fhirpath.types import Model, Types, type_of
+from fhir_bridge.fhir.fhirpath.types import Model, Types, model_of, type_of
 from fhir_bridge.fhir.fhirpath.values import (
     Evaluate,
     Items,
@@ -115,7 +116,7 @@ def compile_expression(
     Raises:
         PathNotUnderstood: It is no FHIRPath, names what the type does not have, or uses what is not evaluated here.
     """
-    model = Model(definitions)
+    model = model_of(definitions)
     compiler = Compiler(model, type_name, resource or type_name.split(".")[0], with_clock=with_clock)
     part = compiler.part(read(text), frozenset({type_name}))
     return Expression(text, part.types, type_name, part.evaluate, part.test, part.nodes, model)

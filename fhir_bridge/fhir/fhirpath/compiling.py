@@ -1,19 +1,29 @@
 """Compile the tree of an expression to closures; static types are decided on the way.
 
-Every part of an expression becomes a ``Part``: a closure, the types it can give, and, where plain look-ups are all it
-needs, a walk or a test over bare JSON (``steps.py``), which does the same in a tenth of the time.
+For the front door. Each node of the tree becomes a ``Part`` (``parts.py``); types come from the tables
+(``types.py``), functions and operators from the modules of these names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from decimal import Decimal
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from fhir_bridge.fhir.fhirpath import on_collections, on_conversion, on_numbers, on_resources, on_text, steps
 from fhir_bridge.fhir.fhirpath.calls import Argument, Function
-from fhir_bridge.fhir.fhirpath.operators import LOGIC, OPERATORS, SETTLED, logic, result_types, signed
+from fhir_bridge.fhir.fhirpath.operators import LOGIC, OPERATORS, logic, result_types, signed
+from fhir_bridge.fhir.fhirpath.parts import (
+    Part,
+    Test,
+    at_most_one,
+    call_test,
+    call_walk,
+    equals,
+    joined,
+    tested,
+    truth_of,
+)
 from fhir_bridge.fhir.fhirpath.steps import Walk
 from fhir_bridge.fhir.fhirpath.temporal import read_literal
 from fhir_bridge.fhir.fhirpath.types import (
@@ -51,9 +61,6 @@ from fhir_bridge.fhir.path_syntax import (
 )
 from fhir_bridge.fhir.path_syntax import Node as Syntax
 
-Test = Callable[[dict[str, Any]], bool | None]
-"""Truth of a part for the JSON of the one object it starts at."""
-
 FUNCTIONS: Mapping[str, Function] = {
     **on_collections.TABLE,
     **on_text.TABLE,
@@ -65,25 +72,6 @@ _CONSTANTS = {"ucum": "http://unitsofmeasure.org", "sct": "http://snomed.info/sc
 _URLS = {"vs-": "http://hl7.org/fhir/ValueSet/", "ext-": "http://hl7.org/fhir/StructureDefinition/"}
 _INFO = {"namespace": "namespace", "name": "name", "baseType": "base"}
 _MOST_ROUNDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A compiled part of an expression.
-
-    Attributes:
-        walk: The same from the JSON of the focus, where each step has one form.
-        test: Its truth from there.
-        nodes: What it gives from there.
-        is_ordered: Its items have a place; those of ``children()`` have none.
-    """
-
-    evaluate: Evaluate
-    types: Types = ANY
-    walk: Walk | None = None
-    test: Test | None = None
-    nodes: Callable[[dict[str, Any]], Items] | None = None
-    is_ordered: bool = True
 
 
 class Compiler:
@@ -177,7 +165,7 @@ class Compiler:
             return below(inner(items, scope))
 
         longer = steps.longer(walk, node.name, self._model, is_start=is_start)
-        test = _truth_of(longer) if longer is not None and longer.type == "boolean" else None
+        test = truth_of(longer) if longer is not None and longer.type == "boolean" else None
         return Part(evaluate, types, longer, test, nodes=quick)
 
     def _names_focus(self, name: str, focus: Types) -> bool:
@@ -204,7 +192,7 @@ class Compiler:
 
             def is_type(items: Items, scope: Scope) -> Items:
                 found = inner(items, scope)
-                _at_most_one(found, "is")
+                at_most_one(found, "is")
                 return [model.is_a(item, wanted) for item in found]
 
             return Part(is_type, BOOLEAN)
@@ -214,7 +202,7 @@ class Compiler:
         def as_type(items: Items, scope: Scope) -> Items:
             found = inner(items, scope)
             if not is_filter:
-                _at_most_one(found, "as")
+                at_most_one(found, "as")
             return [item for item in found if model.counts_as(item, wanted)]
 
         return Part(as_type, _named(wanted, base.types), is_ordered=base.is_ordered)
@@ -227,7 +215,7 @@ class Compiler:
 
             def points_to(items: Items, scope: Scope) -> Items:
                 found = inner(items, scope)
-                _at_most_one(found, "is")
+                at_most_one(found, "is")
                 return [t is not None and wanted.name in bases(t) for t in on_resources.type_shown(found, scope)]
 
             return Part(points_to, BOOLEAN)
@@ -260,12 +248,12 @@ class Compiler:
     def _binary(self, op: str, left: Syntax, right: Syntax, focus: Types) -> Part:
         a, b = self.part(left, focus), self.part(right, focus)
         if op in LOGIC:
-            both = _joined(op, a.test, b.test) if a.test is not None and b.test is not None else None
-            return _tested(logic(op, a.evaluate, b.evaluate), both)
+            both = joined(op, a.test, b.test) if a.test is not None and b.test is not None else None
+            return tested(logic(op, a.evaluate, b.evaluate), both)
         types = result_types(op, a.types, b.types)
         apply, first, second = OPERATORS[op], a.evaluate, b.evaluate
-        test = _equals(a, right) or _equals(b, left) if op == "=" else None
-        made = _tested(lambda items, scope: apply(first(items, scope), second(items, scope)), test)
+        test = equals(a, right) or equals(b, left) if op == "=" else None
+        made = tested(lambda items, scope: apply(first(items, scope), second(items, scope)), test)
         return replace(made, types=types, is_ordered=op != "|" or (a.is_ordered and b.is_ordered))
 
     def _call(self, node: Call, focus: Types) -> Part:
@@ -288,11 +276,11 @@ class Compiler:
             evaluate: Evaluate = lambda items, scope: run(items, scope, items)  # noqa: E731 - one of two forms
         else:
             evaluate = lambda items, scope: run(inner(items, scope), scope, items)  # noqa: E731 - one of two forms
-        made = _tested(evaluate, _call_test(node.name, base, parts))
+        made = tested(evaluate, call_test(node.name, base, parts))
         return replace(
             made,
             types=_given(function, base.types, [part.types for part in parts]),
-            walk=_call_walk(node.name, base, parts),
+            walk=call_walk(node.name, base, parts),
             is_ordered=function.gives != "unordered" and (function.gives != "input" or base.is_ordered),
         )
 
@@ -360,11 +348,6 @@ def _named(wanted: TypeName, types: Types) -> Types:
     return frozenset({SYSTEM + wanted.name})
 
 
-def _at_most_one(items: Items, op: str) -> None:
-    if len(items) > 1:
-        raise PathFailed(f"{op} wants one item and found {len(items)}")
-
-
 def _given(function: Function, base: Types, arguments: list[Types]) -> Types:
     match function.gives:
         case "input":
@@ -392,81 +375,3 @@ def _asks_for_index(node: Any) -> bool:
     if isinstance(node, tuple):
         return any(map(_asks_for_index, node))
     return is_dataclass(node) and any(_asks_for_index(getattr(node, each.name)) for each in fields(node))
-
-
-def _tested(evaluate: Evaluate, test: Test | None) -> Part:
-    """A boolean part, told by its test where it starts at one object."""
-    if test is None:
-        return Part(evaluate, BOOLEAN)
-    quick = test
-
-    def run(items: Items, scope: Scope) -> Items:
-        if len(items) == 1 and type(items[0]) is Node and type(items[0].value) is dict:
-            told = quick(items[0].value)
-            return [] if told is None else [told]
-        return evaluate(items, scope)
-
-    return Part(run, BOOLEAN, test=test)
-
-
-def _truth_of(walk: Walk) -> Test:
-    find = walk.find
-
-    def test(holder: dict[str, Any]) -> bool | None:
-        found = find(holder)
-        _at_most_one(found, "a condition")
-        return (found[0] if type(found[0]) is bool else True) if found else None
-
-    return test
-
-
-def _equals(part: Part, other: Syntax) -> Test | None:
-    """``path = 'text'``, which most conditions are made of."""
-    walk = part.walk
-    if walk is None or not walk.is_primitive or not isinstance(other, Literal) or isinstance(other.value, Decimal):
-        return None
-    kind = type(other.value)
-    if walk.type not in KINDS["text" if kind is str else "boolean"] or kind is int:
-        return None
-    find, wanted = walk.find, other.value
-
-    def test(holder: dict[str, Any]) -> bool | None:
-        found = find(holder)
-        if not found:
-            return None
-        return len(found) == 1 and type(found[0]) is kind and found[0] == wanted
-
-    return test
-
-
-def _joined(op: str, left: Test, right: Test) -> Test:
-    join, settled, is_lazy = LOGIC[op], SETTLED.get(op), op in SETTLED
-
-    def test(holder: dict[str, Any]) -> bool | None:
-        first = left(holder)
-        return join(first, None) if is_lazy and first is settled else join(first, right(holder))
-
-    return test
-
-
-def _call_test(name: str, base: Part, parts: list[Part]) -> Test | None:
-    if name == "not" and base.test is not None:
-        inner = base.test
-        return lambda holder: None if (told := inner(holder)) is None else not told
-    if base.walk is None:
-        return None
-    find = base.walk.find
-    if name == "exists" and not parts:
-        return lambda holder: bool(find(holder))
-    if name == "empty":
-        return lambda holder: not find(holder)
-    if name == "exists" and parts[0].test is not None:
-        judge = parts[0].test
-        return lambda holder: any(judge(each) is True for each in find(holder))
-    return None
-
-
-def _call_walk(name: str, base: Part, parts: list[Part]) -> Walk | None:
-    if name == "where" and base.walk is not None and not base.walk.is_primitive and parts[0].test is not None:
-        return steps.kept(base.walk, parts[0].test)
-    return None

@@ -69,7 +69,7 @@ def _resolve(_args: tuple[Argument, ...], model: Model) -> Run:
         for item in items:
             text = _reference_text(item)
             if text is not None:
-                target = _target(text, scope)
+                target = _targets(scope).get(text)
                 if target is not None:
                     found.append(node_of(target, model))
         return found
@@ -83,27 +83,24 @@ def _reference_text(item: Any) -> str | None:
     return text if type(text) is str else None
 
 
-def _target(text: str, scope: Scope) -> dict[str, Any] | None:
-    if text.startswith("#"):
-        holder = scope.resource.value
-        if text == "#":
-            return holder if type(holder) is dict else None
-        return _first(scope.root.value.get("contained"), lambda each: each.get("id") == text[1:])
-    if scope.root.value.get("resourceType") != "Bundle":
-        return None
-    entry = _first(scope.root.value.get("entry"), lambda each: _is_named(each.get("fullUrl"), text))
-    found = None if entry is None else entry.get("resource")
-    return found if type(found) is dict else None
+def _targets(scope: Scope) -> dict[str, dict[str, Any]]:
+    """What references in a record can name within it; made once, as a hostile one has many of both."""
+    if scope.targets is None:
+        root = scope.root.value
+        scope.targets = found = {"#": root}
+        for each in _objects(root.get("contained")):
+            found[f"#{each.get('id')}"] = each
+        for entry in _objects(root.get("entry") if root.get("resourceType") == "Bundle" else None):
+            resource, url = entry.get("resource"), entry.get("fullUrl")
+            if type(resource) is dict and type(url) is str:
+                # Type/id of a full URL is what a relative reference says.
+                found.setdefault("/".join(url.split("/")[-2:]), resource)
+                found[url] = resource
+    return scope.targets
 
 
-def _first(listed: Any, test: Any) -> dict[str, Any] | None:
-    return (
-        next((each for each in listed if type(each) is dict and test(each)), None) if type(listed) is list else None
-    )
-
-
-def _is_named(full_url: Any, text: str) -> bool:
-    return type(full_url) is str and (full_url == text or full_url.endswith("/" + text))
+def _objects(listed: Any) -> list[dict[str, Any]]:
+    return [each for each in listed if type(each) is dict] if type(listed) is list else []
 
 
 def type_shown(items: Items, scope: Scope) -> list[str | None]:

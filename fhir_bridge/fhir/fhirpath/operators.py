@@ -21,7 +21,19 @@ from fhir_bridge.fhir.fhirpath.comparing import (
 )
 from fhir_bridge.fhir.fhirpath.on_collections import union
 from fhir_bridge.fhir.fhirpath.temporal import TIME, Temporal, shifted
-from fhir_bridge.fhir.fhirpath.types import ANY, BOOLEAN, DECIMAL, INTEGER, KINDS, STRING, Types, could_be, shown
+from fhir_bridge.fhir.fhirpath.types import (
+    ANY,
+    BOOLEAN,
+    DECIMAL,
+    INTEGER,
+    KINDS,
+    STRING,
+    Types,
+    could_be,
+    could_be_equal,
+    kinds_of,
+    shown,
+)
 from fhir_bridge.fhir.fhirpath.units import code_of, counted_in, duration_unit
 from fhir_bridge.fhir.fhirpath.values import (
     EXACT,
@@ -264,6 +276,7 @@ OPERATORS: dict[str, Apply] = {
     "&": _concatenate,
 }
 
+_EQUALITY = frozenset({"=", "!=", "~", "!~"})
 _SAME = (("number", "number"), ("quantity", "quantity"), ("quantity", "number"), ("number", "quantity"))
 _ORDERED = (*_SAME, ("text", "text"), ("moment", "moment"))
 _FITTING: dict[str, tuple[tuple[str, str], ...]] = {
@@ -285,6 +298,9 @@ def result_types(op: str, left: Types, right: Types) -> Types:
         PathNotUnderstood: It can never be put between values of these types.
     """
     fitting = _FITTING.get(op)
+    if op in _EQUALITY and not could_be_equal(left, right):
+        hint = "; a date is written @2026-01-31" if kinds_of(left | right) == {"text", "moment"} else ""
+        raise PathNotUnderstood(f"{op} never finds {shown(left)} and {shown(right)} equal{hint}")
     if fitting is None:
         return (left | right if left and right else ANY) if op == "|" else BOOLEAN
     if not any(could_be(left, (a,)) and could_be(right, (b,)) for a, b in fitting):

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from fhir_bridge.fhir.fhirpath.temporal import Temporal
@@ -48,6 +49,20 @@ KINDS: Mapping[str, Types] = {
 def could_be(types: Types, kinds: Collection[str]) -> bool:
     """Whether a value of one of ``types`` can be what is wanted."""
     return not types or any(types & KINDS[kind] for kind in kinds)
+
+
+def kinds_of(types: Types) -> frozenset[str]:
+    """Kinds that values of ``types`` are of; ``other`` for what no kind lists."""
+    found = {next((kind for kind, listed in KINDS.items() if each in listed), "other") for each in types}
+    return frozenset(found)
+
+
+def could_be_equal(left: Types, right: Types) -> bool:
+    """Whether values of the one can equal values of the other; a number counts as a quantity."""
+    if not left or not right:
+        return True
+    first, second = ({"quantity" if k == "number" else k for k in kinds_of(types)} for types in (left, right))
+    return bool(first & second)
 
 
 def shown(types: Types) -> str:
@@ -162,6 +177,12 @@ class Model:
             return TypeInfo("System", system_name(item), "System.Any")
         bases = self.bases(item.type)
         return TypeInfo("FHIR", item.type, f"FHIR.{bases[1]}" if len(bases) > 1 else "System.Any")
+
+
+@lru_cache(maxsize=8)
+def model_of(definitions: Definitions) -> Model:
+    """The model of a release, shared by its expressions."""
+    return Model(definitions)
 
 
 def type_of(item: Any) -> str:

@@ -75,6 +75,7 @@ class Scope:
         resource: ``%resource``; ``root`` is what contains it, ``context`` where the expression started.
         contained: Local id → type of the contained resources.
         now: The moment of evaluation, only for expressions that may ask for it.
+        targets: What a reference can name within the record, once it is asked for.
         index, total: ``$index`` and ``$total`` while a function goes through its items.
     """
 
@@ -83,6 +84,7 @@ class Scope:
     root: Node
     contained: Mapping[str, str]
     now: datetime | None = None
+    targets: dict[str, dict[str, Any]] | None = None
     index: int | None = None
     total: Items | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from time import process_time
 from typing import Any
 
 import pytest
@@ -121,6 +122,20 @@ def test_a_bundle_resolves_its_own_entries() -> None:
     assert asked("entry[0].resource is DomainResource", bundle) == [True]
 
 
+def test_references_within_a_large_record_are_found_at_the_cost_of_one_look_each() -> None:
+    count = 10_000
+    held = [{"resourceType": "Organization", "id": f"o{at}", "name": f"n{at}"} for at in range(count)]
+    patient = {
+        "resourceType": "Patient",
+        "contained": held,
+        "generalPractitioner": [{"reference": f"#o{at}"} for at in reversed(range(count))],
+    }
+    begun = process_time()
+    assert asked("generalPractitioner.resolve().name.first()", patient) == [f"n{count - 1}"]
+    # Looking through all of them for each takes seconds.
+    assert process_time() - begun < 0.5
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -136,6 +151,9 @@ def test_a_bundle_resolves_its_own_entries() -> None:
         ("gender + 1", "+ cannot be put between code and System.Integer"),
         ("@2020 + 1", "+ cannot be put between System.Date and System.Integer"),
         ("gender > @2020", "> cannot be put between"),
+        ("birthDate = '2020-01-31'", "never finds date and System.String equal; a date is written @2026-01-31"),
+        ("name.exists() != 'true'", "!= never finds System.Boolean and System.String equal"),
+        ("name ~ 'A'", "~ never finds HumanName and System.String equal"),
         ("iif(name, 1, 2)", "iif() wants a boolean"),
         ("-gender", "- is not for code"),
         ("children().first()", "no order"),
@@ -199,6 +217,15 @@ def test_time_is_told_only_to_those_that_may_ask() -> None:
         assert [text_of(value) for value in made.select(PATIENT, now=at)] == [told]
         with pytest.raises(PathFailed):
             made.select(PATIENT)
+
+
+def test_a_list_of_a_thousand_codes_is_no_deep_expression() -> None:
+    codes = [f"'c{at}'" for at in range(1_000)]
+    assert asked(f"'c999' in ({' | '.join(codes)})") == [True]
+    assert asked(f"({' | '.join(codes)}).count()") == [1_000]
+    assert asked(" or ".join(f"gender = {code}" for code in codes)) == [False]
+    assert asked(" and ".join(f"gender != {code}" for code in codes)) == [True]
+    assert asked(" or ".join(["{}"] * 500 + ["true"] + ["false"] * 500)) == [True]
 
 
 def test_an_earlier_release_has_its_own_elements() -> None:

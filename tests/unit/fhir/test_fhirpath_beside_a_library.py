@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fhir_bridge.fhir.fhirpath import Node, PathFailed, compile_expression, plain
+from fhir_bridge.fhir.fhirpath.types import KINDS
 from fhir_bridge.fhir.fhirpath.values import text_of
 from fhir_bridge.fhir.tables import r4
 from tests.unit.fhir.fhir_samples import Json, examples
@@ -164,21 +165,23 @@ def test_both_select_the_same(data: st.DataObject) -> None:
         assert ours(text, resource) == theirs(text, resource), (text, resource["id"])
 
 
-def _walkable() -> Iterator[tuple[str, str]]:
+def _walkable() -> Iterator[tuple[str, str, str]]:
+    """Types, paths of one or two steps, and the type each leads to."""
     for type_name in TYPES[:3]:
         for name, kind in elements(type_name):
-            yield type_name, name
-            for child, _ in elements(kind):
-                yield type_name, f"{name}.{child}"
+            yield type_name, name, kind
+            for child, below in elements(kind):
+                yield type_name, f"{name}.{child}", below
 
 
 def test_a_path_over_bare_json_finds_what_one_over_elements_finds() -> None:
     """Plain paths take a short way; from %context they take the long one."""
     seen = 0
-    for type_name, path in _walkable():
-        for template in ("{}", "{}.exists()", "{} = 'x'", "{}.where($this.exists()).count()"):
-            short = compile_expression(template.format(path), type_name, r4())
-            long = compile_expression(template.format(f"%context.{path}"), type_name, r4())
+    for type_name, path, kind in _walkable():
+        of_text = ("{} = 'final'", "{} != 'final' or {}.empty().not()") if kind in KINDS["text"] else ()
+        for template in ("{}", "{}.exists()", "{}.where($this.exists()).count()", *of_text):
+            short = compile_expression(template.replace("{}", path), type_name, r4())
+            long = compile_expression(template.replace("{}", f"%context.{path}"), type_name, r4())
             for resource in samples(type_name):
                 assert short.select(resource) == long.select(resource), (template, path)
                 seen += bool(short.select(resource))

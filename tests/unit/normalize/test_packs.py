@@ -56,6 +56,7 @@ BROKEN = [
     (RULE + "when: valueQuantity.exists()\ndo: []\n", 4, 7, "a choice is asked for by value"),
     (RULE + "when: issued < now()\ndo: []\n", 4, 7, "now() would give another result each time"),
     (RULE + "when: status > 3\ndo: []\n", 4, 7, "> cannot be put between code and System.Integer"),
+    (RULE + "when: issued = '2020-01-31'\ndo: []\n", 4, 7, "never finds instant and System.String equal"),
     (RULE + "when: status.matches('(a+)+')\ndo: []\n", 4, 7, "a pattern that a text can make costly"),
     (RULE + "when: status.matches(code.text)\ndo: []\n", 4, 7, "wants its pattern written out"),
     (RULE + "do:\n  - remove: {path: note.where(txt = 'x')}\n", 5, 20, "did you mean 'text'?"),

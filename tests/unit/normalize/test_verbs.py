@@ -168,7 +168,7 @@ def test_the_resource_given_to_preview_is_not_changed(tmp_path: Path) -> None:
         ("code.coding.where(system = %source.local).exists()", False),
         ("status = 'final' and value.exists().not()", True),
         ("status = 'draft' or code.exists()", True),
-        ("issued = '2020'", False),
+        ("issued = @2020", False),
         ("code.coding[0].code ~ '8310-5' and status in ('final' | 'amended')", True),
         ("iif(effective.exists(), false, @2026-01-31 + 1 month = @2026-02-28)", True),
         ("effective > @2026-03-02", False),
