@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi cases profiles bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi cases profiles versions bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,13 +54,16 @@ cases: ## Fetch the test cases of HL7's validator (Maven Central) into .build/ca
 profiles: ## Fetch packages of profiles (npm) into .build/profiles
 	@tools/fetch-profiles
 
+versions: ## Fetch HL7's examples of STU3, R4B and R5 (npm) and its version converter (Maven Central) into .build/versions
+	@tools/fetch-versions
+
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
 clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
 	@tools/fetch-clients
 
-test: env kafka hapi cases profiles peers clients ## Everything, real Kafka and HAPI included
+test: env kafka hapi cases profiles versions peers clients ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check

@@ -32,6 +32,7 @@ FUNCTIONS: Mapping[str, Callable[[Args], Act]] = {
     "body-sites": r5.body_sites,
     "schedules": r5.schedules,
     "relations": r5.relations,
+    "eligibility": stu3.eligibility,
     "consent-stu3": consents.consent_stu3,
     "consent-r5": consents.consent_r5,
     "participants": r5.participants,

@@ -242,7 +242,7 @@ class _Fit:
         if type(made) is dict:
             self.object(made, now_kind, kind if kind in self._release.types else None, place)
         translated = self._translated(made, now, now_kind, path)
-        if translated is None or not self._may_point(made, now, now_kind):
+        if translated is None or not self._may_point(made, now, now_kind, element):
             return False
         is_whole = done.is_whole and (translated == made or (path_of(element, path), str(made)) in self._same)
         if not is_whole:
@@ -273,8 +273,8 @@ class _Fit:
             return value if any(value["code"] in found for found in codes.values()) else None
         return value
 
-    def _may_point(self, value: Any, element: Element, kind: str) -> bool:
-        if kind != "Reference" or not element.targets:
+    def _may_point(self, value: Any, element: Element, kind: str, sent: Element | None) -> bool:
+        if kind != "Reference" or not element.targets or (sent is not None and sent.targets == element.targets):
             return True
         target = type_of(value, self._contained)
         return target is None or type_in_r4(target) in element.targets

@@ -347,6 +347,23 @@ def package_batch(args: Args) -> Act:
     return act
 
 
+def eligibility(args: Args) -> Act:
+    """R4 healthcareservice.html: eligibility is a list of codes with comments."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        held = draft.body.get("eligibility")
+        if type(held) is dict:
+            made = {"code": held}
+            if "eligibilityNote" in draft.body:
+                made["comment"] = note = draft.body.pop("eligibilityNote")
+                draft.changed(by, "HealthcareService.eligibilityNote", note, None)
+            draft.body["eligibility"] = [made]
+            draft.changed(by, "HealthcareService.eligibility", held, [made])
+
+    return act
+
+
 def become(args: Args) -> Act:
     """Give the resource the type that R4 calls it."""
     by, name = args.bench.by, args.text("type")
