@@ -12,7 +12,6 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from fhir_bridge.errors import Issue
@@ -104,7 +103,7 @@ def _kept(each: Difference, sent: frozenset[str]) -> str | None:
         return None
     if each.ours in sent:
         return "kept"
-    if _CROSS_VERSION.fullmatch(each.ours) or ".extension." in each.path and each.path.endswith(".url"):
+    if _CROSS_VERSION.fullmatch(each.ours) or (".extension." in each.path and each.path.endswith(".url")):
         return "kept" if each.ours != _DATA_ABSENT else "marked-absent"
     return "marked-absent" if each.path.endswith(".extension.valueCode") and each.ours == "unknown" else None
 
@@ -136,7 +135,11 @@ def reasons() -> dict[str, str]:
 
 def table() -> str:
     """Return the measured part of docs/versions.md."""
-    lines = [START, "", "| from | examples | converted here | by HL7's | leaves equal | other | ours only | theirs only |"]
+    lines = [
+        START,
+        "",
+        "| from | examples | converted here | by HL7's | leaves equal | other | ours only | theirs only |",
+    ]
     lines.append("| --- | --: | --: | --: | --: | --: | --: | --: |")
     for release in RELEASES:
         one = comparison(release)
@@ -144,7 +147,13 @@ def table() -> str:
         sums = [one.equal.total(), *(one.sides[side].total() for side in ("different", "ours", "theirs"))]
         theirs = one.both.total() + len(one.only_theirs)
         lines.append(f"| {release} | {len(official(release))} | {here} | {theirs} | {_row(sums)} |")
-    lines += ["", "Why, by class (leaves):", "", "| class | STU3 | R4B | R5 | why |", "| --- | --: | --: | --: | --- |"]
+    lines += [
+        "",
+        "Why, by class (leaves):",
+        "",
+        "| class | STU3 | R4B | R5 | why |",
+        "| --- | --: | --: | --: | --- |",
+    ]
     for name, why in reasons().items():
         counts = [comparison(release).classes[name] for release in RELEASES]
         lines.append(f"| {name} | {_row(counts)} | {why} |")
@@ -160,7 +169,10 @@ def _row(numbers: list[int]) -> str:
 def _by_type(release: str) -> list[str]:
     one = comparison(release)
     lines = [f"{release} by type (types where every leaf is equal are left out):", ""]
-    lines += ["| type | examples | equal | other | ours only | theirs only |", "| --- | --: | --: | --: | --: | --: |"]
+    lines += [
+        "| type | examples | equal | other | ours only | theirs only |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
     for kind in sorted(one.both):
         sides = [one.sides[side][kind] for side in ("different", "ours", "theirs")]
         if any(sides):

@@ -1,6 +1,6 @@
-"""Give a value the datatype that R4 has for its element, where nothing is lost by it or little that can stand beside.
+"""Give a value the datatype that R4 has for its element, where nothing is lost or what is can stand beside it.
 
-For ``fit-to-r4``. What no cast fits has no home in the element and is kept as an extension; no cast makes anything up.
+For ``fit-to-r4``. What no cast fits has no home in the element and is kept as an extension; nothing is made up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _URIS: Final = "urn:ietf:rfc:3986"
 Part = tuple[str, Any]
 """Datatype and value."""
 
-_QUANTITIES: Final = frozenset({"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"})
+_QUANTITIES: Final = frozenset(
+    {"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"}
+)
 
 
 def parts_of(kind: str, value: Any) -> list[Part]:
@@ -137,6 +139,8 @@ _CASTS: Final[Mapping[tuple[str, str], Callable[[Any], Cast | None]]] = {
     ("string", "Annotation"): lambda value: Cast({"text": value}),
     ("string", "Expression"): lambda value: None,
     ("integer64", "unsignedInt"): _whole_number,
-    ("Quantity", "decimal"): lambda value: Cast(value["value"], set(value) == {"value"}) if "value" in value else None,
+    ("Quantity", "decimal"): lambda value: (
+        Cast(value["value"], set(value) == {"value"}) if "value" in value else None
+    ),
     ("decimal", "Quantity"): _number_to_quantity,
 }
