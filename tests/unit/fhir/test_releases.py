@@ -12,6 +12,7 @@ import pytest
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
 from fhir_bridge.fhir.releases import RENAMED, WITHOUT_R4, id_in_r4, type_in_r4
+from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.tables import definitions_of, r4, r4b
 from fhir_bridge.fhir.validate import validate_r4, validate_r4b, validate_r5
 from tests.unit.fhir.fhir_samples import changed, errors, observation
@@ -94,3 +95,31 @@ print(json.dumps([each.cache_info().currsize for each in (tables.r4, tables.stu3
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
     assert json.loads(done.stdout) == [1, 0, 0, 0]
+
+
+def test_consents_that_name_a_code_find_it_in_what_r4_has_no_element_for() -> None:
+    def concept(code: str) -> dict[str, Any]:
+        return {"coding": [{"system": "s", "code": code}]}
+
+    prefix = "http://hl7.org/fhir/5.0/StructureDefinition/extension-NutritionIntake."
+    record = {
+        "resourceType": "Basic",
+        "code": concept("basic"),
+        "extension": [
+            {"url": prefix + "code", "valueCodeableConcept": concept("named")},
+            {"url": prefix + "statusReason", "valueCodeableConcept": concept("qualifies")},
+            {
+                "url": prefix + "consumedItem",
+                "extension": [{"url": "type", "valueCodeableConcept": concept("eaten")}],
+            },
+            {
+                "url": prefix + "reason",
+                "extension": [
+                    {"url": "concept", "valueCodeableConcept": concept("why")},
+                    {"url": "reference", "valueReference": {"reference": "Condition/c"}},
+                ],
+            },
+            {"url": "http://example.org/code", "valueCodeableConcept": concept("other")},
+        ],
+    }
+    assert codes(record) == ("s|basic", "s|named", "s|eaten", "s|why")
