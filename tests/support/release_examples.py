@@ -44,13 +44,20 @@ DEFINITIONS = frozenset(_DEFINITIONS_TEXT.split())
 @cache
 def official(release: str) -> tuple[Json, ...]:
     """Return the valid examples of types that a chart or a directory can hold; to be left unchanged."""
+    return tuple(each for each in _records(release) if not is_refused(VALIDATE[release](each)))
+
+
+def refused(release: str) -> set[tuple[str, str | None]]:
+    """Return type and id of the examples of those types that the validator of their own release refuses."""
+    found = (each for each in _records(release) if is_refused(VALIDATE[release](each)))
+    return {(each["resourceType"], each.get("id")) for each in found}
+
+
+@cache
+def _records(release: str) -> tuple[Json, ...]:
     path = BUILD / PACKAGES[release]
     assert path.is_file(), f"{path.name} is missing: make versions"
-    return tuple(
-        found
-        for found in _of_package(path)
-        if found["resourceType"] not in DEFINITIONS and not is_refused(VALIDATE[release](found))
-    )
+    return tuple(each for each in _of_package(path) if each["resourceType"] not in DEFINITIONS)
 
 
 def _of_package(path: Path) -> Iterator[Json]:
