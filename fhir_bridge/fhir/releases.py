@@ -20,16 +20,15 @@ RENAMED: Final = {
 }
 """Types of STU3 and R5 that R4 has under another name."""
 
-WITHOUT_R4: Final = frozenset(
-    """
+_WITHOUT_TEXT = """
     ActorDefinition AdministrableProductDefinition ArtifactAssessment BiologicallyDerivedProductDispense Citation
     ClinicalUseDefinition ConditionDefinition DataElement DeviceAssociation DeviceComponent DeviceDispense
     EncounterHistory EvidenceReport ExpansionProfile FormularyItem GenomicStudy ImagingManifest ImagingSelection
     Ingredient InventoryItem InventoryReport ManufacturedItemDefinition MedicinalProductDefinition NutritionIntake
     NutritionProduct PackagedProductDefinition Permission ProcessRequest ProcessResponse RegulatedAuthorization
     Requirements ServiceDefinition SubscriptionStatus SubscriptionTopic SubstanceDefinition TestPlan Transport
-    """.split()
-)
+"""
+WITHOUT_R4: Final = frozenset(_WITHOUT_TEXT.split())
 """Types of STU3, R4B and R5 that R4 lacks; HL7's cross-version guides write them as Basic."""
 
 BASIC: Final = "Basic"

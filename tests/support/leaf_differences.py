@@ -7,13 +7,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import zip_longest
+from re import Pattern
 from typing import Any
 
 from fhir_bridge.model.ingest import Change
 
 Leaf = tuple[str, str]
 """Path without indices, and text."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One leaf of one form that the other has otherwise or not at all."""
+
+    path: str
+    ours: str | None
+    theirs: str | None
+
+    @property
+    def side(self) -> str:
+        """``different``, ``ours`` or ``theirs``."""
+        if self.ours is None:
+            return "theirs"
+        return "ours" if self.theirs is None else "different"
 
 
 def leaves(value: Any, path: str) -> Iterator[Leaf]:
@@ -29,53 +47,51 @@ def leaves(value: Any, path: str) -> Iterator[Leaf]:
         yield path, str(value)
 
 
-@dataclass
-class Tally:
-    """Leaves of two forms: equal, at the same path with another text, only in ours, only in theirs."""
-
-    equal: int = 0
-    different: Counter[str] = field(default_factory=Counter)
-    ours: Counter[str] = field(default_factory=Counter)
-    theirs: Counter[str] = field(default_factory=Counter)
-
-    def add(self, ours: Any, theirs: Any) -> None:
-        """Count one pair of resources."""
-        kind = str(ours["resourceType"])
-        mine, other = Counter(leaves(ours, kind)), Counter(leaves(theirs, kind))
-        both = mine & other
-        self.equal += both.total()
-        left, right = _by_path(mine - both), _by_path(other - both)
-        self.different += left & right
-        self.ours += left - right
-        self.theirs += right - left
+def compare(ours: Any, theirs: Any) -> tuple[int, list[Difference]]:
+    """Return how many leaves are equal, and the others, paired by path."""
+    kind = str(ours["resourceType"])
+    mine, other = Counter(leaves(ours, kind)), Counter(leaves(theirs, kind))
+    both = mine & other
+    left, right = _by_path(mine - both), _by_path(other - both)
+    found = [
+        Difference(path, one, two)
+        for path in dict.fromkeys([*left, *right])
+        for one, two in zip_longest(left.get(path, ()), right.get(path, ()))
+    ]
+    return both.total(), found
 
 
-def _by_path(found: Counter[Leaf]) -> Counter[str]:
-    paths: Counter[str] = Counter()
-    for (path, _text), count in found.items():
-        paths[path] += count
+def _by_path(found: Counter[Leaf]) -> dict[str, list[str]]:
+    paths: dict[str, list[str]] = {}
+    for path, text in sorted(found.elements()):
+        paths.setdefault(path, []).append(text)
     return paths
 
 
-def lost(source: Any, result: Any, changes: Iterable[Change], allowed: Iterable[tuple[str, str]]) -> list[Leaf]:
+def lost(
+    source: Any, result: Any, changes: Iterable[Change], allowed: Iterable[tuple[str, Pattern[str]]] = ()
+) -> list[Leaf]:
     """Return the leaves of ``source`` that neither stand in ``result`` nor are accounted for.
 
-    Accounted for is what a change names as translated, one text for another, and what a change took away by a rule
-    and at an element of ``allowed``.
+    Accounted for is a text that a change gives as translated to another text, and one that stands in the ``before``
+    of a change by a rule of ``allowed`` while its own path is one that the rule may take away.
     """
     kind = str(source["resourceType"])
-    missing = Counter(text for _p, text in leaves(source, kind)) - Counter(text for _p, text in leaves(result, kind))
+    sent = list(leaves(source, kind))
+    missing = Counter(text for _path, text in sent) - Counter(text for _path, text in leaves(result, kind))
     if not missing:
         return []
-    may_go = frozenset(allowed)
+    taken: dict[str, set[str]] = {}
     for change in changes:
-        scalar = not isinstance(change.before, (dict, list)) and not isinstance(change.after, (dict, list))
-        translated = scalar and change.before is not None and change.after is not None
-        if translated or (change.rule, plain(change.element)) in may_go:
-            missing -= Counter(text for _p, text in leaves(change.before, kind))
-    return [(path, text) for path, text in leaves(source, kind) if text in missing]
+        if _is_text(change.before) and _is_text(change.after):
+            missing[str(change.before)] -= 1
+        taken.setdefault(change.rule, set()).update(text for _path, text in leaves(change.before, ""))
+    for rule, paths in allowed:
+        for path, text in sent:
+            if missing[text] > 0 and paths.fullmatch(path) and text in taken.get(rule, ()):
+                missing[text] -= 1
+    return [(path, text) for path, text in sent if missing[text] > 0]
 
 
-def plain(element: str) -> str:
-    """Return a place without its indices."""
-    return "".join(part.partition("]")[2] if index else part for index, part in enumerate(element.split("[")))
+def _is_text(value: Any) -> bool:
+    return value is not None and not isinstance(value, (dict, list))

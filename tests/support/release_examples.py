@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from fhir_bridge.fhir.json import parse, render
-from fhir_bridge.fhir.releases import type_in_r4
-from fhir_bridge.fhir.tables import r4
 from fhir_bridge.fhir.validate import is_refused, validate_r4b, validate_r5, validate_stu3
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,30 +27,37 @@ PACKAGES = {
 VALIDATE = {"STU3": validate_stu3, "R4B": validate_r4b, "R5": validate_r5}
 Json = dict[str, Any]
 
-DEFINITIONS = frozenset(
-    """
-    ActivityDefinition ActorDefinition ArtifactAssessment Binary Bundle CapabilityStatement ChargeItemDefinition Citation
-    CodeSystem CompartmentDefinition ConceptMap ConditionDefinition DataElement DeviceDefinition EventDefinition Evidence
-    EvidenceReport EvidenceVariable ExampleScenario ExpansionProfile GraphDefinition ImplementationGuide Library Linkage
-    Measure MessageDefinition MessageHeader NamingSystem ObservationDefinition OperationDefinition OperationOutcome
-    Parameters PlanDefinition Questionnaire Requirements ResearchDefinition ResearchElementDefinition SearchParameter
-    ServiceDefinition SpecimenDefinition StructureDefinition StructureMap Subscription SubscriptionStatus SubscriptionTopic
-    TerminologyCapabilities TestPlan TestReport TestScript ValueSet
-    """.split()
-)
+_DEFINITIONS_TEXT = """
+    ActivityDefinition ActorDefinition ArtifactAssessment Binary Bundle CapabilityStatement ChargeItemDefinition
+    Citation CodeSystem CompartmentDefinition ConceptMap ConditionDefinition DataElement DeviceDefinition
+    EventDefinition Evidence EvidenceReport EvidenceVariable ExampleScenario ExpansionProfile GraphDefinition
+    ImplementationGuide Library Linkage Measure MessageDefinition MessageHeader NamingSystem ObservationDefinition
+    OperationDefinition OperationOutcome Parameters PlanDefinition Questionnaire Requirements ResearchDefinition
+    ResearchElementDefinition SearchParameter ServiceDefinition SpecimenDefinition StructureDefinition
+    StructureMap Subscription SubscriptionStatus SubscriptionTopic TerminologyCapabilities TestPlan TestReport
+    TestScript ValueSet
+"""
+DEFINITIONS = frozenset(_DEFINITIONS_TEXT.split())
 """Types of definitions, messages and tests: nothing that a chart or a directory holds."""
 
 
 @cache
 def official(release: str) -> tuple[Json, ...]:
-    """Return the valid examples of a release's types that a chart or a directory can hold; each to be left unchanged."""
+    """Return the valid examples of types that a chart or a directory can hold; to be left unchanged."""
+    return tuple(each for each in _records(release) if not is_refused(VALIDATE[release](each)))
+
+
+def refused(release: str) -> set[tuple[str, str | None]]:
+    """Return type and id of the examples of those types that the validator of their own release refuses."""
+    found = (each for each in _records(release) if is_refused(VALIDATE[release](each)))
+    return {(each["resourceType"], each.get("id")) for each in found}
+
+
+@cache
+def _records(release: str) -> tuple[Json, ...]:
     path = BUILD / PACKAGES[release]
     assert path.is_file(), f"{path.name} is missing: make versions"
-    return tuple(
-        found
-        for found in _of_package(path)
-        if found["resourceType"] not in DEFINITIONS and not is_refused(VALIDATE[release](found))
-    )
+    return tuple(each for each in _of_package(path) if each["resourceType"] not in DEFINITIONS)
 
 
 def _of_package(path: Path) -> Iterator[Json]:
@@ -98,8 +103,3 @@ def _decoded(line: str) -> Json | str:
         return json.loads(line, parse_float=str, parse_int=str)  # type: ignore[no-any-return]
     except json.JSONDecodeError:
         return "no JSON"
-
-
-def has_r4_type(name: str) -> bool:
-    """Tell whether R4 has a type for records of this one, Basic left out."""
-    return name in r4().resource_types() or type_in_r4(name) != "Basic"

@@ -1,6 +1,6 @@
-"""Give a value the datatype that R4 has for its element, where nothing is lost by it or little that can stand beside.
+"""Give a value the datatype that R4 has for its element, where nothing is lost or what is can stand beside it.
 
-For ``fit-to-r4``. What no cast fits has no home in the element and is kept as an extension; no cast makes anything up.
+For ``fit-to-r4``. What no cast fits has no home in the element and is kept as an extension; nothing is made up.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.tables import Definitions, Element
+from fhir_bridge.normalize.functions.cross_version import keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,11 @@ def cast(value: Any, old: str, new: str, element: Element | None, release: Defin
     Args:
         element: The element as the sender's release has it; its binding names the system of a bare code.
     """
-    if old == new or "." in new and type(value) is dict:
+    if old == new:
         return Cast(value)
+    if "." in new and type(value) is dict:
+        # A part of R4 takes another part, or a datatype, that has elements of the same names.
+        return Cast(value) if "." in old or value.keys() & keys_of("R4", new).keys() - {"id", "extension"} else None
     if old in _QUANTITIES and new in _QUANTITIES:
         return Cast(value)
     made = _CASTS.get((old, new))
@@ -128,6 +132,7 @@ _CASTS: Final[Mapping[tuple[str, str], Callable[[Any], Cast | None]]] = {
     ("Identifier", "string"): _identifier_to_text,
     ("Reference", "string"): _reference_to_text,
     ("Reference", "canonical"): _reference_to_canonical,
+    ("Reference", "uri"): _reference_to_canonical,
     ("canonical", "Reference"): lambda value: Cast({"reference": value}),
     ("uri", "Reference"): lambda value: Cast({"identifier": {"system": _URIS, "value": value}}),
     ("Identifier", "Reference"): lambda value: Cast({"identifier": value}),

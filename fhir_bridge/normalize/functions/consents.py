@@ -18,7 +18,8 @@ _RULES = {"permit": "OPTIN", "deny": "OPTOUT"}
 _OPPOSITE = {"permit": "deny", "deny": "permit"}
 # R5 consent.html names what R4 calls otherwise; the rest of each part has the same name.
 _RENAMED = {"subject": "patient", "date": "dateTime"}
-_CLASSES = ("documentType", "resourceType")
+# What R4 cannot say: in its class, a type of document would be an alternative to the types of records beside it.
+_UNSAYABLE = ("documentType", "expression")
 _TERMS = ("period", "actor", "action", "securityLabel", "purpose", "class", "code", "dataPeriod", "data")
 
 
@@ -57,13 +58,13 @@ def consent_r5(args: Args) -> Act:
 
 
 def _exception(part: dict[str, Any], kind: str) -> dict[str, Any]:
-    if "expression" in part:
-        text = "R4 has no place for an expression that says what a provision is about"
-        raise Unconvertible(Issue("error", "not-supported", text, "Consent.provision"))
-    made = {"type": kind, **{key: value for key, value in part.items() if key not in (*_CLASSES, "provision")}}
-    classes = [coding for key in _CLASSES for coding in part.get(key, ())]
-    if classes:
-        made["class"] = classes
+    for key in _UNSAYABLE:
+        if key in part:
+            text = f"R4 has no place for {key}, which says what a provision is about"
+            raise Unconvertible(Issue("error", "not-supported", text, "Consent.provision"))
+    made = {"type": kind, **{key: value for key, value in part.items() if key not in ("resourceType", "provision")}}
+    if "resourceType" in part:
+        made["class"] = part["resourceType"]
     if "provision" in part:
         made["provision"] = [_exception(each, _OPPOSITE[kind]) for each in part["provision"]]
     return made

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -22,6 +21,7 @@ from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.reference_text import contained_types, type_of
 from fhir_bridge.fhir.releases import BASIC, WITHOUT_R4, type_in_r4
 from fhir_bridge.fhir.tables import Definitions, Element, r4
+from fhir_bridge.normalize.code_maps import CodeMap
 from fhir_bridge.normalize.draft import By, Draft, Unconvertible
 from fhir_bridge.normalize.functions.casts import cast, parts_of
 from fhir_bridge.normalize.functions.cross_version import (
@@ -33,11 +33,10 @@ from fhir_bridge.normalize.functions.cross_version import (
     keys_of,
     plain_keys,
     required,
-    stem_of,
     url_of,
 )
 from fhir_bridge.normalize.functions.datatypes import DATATYPES
-from fhir_bridge.normalize.tables import CodeMap
+from fhir_bridge.normalize.functions.homes import Home, Placing, codes_of, extend, homes_of, path_of, with_note
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _TABLE_SYSTEM = re.compile(r"http://hl7\.org/fhir/(v[23])/(?P<name>[A-Za-z0-9-]+)(?:/[\d.]+)?")
@@ -50,9 +49,6 @@ _SHARED = frozenset(
 _ABOUT = ("subject", "patient", "for")
 # Modifiers that R4 has as plain extensions or says otherwise.
 _HARMLESS = frozenset({"Patient.animal", "Device.name.display", "Money.comparator", "MedicationStatement.taken"})
-
-Home = tuple[str, Element, str]
-"""Key, element and datatype where a value can stand in R4."""
 
 
 def fit_to_r4(args: Args) -> Act:
@@ -85,21 +81,6 @@ def _table(args: Args, key: str) -> Mapping[tuple[str, str], Any]:
         return {}
     table: CodeMap = args.named(key, args.bench.tables.maps, "map")
     return table.targets
-
-
-@dataclass(slots=True)
-class _Placing:
-    """Where the values of one element go: homes in R4, or an extension."""
-
-    placed: dict[str, list[tuple[Any, Any]]] = field(default_factory=dict)
-    extensions: list[dict[str, Any]] = field(default_factory=list)
-
-    def is_full(self, home: Home, homes: list[Home]) -> bool:
-        """Tell that a single element has its value, or another type of its choice has."""
-        key, element, _kind = home
-        if element.is_choice and any(k in self.placed for k, e, _t in homes if e is element and k != key):
-            return True
-        return key in self.placed and not element.many
 
 
 class _Fit:
@@ -143,7 +124,7 @@ class _Fit:
         if made:
             if "extension" not in known:
                 raise Unconvertible(Issue("error", "not-supported", f"R4 allows no extension on {name}", place))
-            _extend(holder, made)
+            extend(holder, made)
             self._draft.changed(self._by, f"{place}.extension", None, made)
         self._mark_absent(holder, name, sent, place, made)
 
@@ -157,7 +138,7 @@ class _Fit:
         place: str,
     ) -> list[dict[str, Any]]:
         """Give one element its place in R4; return the extensions for what has none."""
-        homes = _homes(key, origin, known)
+        homes = homes_of(key, origin, known)
         kind = origin[1] if origin else homes[0][2] if homes else None
         if kind is None:
             return self._all_out(holder, key, path, place)
@@ -167,7 +148,7 @@ class _Fit:
         if homes and self._stays(holder, key, homes[0], kind, place):
             return []
         element = origin[0] if origin else None
-        placing = _Placing()
+        placing = Placing()
         for item, sibling in items_of(holder, key):
             is_now = self._kind_of(item, kind, homes)
             self._place(placing, homes, is_now, element, item, sibling, path, f"{place}.{key}")
@@ -203,7 +184,7 @@ class _Fit:
 
     def _place(
         self,
-        placing: _Placing,
+        placing: Placing,
         homes: list[Home],
         kind: str,
         element: Element | None,
@@ -223,7 +204,7 @@ class _Fit:
 
     def _take(
         self,
-        placing: _Placing,
+        placing: Placing,
         home: Home,
         kind: str,
         element: Element | None,
@@ -244,13 +225,13 @@ class _Fit:
         if type(made) is dict:
             self.object(made, now_kind, kind if kind in self._release.types else None, place)
         translated = self._translated(made, now, now_kind, path)
-        if translated is None or not self._may_point(made, now, now_kind):
+        if translated is None or not self._may_point(made, now, now_kind, element):
             return False
         is_whole = done.is_whole and (translated == made or (path_of(element, path), str(made)) in self._same)
         if not is_whole:
             self._fit_within(value, kind, place)
             note = extension_of(self._release, url_of(self._release.release, path_of(element, path)), kind, value)
-            translated, sibling = _with_note(translated, sibling, note)
+            translated, sibling = with_note(translated, sibling, note)
         if sibling is not None and type(translated) is dict and type(value) is not dict:
             translated = {**sibling, **translated}
             sibling = None
@@ -275,15 +256,15 @@ class _Fit:
             return value if any(value["code"] in found for found in codes.values()) else None
         return value
 
-    def _may_point(self, value: Any, element: Element, kind: str) -> bool:
-        if kind != "Reference" or not element.targets:
+    def _may_point(self, value: Any, element: Element, kind: str, sent: Element | None) -> bool:
+        if kind != "Reference" or not element.targets or (sent is not None and sent.targets == element.targets):
             return True
         target = type_of(value, self._contained)
         return target is None or type_in_r4(target) in element.targets
 
     def _move_out(
         self,
-        placing: _Placing,
+        placing: Placing,
         kind: str,
         element: Element | None,
         value: Any,
@@ -291,7 +272,7 @@ class _Fit:
         path: str,
         place: str,
     ) -> None:
-        is_told = any((path, code) in self._wider for code in _codes_of(value))
+        is_told = any((path, code) in self._wider for code in codes_of(value))
         turns = element is not None and element.modifier and value is not False
         if (turns or value == "entered-in-error") and not is_told and path not in _HARMLESS:
             text = f"R4 has no place for what {path} says here, and it can turn the record's meaning around"
@@ -316,14 +297,14 @@ class _Fit:
 
     def _all_out(self, holder: dict[str, Any], key: str, path: str, place: str) -> list[dict[str, Any]]:
         """Move out an element that no release knows by this name."""
-        placing = _Placing()
+        placing = Placing()
         kind = guessed(holder.get(key))
         for item, sibling in items_of(holder, key):
             self._move_out(placing, kind, None, item, sibling, path, f"{place}.{key}")
         self._write(holder, key, placing, [], place)
         return placing.extensions
 
-    def _write(self, holder: dict[str, Any], key: str, placing: _Placing, homes: list[Home], place: str) -> None:
+    def _write(self, holder: dict[str, Any], key: str, placing: Placing, homes: list[Home], place: str) -> None:
         """Put what was placed where the element stood."""
         before = {k: holder[k] for k in (key, "_" + key) if k in holder}
         after: dict[str, Any] = {}
@@ -392,7 +373,7 @@ class _Fit:
         before = dict(body)
         body.clear()
         body.update(kept)
-        _extend(body, made)
+        extend(body, made)
         self._draft.changed(self._by, sent, before, {"resourceType": BASIC})
         self._draft.changed(self._by, f"{BASIC}.extension", before.get("extension"), body.get("extension"))
         self.object(body, BASIC, None, BASIC)
@@ -407,60 +388,6 @@ class _Fit:
             self._fit_within(item, kind, f"{sent}.{key}")
             made.append(extension_of(self._release, url, kind, item, sibling))
         return made
-
-
-def path_of(element: Element | None, path: str) -> str:
-    """Return the path of an element without the type that a choice has in its key."""
-    return path if element is None else f"{path.rpartition('.')[0]}.{stem_of(element)}"
-
-
-def _homes(key: str, origin: tuple[Element, str] | None, known: Mapping[str, tuple[Element, str]]) -> list[Home]:
-    """Return the keys of R4 under which a value may stand, best first."""
-    kind = origin[1] if origin else ""
-    homes = [(key, *known[key])] if key in known else []
-    if not homes:
-        stem = stem_of(origin[0]) if origin else key
-        choice = [(k, e, t) for k, (e, t) in known.items() if e.is_choice and stem_of(e) in (key, stem)]
-        homes = sorted(choice, key=lambda home: home[2] != kind)
-        if not homes and stem != key:
-            # reasonCodeableConcept → reasonCode; valueQuantity → value.
-            names = (stem, stem + "Code") if kind == "CodeableConcept" else (stem,)
-            homes = [(k, *known[k]) for k in names if k in known]
-    if kind == "CodeableReference":
-        names = [key + end for end in ("Code", "CodeableConcept", "Reference", "Detail")]
-        homes += [
-            (k, *known[k]) for k in names if k in known and (homes == [] or k.endswith(("Detail", "Reference")))
-        ]
-        if not any(t == "CodeableConcept" for _k, _e, t in homes):
-            homes += [(k, *known[k]) for k in names if k in known and known[k][1] == "CodeableConcept"]
-    return list({home[0]: home for home in homes}.values())
-
-
-def _codes_of(value: Any) -> list[str]:
-    """Return the code, or those of a concept."""
-    if type(value) is str:
-        return [value]
-    codings = value.get("coding", ()) if type(value) is dict else ()
-    return [c["code"] for c in codings if "code" in c]
-
-
-def _with_note(value: Any, sibling: Any, note: dict[str, Any]) -> tuple[Any, Any]:
-    """Keep beside a value, as an extension, what it says less than the one before it."""
-    if type(value) is dict:
-        return {**value, "extension": [*value.get("extension", ()), note]}, sibling
-    held = sibling or {}
-    return value, {**held, "extension": [*held.get("extension", ()), note]}
-
-
-def _extend(holder: dict[str, Any], made: list[dict[str, Any]]) -> None:
-    """Add extensions where FHIR puts them in every example: before the elements they add to."""
-    if not made:
-        return
-    held = holder.pop("extension", [])
-    first = {k: holder.pop(k) for k in ("resourceType", "id", "meta") if k in holder}
-    rest = dict(holder)
-    holder.clear()
-    holder.update({**first, "extension": [*held, *made], **rest})
 
 
 def _system(system: str, renamed: Mapping[str, str]) -> str:

@@ -10,51 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.functions.cross_version import guessed, url_of, value_key
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _OID = "urn:oid:"
-
-
-def lift(args: Args) -> Act:
-    """Put one child of a part in the place of the part: ``requester.agent`` becomes ``requester``.
-
-    What else stood in the part follows as an extension of the child.
-    """
-    place, by = args.place("path"), args.bench.by
-    child, release = args.text("child"), args.bench.releases[0].release
-
-    def act(draft: Draft) -> None:
-        for found in place.find(draft.body):
-            before = found.value
-            items = before if type(before) is list else [before]
-            if not any(type(item) is dict and child in item for item in items):
-                continue
-            made = [_lifted(item, child, url_of(release, f"{draft.sent_type}.{place.text}")) for item in items]
-            found.parent[found.key] = made if type(before) is list else made[0]
-            draft.changed(by, found.place, before, found.parent[found.key])
-
-    return act
-
-
-def _lifted(part: dict[str, Any], child: str, url: str) -> dict[str, Any]:
-    if child not in part:
-        return part
-    made = dict(part[child])
-    rest = {k: v for k, v in part.items() if k not in (child, "id", "extension")}
-    if rest:
-        made["extension"] = [*made.get("extension", ()), *_beside(rest, url)]
-        # An extension stands in front of what it belongs to.
-        made = {"extension": made.pop("extension"), **made}
-    return made
-
-
-def _beside(parts: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
-    found = []
-    for key, value in parts.items():
-        for item in value if type(value) is list else [value]:
-            found.append({"url": f"{url}.{key}", value_key(guessed(item)): item})
-    return found
 
 
 def not_done(args: Args) -> Act:
@@ -247,22 +205,6 @@ def explanation(args: Args) -> Act:
     return act
 
 
-def unwrap(args: Args) -> Act:
-    """Put the children of a part in its place, unless one of them is there already."""
-    by, name = args.bench.by, args.sibling("part")
-
-    def act(draft: Draft) -> None:
-        body = draft.body
-        part = body.get(name)
-        if type(part) is dict and not set(part) & set(body):
-            draft.changed(by, f"{body['resourceType']}.{name}", body.pop(name), None)
-            for key, value in part.items():
-                body[key] = value
-                draft.changed(by, f"{body['resourceType']}.{key}", None, value)
-
-    return act
-
-
 def prisms(args: Args) -> Act:
     """STU3 has one prism with its base, R4 a list of both (visionprescription.html); R4 requires both."""
     by = args.bench.by
@@ -335,9 +277,11 @@ def package_batch(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         package = draft.body.get("package")
-        batches = package.get("batch", ()) if type(package) is dict else ()
+        if type(package) is not dict:
+            return
+        batches = package.get("batch", [])
         if len(batches) == 1 and "batch" not in draft.body:
-            (draft.body["batch"],) = batches
+            draft.body["batch"] = batches[0]
             draft.body["package"] = {key: value for key, value in package.items() if key != "batch"}
             if not draft.body["package"]:
                 del draft.body["package"]
@@ -347,13 +291,18 @@ def package_batch(args: Args) -> Act:
     return act
 
 
-def become(args: Args) -> Act:
-    """Give the resource the type that R4 calls it."""
-    by, name = args.bench.by, args.text("type")
+def eligibility(args: Args) -> Act:
+    """R4 healthcareservice.html: eligibility is a list of codes with comments."""
+    by = args.bench.by
 
     def act(draft: Draft) -> None:
-        before = draft.body["resourceType"]
-        draft.body["resourceType"] = name
-        draft.changed(by, f"{before}.resourceType", before, name)
+        held = draft.body.get("eligibility")
+        if type(held) is dict:
+            made = {"code": held}
+            if "eligibilityNote" in draft.body:
+                made["comment"] = note = draft.body.pop("eligibilityNote")
+                draft.changed(by, "HealthcareService.eligibilityNote", note, None)
+            draft.body["eligibility"] = [made]
+            draft.changed(by, "HealthcareService.eligibility", held, [made])
 
     return act
