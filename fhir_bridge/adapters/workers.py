@@ -52,6 +52,7 @@ _DEADLY = Issue("error", "too-costly", "processing this message ends the process
 _PR_SET_PDEATHSIG = 1
 _END_S = 10.0
 _GC_THRESHOLDS = (50_000, 20, 50)
+_RECORDS_AT_ONCE = 256
 
 Work = Callable[[Received, SourceContext, Limits], Processed]
 
@@ -182,9 +183,9 @@ class _Worker:
         Raises:
             EOFError, OSError: The worker has died.
         """
-        self._pipe.send((received, source, limits))
-        done: Processed | Exception = self._pipe.recv()
-        return done
+        self._pipe.send((replace(received, body=b""), source, limits))
+        self._pipe.send_bytes(received.body)
+        return _taken(self._pipe)
 
     def end(self) -> None:
         """End the process, in order if it still listens."""
@@ -219,15 +220,43 @@ def _serve(pipe: Connection, parent: int, work: Work) -> None:
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
         for number in itertools.count():
-            received, source, limits = pipe.recv()
-            done: Processed | Exception
-            try:
-                done = work(received, source, limits)
-            except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
-                done = error
-            pipe.send(done)
+            _give(pipe, _done(pipe, work))
             if number == 0:
                 _spare_the_collector()
+
+
+def _done(pipe: Connection, work: Work) -> Processed | Exception:
+    """Wait for a message and do it."""
+    received, source, limits = pipe.recv()
+    received = replace(received, body=pipe.recv_bytes())
+    try:
+        return work(received, source, limits)
+    except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
+        return error
+
+
+def _give(pipe: Connection, done: Processed | Exception) -> None:
+    """Send what came of a message, its records a few at a time: a pickle of all would hold them once more."""
+    if isinstance(done, Exception):
+        pipe.send((done, 0))
+        return
+    records, done = list(done.records), replace(done, records=())
+    records.reverse()
+    pipe.send((done, len(records)))
+    while records:
+        pipe.send(records[-_RECORDS_AT_ONCE:][::-1])
+        # What the other side holds by now need not be held here.
+        del records[-_RECORDS_AT_ONCE:]
+
+
+def _taken(pipe: Connection) -> Processed | Exception:
+    """Receive what :func:`_give` sends."""
+    received: tuple[Processed | Exception, int] = pipe.recv()
+    done, count = received
+    records: list[Normalized] = []
+    while len(records) < count:
+        records += pipe.recv()
+    return replace(done, records=tuple(records)) if isinstance(done, Processed) and records else done
 
 
 def _spare_the_collector() -> None:

@@ -112,7 +112,7 @@ class Extractor:
 def extract(resource: dict[str, Any]) -> SearchValues:
     """Return the values of every parameter that has some, for a valid R4 resource.
 
-    About 25 µs for an Observation.
+    About 45 µs for an Observation.
     """
     plan = _plan(resource)
     scope = scope_of(resource) if plan.needs_scope else _NOWHERE

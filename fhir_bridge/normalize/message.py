@@ -83,7 +83,7 @@ def normalize(
 ) -> Normalization:
     """Apply ``ruleset`` to every accepted entry of a message, then label it by value sets.
 
-    Cost: about 0.2 ms a record that only needs ids, 0.4 ms one that changes release.
+    Cost: about 0.15 ms a record that only needs ids, 0.35 ms one that changes release.
 
     Args:
         reception: What intake accepted; refused entries are passed over.

@@ -24,6 +24,7 @@ from tests.bench import (
     hapi_ingest,
     ingest_growth,
     large_chart,
+    large_transaction,
     ledger,
     rooms,
     rules,
@@ -46,6 +47,7 @@ _AIMS = {
     **fhirpath.AIMS,
     **rooms.AIMS,
     **rules.AIMS,
+    **large_transaction.AIMS,
 }
 _PARTS = (
     "ingest",
@@ -68,6 +70,7 @@ _PARTS = (
     "crowd",
     "timing",
     "large",
+    "large-transaction",
     *(f"ledger-{name}" for name in ledger.PARTS),
 )
 
@@ -114,6 +117,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "enforcement": lambda: enforcement.enforcement(rounds),
         "crowd": lambda: crowd.crowd(rounds, 8 if quick else crowd.TIMES),
         "timing": lambda: timing.measure(1_000 if quick else timing.PAIRS),
+        "large-transaction": lambda: large_transaction.large_transaction(20 if quick else 100),
         "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
 
