@@ -21,9 +21,9 @@ from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from fhir_bridge.cli.newpack.csv_sample import FileSeen
-    from fhir_bridge.cli.newpack.examples_of import Chooser
-    from fhir_bridge.cli.newpack.survey import Survey
+    from fhir_bridge.mapping_tools.newpack.csv_sample import FileSeen
+    from fhir_bridge.mapping_tools.newpack.examples_of import Chooser
+    from fhir_bridge.mapping_tools.newpack.survey import Survey
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
@@ -66,7 +66,7 @@ def _check(folder: Path, samples: Sequence[Path]) -> None:
 
 
 def _make(folder: Path, samples: Sequence[Path], dictionary_file: Path | None) -> dict[str, Any]:
-    from fhir_bridge.cli.newpack import csv_sample, dictionaries, examples_of, readme, writing
+    from fhir_bridge.mapping_tools.newpack import csv_sample, dictionaries, examples_of, readme, writing
     from fhir_bridge.normalize import remaining_guesses, run_examples
 
     tables = [sample for sample in samples if csv_files.is_csv(sample.name, Format.AUTO)]
@@ -95,8 +95,8 @@ def _make(folder: Path, samples: Sequence[Path], dictionary_file: Path | None) -
 
 def _surveyed(samples: Sequence[Path], chooser: Chooser) -> Survey:
     """Read the samples twice: for the release, then for everything else."""
-    from fhir_bridge.cli.newpack import survey as surveying
     from fhir_bridge.errors import RecordRefused
+    from fhir_bridge.mapping_tools.newpack import survey as surveying
     from fhir_bridge.normalize import load_ruleset, packaged_core
 
     found = surveying.Survey()
@@ -125,8 +125,8 @@ def _surveyed(samples: Sequence[Path], chooser: Chooser) -> Survey:
 
 def _with_rows(survey: Survey | None, folder: Path, samples: Sequence[Path], files: Sequence[FileSeen]) -> Survey:
     """Count the codes and units of CSV rows too, read as their guessed description has it."""
-    from fhir_bridge.cli.newpack import survey as surveying
-    from fhir_bridge.cli.newpack import writing
+    from fhir_bridge.mapping_tools.newpack import survey as surveying
+    from fhir_bridge.mapping_tools.newpack import writing
     from fhir_bridge.normalize import load_ruleset, packaged_core
 
     found = survey or surveying.Survey()

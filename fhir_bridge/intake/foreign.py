@@ -43,7 +43,7 @@ def receive_foreign(received: Received, source: SourceFormat, limits: Limits, pr
     if received.interaction is not None:
         issue = Issue("error", "not-supported", "send CSV to the base of the service, not to a type or a record")
         return Reception("single", refused=(issue,))
-    if received.fhir_version not in (FhirVersion.R4, FhirVersion.R4B):
+    if received.fhir_version is not FhirVersion.R4:
         return Reception("single", refused=(_NOT_R4,))
     if len(received.body) > limits.max_bytes:
         issue = Issue("error", "too-long", f"a message may hold at most {limits.max_bytes} bytes")
@@ -59,9 +59,8 @@ def judged(part: Drawn, profiles: Profiles | None) -> Validated | Refusal:
     """Return a part as an entry: validated, or refused with every reason."""
     if part.resource is None:
         return Refusal(part.index, part.issues)
-    validate = validator_of(FhirVersion.R4, profiles)
-    assert validate is not None
-    issues = tuple(_told(part, issue) for issue in validate(part.resource))
+    found = validator_of(FhirVersion.R4, profiles)(part.resource)
+    issues = tuple(_told(part, issue) for issue in found)
     if is_refused(list(issues)):
         return Refusal(part.index, issues)
     asked = Interaction("PUT", part.resource["resourceType"], part.resource["id"])

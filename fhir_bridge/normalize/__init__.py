@@ -11,27 +11,52 @@ Invariants:
 
 from __future__ import annotations
 
+from fhir_bridge.normalize.code_maps import CodeMap, MapRow, by_url, unnamed
+from fhir_bridge.normalize.differing import Difference, differences, worse
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
 from fhir_bridge.normalize.guesses import Guess, remaining_guesses
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
-from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
+from fhir_bridge.normalize.pack import (
+    ENGINE,
+    Ruleset,
+    files_of,
+    layers_of,
+    load_code_maps,
+    load_ruleset,
+    packaged_core,
+)
+from fhir_bridge.normalize.snapshots import Snapshot, rule_prints, take_snapshot
 
 __all__ = [
+    "ENGINE",
+    "CodeMap",
+    "Difference",
     "ExampleResult",
     "Guess",
+    "MapRow",
     "Normalization",
     "Preview",
     "Ruleset",
+    "Snapshot",
     "StoredVersion",
+    "by_url",
+    "differences",
     "explain_changes",
+    "files_of",
     "is_settled",
+    "layers_of",
+    "load_code_maps",
     "load_ruleset",
     "normalize",
     "packaged_core",
     "preview",
     "relabelled",
     "remaining_guesses",
+    "rule_prints",
     "ruleset_under",
     "run_examples",
+    "take_snapshot",
+    "unnamed",
+    "worse",
 ]

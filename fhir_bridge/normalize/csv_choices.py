@@ -20,13 +20,13 @@ from fhir_bridge.formats.csv_text import ENCODINGS
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.csv_columns import COLUMN_KEYS, Setting, compile_column
 from fhir_bridge.normalize.csv_places import Place, compile_place
-from fhir_bridge.normalize.tables import GUESS, guessed
+from fhir_bridge.normalize.table_files import GUESS, guessed
 from fhir_bridge.normalize.verb_args import replaced
 from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
 from fhir_bridge.ports.formats import SourceFormat
 
-_KEYS = ("file", "type", "delimiter", "encoding", "empty", "id", "columns", "constants", "ignore", GUESS, "why")
-_DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t"}
+TABLE_KEYS = ("file", "type", "delimiter", "encoding", "empty", "id", "columns", "constants", "ignore", GUESS, "why")
+DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,35 @@ def read_csv_format(
     Raises:
         RulesetBroken: With file, line and column.
     """
+    described = described_files(source, version)
+    return (CsvFormat(tuple(read_table(name, node, constants) for name, node in described)),) if described else ()
+
+
+def described_files(source: Mapping, version: FhirVersion) -> list[tuple[str, Node]]:
+    """Return the files that a pack describes, by name; none where it describes none.
+
+    Raises:
+        RulesetBroken: With file, line and column.
+    """
     node = source.get("csv")
     if node is None:
-        return ()
-    if version not in (FhirVersion.R4, FhirVersion.R4B):
+        return []
+    if version is not FhirVersion.R4:
         raise source.key_spot("csv").broken(f"CSV becomes R4, and this pack says that its records come as {version}")
     described = node.mapping("csv")
     if not described.names():
         raise node.spot.broken("'csv' names no file")
-    tables = []
-    for name in described.names():
-        entry = described.require(name).mapping(f"csv {name!r}")
-        tables.append(_table(name, entry, constants))
-    return (CsvFormat(tuple(tables)),)
+    return [(name, described.require(name)) for name in described.names()]
 
 
-def _table(name: str, entry: Mapping, constants: AnyMapping[str, str]) -> Table:
-    entry.only(_KEYS, "key")
+def read_table(name: str, node: Node, constants: AnyMapping[str, str]) -> Table:
+    """Return one file as the pack describes it.
+
+    Raises:
+        RulesetBroken: With file, line and column.
+    """
+    entry = node.mapping(f"csv {name!r}")
+    entry.only(TABLE_KEYS, "key")
     type_name = _type(entry)
     setting = Setting(type_name, constants, _zone(entry, constants))
     filled = list(_columns(entry, setting))
@@ -112,9 +124,9 @@ def _delimiter(entry: Mapping) -> str:
     node = entry.get("delimiter")
     if node is None:
         return ","
-    if node.value not in _DELIMITERS:
+    if node.value not in DELIMITERS:
         raise node.spot.broken("'delimiter' must be one of ',' ';' '|' tab")
-    return _DELIMITERS[node.value]
+    return DELIMITERS[node.value]
 
 
 def _encoding(entry: Mapping) -> str:

@@ -188,10 +188,8 @@ class _Said:
             return None
         listed = node.mapping("'codes'")
         found = {}
-        for key, value in listed.values.items():
-            spot = listed.key_spot(key)
-            # What YAML reads as true or 1 is a word of the hospital's all the same.
-            word = str(key).lower() if type(key) is bool else str(key)
+        for word in listed.names():
+            spot, value = listed.key_spot(word), listed.require(word).plain()
             problem = TESTS[kind](value if type(value) is bool or kind in NUMBERS else str(value))
             if problem is not None:
                 raise spot.broken(f"{self.place.expression}: the value of {word!r} {problem.text}")

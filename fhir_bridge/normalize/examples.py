@@ -13,23 +13,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fhir_bridge.errors import Issue, RecordRefused
+from fhir_bridge.errors import RecordRefused
 from fhir_bridge.fhir.json import parse, parse_any, render
 from fhir_bridge.fhir.validate import is_refused, validate_r4
-from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.model.ingest import Body, FhirVersion
 from fhir_bridge.normalize.message import preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset
-from fhir_bridge.ports.formats import Drawn
 
 _INPUT, _ROW = ".input.json", ".input.csv"
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """One element that came out otherwise; ``expected`` and ``found`` are JSON texts, None for no value."""
+
+    place: str
+    words: str
+    expected: str | None = None
+    found: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.words}".strip()
+
+
+@dataclass(frozen=True, slots=True)
 class ExampleResult:
-    """How one example came out; ``differences`` name elements and are empty when it passed."""
+    """How one example came out.
+
+    Attributes:
+        differences: In words; empty when it passed.
+        details: The same, element by element.
+        outcome: What came of the input; None where it could not be run.
+        flags: Codes of its findings.
+    """
 
     name: str
     differences: tuple[str, ...]
+    details: tuple[Difference, ...] = ()
+    outcome: Any = None
+    flags: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -37,92 +59,143 @@ class ExampleResult:
         return not self.differences
 
 
-def run_examples(directory: Path, ruleset: Ruleset | None = None) -> list[ExampleResult]:
-    """Run every example of the pack in ``directory``, sorted by name.
+def run_examples(directory: Path, ruleset: Ruleset | None = None, only: str = "") -> list[ExampleResult]:
+    """Run every example of the pack in ``directory`` whose name contains ``only``, sorted by name.
 
     Raises:
         RulesetBroken: The pack does not load.
     """
     rules = ruleset or load_ruleset(directory)
     inputs = [p for p in sorted((directory / "examples").glob("*.input.*")) if p.name.endswith((_INPUT, _ROW))]
-    return [ExampleResult(_stem(p), tuple(_differences(p, rules))) for p in inputs]
+    return [_run(path, rules) for path in inputs if only in _stem(path)]
 
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(_INPUT).removesuffix(_ROW)
 
 
-def _differences(path: Path, rules: Ruleset) -> Iterator[str]:
+def _run(path: Path, rules: Ruleset) -> ExampleResult:
     stem = _stem(path)
-    expected_path = path.with_name(f"{stem}.expected.json")
-    if not expected_path.is_file():
-        yield f"{expected_path.name} is missing"
-        return
-    expected: dict[str, Any] = {}
     try:
-        expected = parse(expected_path.read_bytes())
-        sent = _sent(path, rules)
+        sent = _row(path, rules) if _is_row(path) else parse(path.read_bytes())
     except RecordRefused as refusal:
-        if not path.name.endswith(_ROW) or expected != {"refused": refusal.issues[0].code}:
-            yield f"cannot be read: {refusal.issues[0].diagnostics}"
-        return
+        return _refused(path, refusal)
+    if isinstance(sent, Difference):
+        return _result(stem, [sent])
     try:
         found = preview(sent, rules.fhir_version, rules)
     except RecordRefused as refusal:
-        yield from _compare({"quarantined": refusal.issues[0].code}, expected, "result")
-        return
-    if path.name.endswith(_ROW) and "id" not in expected:
-        # A digest of key columns is nothing that an engineer could write down.
-        expected = {"id": found.body["id"], **expected}
-    yield from _compare(found.body, expected, str(expected.get("resourceType", "result")))
-    if is_refused(validate_r4(found.body)):
-        yield "the result is not valid R4"
-    again = preview(found.body, FhirVersion.R4, rules)
-    yield from (f"a second run changes {c.element}" for c in again.changes)
-    flags_path = path.with_name(f"{stem}.flags.json")
+        verdict = {"quarantined": refusal.issues[0].code}
+        return _result(stem, _differences(path, verdict), verdict)
+    flags = tuple(flag.code for flag in found.flags)
+    outcome = _without_made_id(path, found.body)
+    details = [*_differences(path, outcome), *_beyond(found.body, rules), *_flags(path, flags)]
+    return _result(stem, details, outcome, flags)
+
+
+def _refused(path: Path, refusal: RecordRefused) -> ExampleResult:
+    """A row that intake would refuse is an outcome like any other; JSON that cannot be read is a mistake."""
+    if not _is_row(path):
+        return _result(_stem(path), [_not_json(refusal)])
+    verdict = {"refused": refusal.issues[0].code}
+    details = _differences(path, verdict)
+    told = [Difference("", f"the row is refused: {issue.diagnostics}") for issue in refusal.issues]
+    return _result(_stem(path), [*told, *details] if details else [], verdict)
+
+
+def _result(name: str, details: list[Difference], outcome: Any = None, flags: tuple[str, ...] = ()) -> ExampleResult:
+    return ExampleResult(name, tuple(map(str, details)), tuple(details), outcome, flags)
+
+
+def _differences(path: Path, outcome: Any) -> list[Difference]:
+    """Compare what came out with the expected file."""
+    expected = _expected(path)
+    if isinstance(expected, Difference):
+        return [expected]
+    place = "result" if "resourceType" not in outcome else str(expected.get("resourceType", "result"))
+    return list(_compare(outcome, expected, place))
+
+
+def _expected(path: Path) -> dict[str, Any] | Difference:
+    """What the example says must come of its input, or what is wrong with the file that says it."""
+    expected_path = path.with_name(f"{_stem(path)}.expected.json")
+    if not expected_path.is_file():
+        return Difference(expected_path.name, "is missing")
+    try:
+        return parse(expected_path.read_bytes())
+    except RecordRefused as refusal:
+        return _not_json(refusal)
+
+
+def _without_made_id(path: Path, body: Body) -> Body:
+    """A digest of a row's key columns is nothing that an engineer could write down: it may be left out."""
+    expected = _expected(path)
+    if not _is_row(path) or (isinstance(expected, dict) and "id" in expected):
+        return body
+    return {key: value for key, value in body.items() if key != "id"}
+
+
+def _beyond(body: Body, rules: Ruleset) -> Iterator[Difference]:
+    """What holds for every example: its result is valid R4, and a second run changes nothing."""
+    if is_refused(validate_r4(body)):
+        yield Difference("", "the result is not valid R4")
+    again = preview(body, FhirVersion.R4, rules)
+    yield from (Difference("", f"a second run changes {change.element}") for change in again.changes)
+
+
+def _flags(path: Path, flags: tuple[str, ...]) -> Iterator[Difference]:
+    flags_path = path.with_name(f"{_stem(path)}.flags.json")
     if flags_path.is_file():
-        yield from _compare([f.code for f in found.flags], parse_any(flags_path.read_bytes()), "flags")
+        yield from _compare(list(flags), parse_any(flags_path.read_bytes()), "flags")
 
 
-def _sent(path: Path, rules: Ruleset) -> dict[str, Any]:
-    """Return the resource that an example sends.
+def _is_row(path: Path) -> bool:
+    return path.name.endswith(_ROW)
+
+
+def _row(path: Path, rules: Ruleset) -> dict[str, Any] | Difference:
+    """Return the resource that a row becomes, or what is wrong with the example itself.
 
     Raises:
-        RecordRefused: It is not strict JSON, or no row that intake would take.
+        RecordRefused: Intake would not take it.
     """
-    content = path.read_bytes()
-    if not path.name.endswith(_ROW):
-        return parse(content)
     for each in rules.formats:
-        (drawn,) = _one(each.read(content, "text/csv", 2))
+        found = each.read(path.read_bytes(), "text/csv", 2)
+        if len(found) != 1:
+            return Difference("", f"cannot be read: an example holds one row, this one {len(found)}")
+        (drawn,) = found
         issues = drawn.issues if drawn.resource is None else validate_r4(drawn.resource)
         errors = [issue for issue in issues if issue.severity in ("error", "fatal")]
         if drawn.resource is None or errors:
             raise RecordRefused(errors)
         return drawn.resource
-    raise RecordRefused([Issue("error", "not-supported", "the pack's source.yaml describes no CSV")])
+    return Difference("", "cannot be read: the pack's source.yaml describes no CSV")
 
 
-def _one(rows: tuple[Drawn, ...]) -> tuple[Drawn, ...]:
-    if len(rows) != 1:
-        raise RecordRefused([Issue("error", "structure", f"an example holds one row, this one {len(rows)}")])
-    return rows
+def _not_json(refusal: RecordRefused) -> Difference:
+    return Difference("", f"not strict JSON: {refusal.issues[0].diagnostics}")
 
 
-def _compare(found: Any, expected: Any, place: str) -> Iterator[str]:
+def _compare(found: Any, expected: Any, place: str) -> Iterator[Difference]:
     """Name every leaf that differs; numbers are compared by their text."""
     if type(found) is dict and type(expected) is dict:
         for key in [*expected, *(k for k in found if k not in expected)]:
             if key not in found:
-                yield f"{place}.{key} is missing"
+                yield Difference(f"{place}.{key}", "is missing", _text(expected[key]))
             elif key not in expected:
-                yield f"{place}.{key} was not expected"
+                yield Difference(f"{place}.{key}", "was not expected", None, _text(found[key]))
             else:
                 yield from _compare(found[key], expected[key], f"{place}.{key}")
     elif type(found) is list and type(expected) is list:
         if len(found) != len(expected):
-            yield f"{place} has {len(found)} values instead of {len(expected)}"
+            words = f"has {len(found)} values instead of {len(expected)}"
+            yield Difference(place, words, _text(expected), _text(found))
         for index, (one, other) in enumerate(zip(found, expected, strict=False)):
             yield from _compare(one, other, f"{place}[{index}]")
-    elif render(found) != render(expected):
-        yield f"{place} is {render(found).decode()} instead of {render(expected).decode()}"
+    elif _text(found) != _text(expected):
+        words = f"is {_text(found)} instead of {_text(expected)}"
+        yield Difference(place, words, _text(expected), _text(found))
+
+
+def _text(value: Any) -> str:
+    return render(value).decode()

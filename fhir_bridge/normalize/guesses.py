@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fhir_bridge.normalize.tables import GUESS
+from fhir_bridge.normalize.table_files import GUESS
 
 COMMENT = "# GUESS"
+COLUMN = f"column {GUESS!r}"
 TARGETS = ("target_code", "ucum", "canonical")
 """Columns that a guess stands beside, in the tables that ``map new`` writes."""
 
@@ -59,4 +60,4 @@ def _in_table(path: Path) -> Iterator[tuple[int, str]]:
             return
         for row in reader:
             if (row[GUESS] or "").strip() and not any((row[name] or "").strip() for name in targets):
-                yield reader.line_num, f"column {GUESS!r}"
+                yield reader.line_num, COLUMN

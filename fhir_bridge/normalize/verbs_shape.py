@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft, copied
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.verb_args import PATH, SIBLING, TARGET, TEXT, VALUE, Act, Args, Verb, one_of
 
 
 def _set(args: Args) -> Act:
@@ -61,6 +61,7 @@ def _rename(args: Args) -> Act:
         for found in place.find(draft.body):
             if name not in found.parent:
                 _replace_key(found.parent, found.key, name)
+                draft.renamed[id(found.parent), name] = found.key
                 after = found.place.removesuffix(found.key) + name
                 draft.changed(by, found.place, found.parent[name], None)
                 draft.changed(by, after, None, found.parent[name])
@@ -260,19 +261,28 @@ def move(draft: Draft, by: By, holder: dict[str, Any], old: str, new: str, place
     """Rename ``old`` to ``new`` in ``holder`` when it is there and ``new`` is free; for registered functions."""
     if old in holder and new not in holder:
         _replace_key(holder, old, new)
+        draft.renamed[id(holder), new] = old
         draft.changed(by, f"{place}.{old}", holder[new], None)
         draft.changed(by, f"{place}.{new}", None, holder[new])
 
 
 VERBS = {
-    "set": Verb(("path", "value"), _set),
-    "default": Verb(("path", "value"), _default),
-    "copy": Verb(("from", "to"), _copy),
-    "rename": Verb(("path", "to"), _rename),
-    "remove": Verb(("path",), _remove),
-    "coerce": Verb(("path", "to", "system"), _coerce),
-    "split": Verb(("path", "on"), _split),
-    "merge": Verb(("path", "into"), _merge),
-    "extension": Verb(("path", "url", "as"), _extension),
-    "narrative": Verb(("policy",), _narrative),
+    "set": Verb({"path": TARGET, "value": VALUE}, _set, "puts the value there, makes parents (not with a filter)"),
+    "default": Verb({"path": TARGET, "value": VALUE}, _default, "puts the value there where the element is absent"),
+    "copy": Verb({"from": PATH, "to": TARGET}, _copy, "copies the first value where the target is absent"),
+    "rename": Verb({"path": TARGET, "to": SIBLING}, _rename, "gives the element another name beside its siblings"),
+    "remove": Verb({"path": TARGET}, _remove, "removes the element; the lineage keeps what was there"),
+    "coerce": Verb(
+        {"path": TARGET, "to": one_of(*_COERCIONS), "system": TEXT.maybe()},
+        _coerce,
+        "gives the values another type; what does not fit is left for validation",
+    ),
+    "split": Verb({"path": TARGET, "on": TEXT}, _split, "cuts texts into several"),
+    "merge": Verb({"path": TARGET, "into": SIBLING}, _merge, "appends one list to its sibling"),
+    "extension": Verb(
+        {"path": TARGET, "url": TEXT, "as": TEXT.maybe()},
+        _extension,
+        "moves an element into an extension of its parent",
+    ),
+    "narrative": Verb({"policy": one_of("drop")}, _narrative, "removes the narrative"),
 }

@@ -127,7 +127,7 @@ def _through_rooms(body: bytes, source: SourceContext, shares: _Shares) -> tuple
         reception = receive_bundle(parts, FhirVersion.R4, limits)
     assert not reception.refused
     with shares.of("normalise, label, index values"):
-        done = normalize(reception, source, _ruleset(source.ruleset_dir))
+        done = normalize(reception, source, _ruleset(source.ruleset_dir), may_edit=True)
     return received, Processed(reception.kind, done.records, done.quarantined)
 
 

@@ -1,16 +1,20 @@
-"""Datatypes that changed between STU3 and R4: Money, Dosage, Signature, RelatedArtifact.
+"""Datatypes whose elements R4 has otherwise: Money, Dosage, Signature, RelatedArtifact, SampledData.
 
-For ``fit-to-r4``, which finds them wherever they stand. Sources: the lists "R3 Diff" on R4's datatype pages.
+For ``fit-to-r4``, which finds them wherever they stand. Sources: the lists "R3 Diff" on R4's datatype pages and
+"R4 Diff" on R5's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.functions.cross_version import url_of
 
 Convert = Callable[[Draft, By, dict[str, Any], str], None]
+IMPLIED = By("core/implied", "another element says the same in R4")
 _CURRENCIES = "urn:iso:std:iso:4217"
 
 
@@ -65,9 +69,54 @@ def _related_artifact(draft: Draft, by: By, artifact: dict[str, Any], place: str
         draft.changed(by, f"{place}.resource", resource, artifact["resource"])
 
 
-DATATYPES: Mapping[str, Convert] = {
-    "Money": _money,
-    "Dosage": _dosage,
-    "Signature": _signature,
-    "RelatedArtifact": _related_artifact,
+def _dosage_r5(draft: Draft, by: By, dosage: dict[str, Any], place: str) -> None:
+    """R5 says "as needed" and "for what" apart; in R4 the reason implies that it is as needed (dosage.html)."""
+    if "asNeededFor" in dosage:
+        before = dict(dosage)
+        needed = dosage.pop("asNeeded", None)
+        first, *more = dosage.pop("asNeededFor")
+        dosage["asNeededCodeableConcept"] = first
+        if more:
+            url = url_of("R5", "Dosage.asNeededFor")
+            held = dosage.get("extension", [])
+            dosage["extension"] = [*held, *({"url": url, "valueCodeableConcept": each} for each in more)]
+        draft.changed(IMPLIED, f"{place}.asNeeded", needed, None)
+        draft.changed(by, place, before, dict(dosage))
+
+
+# Milliseconds in the UCUM units that R5's samples may be apart; R4 knows milliseconds alone (SampledData.period).
+_MILLISECONDS = {"ms": Decimal(1), "s": Decimal(1000), "us": Decimal("0.001"), "min": Decimal(60_000)}
+
+
+def _sampled_data(draft: Draft, by: By, data: dict[str, Any], place: str) -> None:
+    factor = _MILLISECONDS.get(str(data.get("intervalUnit")))
+    interval = data.get("interval")
+    if factor is None or not isinstance(interval, (int, Decimal)):
+        return
+    before = dict(data)
+    del data["interval"], data["intervalUnit"]
+    data["period"] = interval if factor == 1 else interval * factor
+    draft.changed(by, place, before, dict(data))
+
+
+def _trigger(draft: Draft, by: By, trigger: dict[str, Any], place: str) -> None:
+    before = dict(trigger)
+    for old in [key for key in trigger if key.startswith("event")]:
+        # eventName → name, eventTimingDate → timingDate, eventData → data.
+        new = old[5].lower() + old[6:]
+        trigger[new] = [trigger.pop(old)] if new == "data" else trigger.pop(old)
+    draft.changed(by, place, before, dict(trigger))
+
+
+DATATYPES: Mapping[str, Mapping[str, Convert]] = {
+    "STU3": {
+        "Money": _money,
+        "Dosage": _dosage,
+        "Signature": _signature,
+        "RelatedArtifact": _related_artifact,
+        "TriggerDefinition": _trigger,
+    },
+    "R4B": {},
+    "R5": {"Dosage": _dosage_r5, "SampledData": _sampled_data},
 }
+"""By the sender's release."""

@@ -10,53 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.functions.fit import CROSS_VERSION
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _OID = "urn:oid:"
-
-
-def lift(args: Args) -> Act:
-    """Put one child of a part in the place of the part: ``requester.agent`` becomes ``requester``.
-
-    What else stood in the part follows as an extension of the child.
-    """
-    place, by = args.place("path"), args.bench.by
-    child = args.text("child")
-
-    def act(draft: Draft) -> None:
-        for found in place.find(draft.body):
-            before = found.value
-            items = before if type(before) is list else [before]
-            if not any(type(item) is dict and child in item for item in items):
-                continue
-            made = [_lifted(item, child, place.text, draft.sent_type) for item in items]
-            found.parent[found.key] = made if type(before) is list else made[0]
-            draft.changed(by, found.place, before, found.parent[found.key])
-
-    return act
-
-
-def _lifted(part: dict[str, Any], child: str, path: str, type_name: str) -> dict[str, Any]:
-    if child not in part:
-        return part
-    made = dict(part[child])
-    rest = {k: v for k, v in part.items() if k not in (child, "id", "extension")}
-    if rest:
-        made["extension"] = [*made.get("extension", ()), *_beside(rest, f"{type_name}.{path}")]
-        # An extension stands in front of what it belongs to.
-        made = {"extension": made.pop("extension"), **made}
-    return made
-
-
-def _beside(parts: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
-    found = []
-    for key, value in parts.items():
-        for item in value if type(value) is list else [value]:
-            kind = "CodeableConcept" if type(item) is dict and ("coding" in item or "text" in item) else "Reference"
-            value_key = "valueString" if type(item) is str else f"value{kind}"
-            found.append({"url": f"{CROSS_VERSION}{path}.{key}", value_key: item})
-    return found
 
 
 def not_done(args: Args) -> Act:
@@ -231,13 +187,122 @@ def observation_related(args: Args) -> Act:
     return act
 
 
-def become(args: Args) -> Act:
-    """Give the resource the type that R4 calls it."""
-    by, name = args.bench.by, args.text("type")
+def explanation(args: Args) -> Act:
+    """STU3 keeps why a vaccine was given, and why not, in one part; R4 in two elements (immunization.html)."""
+    by = args.bench.by
+    names = {"reason": "reasonCode", "reasonNotGiven": "statusReason"}
 
     def act(draft: Draft) -> None:
-        before = draft.body["resourceType"]
-        draft.body["resourceType"] = name
-        draft.changed(by, f"{before}.resourceType", before, name)
+        part = draft.body.get("explanation")
+        if type(part) is not dict or set(part) - set(names):
+            return
+        draft.changed(by, "Immunization.explanation", draft.body.pop("explanation"), None)
+        for old, new in names.items():
+            if old in part and new not in draft.body:
+                draft.body[new] = part[old]
+                draft.changed(by, f"Immunization.{new}", None, part[old])
+
+    return act
+
+
+def prisms(args: Args) -> Act:
+    """STU3 has one prism with its base, R4 a list of both (visionprescription.html); R4 requires both."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        for index, lens in enumerate(draft.body.get("dispense", ())):
+            if not isinstance(lens.get("prism"), list) and "prism" in lens and "base" in lens:
+                before = {key: lens[key] for key in ("prism", "base")}
+                lens["prism"] = [{"amount": lens["prism"], "base": lens.pop("base")}]
+                draft.changed(by, f"VisionPrescription.dispense[{index}].prism", before, lens["prism"])
+
+    return act
+
+
+def user_ids(args: Args) -> Act:
+    """R4 auditevent.html: who and what, by reference and by identifier in one Reference."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        for part, old, new in (("agent", "userId", "who"), ("entity", "identifier", "what")):
+            for index, each in enumerate(draft.body.get(part, ())):
+                if old in each and "identifier" not in each.get(new, {}):
+                    before = each.pop(old)
+                    each[new] = {**each.get(new, {}), "identifier": before}
+                    place = f"AuditEvent.{part}[{index}]"
+                    draft.changed(by, f"{place}.{old}", before, None)
+                    draft.changed(by, f"{place}.{new}", None, each[new])
+
+    return act
+
+
+_COVERAGE_CLASS = "http://terminology.hl7.org/CodeSystem/coverage-class"
+_GROUPINGS = {
+    "group": "group",
+    "subGroup": "subgroup",
+    "plan": "plan",
+    "subPlan": "subplan",
+    "class": "class",
+    "subClass": "subclass",
+}
+
+
+def coverage_classes(args: Args) -> Act:
+    """R4 coverage.html: each grouping of STU3 is a ``class`` with type, value and name."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        held = draft.body.get("grouping")
+        if type(held) is not dict:
+            return
+        left, made = dict(held), []
+        for key, code in _GROUPINGS.items():
+            if key in left:
+                each = {"type": {"coding": [{"system": _COVERAGE_CLASS, "code": code}]}, "value": left.pop(key)}
+                name = left.pop(f"{key}Display", None)
+                made.append({**each, "name": name} if name is not None else each)
+        draft.body["grouping"] = left
+        if not left:
+            del draft.body["grouping"]
+        draft.changed(by, "Coverage.grouping", held, left or None)
+        for each in made:
+            _append(draft, by, "class", each)
+
+    return act
+
+
+def package_batch(args: Args) -> Act:
+    """R4 medication.html: the batch stands beside what it is a batch of; there is one."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        package = draft.body.get("package")
+        if type(package) is not dict:
+            return
+        batches = package.get("batch", [])
+        if len(batches) == 1 and "batch" not in draft.body:
+            draft.body["batch"] = batches[0]
+            draft.body["package"] = {key: value for key, value in package.items() if key != "batch"}
+            if not draft.body["package"]:
+                del draft.body["package"]
+            draft.changed(by, "Medication.package", package, draft.body.get("package"))
+            draft.changed(by, "Medication.batch", None, draft.body["batch"])
+
+    return act
+
+
+def eligibility(args: Args) -> Act:
+    """R4 healthcareservice.html: eligibility is a list of codes with comments."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        held = draft.body.get("eligibility")
+        if type(held) is dict:
+            made = {"code": held}
+            if "eligibilityNote" in draft.body:
+                made["comment"] = note = draft.body.pop("eligibilityNote")
+                draft.changed(by, "HealthcareService.eligibilityNote", note, None)
+            draft.body["eligibility"] = [made]
+            draft.changed(by, "HealthcareService.eligibility", held, [made])
 
     return act

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_bridge.cli.main import main
-from fhir_bridge.cli.newpack.csv_sample import look_at
-from fhir_bridge.cli.newpack.dictionaries import parts_of, read_dictionary
-from fhir_bridge.cli.newpack.scrubbing import Scrubber
-from fhir_bridge.cli.newpack.survey import Survey, release_of, resources_in, take
-from fhir_bridge.cli.newpack.unit_guesses import guess_ucum
 from fhir_bridge.fhir.tables import patient_compartment, r4
 from fhir_bridge.fhir.ucum import is_ucum
+from fhir_bridge.mapping_tools.newpack.csv_sample import look_at
+from fhir_bridge.mapping_tools.newpack.dictionaries import parts_of, read_dictionary
+from fhir_bridge.mapping_tools.newpack.scrubbing import Scrubber
+from fhir_bridge.mapping_tools.newpack.survey import Survey, release_of, resources_in, take
+from fhir_bridge.mapping_tools.unit_guesses import guess_ucum
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize import load_ruleset, packaged_core, preview, remaining_guesses, run_examples
 from tests.support.hospitals import FOLDER, VERSIONS, lanes
