@@ -73,8 +73,6 @@ def condition(when: str, on: str = "Observation") -> str:
         ("status = 'finall'", "Observation"),
         ("status = 'final' and status = 'amended'", "Observation"),
         ("status = 'finall' or status = 'finnal'", "Observation"),
-        ("active = 'true'", "Patient"),
-        ("code = '8310-5'", "Observation"),
         ("code.coding.where(system = 'a' and system = 'b').exists()", "Observation"),
         ("code.exists() and code.exists().not()", "Observation"),
         ("code.exists() and code.empty()", "Observation"),
