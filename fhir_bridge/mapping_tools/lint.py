@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fhir_bridge.errors import BridgeError
-from fhir_bridge.fhir.tables import r4, stu3
 from fhir_bridge.mapping_tools.conditions import why_never
 from fhir_bridge.mapping_tools.findings import Finding, found
 from fhir_bridge.mapping_tools.overlaps import overlaps
@@ -17,7 +16,7 @@ from fhir_bridge.mapping_tools.watching import watched
 from fhir_bridge.normalize import load_ruleset, remaining_guesses, run_examples
 from fhir_bridge.normalize.guesses import COLUMN, COMMENT
 from fhir_bridge.normalize.pack import SOURCE, declared, rule_files
-from fhir_bridge.normalize.rules import ANY
+from fhir_bridge.normalize.rules import ANY, releases_of
 from fhir_bridge.normalize.table_files import GUESS
 from fhir_bridge.normalize.yaml_text import Fault, Keys, Spot
 
@@ -73,7 +72,7 @@ def _conditions(read: PackText) -> Iterator[Finding]:
     for rule in read.rules:
         if rule.when is None or rule.when_spot in broken:
             continue
-        releases = (stu3(), r4()) if rule.release == "STU3" else (r4(),)
+        releases = releases_of(rule.release)
         reasons = [why_never(rule.when, "DomainResource" if t == ANY else t, releases) for t in rule.types]
         if reasons and all(reasons):
             yield found(rule.when_spot, "never-holds", f"{rule.name} never fires: {reasons[0]}")

@@ -1,44 +1,22 @@
 """Numbers of one unit in another: the one place where FHIRPath asks about units.
 
 Calendar durations and the units of time in UCUM relate as FHIRPath N1 sections 4.1.8 and 6.1 say: a day is ``'d'``,
-but a calendar year is no number of seconds and only equivalent to ``'a'``. For all other units there is
-:data:`CONVERT`.
+but a calendar year is no number of seconds and only equivalent to ``'a'``. All other units are UCUM's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 
 from fhir_bridge.fhir.fhirpath.values import EXACT, Quantity
 from fhir_bridge.fhir.path_syntax import CALENDAR_UNITS
+from fhir_bridge.fhir.ucum import convert
 
 _WORDS = {word: unit for unit in CALENDAR_UNITS for word in (unit, f"{unit}s")}
 _CODES = {"week": "wk", "day": "d", "hour": "h", "minute": "min", "second": "s", "millisecond": "ms"}
 _LOOSE_CODES = {"year": "a", "month": "mo"}
 _UNITS = {code: unit for unit, code in _CODES.items()}
 _MONTHS = {"year": Decimal(12), "month": Decimal(1)}
-_SECONDS = {
-    "wk": Decimal(604_800),
-    "d": Decimal(86_400),
-    "h": Decimal(3_600),
-    "min": Decimal(60),
-    "s": Decimal(1),
-    "ms": Decimal("0.001"),
-}
-
-
-def _convert(value: Decimal, unit: str, to: str) -> Decimal | None:
-    """Units of time, and every unit in itself."""
-    if unit == to:
-        return value
-    if unit not in _SECONDS or to not in _SECONDS:
-        return None
-    return EXACT.divide(EXACT.multiply(value, _SECONDS[unit]), _SECONDS[to])
-
-
-CONVERT: Callable[[Decimal, str, str], Decimal | None] = _convert
-"""Value, its UCUM code and another code → the value there; None where they do not measure the same."""
 
 
 def calendar_unit(unit: str) -> str | None:
@@ -70,4 +48,4 @@ def counted_in(quantity: Quantity, unit: Quantity, *, is_loose: bool = False) ->
         return EXACT.divide(EXACT.multiply(quantity.value, _MONTHS[source]), _MONTHS[target])
     if is_loose:
         source, target = _LOOSE_CODES.get(source, source), _LOOSE_CODES.get(target, target)
-    return CONVERT(quantity.value, source, target)
+    return convert(quantity.value, source, target)

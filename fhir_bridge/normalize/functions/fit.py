@@ -138,15 +138,16 @@ class _Fit:
         place: str,
     ) -> list[dict[str, Any]]:
         """Give one element its place in R4; return the extensions for what has none."""
+        same = known.get(key)
+        # Contained resources went through every rule before the one that holds them.
+        if same is not None and same[1] == "Resource":
+            return []
+        if same is not None and origin is not None and self._stays(holder, key, (key, *same), origin, place):
+            return []
         homes = homes_of(key, origin, known)
         kind = origin[1] if origin else homes[0][2] if homes else None
         if kind is None:
             return self._all_out(holder, key, path, place)
-        # Contained resources went through every rule before the one that holds them.
-        if kind == "Resource":
-            return []
-        if homes and self._stays(holder, key, homes[0], kind, place):
-            return []
         element = origin[0] if origin else None
         placing = Placing()
         for item, sibling in items_of(holder, key):
@@ -168,11 +169,14 @@ class _Fit:
             return now
         return kind
 
-    def _stays(self, holder: dict[str, Any], key: str, home: Home, kind: str, place: str) -> bool:
+    def _stays(self, holder: dict[str, Any], key: str, home: Home, origin: tuple[Element, str], place: str) -> bool:
         """Fit an element that R4 has just so; False when its datatype, number, codes or targets differ."""
-        name, element, now = home
+        _name, element, now = home
+        sent, kind = origin
         value = holder.get(key)
-        if name != key or now != kind or element.codes or element.targets:
+        if now != kind or element.targets != sent.targets:
+            return False
+        if element.codes is not None and not (type(value) is str and value in _allowed(element.codes)):
             return False
         if key in holder and element.many is not (type(value) is list):
             return False
@@ -395,6 +399,11 @@ def _system(system: str, renamed: Mapping[str, str]) -> str:
     if match:
         return f"http://terminology.hl7.org/CodeSystem/{match[1]}-{match['name']}"
     return renamed.get(system, system)
+
+
+@cache
+def _allowed(url: str) -> frozenset[str]:
+    return frozenset().union(*r4().codes[url].values())
 
 
 @cache
