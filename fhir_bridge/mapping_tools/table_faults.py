@@ -13,7 +13,7 @@ from fhir_bridge.mapping_tools.reading import PackText, RuleText
 from fhir_bridge.normalize.code_maps import NONE
 from fhir_bridge.normalize.map_files import COLUMNS as MAP_COLUMNS
 from fhir_bridge.normalize.pack import declared
-from fhir_bridge.normalize.table_files import guessed, read, rows
+from fhir_bridge.normalize.table_files import columns_of, guessed, read, rows
 from fhir_bridge.normalize.tables import UNIT_COLUMNS
 from fhir_bridge.normalize.yaml_text import Fault, Mapping, Spot
 
@@ -68,9 +68,12 @@ def _codings(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _map_findings(entry: Mapping, folder: Path, label: str) -> Iterator[Finding]:
-    seen: dict[tuple[str, str], tuple[Spot, tuple[str, str]]] = {}
+    seen: dict[tuple[str, ...], tuple[Spot, tuple[str, str]]] = {}
+    # Rows that say how they differ may give one code several targets.
+    may_differ = "equivalence" in columns_of(entry, folder)
     for spot, row in rows(entry, folder, label, MAP_COLUMNS, ("url",)):
-        key, target = (row["system"], row["code"]), (row["target_system"], row["target_code"])
+        target = (row["target_system"], row["target_code"])
+        key = (row["system"], row["code"], *(target if may_differ else ()))
         yield from _codes_of(row, spot)
         if not row["code"] or not (row["target_code"] or row["equivalence"] in NONE):
             continue

@@ -127,7 +127,10 @@ def _to_do(folder: Path, survey: Survey | None, files: Sequence[FileSeen], parts
     yield _MARKS
     yield _EXAMPLES
     left = len(remaining_guesses(folder))
-    yield f"`fhir-bridge map test {folder.name}`, then docs/new-hospital.md. {left} guesses are left now."
+    yield (
+        f"`fhir-bridge map test {folder.name}` and `fhir-bridge map lint {folder.name}`, which lists the guesses "
+        f"that are left ({left} now); then docs/new-hospital.md."
+    )
 
 
 def _about_codes(name: str, system: str, part: Part | None) -> str:

@@ -168,11 +168,18 @@ UNIT_USED = RULE + "do:\n  - unit: {path: value, table: u}\n"
         ("a,8310-5\na,2339-0\n", [("two-targets", 3)]),
         ("a,8310-5\na,8310-5\n", [("doubled-row", 3)]),
         ("a,8310-6\nb,2339-0\nc,glucose\n", [("check-digit", 2), ("odd-code", 4)]),
+        ("a,8310-5\na,\n", []),
     ],
 )
 def test_rows_of_a_code_map(tmp_path: Path, rows: str, found: list[tuple[str, int]]) -> None:
     told = findings(tmp_path, USED, HEAD + MAP, m_csv="code,target_code\n" + rows)
     assert [(f.code, f.line) for f in told] == found
+
+
+def test_rows_that_say_how_they_differ_may_give_a_code_several_targets(tmp_path: Path) -> None:
+    rows = "code,target_code,equivalence\na,8310-5,narrower\na,2339-0,wider\na,2339-0,wider\n"
+    told = findings(tmp_path, USED, HEAD + MAP, m_csv=rows)
+    assert [(f.code, f.line) for f in told] == [("doubled-row", 4)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from fhir_bridge.mapping_tools.schema import rules_schema, source_schema
+from fhir_bridge.normalize import load_ruleset
 from fhir_bridge.normalize.pack import SOURCE, rule_files
 from fhir_bridge.normalize.yaml_text import load
 from tests.unit.normalize.bench import MAPPINGS, RULE
@@ -32,6 +33,14 @@ def test_every_pack_of_the_repository_validates(pack: Path) -> None:
     SOURCES.validate(load(pack / SOURCE, SOURCE).plain())
     for path in rule_files(pack):
         RULES.validate(load(path, path.name).plain())
+
+
+def test_what_the_page_on_csv_shows_loads_and_validates(tmp_path: Path) -> None:
+    page = (SCHEMAS.parent / "csv.md").read_text("utf-8")
+    text = page.split("```yaml\n# source.yaml\n")[1].split("```")[0]
+    (tmp_path / SOURCE).write_text(text)
+    assert load_ruleset(tmp_path).formats
+    SOURCES.validate(load(tmp_path / SOURCE, SOURCE).plain())
 
 
 WRONG = [
@@ -61,6 +70,10 @@ def test_a_mistake_that_a_schema_can_see_is_seen(text: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text",
     ["instituton: x\n", "fhir_version: R6\n", "extends: other\n", "maps: {a: {columns: {cod: x}, file: a.csv}}\n",
+     "maps: {a: {file: a.csv, guess: perhaps}}\n", "csv: {a: {type: Patient, id: n}}\n",
+     "csv: {a: {type: Patent, id: n, columns: {n: id}}}\n",
+     "csv: {a: {type: Patient, id: n, columns: {n: {pth: id}}}}\n",
+     "csv: {a: {type: Patient, id: n, delimiter: ':', columns: {n: id}}}\n",
      "maps: {a: {}}\n", "labels: {a: {file: a.csv}}\n", "profiles: [{package: a, mode: eror, apply: declared}]\n"],
 )  # fmt: skip
 def test_a_mistake_in_source_yaml_is_seen(text: str, tmp_path: Path) -> None:
