@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fhir_bridge.cli.failing import SETUP, Failure
-from fhir_bridge.errors import RecordRefused
+from fhir_bridge.errors import RecordRefused, SetupWrong
 from fhir_bridge.formats import CsvText, Dialect
 
 _LOOKED_AT = 5_000
@@ -82,27 +81,27 @@ def look_at(path: Path) -> FileSeen:
     """Read a sample file.
 
     Raises:
-        Failure: It is no CSV with a header and rows.
+        SetupWrong: It is no CSV with a header and rows.
     """
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     except (OSError, EOFError, zlib.error) as error:
-        raise Failure(f"{path} cannot be read", exit_code=SETUP) from error
+        raise SetupWrong(f"{path} cannot be read") from error
     dialect = _dialect(data)
     try:
         text = CsvText(data, dialect)
         header = [cell.strip() for cell in text.header.cells]
         rows = [row for _, row in zip(range(_LOOKED_AT), text.rows, strict=False)]
     except RecordRefused as refusal:
-        raise Failure(f"{path}: {refusal.issues[0].diagnostics}", exit_code=SETUP) from None
+        raise SetupWrong(f"{path}: {refusal.issues[0].diagnostics}") from None
     if len(set(header)) < len(header) or not all(header):
-        raise Failure(f"{path}: every column needs a name of its own in the first row", exit_code=SETUP)
+        raise SetupWrong(f"{path}: every column needs a name of its own in the first row")
     good = [
         dict(zip(header, row.cells, strict=True)) for row in rows if not row.fault and len(row.cells) == len(header)
     ]
     if not good:
-        raise Failure(f"{path} holds no row that fits its header", exit_code=SETUP)
+        raise SetupWrong(f"{path} holds no row that fits its header")
     empty = sorted({t.strip() for row in good for t in row.values() if t.strip().lower() in _EMPTY})
     columns = tuple(_column(name, [row[name].strip() for row in good], empty) for name in header)
     stem = re.sub(r"[^a-z0-9]+", "-", path.name.lower().partition(".")[0]).strip("-")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from fhir_bridge.cli.failing import SETUP, Failure
+from fhir_bridge.errors import SetupWrong
 from fhir_bridge.fhir.ucum import is_ucum
 from fhir_bridge.mapping_tools.newpack.survey import CodeSeen, Survey
 from fhir_bridge.mapping_tools.unit_guesses import guess_ucum
@@ -75,12 +75,12 @@ def read_dictionary(path: Path) -> Dictionary:
     """Read a dictionary: CSV with any common delimiter, UTF-8 or Windows' encoding.
 
     Raises:
-        Failure: It cannot be read as a table.
+        SetupWrong: It cannot be read as a table.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Failure(f"{path}: {error.strerror or 'not readable'}", exit_code=SETUP) from error
+        raise SetupWrong(f"{path}: {error.strerror or 'not readable'}") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -89,13 +89,13 @@ def read_dictionary(path: Path) -> Dictionary:
     delimiter = max(",;\t|", key=first.count)
     table = [row for row in csv.reader(text.splitlines(keepends=True), delimiter=delimiter) if any(row)]
     if len(table) < 2 or len(table[0]) < 2:
-        raise Failure(f"{path} is no table: a first row that names columns, and rows beneath it", exit_code=SETUP)
+        raise SetupWrong(f"{path} is no table: a first row that names columns, and rows beneath it")
     head = tuple(name.strip() for name in table[0])
     if len(set(head)) < len(head) or not all(head):
-        raise Failure(f"{path}: every column needs a name of its own in the first row", exit_code=SETUP)
+        raise SetupWrong(f"{path}: every column needs a name of its own in the first row")
     wide = next((n for n, row in enumerate(table, 1) if len(row) != len(head)), None)
     if wide is not None:
-        raise Failure(f"{path}: row {wide} has {len(table[wide - 1])} cells and the first row {len(head)}")
+        raise SetupWrong(f"{path}: row {wide} has {len(table[wide - 1])} cells and the first row {len(head)}")
     rows = tuple({name: cell.strip() for name, cell in zip(head, row, strict=True)} for row in table[1:])
     return Dictionary(head, rows)
 
