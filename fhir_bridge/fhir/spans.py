@@ -72,6 +72,24 @@ def find_span(data: bytes, steps: Sequence[Step]) -> Span | None:
     return Span(at, _end(data, at))
 
 
+def all_spans(data: bytes, steps: Sequence[Step] = ()) -> dict[tuple[Step, ...], Span]:
+    """Return the span of every value at or below ``steps`` by its own steps; quicker than to ask for many apart."""
+    top = find_span(data, steps)
+    found: dict[tuple[Step, ...], Span] = {}
+    waiting = [] if top is None else [(tuple(steps), top.start)]
+    while waiting:
+        here, at = waiting.pop()
+        found[here] = Span(at, _end(data, at))
+        names = [name for name, _ in _members(data, at)] if data[at : at + 1] == b"{" else []
+        inside: Iterator[tuple[Step, int]] = iter(())
+        if names:
+            inside = ((name, value) for name, value in _members(data, at) if names.count(name) == 1)
+        elif data[at : at + 1] == b"[":
+            inside = enumerate(_items(data, at))
+        waiting += [((*here, step), value) for step, value in inside]
+    return found
+
+
 def resource_steps(data: bytes) -> tuple[Step, ...]:
     """Return where the resource stands in an original: in the entry of a Bundle that was kept, or at its root."""
     return ("resource",) if find_span(data, ("resourceType",)) is None else ()

@@ -189,13 +189,24 @@ class ChartRef:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One element that a rule changed; ``before``/``after`` are JSON values, None for absent."""
+    """One element that a rule changed; ``before``/``after`` are JSON values, None for absent.
+
+    Attributes:
+        element: Where it stands at that moment, as ``Observation.code.coding[1]``; empty for what is said of the
+            whole message.
+        sources: Where parts of ``after`` come from: path below ``element`` (empty for itself) → place just before
+            this change. What is not named stands where it stood, or is the rule's own. Lineage written before
+            2026-11 names none.
+        table: Table that the rule went by, with the factor where it holds one.
+    """
 
     element: str
     before: Any
     after: Any
     rule: str
     reason: str
+    sources: Mapping[str, str] | None = None
+    table: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +259,7 @@ class Normalized:
         row: Index row with ``version`` empty and ``last_updated_us`` 0 until stamped.
         identifiers: ``system|value`` of a Patient's identifiers (record numbers), for the
             institution's own look-up; empty for other types.
-        lineage: JSON bytes of the changes (``[{element, before, after, rule, reason}]``).
+        lineage: JSON bytes of the changes (``[{element, before, after, rule, reason, sources?, table?}]``).
     """
 
     index: int

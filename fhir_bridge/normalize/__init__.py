@@ -12,22 +12,29 @@ Invariants:
 from __future__ import annotations
 
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
+from fhir_bridge.normalize.explaining import MEANS, Explanation, Kind, Statement, explain, read_lineage
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
 
 __all__ = [
+    "MEANS",
     "ExampleResult",
+    "Explanation",
+    "Kind",
     "Normalization",
     "Preview",
     "Ruleset",
+    "Statement",
     "StoredVersion",
+    "explain",
     "explain_changes",
     "is_settled",
     "load_ruleset",
     "normalize",
     "packaged_core",
     "preview",
+    "read_lineage",
     "relabelled",
     "ruleset_under",
     "run_examples",

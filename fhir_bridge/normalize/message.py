@@ -26,7 +26,7 @@ from fhir_bridge.model.ingest import (
     Validated,
 )
 from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
-from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
+from fhir_bridge.normalize.draft import Draft, Unconvertible, below, copied, within
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
 from fhir_bridge.normalize.links import R4_TYPE, Links, local_id
 from fhir_bridge.normalize.pack import Ruleset
@@ -153,17 +153,13 @@ def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
         inner = _shaped(part, release, ruleset)
         body["contained"][index] = inner.body
         place = f"{body['resourceType']}.contained[{index}]"
-        draft.changes += [replace(c, element=_below(place, c.element)) for c in inner.changes]
+        draft.changes += [below(change, place) for change in inner.changes]
         draft.was_reshaped = draft.was_reshaped or inner.was_reshaped
-        draft.flags += [replace(f, expression=_below(place, f.expression)) for f in inner.flags]
+        draft.flags += [replace(f, expression=within(place, f.expression)) for f in inner.flags]
     for stage in STAGES:
         if stage != LABEL:
             _run(draft, stage, release, ruleset)
     return draft
-
-
-def _below(place: str, inner: str) -> str:
-    return f"{place}.{inner.partition('.')[2]}" if "." in inner else place
 
 
 def _run(draft: Draft, stage: str, release: str, ruleset: Ruleset) -> None:

@@ -42,7 +42,7 @@ _KEYS = (
 )
 SOURCE = "source.yaml"
 
-ENGINE = "2"
+ENGINE = "3"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
 
 

@@ -30,20 +30,24 @@ def _translate(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
             for index, (item, where) in enumerate(list(found.each())):
-                done, missing = work(item)
+                done, missing, origins = work(item)
                 if done is not item:
                     if type(found.value) is list:
                         found.value[index] = done
                     else:
                         found.parent[found.key] = done
-                    draft.changed(by, where, item, done, is_safe=type(done) is dict)
+                    sources = {to: f"{where}.{part}" if part else where for to, part in origins.items()}
+                    is_safe = type(done) is dict
+                    draft.changed(by, where, item, done, is_safe=is_safe, sources=sources, table=codes.name)
                 if missing:
                     _report(draft, codes, unmapped, where)
 
     return act
 
 
-Work = Callable[[Any], tuple[Any, bool]]
+Work = Callable[[Any], tuple[Any, bool, dict[str, str]]]
+"""Gives what a code becomes, whether it is missing from the map, and which part of the new is read out of which of
+the old."""
 
 
 def _for_type(types: frozenset[str], codes: CodeMap, keep: bool) -> Work | None:
@@ -54,54 +58,62 @@ def _for_type(types: frozenset[str], codes: CodeMap, keep: bool) -> Work | None:
     if types <= {"code", "string", "uri"}:
         return lambda item: _bare(item, codes)
     if "CodeableConcept" in types:
-        return lambda item: _concept(item, codes, keep) if type(item) is dict else (item, False)
+        return lambda item: _concept(item, codes, keep) if type(item) is dict else (item, False, {})
     return None
 
 
-def _concept(concept: Any, codes: CodeMap, keep: bool) -> tuple[Any, bool]:
+def _concept(concept: Any, codes: CodeMap, keep: bool) -> tuple[Any, bool, dict[str, str]]:
     """The concept with standard codings before the sender's own; True when a code of ours is not in the map."""
     codings = concept.get("coding") if type(concept) is dict else None
     if type(codings) is not list:
-        return concept, False
+        return concept, False, {}
     held = {_key(coding) for coding in codings}
     made: list[Any] = []
+    origins: list[str] = []
     standard = False
     missing = False
-    for coding in codings:
+    for index, coding in enumerate(codings):
         target = codes.targets.get(_key(coding))
         if target is None:
             missing = missing or (type(coding) is dict and coding.get("system") in codes.systems)
             made.append(coding)
+            origins.append(f"coding[{index}]")
             continue
         standard = True
         if (target.system, target.code) not in held:
-            made.insert(sum(_is_target(c, codes) for c in made), _as_coding(target))
+            spot = sum(_is_target(c, codes) for c in made)
+            made.insert(spot, _as_coding(target))
+            origins.insert(spot, f"coding[{index}].code")
         if keep:
             made.append(coding)
+            origins.append(f"coding[{index}]")
     if made == codings:
-        return concept, missing and not standard
-    return {**concept, "coding": made}, missing and not standard
+        return concept, missing and not standard, {}
+    moved = {f"coding[{at}]": origin for at, origin in enumerate(origins) if origin != f"coding[{at}]"}
+    return {**concept, "coding": made}, missing and not standard, moved
 
 
 def _is_target(coding: Any, codes: CodeMap) -> bool:
     return type(coding) is dict and coding.get("system") in codes.target_systems
 
 
-def _coding(coding: Any, codes: CodeMap, keep: bool) -> tuple[Any, bool]:
+def _coding(coding: Any, codes: CodeMap, keep: bool) -> tuple[Any, bool, dict[str, str]]:
     if type(coding) is not dict:
-        return coding, False
+        return coding, False, {}
     target = codes.targets.get(_key(coding))
     if target is None:
-        return coding, coding.get("system") in codes.systems
+        return coding, coding.get("system") in codes.systems, {}
     made = _as_coding(target)
+    origins = dict.fromkeys(made, "code")
     if keep:
         made = {"extension": [{"url": ORIGINAL_CODING, "valueCoding": copied(coding)}], **made}
-    return made, False
+        origins["extension[0].valueCoding"] = ""
+    return made, False, origins
 
 
-def _bare(code: Any, codes: CodeMap) -> tuple[Any, bool]:
+def _bare(code: Any, codes: CodeMap) -> tuple[Any, bool, dict[str, str]]:
     target = codes.targets.get(("", code)) if type(code) is str else None
-    return (target.code, False) if target else (code, code not in codes.target_codes)
+    return (target.code, False, {}) if target else (code, code not in codes.target_codes, {})
 
 
 def _key(coding: Any) -> tuple[str, str]:

@@ -72,8 +72,11 @@ def _standardise(
     # A coded unit is the sender's own statement in UCUM; its spelling is no longer a guess.
     if type(unit) is not str or "code" in before:
         return
+    sources, went_by = None, table.name
     if row is not None and row.factor is not None and unit == row.local_unit:
         after = converted(before, row)
+        sources = {"extension[0].valueQuantity": place}
+        went_by = f"{table.name}: local = canonical * {row.factor}" + (f" + {row.offset}" if row.offset else "")
     else:
         code = _spelled(unit, row, table)
         if code is None:
@@ -83,7 +86,7 @@ def _standardise(
         if row is not None and code != _ucum(row.canonical, table):
             draft.flag("business-rule", f"another unit than table {table.name} states for this analyte", place)
     holder[key] = after
-    draft.changed(by, place, before, after)
+    draft.changed(by, place, before, after, sources=sources, table=went_by)
 
 
 def _spelled(unit: str, row: UnitRow | None, table: UnitTable) -> str | None:

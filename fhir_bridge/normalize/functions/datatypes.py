@@ -25,7 +25,7 @@ def _money(draft: Draft, by: By, money: dict[str, Any], place: str) -> None:
     money.pop("unit", None)
     if code is not None:
         money["currency"] = code
-    draft.changed(by, place, before, dict(money))
+    draft.changed(by, place, before, dict(money), sources={"currency": f"{place}.code"})
 
 
 def _dosage(draft: Draft, by: By, dosage: dict[str, Any], place: str) -> None:
@@ -39,30 +39,35 @@ def _dosage(draft: Draft, by: By, dosage: dict[str, Any], place: str) -> None:
                 dosage.setdefault("doseAndRate", [moved])
             else:
                 dosage[key] = value
-        draft.changed(by, place, dict(items), dict(dosage))
+        sources = {f"doseAndRate[0].{key}": f"{place}.{key}" for key in moved}
+        draft.changed(by, place, dict(items), dict(dosage), sources=sources)
 
 
 _DOSE = ("doseRange", "doseQuantity", "rateRatio", "rateRange", "rateQuantity")
 
 
 def _signature(draft: Draft, by: By, signature: dict[str, Any], place: str) -> None:
-    before = dict(signature)
+    before, sources = dict(signature), {}
     for old, new in (("blob", "data"), ("contentType", "sigFormat")):
         if old in signature:
             signature[new] = signature.pop(old)
+            sources[new] = f"{place}.{old}"
     for element in ("who", "onBehalfOf"):
         if f"{element}Reference" in signature:
             signature[element] = signature.pop(f"{element}Reference")
+            sources[element] = f"{place}.{element}Reference"
         elif f"{element}Uri" in signature:
             signature[element] = {"identifier": {"value": signature.pop(f"{element}Uri")}}
-    draft.changed(by, place, before, dict(signature))
+            sources[f"{element}.identifier.value"] = f"{place}.{element}Uri"
+    draft.changed(by, place, before, dict(signature), sources=sources)
 
 
 def _related_artifact(draft: Draft, by: By, artifact: dict[str, Any], place: str) -> None:
     resource = artifact.get("resource")
     if type(resource) is dict and "reference" in resource:
         artifact["resource"] = resource["reference"]
-        draft.changed(by, f"{place}.resource", resource, artifact["resource"])
+        sources = {"": f"{place}.resource.reference"}
+        draft.changed(by, f"{place}.resource", resource, artifact["resource"], sources=sources)
 
 
 DATATYPES: Mapping[str, Convert] = {

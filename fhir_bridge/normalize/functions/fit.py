@@ -100,16 +100,21 @@ class _Fit:
             holder[key] = before[0]
         else:
             raise Unconvertible(Issue("error", "structure", "R4 allows one value where several were sent", place))
-        self._draft.changed(self._by, f"{place}.{key}", before, holder[key])
+        sources = {"[0]": f"{place}.{key}"} if element.many else {"": f"{place}.{key}[0]"}
+        self._draft.changed(self._by, f"{place}.{key}", before, holder[key], sources=sources)
 
     def _recast(self, holder: dict[str, Any], key: str, now: str, old: str | None, place: str) -> None:
         """Texts that became concepts, references that became canonical URLs."""
         cast = _CASTS.get((old, now))
         if cast is None:
             return
-        before = holder[key]
+        before, here = holder[key], f"{place}.{key}"
         holder[key] = [cast(item) for item in before] if type(before) is list else cast(before)
-        self._draft.changed(self._by, f"{place}.{key}", before, holder[key])
+        to, part = (".text", "") if now == "CodeableConcept" else ("", ".reference")
+        sources = {to.removeprefix("."): here + part}
+        if type(before) is list:
+            sources = {f"[{i}]{to}": f"{here}[{i}]{part}" for i in range(len(before))}
+        self._draft.changed(self._by, here, before, holder[key], sources=sources)
 
     def _system(self, holder: dict[str, Any], place: str) -> None:
         before = holder.get("system")
@@ -124,8 +129,15 @@ class _Fit:
         value = holder.pop(key)
         kind = old[1] if old else _guess(value)
         stem = old[0].name.removesuffix("[x]") if old else key
-        made = [self._extension(f"{CROSS_VERSION}{owner}.{stem}", kind, v, place) for v in _listed(value)]
         held = holder.get("extension", [])
+        where = f"{place}.{key}"
+        made = []
+        for index, item in enumerate(_listed(value)):
+            source = f"{where}[{index}]" if type(value) is list else where
+            extension, sources = self._extension(f"{CROSS_VERSION}{owner}.{stem}", kind, item, source)
+            at = f"{place}.extension[{len(held) + index}]"
+            self._draft.changed(self._by, at, None, extension, sources=sources)
+            made.append(extension)
         # Extensions stand where FHIR puts them in every example: before the elements they add to.
         rest = {k: v for k, v in holder.items() if k not in ("resourceType", "id", "meta", "extension")}
         for k in rest:
@@ -133,23 +145,28 @@ class _Fit:
         holder.pop("extension", None)
         holder["extension"] = [*held, *made]
         holder.update(rest)
-        self._draft.changed(self._by, f"{place}.{key}", value, None)
-        self._draft.changed(self._by, f"{place}.extension", None, made)
+        self._draft.changed(self._by, where, value, None)
 
-    def _extension(self, url: str, kind: str, value: Any, place: str) -> dict[str, Any]:
+    def _extension(self, url: str, kind: str, value: Any, place: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the extension that holds the value of ``place``, and where each part of it comes from."""
         if _is_value(kind):
             self._value(value, kind, None, place)
-            return {"url": url, _value_key(kind): value}
+            return {"url": url, _value_key(kind): value}, {_value_key(kind): place}
         children = _elements(stu3(), kind)
-        parts = []
+        parts: list[dict[str, Any]] = []
+        sources: dict[str, str] = {}
         for key, item in value.items() if type(value) is dict else ():
             if key in ("id", "extension") or key.startswith("_"):
                 continue
             child = children.get(key)
             name = child[1] if child else _guess(item)
             stem = child[0].name.removesuffix("[x]") if child else key
-            parts += [self._extension(stem, name, one, place) for one in _listed(item)]
-        return {"url": url, "extension": parts}
+            for index, one in enumerate(_listed(item)):
+                source = f"{place}.{key}[{index}]" if type(item) is list else f"{place}.{key}"
+                part, inner = self._extension(stem, name, one, source)
+                sources |= {f"extension[{len(parts)}].{to}": origin for to, origin in inner.items()}
+                parts.append(part)
+        return {"url": url, "extension": parts}, sources
 
     def _mark_absent(self, holder: dict[str, Any], name: str, sent: str | None, place: str) -> None:
         """Mark what R4 requires and the sender's release did not."""
@@ -163,7 +180,7 @@ class _Fit:
             key, kind = next(iter(keys.items()))
             written, value = _absent(element, key, kind)
             holder[written] = value
-            self._draft.changed(self._by, f"{place}.{key}", None, value)
+            self._draft.changed(self._by, f"{place}.{written}", None, value)
 
 
 def _as_concept(value: Any) -> Any:

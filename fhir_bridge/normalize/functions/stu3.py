@@ -6,7 +6,7 @@ Called by rules of ``core/stu3``; each names the page of R4 whose "R3 Diff" it f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
@@ -30,33 +30,43 @@ def lift(args: Args) -> Act:
             items = before if type(before) is list else [before]
             if not any(type(item) is dict and child in item for item in items):
                 continue
-            made = [_lifted(item, child, place.text, draft.sent_type) for item in items]
+            sources: dict[str, str] = {}
+            made = []
+            for item, where in found.each():
+                lifted, inner = _lifted(item, child, f"{draft.sent_type}.{place.text}", where)
+                at = where.removeprefix(found.place)
+                sources |= {f"{at}.{to}".strip(".") if to else at: source for to, source in inner.items()}
+                made.append(lifted)
             found.parent[found.key] = made if type(before) is list else made[0]
-            draft.changed(by, found.place, before, found.parent[found.key])
+            draft.changed(by, found.place, before, found.parent[found.key], sources=sources)
 
     return act
 
 
-def _lifted(part: dict[str, Any], child: str, path: str, type_name: str) -> dict[str, Any]:
+def _lifted(part: dict[str, Any], child: str, path: str, place: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the child of a part with what stood beside it, and where each piece of that comes from."""
     if child not in part:
-        return part
-    made = dict(part[child])
+        return part, {}
+    made, sources = dict(part[child]), {"": f"{place}.{child}"}
     rest = {k: v for k, v in part.items() if k not in (child, "id", "extension")}
     if rest:
-        made["extension"] = [*made.get("extension", ()), *_beside(rest, f"{type_name}.{path}")]
+        held = made.pop("extension", [])
+        beside = list(_beside(rest, path, place))
+        for index, (extension, source) in enumerate(beside, len(held)):
+            # A url beside it is not in the child; the rule writes it.
+            sources[f"extension[{index}].{list(extension)[-1]}"] = source
         # An extension stands in front of what it belongs to.
-        made = {"extension": made.pop("extension"), **made}
-    return made
+        made = {"extension": [*held, *(extension for extension, _ in beside)], **made}
+    return made, sources
 
 
-def _beside(parts: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
-    found = []
+def _beside(parts: Mapping[str, Any], path: str, place: str) -> Iterator[tuple[dict[str, Any], str]]:
     for key, value in parts.items():
-        for item in value if type(value) is list else [value]:
+        for index, item in enumerate(value if type(value) is list else [value]):
             kind = "CodeableConcept" if type(item) is dict and ("coding" in item or "text" in item) else "Reference"
             value_key = "valueString" if type(item) is str else f"value{kind}"
-            found.append({"url": f"{CROSS_VERSION}{path}.{key}", value_key: item})
-    return found
+            source = f"{place}.{key}[{index}]" if type(value) is list else f"{place}.{key}"
+            yield {"url": f"{CROSS_VERSION}{path}.{key}", value_key: item}, source
 
 
 def not_done(args: Args) -> Act:
@@ -68,16 +78,15 @@ def not_done(args: Args) -> Act:
         for key in ("notDone", "notGiven"):
             if key not in body:
                 continue
-            flag = body.pop(key)
-            draft.changed(by, f"{name}.{key}", flag, None)
+            flag, place = body.pop(key), f"{name}.{key}"
             if flag is True and body.get("status") != "entered-in-error":
-                draft.changed(by, f"{name}.status", body.get("status"), "not-done")
+                draft.changed(by, f"{name}.status", body.get("status"), "not-done", sources={"": place})
                 body["status"] = "not-done"
+            draft.changed(by, place, flag, None)
         for key in ("notDoneReason", "notDoneReasonCodeableConcept", "reasonNotGiven"):
             if key in body and "statusReason" not in body:
                 body["statusReason"] = value = body.pop(key)
-                draft.changed(by, f"{name}.{key}", value, None)
-                draft.changed(by, f"{name}.statusReason", None, value)
+                draft.moved(by, f"{name}.{key}", f"{name}.statusReason", value)
 
     return act
 
@@ -89,13 +98,18 @@ def imaging_study(args: Args) -> Act:
     def act(draft: Draft) -> None:
         body = draft.body
         before = {key: body[key] for key in ("uid", "accession", "availability") if key in body}
-        identifiers = [_uid_identifier(body.pop("uid"))] if "uid" in body else []
+        identifiers, sources = [], {}
+        if "uid" in body:
+            identifiers.append(_uid_identifier(body.pop("uid")))
+            sources["[0].value"] = "ImagingStudy.uid"
         if "accession" in body:
+            sources[f"[{len(identifiers)}]"] = "ImagingStudy.accession"
             identifiers.append(body.pop("accession"))
         if identifiers:
             held = body.get("identifier")
             body["identifier"] = [*identifiers, *(held or ())]
-            draft.changed(by, "ImagingStudy.identifier", held, body["identifier"])
+            sources |= {f"[{len(identifiers) + i}]": f"ImagingStudy.identifier[{i}]" for i in range(len(held or ()))}
+            draft.changed(by, "ImagingStudy.identifier", held, body["identifier"], sources=sources)
         if "status" not in body:
             body["status"] = _study_status(body)
             draft.changed(by, "ImagingStudy.status", None, body["status"])
@@ -128,7 +142,8 @@ def _dicom_parts(draft: Draft, by: By, series: dict[str, Any], place: str) -> No
         before = instance.get("sopClass")
         if type(before) is str:
             instance["sopClass"] = {"system": "urn:ietf:rfc:3986", "code": before}
-            draft.changed(by, f"{where}.sopClass", before, instance["sopClass"])
+            sources = {"code": f"{where}.sopClass"}
+            draft.changed(by, f"{where}.sopClass", before, instance["sopClass"], sources=sources)
 
 
 def _strip_oid(draft: Draft, by: By, holder: dict[str, Any], place: str) -> None:
@@ -148,19 +163,19 @@ def device(args: Args) -> Act:
         if type(udi) is dict:
             carrier = {k: v for k, v in udi.items() if k != "name"}
             body["udiCarrier"] = [carrier]
-            draft.changed(by, "Device.udi", udi, None)
-            draft.changed(by, "Device.udiCarrier", None, [carrier])
+            draft.changed(by, "Device.udiCarrier", None, [carrier], sources={"[0]": "Device.udi"})
             if "name" in udi:
-                _append(draft, by, "deviceName", {"name": udi["name"], "type": "udi-label-name"})
+                named = {"name": udi["name"], "type": "udi-label-name"}
+                _append(draft, by, "deviceName", named, {"name": "Device.udi.name"})
+            draft.changed(by, "Device.udi", udi, None)
             _serial_number(draft, by, carrier)
         if "model" in body:
             body["modelNumber"] = model = body.pop("model")
-            draft.changed(by, "Device.model", model, None)
-            draft.changed(by, "Device.modelNumber", None, model)
+            draft.moved(by, "Device.model", "Device.modelNumber", model)
         if type(body.get("version")) is str:
             before = body["version"]
             body["version"] = [{"value": before}]
-            draft.changed(by, "Device.version", before, body["version"])
+            draft.changed(by, "Device.version", before, body["version"], sources={"[0].value": "Device.version"})
 
     return act
 
@@ -174,13 +189,14 @@ def _serial_number(draft: Draft, by: By, carrier: Mapping[str, Any]) -> None:
     found = _SERIAL.search(text) if type(text) is str else None
     if found and "serialNumber" not in draft.body:
         draft.body["serialNumber"] = found[1]
-        draft.changed(by, "Device.serialNumber", None, found[1])
+        read = {"": "Device.udiCarrier[0].carrierHRF"}
+        draft.changed(by, "Device.serialNumber", None, found[1], sources=read)
 
 
-def _append(draft: Draft, by: By, key: str, item: dict[str, Any]) -> None:
-    before = draft.body.get(key)
-    draft.body[key] = [*(before or ()), item]
-    draft.changed(by, f"{draft.body['resourceType']}.{key}", before, draft.body[key])
+def _append(draft: Draft, by: By, key: str, item: dict[str, Any], sources: Mapping[str, str]) -> None:
+    held = draft.body.get(key) or []
+    draft.body[key] = [*held, item]
+    draft.changed(by, f"{draft.body['resourceType']}.{key}[{len(held)}]", None, item, sources=sources)
 
 
 # R4 adjudication codes for what STU3 had as elements of their own (explanationofbenefit.html).
@@ -195,10 +211,10 @@ def benefit_totals(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for key, code in _TOTALS:
             if key in draft.body:
-                amount = draft.body.pop(key)
-                draft.changed(by, f"ExplanationOfBenefit.{key}", amount, None)
+                amount, place = draft.body.pop(key), f"ExplanationOfBenefit.{key}"
                 category = {"coding": [{"system": _ADJUDICATION, "code": code}]}
-                _append(draft, by, "total", {"category": category, "amount": amount})
+                _append(draft, by, "total", {"category": category, "amount": amount}, {"amount": place})
+                draft.changed(by, place, amount, None)
 
     return act
 
@@ -215,11 +231,10 @@ def observation_related(args: Args) -> Act:
         if type(related) is not list:
             return
         left = []
-        for item in related:
+        for index, item in enumerate(related):
             key = _RELATED.get(item.get("type"))
             if key and "target" in item:
-                draft.body[key] = [*draft.body.get(key, ()), item["target"]]
-                draft.changed(by, f"Observation.{key}", None, draft.body[key])
+                _append(draft, by, key, item["target"], {"": f"Observation.related[{index}].target"})
             else:
                 left.append(item)
         if left != related:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_bridge.fhir.json import parse
-from fhir_bridge.fhir.spans import Span, Step, find_span, resource_steps, steps_of
+from fhir_bridge.fhir.spans import Span, Step, all_spans, find_span, resource_steps, steps_of
 
-KEYS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=4)
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
-    st.text(st.characters(blacklist_categories=("Cs",)), max_size=6),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
     st.sampled_from([0, -1, 10**20]),
     st.sampled_from(["1.10", "1e2", "-0.0"]).map(float),
 )
@@ -27,7 +27,7 @@ SPACES = st.sampled_from([b"", b" ", b"\r\n\t", b"  "])
 
 
 class Writer:
-    """The second definition: writes a document and knows where each value begins and ends, because it put it there."""
+    """The second definition: writes a document and knows where each value begins and ends, for it put it there."""
 
     def __init__(self, draw: Any) -> None:
         self._draw = draw
@@ -73,6 +73,7 @@ def test_every_value_is_found_where_the_writer_put_it(value: dict[str, Any], dat
     writer.write(value)
     for steps, span in writer.spans.items():
         assert find_span(writer.out, steps) == span
+    assert all_spans(writer.out) == writer.spans
     assert find_span(writer.out, ("nowhere at all",)) is None
     assert find_span(writer.out, (0,)) is None
 
@@ -81,14 +82,17 @@ def test_the_offsets_are_bytes_and_escapes_in_keys_and_strings_mean_what_json_sa
     document = '{"ü": "a\\"]}", "k\\u0065y": [{"x":"\\\\"} , 1.10 ]}'.encode()
     assert find_span(document, ("ü",)) == Span(7, 14)
     (text, number) = (find_span(document, ("key", 0, "x")), find_span(document, ("key", 1)))
-    assert text is not None and json.loads(text.of(document)) == "\\"
-    assert number is not None and number.of(document) == b"1.10"
+    assert text is not None
+    assert json.loads(text.of(document)) == "\\"
+    assert number is not None
+    assert number.of(document) == b"1.10"
 
 
 def test_a_key_that_stands_twice_is_found_nowhere() -> None:
     document = b'{"a": {"b": 1, "b": 2, "c": 3}, "d": 4}'
     assert find_span(document, ("a", "b")) is None
     assert find_span(document, ("a", "c")) is not None
+    assert set(all_spans(document)) == {(), ("a",), ("a", "c"), ("d",)}
 
 
 @pytest.mark.parametrize(
