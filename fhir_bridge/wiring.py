@@ -65,6 +65,7 @@ from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.evidence import Evidence
+from fhir_bridge.lines.explaining import Explaining
 from fhir_bridge.lines.gauges import Gauges
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
@@ -421,16 +422,14 @@ async def open_bridge(
         relabelling = RelabelLine(vault=vault, labels=labels, registry=registry, ingest=ingest, clock=clock)
         await relabelling.start()
         stack.push_async_callback(relabelling.stop)
+        evidence = Evidence(vault=vault, registry=registry, notary=notary)
         control = create_control(
             operations,
             relabelling,
             MessageKeys(
-                vault=vault,
-                registry=registry,
-                unwrapping=unwrapping,
-                evidence=Evidence(vault=vault, registry=registry, notary=notary),
-                crypto=JoseMessages(),
+                vault=vault, registry=registry, unwrapping=unwrapping, evidence=evidence, crypto=JoseMessages()
             ),
+            Explaining(vault=vault, registry=registry, book=book, evidence=evidence),
             check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data, elsewhere=_vault_elsewhere(), ledger=address),

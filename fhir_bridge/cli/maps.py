@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fhir_bridge.cli import messages, screen
+from fhir_bridge.cli import map_explain, messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
 from fhir_bridge.errors import Issue
@@ -126,3 +126,6 @@ def _tell_rest(shown: Mapping[str, Any]) -> None:
             words = "; ".join(screen.issue_words(issue) for issue in issues)
             index = "" if found.get("index") is None else f" entry {found['index']}"
             print(f"{name}{index}: {words}")
+
+
+app.command("explain")(map_explain.explain)

@@ -18,12 +18,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from fhir_bridge import __version__
 from fhir_bridge.errors import SetupWrong
-from fhir_bridge.http import control_messages, errors
+from fhir_bridge.http import control_maps, control_messages, errors
 from fhir_bridge.http.bare import bare_app
 from fhir_bridge.http.given import object_of, text_of, texts_of
 from fhir_bridge.http.measuring import Page, add_page
 from fhir_bridge.lines.bus_reader import SIGNATURE_HEADER
 from fhir_bridge.lines.checking import Finding, Progress
+from fhir_bridge.lines.explaining import Explaining
 from fhir_bridge.lines.letters import QUARANTINED
 from fhir_bridge.lines.message_keys import MessageKeys
 from fhir_bridge.lines.operations import Operations
@@ -41,6 +42,7 @@ def create_control(
     operations: Operations,
     relabelling: RelabelLine,
     messages: MessageKeys,
+    explaining: Explaining,
     *,
     check: Check,
     export: Export,
@@ -54,6 +56,7 @@ def create_control(
     errors.install(app)
     add_page(app, metrics)
     control_messages.install(app, messages)
+    control_maps.install(app, explaining)
 
     @app.get("/status")
     async def status() -> JSONResponse:

@@ -12,7 +12,17 @@ Invariants:
 from __future__ import annotations
 
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
-from fhir_bridge.normalize.explaining import MEANS, Explanation, Kind, Statement, explain, read_lineage
+from fhir_bridge.normalize.explaining import (
+    MEANS,
+    Explanation,
+    Kind,
+    Rules,
+    Statement,
+    described,
+    explain,
+    read_lineage,
+    rules_of,
+)
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
@@ -24,9 +34,11 @@ __all__ = [
     "Kind",
     "Normalization",
     "Preview",
+    "Rules",
     "Ruleset",
     "Statement",
     "StoredVersion",
+    "described",
     "explain",
     "explain_changes",
     "is_settled",
@@ -36,6 +48,7 @@ __all__ = [
     "preview",
     "read_lineage",
     "relabelled",
+    "rules_of",
     "ruleset_under",
     "run_examples",
 ]

@@ -11,9 +11,10 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from fhir_bridge.errors import RecordRefused
 from fhir_bridge.fhir.json import parse, parse_any, render
@@ -22,11 +23,16 @@ from fhir_bridge.model.ingest import Body, Change
 from fhir_bridge.normalize.labelling import RULE as SENSITIVITY
 from fhir_bridge.normalize.links import DISPLAY, REFERENCES
 from fhir_bridge.normalize.origins import Leaf, Traced, leaves, planted, trace
+from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.stamping import ID, STAMP
 
 _HOUSE = frozenset({ID.rule, STAMP.rule, REFERENCES.rule, DISPLAY.rule})
 _STAMPED = ("meta.versionId", "meta.lastUpdated")
 _STAMPING = Change("", None, None, STAMP.rule, "version and time are given when a record is stored")
+
+
+Rules = Mapping[str, Mapping[str, Any]]
+"""Rule → version and place in the pack, of the very ruleset that made a record."""
 
 
 class Kind(StrEnum):
@@ -111,6 +117,21 @@ def explain(original: bytes, record: Body, changes: Sequence[Change], path: str 
     return _Explainer(original, record, changes).explanation(path)
 
 
+def rules_of(pack: Ruleset) -> Rules:
+    """Return version and place of each rule of a pack."""
+    return {
+        rule.name: {"version": rule.version, "place": f"{rule.spot.file}:{rule.spot.line}"} for rule in pack.rules
+    }
+
+
+def described(told: Explanation, rules: Rules) -> dict[str, Any]:
+    """Return an explanation as JSON."""
+    return {
+        "accounts": told.accounts,
+        "statements": [_statement(each, rules) for each in told.statements],
+    }
+
+
 class _Explainer:
     def __init__(self, original: bytes, record: Body, changes: Sequence[Change]) -> None:
         self._original = original
@@ -184,6 +205,29 @@ class _Explainer:
                 if source is not None and source not in kept and asked.fullmatch(source):
                     kept.add(source)
                     yield self._about(source, Kind.REMOVED, leaf, (number,))
+
+
+def _statement(told: Statement, rules: Rules) -> dict[str, Any]:
+    span = told.span
+    source: dict[str, Any] | None = None
+    if told.source is not None:
+        source = {"element": told.source}
+        if span is not None:
+            source |= {"start": span.start, "end": span.end, "text": told.sent}
+    return {
+        "element": told.place,
+        "kind": told.kind.value,
+        "value": told.text,
+        "source": source,
+        "rules": [_change(change, rules) for change in told.changes],
+    }
+
+
+def _change(change: Change, rules: Rules) -> dict[str, Any]:
+    told = {"rule": change.rule, "reason": change.reason, **rules.get(change.rule, {})}
+    if change.element:
+        told["element"] = change.element
+    return told | ({"table": change.table} if change.table else {})
 
 
 def _text(leaf: Leaf) -> str:

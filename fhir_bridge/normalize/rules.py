@@ -43,6 +43,7 @@ class Rule:
     when: Condition | None
     acts: tuple[Act, ...]
     spot: Spot
+    version: int | None = None
 
     def apply(self, draft: Draft) -> None:
         """Run the rule on a draft of its type."""
@@ -68,13 +69,14 @@ def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> 
     version = rule.get("version")
     if version is not None and not isinstance(version.value, int):
         raise version.spot.broken("'version' must be a whole number")
+    number = None if version is None else int(version.value)
     why = rule.require("why").text("why")
     stage, release = _stage(rule), _release(rule)
     releases = (stu3(), r4()) if release == "STU3" else (r4(),)
     for type_name in _types(rule.require("on"), releases):
         bench_type = "DomainResource" if type_name == ANY else type_name
         bench = Bench(By(name, why), bench_type, releases, tables, constants)
-        yield Rule(name, stage, type_name, release, _when(rule, bench), _acts(rule, bench), rule.spot)
+        yield Rule(name, stage, type_name, release, _when(rule, bench), _acts(rule, bench), rule.spot, number)
 
 
 def _stage(rule: Mapping) -> str:

@@ -72,10 +72,10 @@ def _standardise(
     # A coded unit is the sender's own statement in UCUM; its spelling is no longer a guess.
     if type(unit) is not str or "code" in before:
         return
-    sources, went_by = None, table.name
+    sources, went_by = {"code": f"{place}.unit"}, table.name
     if row is not None and row.factor is not None and unit == row.local_unit:
         after = converted(before, row)
-        sources = {"extension[0].valueQuantity": place}
+        sources["extension[0].valueQuantity"] = place
         went_by = f"{table.name}: local = canonical * {row.factor}" + (f" + {row.offset}" if row.offset else "")
     else:
         code = _spelled(unit, row, table)
