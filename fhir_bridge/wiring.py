@@ -54,6 +54,7 @@ from fhir_bridge.http.measuring import create_metrics
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.audit import AuditLine
+from fhir_bridge.lines.backfilling import BackfillLine
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.checking import Finding, Progress
@@ -126,6 +127,7 @@ class Bridge:
     metrics: FastAPI
     services: Services
     relabelling: RelabelLine
+    backfilling: BackfillLine
     reader: BusReader
     standing: Standing
 
@@ -422,6 +424,11 @@ async def open_bridge(
         relabelling = RelabelLine(vault=vault, labels=labels, registry=registry, ingest=ingest, clock=clock)
         await relabelling.start()
         stack.push_async_callback(relabelling.stop)
+        backfilling = BackfillLine(
+            vault=vault, keys=keys, registry=registry, book=book, labels=labels, ingest=ingest, clock=clock
+        )
+        await backfilling.start()
+        stack.push_async_callback(backfilling.stop)
         evidence = Evidence(vault=vault, registry=registry, notary=notary)
         control = create_control(
             operations,
@@ -430,6 +437,7 @@ async def open_bridge(
                 vault=vault, registry=registry, unwrapping=unwrapping, evidence=evidence, crypto=JoseMessages()
             ),
             Explaining(vault=vault, registry=registry, book=book, evidence=evidence),
+            backfilling,
             check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data, elsewhere=_vault_elsewhere(), ledger=address),
@@ -438,7 +446,7 @@ async def open_bridge(
             metrics=gauges.page,
         )
         metrics = create_metrics(gauges.page)
-        yield Bridge(create_app(services), control, metrics, services, relabelling, reader, standing)
+        yield Bridge(create_app(services), control, metrics, services, relabelling, backfilling, reader, standing)
 
 
 def check_settings(data: Path, kafka: str | None = None) -> None:

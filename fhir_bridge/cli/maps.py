@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fhir_bridge.cli import map_explain, messages, screen
+from fhir_bridge.cli import map_backfill, map_explain, messages, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
 from fhir_bridge.errors import Issue
@@ -129,3 +129,4 @@ def _tell_rest(shown: Mapping[str, Any]) -> None:
 
 
 app.command("explain")(map_explain.explain)
+app.command("backfill")(map_backfill.backfill)

@@ -22,6 +22,7 @@ from fhir_bridge.http import control_maps, control_messages, errors
 from fhir_bridge.http.bare import bare_app
 from fhir_bridge.http.given import object_of, text_of, texts_of
 from fhir_bridge.http.measuring import Page, add_page
+from fhir_bridge.lines.backfilling import BackfillLine
 from fhir_bridge.lines.bus_reader import SIGNATURE_HEADER
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.explaining import Explaining
@@ -43,6 +44,7 @@ def create_control(
     relabelling: RelabelLine,
     messages: MessageKeys,
     explaining: Explaining,
+    backfilling: BackfillLine,
     *,
     check: Check,
     export: Export,
@@ -56,7 +58,7 @@ def create_control(
     errors.install(app)
     add_page(app, metrics)
     control_messages.install(app, messages)
-    control_maps.install(app, explaining)
+    control_maps.install(app, explaining, backfilling)
 
     @app.get("/status")
     async def status() -> JSONResponse:

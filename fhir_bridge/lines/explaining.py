@@ -62,7 +62,7 @@ class Explaining:
 
         Raises:
             SetupWrong: No such record or version, no such element, or a path that cannot be read.
-            KeyMissing: The chart was erased.
+            EnvelopeBroken: The chart was erased, or what is stored was changed.
             Unavailable: Not anchored yet.
         """
         place = await self._place(record)

@@ -162,7 +162,7 @@ async def reissue(
         some = records[start : start + _AT_ONCE]
         numbered = tuple(replace(record, index=number) for number, record in enumerate(some))
         received = Received(institution, FhirVersion.R4, b"", clock.now())
-        done = await ingest.push_relabelled(received, Processed("batch", numbered, sets=sets.digest.hex()))
+        done = await ingest.push_reissued(received, Processed("batch", numbered, sets=sets.digest.hex()))
         if done.refused:
             return written
         if any(not outcome.status.startswith(_TAKEN) for outcome in done.outcomes):

@@ -18,6 +18,7 @@ from fhir_bridge.normalize.explaining import (
     Kind,
     Rules,
     Statement,
+    changed_elements,
     described,
     explain,
     read_lineage,
@@ -26,6 +27,7 @@ from fhir_bridge.normalize.explaining import (
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
+from fhir_bridge.normalize.renormalising import names_rule, renormalised
 
 __all__ = [
     "MEANS",
@@ -38,16 +40,19 @@ __all__ = [
     "Ruleset",
     "Statement",
     "StoredVersion",
+    "changed_elements",
     "described",
     "explain",
     "explain_changes",
     "is_settled",
     "load_ruleset",
+    "names_rule",
     "normalize",
     "packaged_core",
     "preview",
     "read_lineage",
     "relabelled",
+    "renormalised",
     "rules_of",
     "ruleset_under",
     "run_examples",

@@ -117,6 +117,22 @@ def explain(original: bytes, record: Body, changes: Sequence[Change], path: str 
     return _Explainer(original, record, changes).explanation(path)
 
 
+def changed_elements(before: Body, after: Body) -> set[str]:
+    """Return the elements whose values differ between two records, items of lists not told apart."""
+    name = str(before["resourceType"])
+    old, new = _values(before, name), _values(after, name)
+    return {place for place in {*old, *new} if old.get(place) != new.get(place)} - {
+        f"{name}.{each}" for each in _STAMPED
+    }
+
+
+def _values(record: Body, name: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for place, leaf in leaves(planted(record), name):
+        found.setdefault(re.sub(r"\[\d+\]", "", place), []).append(_text(leaf))
+    return found
+
+
 def rules_of(pack: Ruleset) -> Rules:
     """Return version and place of each rule of a pack."""
     return {

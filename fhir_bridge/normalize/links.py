@@ -76,6 +76,10 @@ class Links:
             # Two entries with one identifier leave a conditional reference ambiguous.
             self._by_identifier[key] = target if self._by_identifier.get(key, target) == target else ""
 
+    def remember(self, text: str, target: str) -> None:
+        """Have the text of a reference mean what it meant when its message came."""
+        self._by_url[text] = target
+
     def id_of(self, type_name: str, local: str) -> str:
         """Canonical id of a local one."""
         key = (type_name, local)

@@ -33,7 +33,15 @@ from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
 
+RELEASE_RULE = "message/release"
+"""Name of the step in lineage that says which release a message came in, where that is not R4 by a pack for R4."""
 NO_CHART = Issue("error", "business-rule", "names no patient, and no record of the message refers to it")
+
+
+_RELEASES = {
+    release: Change("", None, release.value, RELEASE_RULE, "the release that the message came in")
+    for release in FhirVersion
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ def normalize(
         except Unconvertible as verdict:
             quarantined.append(_quarantine(entry, (verdict.issue,)))
             continue
+        if {source.fhir_version, ruleset.fhir_version} != {FhirVersion.R4}:
+            draft.changes.append(_RELEASES[source.fhir_version])
         type_name = draft.body["resourceType"]
         local = local_id(entry, entry.resource)
         links.add(entry, type_name, local, draft.body)
