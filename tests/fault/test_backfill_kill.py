@@ -27,9 +27,9 @@ from tests.support.state import read_state, verify_every_receipt
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-KILLS = 3
-PATIENTS = 4
-RECORDS = 150
+KILLS = 2
+PATIENTS = 2
+RECORDS = 110
 """More than one push of a run, so that a kill can fall inside a chart."""
 SETTINGS = {"FHIR_BRIDGE_INGEST_WORKERS": "1"}
 RULE = """
