@@ -164,7 +164,8 @@ class BackfillLine:
         yield progress
         for chart in charts:
             rules = await self._rules(wanted.institution)
-            progress.versions += len(await self._judged(chart, planned, rules, progress))
+            async for records in self._judged(chart, planned, rules, progress):
+                progress.versions += len(records)
             progress.done += 1
             yield progress
 
@@ -182,8 +183,8 @@ class BackfillLine:
         written = 0
         while True:
             rules = await self._rules(chart.institution)
-            records = await self._judged(chart, self._wanted, rules, progress)
-            written += await reissue(self._ingest, self._clock, chart.institution, records, rules.sets)
+            async for records in self._judged(chart, self._wanted, rules, progress):
+                written += await reissue(self._ingest, self._clock, chart.institution, records, rules.sets)
             if rules.sets is self._labels.sets and rules.source == self._registry.source(chart.institution):
                 break
         await self._vault.commit(Work(documents=[Document(_WAITING, chart.chart, None)]), None)
@@ -191,22 +192,20 @@ class BackfillLine:
 
     async def _judged(
         self, chart: ChartRef, wanted: Wanted, rules: _Rules, progress: Backfilled
-    ) -> Sequence[Normalized]:
-        """Return the successors that a chart's current versions need."""
+    ) -> AsyncGenerator[Sequence[Normalized], None]:
+        """Yield the successors that a chart's current versions need, piece by piece."""
         key = self._keys.find(self._registry.key_name(chart))
         if key is None:
             progress.erased += 1
-            return []
+            return
         opened = await self._book.open(chart, key)
         rows = [history[-1] for history in opened.histories.values() if _may_be_made_again(history[-1], chart)]
         rows = [row for row in rows if row.last_updated_us >= wanted.since_us]
-        renewed: list[Normalized] = []
         for start in range(0, len(rows), _PIECE):
             began = time.perf_counter()
             stored = await self._stored(chart, rows[start : start + _PIECE], key)
-            renewed += await asyncio.to_thread(_piece, stored, chart, wanted, rules, progress)
+            yield await asyncio.to_thread(_piece, stored, chart, wanted, rules, progress)
             await self._give_way(time.perf_counter() - began)
-        return renewed
 
     async def _stored(self, chart: ChartRef, rows: Sequence[IndexRow], key: bytes) -> list[StoredVersion]:
         found = []

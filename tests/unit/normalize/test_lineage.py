@@ -287,9 +287,11 @@ def test_what_moved_away_is_found_by_the_place_it_was_sent_in(tmp_path: Path) ->
 
 
 def test_a_change_is_on_record_as_it_was_whatever_later_rules_do_to_the_value(tmp_path: Path) -> None:
-    steps = "  [{set: {path: method, value: {text: a}}}, {set: {path: method.text, value: b}}]"
-    first, second = preview(observation(), FhirVersion.R4, rules(tmp_path / "p", steps)).changes
-    assert (first.after, second.before, second.after) == ({"text": "a"}, "a", "b")
+    steps = "  [{rename: {path: method, to: bodySite}}, {set: {path: bodySite.text, value: b}}]"
+    body = observation(method={"text": "a"})
+    new, old, inner = preview(body, FhirVersion.R4, rules(tmp_path / "p", steps)).changes
+    assert (new.after, old.before) == ({"text": "a"}, {"text": "a"})
+    assert (inner.before, inner.after) == ("a", "b")
 
 
 @pytest.mark.parametrize("spoil", ["value", "lineage", "original"])
