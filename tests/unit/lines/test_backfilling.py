@@ -56,7 +56,8 @@ class Site:
         answer = await self.world.control.post("/map/backfill", json={"institution": "northgate", **order})
         assert answer.status_code == 200, answer.text
         last: Json = json.loads(answer.text.splitlines()[-1])
-        return last.get("done", last)
+        done: Json = last.get("done", last)
+        return done
 
     async def records(self, person: str = "p1") -> dict[str, Json]:
         """Return the person's records by their local names, version and time taken out."""

@@ -233,3 +233,20 @@ def test_a_pack_is_tried_on_a_file_that_is_stored_nowhere(tmp_path: Path, capsys
     assert told["rules"][0]["version"] == 3
     assert main([*asked, "nothing"]) == 2
     assert main([*asked, "a", "b"]) == 2
+
+
+async def test_a_record_with_new_labels_is_accounted_for_as_well(tmp_path: Path) -> None:
+    include = [{"system": "http://loinc.org", "concept": [{"code": "8867-4"}]}]
+    value_set = {"resourceType": "ValueSet", "url": "urn:test:hiv", "version": "2", "status": "active"}
+    load = {"topics": {"HIV": "f"}, "files": {"f": json.dumps(value_set | {"compose": {"include": include}})}}
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        await world.send(observation("o1", "p1", meta={"security": [{"system": "urn:s", "code": "R"}]}))
+        assert (await world.control.post("/labels", json=load)).status_code == 200
+        await world.control.post("/labels/relabel", json={})
+        told = (await explained(world, "Observation/o1", "meta.security.code")).json()
+        assert told["accounts"]
+        assert [(each["value"], each["kind"]) for each in told["statements"]] == [
+            ('"R"', "untouched"),
+            ('"HIV"', "house"),
+        ]

@@ -168,7 +168,45 @@ def test_every_value_of_hl7s_stu3_examples_is_explained() -> None:
     assert min(kinds[kind] for kind in (Kind.UNTOUCHED, Kind.MOVED, Kind.CONVERTED, Kind.MADE)) > 10
 
 
-@pytest.mark.parametrize(("steps", "sent"), [(c[1], c[2]) for c in CASES], ids=[c[0] for c in CASES])
+MORE: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "remove what stands beside a primitive too",
+        "[{remove: {path: effectiveDateTime}}]",
+        {"effectiveDateTime": "2020", "_effectiveDateTime": {"id": "x"}},
+    ),
+    (
+        "an extension beside another one",
+        "[{extension: {path: bodySite, url: urn:x}}]",
+        {"extension": [{"url": "urn:a", "valueCode": "b"}], "bodySite": {"text": "arm"}},
+    ),
+    (
+        "several extensions of one list",
+        "[{extension: {path: note, url: urn:x}}]",
+        {"note": [{"text": "a"}, {"text": "b"}]},
+    ),
+    (
+        "merge into a list that holds one of them",
+        "[{merge: {path: focus, into: hasMember}}]",
+        {"focus": [{"reference": "A/1"}, {"reference": "A/2"}], "hasMember": [{"reference": "A/2"}]},
+    ),
+    (
+        "split what is a list already",
+        "[{split: {path: note.text, on: ;}}]",
+        {"note": [{"text": "a"}]},
+    ),
+    (
+        "a rename within items",
+        "[{rename: {path: component.valueString, to: valueCode}}]",
+        {"component": [{"valueString": "a", "_valueString": {"id": "y"}}, {"valueString": "b"}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("steps", "sent"),
+    [(c[1], c[2]) for c in CASES] + [(c[1], c[2]) for c in MORE],
+    ids=[c[0] for c in CASES] + [c[0] for c in MORE],
+)
 def test_every_verb_tells_all_that_it_does(tmp_path: Path, steps: str, sent: dict[str, Any]) -> None:
     body = {**BASE, **sent}
     found = preview(body, FhirVersion.R4, rules(tmp_path / "p", f"  {steps}"))
