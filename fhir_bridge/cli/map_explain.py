@@ -122,15 +122,16 @@ def _prove(receipt: Path, policy: Path | None, path: str, as_json: bool) -> None
     facts = {
         name: str(fact) for name, fact in outcome.facts.items() if name in ("id", "version", "ruleset", "origin")
     }
-    shown = {"proof": _proof(outcome), **facts, **described(told, {})}
+    shown = {"proof": _proof(outcome, accounts=told.accounts), **facts, **described(told, {})}
     _tell(shown, as_json)
     if not told.accounts:
         raise typer.Exit(REFUSED)
     raise typer.Exit(PROVED if trusted is not None else UNAUTHENTICATED)
 
 
-def _proof(outcome: Outcome) -> dict[str, Any]:
+def _proof(outcome: Outcome, *, accounts: bool) -> dict[str, Any]:
     """Say what the receipt proves and what it does not."""
+    follows = "each span, value and step that is told follows from these bytes"
     names = sorted({name for each in outcome.vouchers.values() for name in each})
     return {
         "vouched": outcome.vouched,
@@ -140,11 +141,12 @@ def _proof(outcome: Outcome) -> dict[str, Any]:
         "proved": [
             "original, record and lineage are, byte for byte, the parts of one record on this log",
             "the record is bound to this ruleset's hash",
-            "each span, value and step below follows from these bytes",
+            *([follows] if accounts else []),
         ],
         "not_proved": [
             "that the sender sent this original: its own signature would, see 'signed export'",
             "that the rules are right: read them, or run the pack of this hash on the original",
+            *([] if accounts else ["that the record follows from the original: the lineage leaves something out"]),
         ],
     }
 
