@@ -114,3 +114,18 @@ def test_an_old_record_of_stu3_is_known_by_the_rules_that_touched_it() -> None:
     old = StoredVersion(kept.row, kept.content, kept.original, json.dumps(changes).encode(), kept.ruleset)
     again = renormalised(old, record.chart, SourceContext("cedar", "x", FhirVersion.R4, KEY), ruleset, SETS)
     assert again.content == record.content
+
+
+def test_the_release_of_the_message_is_on_record_and_counts_whatever_is_registered_by_now() -> None:
+    ruleset = load_ruleset(MAPPINGS / "cedar")
+    today = SourceContext("cedar", "x", FhirVersion.R4, KEY)
+    (example,) = (MAPPINGS / "cedar" / "examples").glob("prescription.input.json")
+    source = SourceContext("cedar", "x", FhirVersion.STU3, KEY)
+    record = normalize(message(example.read_bytes()), source, ruleset).records[0]
+    told = [each for each in json.loads(record.lineage) if each["rule"] == "message/release"]
+    assert [each["after"] for each in told] == ["STU3"]
+    kept = stored(record)
+    bare = StoredVersion(kept.row, kept.content, kept.original, json.dumps(told).encode(), kept.ruleset)
+    assert renormalised(bare, record.chart, today, ruleset, SETS).content == record.content
+    r4 = normalize(message(patient()), SOURCE, load_ruleset(MAPPINGS / "northgate")).records[0]
+    assert b"message/release" not in r4.lineage
