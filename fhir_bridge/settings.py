@@ -57,6 +57,28 @@ class ImportSettings(BaseSettings):
     )
 
 
+class RulesSettings(BaseSettings):
+    """How rules come into force (docs/mapping.md, Going live)."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_RULES_", frozen=True, extra="forbid")
+
+    four_eyes: bool = Field(
+        False,
+        description="Whether rules come into force only when somebody else than their author has approved them.",
+    )
+    watch: bool = Field(
+        False,
+        description="Whether a pack comes into force whenever a file of its folder is saved; for an engineer's own "
+        "machine, and never with four eyes.",
+    )
+    canary_worse_entries: int = Field(
+        3, ge=1, description="Entries that only the rules in force take before a canary is withdrawn."
+    )
+    canary_worse_percent: float = Field(
+        1.0, ge=0, le=100, description="And the share of the canary's entries that they must exceed, in percent."
+    )
+
+
 class StorageSettings(BaseSettings):
     """Where ciphertexts, indexes and positions are kept, and where the ledger."""
 
@@ -131,6 +153,17 @@ class AccessSettings(BaseSettings):
 
     issuers_file: str = Field(
         "", description="JSON file of external issuers to accept; empty: the built-in one only."
+    )
+
+
+class PersonSettings(BaseSettings):
+    """How charts of one human are recognised."""
+
+    model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_PERSON_", frozen=True, extra="forbid")
+
+    trusted_systems: str = Field(
+        "http://hl7.org/fhir/sid/us-ssn",
+        description="Systems of identifiers that are given once to each human, such as a national number; by blanks.",
     )
 
 

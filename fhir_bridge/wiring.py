@@ -75,15 +75,22 @@ from fhir_bridge.lines.importing import ImportLine
 from fhir_bridge.lines.indexes import Indexes
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.labels import Labels
+from fhir_bridge.lines.matching import Matching
 from fhir_bridge.lines.message_keys import MessageKeys
 from fhir_bridge.lines.notary import OPERATOR_SIGNER, Notary
 from fhir_bridge.lines.notices import NoticeLine
+from fhir_bridge.lines.opening import Opening
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.people import People
 from fhir_bridge.lines.registry import OPERATOR, Registry
 from fhir_bridge.lines.relabelling import RelabelLine
+from fhir_bridge.lines.rule_story import RuleStory
+from fhir_bridge.lines.rule_watch import RuleWatch
+from fhir_bridge.lines.rules import Rules
 from fhir_bridge.lines.services import Services
 from fhir_bridge.lines.standing import Standing
+from fhir_bridge.lines.translating import TranslateLine
+from fhir_bridge.lines.trials import Trials, TriedRooms
 from fhir_bridge.lines.unwrapping import Unwrapping
 from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.ambient import Clock
@@ -98,6 +105,8 @@ from fhir_bridge.settings import (
     ImportSettings,
     IndexSettings,
     IngestSettings,
+    PersonSettings,
+    RulesSettings,
     ServiceSettings,
     StorageSettings,
 )
@@ -128,6 +137,7 @@ class Bridge:
     services: Services
     relabelling: RelabelLine
     backfilling: BackfillLine
+    rules: Rules
     reader: BusReader
     standing: Standing
 
@@ -204,6 +214,21 @@ async def open_bridge(
             committing=committing,
         )
         await labels.load()
+        rules_settings = _rules_settings()
+        trials = Trials(rules_settings)
+        rules = Rules(
+            vault=vault,
+            keys=keys,
+            registry=registry,
+            notary=notary,
+            clock=clock,
+            randomness=randomness,
+            folder=data / "rulesets",
+            settings=rules_settings,
+            trials=trials,
+        )
+        await rules.load()
+        stack.push_async_callback(trials.settle)
         claims = Claims(
             vault=vault,
             keys=keys,
@@ -221,7 +246,7 @@ async def open_bridge(
             keys=keys,
             registry=registry,
             book=book,
-            rooms=rooms,
+            rooms=TriedRooms(rooms, trials),
             unwrapping=unwrapping,
             notary=notary,
             clock=clock,
@@ -366,6 +391,7 @@ async def open_bridge(
             indexes=indexes,
             rooms=rooms,
             notary=notary,
+            rules=rules,
             clock=clock,
             make_institution=make,
             make_patient=partial(make_patient_credentials, token_url=endpoints.token_url, randomness=randomness),
@@ -396,6 +422,7 @@ async def open_bridge(
             ),
             imports=imports,
             claims=claims,
+            translate=TranslateLine(registry),
             answer=answer,
             decision_receipts=decision_receipts,
             emergency=EmergencyLine(
@@ -430,14 +457,26 @@ async def open_bridge(
         await backfilling.start()
         stack.push_async_callback(backfilling.stop)
         evidence = Evidence(vault=vault, registry=registry, notary=notary)
+        story = RuleStory(vault, registry, rules)
+        watch = RuleWatch(registry, rules)
+        if rules_settings.watch:
+            watch.start()
+        stack.push_async_callback(watch.stop)
         control = create_control(
             operations,
             relabelling,
             MessageKeys(
                 vault=vault, registry=registry, unwrapping=unwrapping, evidence=evidence, crypto=JoseMessages()
             ),
-            Explaining(vault=vault, registry=registry, book=book, evidence=evidence),
-            backfilling,
+            Matching(
+                registry=registry,
+                book=book,
+                opening=Opening(vault=vault, registry=registry),
+                grant=grant,
+                settings=PersonSettings(),
+            ),
+            (rules, story, watch),
+            (Explaining(vault=vault, registry=registry, book=book, evidence=evidence, story=story), backfilling),
             check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data, elsewhere=_vault_elsewhere(), ledger=address),
@@ -446,7 +485,9 @@ async def open_bridge(
             metrics=gauges.page,
         )
         metrics = create_metrics(gauges.page)
-        yield Bridge(create_app(services), control, metrics, services, relabelling, backfilling, reader, standing)
+        yield Bridge(
+            create_app(services), control, metrics, services, relabelling, backfilling, rules, reader, standing
+        )
 
 
 def check_settings(data: Path, kafka: str | None = None) -> None:
@@ -461,6 +502,7 @@ def check_settings(data: Path, kafka: str | None = None) -> None:
         each()
     if kafka is not None:
         _kafka_settings(kafka)
+    _rules_settings()
     asyncio.run(_policies())
     # Before there is this socket, another process may be making the keyring just now.
     if (data / "control.sock").exists():
@@ -479,6 +521,13 @@ def _trace(url: str) -> Callable[[], None]:
         tracer.close()
 
     return end
+
+
+def _rules_settings() -> RulesSettings:
+    settings = RulesSettings()
+    if settings.watch and settings.four_eyes:
+        raise SetupWrong("FHIR_BRIDGE_RULES_WATCH puts in force what nobody has approved: not with four eyes")
+    return settings
 
 
 async def _policies() -> NetworkPolicies:

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from ledger_core.transactions import SetConsent as SetConsent
     from ledger_core.transactions import SetThreshold as SetThreshold
     from ledger_core.transactions import Transaction as Transaction
+    from ledger_core.transactions import UseRuleset as UseRuleset
     from ledger_core.transactions import envelope_digest as envelope_digest
     from ledger_core.transactions import seal_envelope as seal_envelope
     from ledger_core.transactions import sign as sign
@@ -98,7 +99,7 @@ _ERRORS = (
 )
 _TRANSACTIONS = (
     "AccessHead AllowSuite Anchor Attest ChangeOwner Join Leave OpenPath RegisterPolicy RegisterRuleset Rejection "
-    "Restrict RetireSuite Rotate SetConsent SetThreshold Transaction "
+    "Restrict RetireSuite Rotate SetConsent SetThreshold Transaction UseRuleset "
     "envelope_digest seal_envelope sign signing_message"
 )
 _OPENING = (

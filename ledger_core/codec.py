@@ -108,9 +108,17 @@ def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
     out += _head(_MAP, len(pairs))
     for encoded, item in pairs:
         out += encoded
-        if type(item) is bytes and depth < MAX_DEPTH:
+        if depth >= MAX_DEPTH:
+            _write(out, (item,), depth + 1)
+        elif type(item) is bytes:
             out += _head(_BYTES, len(item))
             out += item
+        elif type(item) is str:
+            text = _utf8(item)
+            out += _head(_TEXT, len(text))
+            out += text
+        elif type(item) is dict:
+            _write_map(out, item, depth + 1)
         else:
             _write(out, (item,), depth + 1)
 

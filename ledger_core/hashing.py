@@ -13,6 +13,7 @@ different lists of parts never give the same bytes.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final, Protocol
 
 from blake3 import blake3
@@ -107,13 +108,17 @@ def state_node_hash(left: bytes, right: bytes, suite: int = TREE_SHA256) -> byte
 
 def frame(domain: str, *parts: bytes) -> bytes:
     """Join a domain and parts: u8 length ‖ domain, then u64 length ‖ part for each, big-endian."""
-    name = domain.encode("ascii")
-    out = bytearray((len(name),))
-    out += name
+    framed = [_framed_domain(domain)]
     for part in parts:
-        out += len(part).to_bytes(8, "big")
-        out += part
-    return bytes(out)
+        framed += (len(part).to_bytes(8, "big"), part)
+    return b"".join(framed)
+
+
+@lru_cache(maxsize=256)
+def _framed_domain(domain: str) -> bytes:
+    """Return length and name; a program has a few dozen domains."""
+    name = domain.encode("ascii")
+    return bytes((len(name),)) + name
 
 
 def tagged_hash(domain: str, *parts: bytes) -> bytes:

@@ -29,6 +29,8 @@ _NOT_IN_NAMES: Final = re.compile(
 )
 # The largest number of ML-DSA-44 approvals that is sure to fit one envelope beside signer and new key.
 MAX_THRESHOLD: Final = 16
+WHOLE: Final = 10_000
+"""A share of everything; shares are counted in ten-thousandths."""
 
 USE_SIGNATURE: Final = "signature"
 USE_STATE_TREE: Final = "state-tree"
@@ -96,6 +98,10 @@ def is_name(value: object) -> bool:
 
 def is_threshold(value: object) -> bool:
     return type(value) is int and 1 <= value <= MAX_THRESHOLD
+
+
+def _is_share(value: object) -> bool:
+    return type(value) is int and 0 <= value <= WHOLE
 
 
 def _is_use(value: object) -> bool:
@@ -250,6 +256,25 @@ class RegisterRuleset:
 
 
 @dataclass(frozen=True, slots=True)
+class UseRuleset:
+    """From now on a share of what an institution sends is handled by a ruleset.
+
+    ``share`` counts ten-thousandths: all of them put it in force, 0 withdraws it, what lies between tries it on some.
+    ``institution`` is a member's key and ``author`` the key of whoever answers for it; both sign too, and whoever
+    else approved beside them. Any member may bring it, so that it never waits behind the institution's own nonces.
+    """
+
+    kind: ClassVar[str] = "ruleset"
+    op: ClassVar[str] = "use"
+    use: ClassVar[str] = USE_DIGEST
+    digest: bytes = field(metadata=_must(is_hash))
+    institution: bytes = field(metadata=_must(is_key))
+    author: bytes = field(metadata=_must(is_key))
+    share: int = field(metadata=_must(_is_share))
+    suite: int = field(default=DIGEST_BLAKE3, metadata=_must(is_positive))
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterPolicy:
     """A default policy, named by the digest of its content."""
 
@@ -276,8 +301,9 @@ SuitePayload: TypeAlias = AllowSuite | RetireSuite
 InstitutionPayload: TypeAlias = OpenPath | Restrict | Attest
 OwnerPayload: TypeAlias = SetConsent | ChangeOwner
 ConsentPayload: TypeAlias = InstitutionPayload | OwnerPayload
+RulesetPayload: TypeAlias = RegisterRuleset | UseRuleset
 Payload: TypeAlias = (
-    MemberPayload | SuitePayload | Anchor | ConsentPayload | RegisterRuleset | RegisterPolicy | AccessHead
+    MemberPayload | SuitePayload | Anchor | ConsentPayload | RulesetPayload | RegisterPolicy | AccessHead
 )
 
 _TYPES: Final[Mapping[tuple[str, str], type[Payload]]] = {
@@ -286,7 +312,7 @@ _TYPES: Final[Mapping[tuple[str, str], type[Payload]]] = {
         *(Join, Rotate, Leave, SetThreshold),
         *(AllowSuite, RetireSuite),
         *(OpenPath, SetConsent, ChangeOwner, Restrict, Attest),
-        *(Anchor, RegisterRuleset, RegisterPolicy, AccessHead),
+        *(Anchor, RegisterRuleset, UseRuleset, RegisterPolicy, AccessHead),
     )
 }
 KINDS: Final = frozenset(kind for kind, _ in _TYPES)
@@ -328,7 +354,7 @@ def payload_map(payload: Payload) -> dict[str, Value]:
 
 def named_suite(payload: Payload) -> tuple[str, int] | None:
     """Return the use and number of the suite that ``payload`` names, or None."""
-    if isinstance(payload, Anchor | RegisterRuleset | RegisterPolicy | AllowSuite | RetireSuite):
+    if isinstance(payload, Anchor | RegisterRuleset | UseRuleset | RegisterPolicy | AllowSuite | RetireSuite):
         return payload.use, payload.suite
     return None
 

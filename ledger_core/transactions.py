@@ -44,6 +44,7 @@ from ledger_core.payloads import RetireSuite as RetireSuite
 from ledger_core.payloads import Rotate as Rotate
 from ledger_core.payloads import SetConsent as SetConsent
 from ledger_core.payloads import SetThreshold as SetThreshold
+from ledger_core.payloads import UseRuleset as UseRuleset
 
 ENTRY_TRANSACTION: Final = 1
 MAX_ENVELOPE_BYTES: Final = 65_535

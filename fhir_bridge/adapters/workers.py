@@ -19,13 +19,15 @@ import asyncio
 import contextlib
 import copyreg
 import ctypes
+import gc
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from multiprocessing.connection import Connection
 from operator import attrgetter
 from typing import Any, Final
@@ -49,6 +51,8 @@ _STARTS: Final = 2
 _DEADLY = Issue("error", "too-costly", "processing this message ends the process that does it")
 _PR_SET_PDEATHSIG = 1
 _END_S = 10.0
+_GC_THRESHOLDS = (50_000, 20, 50)
+_RECORDS_AT_ONCE = 256
 
 Work = Callable[[Received, SourceContext, Limits], Processed]
 
@@ -114,6 +118,8 @@ class WorkerRooms:
                 done = worker.ask(received, source, self._limits)
             except (EOFError, OSError):
                 self._end(worker)
+                # A ruleset on trial may be what ended it, and must not cost the message.
+                source = replace(source, trial=None)
                 continue
             # Outside: what the work raised may be an OSError too, and says nothing about the worker.
             if isinstance(done, Exception):
@@ -177,9 +183,9 @@ class _Worker:
         Raises:
             EOFError, OSError: The worker has died.
         """
-        self._pipe.send((received, source, limits))
-        done: Processed | Exception = self._pipe.recv()
-        return done
+        self._pipe.send((replace(received, body=b""), source, limits))
+        self._pipe.send_bytes(received.body)
+        return _taken(self._pipe)
 
     def end(self) -> None:
         """End the process, in order if it still listens."""
@@ -213,14 +219,55 @@ def _serve(pipe: Connection, parent: int, work: Work) -> None:
     _end_with_parent(parent)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
-        while True:
-            received, source, limits = pipe.recv()
-            done: Processed | Exception
-            try:
-                done = work(received, source, limits)
-            except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
-                done = error
-            pipe.send(done)
+        for number in itertools.count():
+            _give(pipe, _done(pipe, work))
+            if number == 0:
+                _spare_the_collector()
+
+
+def _done(pipe: Connection, work: Work) -> Processed | Exception:
+    """Wait for a message and do it."""
+    received, source, limits = pipe.recv()
+    received = replace(received, body=pipe.recv_bytes())
+    try:
+        return work(received, source, limits)
+    except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
+        return error
+
+
+def _give(pipe: Connection, done: Processed | Exception) -> None:
+    """Send what came of a message, its records a few at a time: a pickle of all would hold them once more."""
+    if isinstance(done, Exception):
+        pipe.send((done, 0))
+        return
+    records, done = list(done.records), replace(done, records=())
+    records.reverse()
+    pipe.send((done, len(records)))
+    while records:
+        pipe.send(records[-_RECORDS_AT_ONCE:][::-1])
+        # What the other side holds by now need not be held here.
+        del records[-_RECORDS_AT_ONCE:]
+
+
+def _taken(pipe: Connection) -> Processed | Exception:
+    """Receive what :func:`_give` sends."""
+    received: tuple[Processed | Exception, int] = pipe.recv()
+    done, count = received
+    records: list[Normalized] = []
+    while len(records) < count:
+        records += pipe.recv()
+    return replace(done, records=tuple(records)) if isinstance(done, Processed) and records else done
+
+
+def _spare_the_collector() -> None:
+    """Keep the cyclic collector from walking through a message's values again and again while they are made.
+
+    What a message leaves behind is freed by its reference counts, and the definitions that its first one loaded stay.
+    With the defaults a seventh of the time for a bundle of 536 resources went there (2026-11).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -30,6 +30,12 @@ def add(
     name: Annotated[str, typer.Argument(help="Short name: lower-case letters, digits and hyphens.")],
     ruleset: Annotated[Path, typer.Option("--ruleset", help="Folder of the institution's rule pack.")],
     fhir_version: Annotated[FhirVersion, typer.Option("--fhir-version", help="What it sends.")] = FhirVersion.R4,
+    author: Annotated[
+        str | None, typer.Option("--author", metavar="NAME", help="Who answers for the rules; else the institution.")
+    ] = None,
+    approver: Annotated[
+        str | None, typer.Option("--approver", metavar="NAME", help="Who else has looked at them.")
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,6 +47,7 @@ def add(
     if not ruleset.is_dir():
         raise Failure(f"{ruleset} is not a folder (give the folder that holds source.yaml)", exit_code=SETUP)
     body = {"name": name, "fhir_version": fhir_version.value, "ruleset_dir": str(ruleset.absolute())}
+    body |= {name: given for name, given in (("author", author), ("approver", approver)) if given}
     made = service.post(directory, "/institutions", body)
     if as_json:
         screen.print_json(made)

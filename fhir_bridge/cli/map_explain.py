@@ -198,11 +198,19 @@ def _said(statement: Mapping[str, Any]) -> Iterator[str]:
             yield f"     table {step['table']}"
 
 
+def _who(step: Mapping[str, Any]) -> str:
+    approved = f", approved by {', '.join(step['approvers'])}" if step["approvers"] else ""
+    height = "" if step["height"] is None else f", on the ledger at height {step['height']}"
+    return f"{step['what']} {step['at']} by {step['author']}{approved}{height}"
+
+
 def _about(told: Mapping[str, Any]) -> Iterator[str]:
     if "record" in told:
         yield f"{told['record']} of {told['institution']}, on the ledger at height {told['height']}"
     if told.get("ruleset"):
         yield f"ruleset {told['ruleset']}"
+    if told.get("answering"):
+        yield _who(told["answering"])
     proof = told.get("proof")
     if proof is not None:
         by = f" by {', '.join(proof['by'])}" if proof["by"] else ""

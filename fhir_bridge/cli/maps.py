@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fhir_bridge.cli import map_backfill, map_explain, messages, screen
+from fhir_bridge.cli import (
+    map_ask,
+    map_backfill,
+    map_bench,
+    map_coverage,
+    map_diff,
+    map_exchange,
+    map_explain,
+    map_lint,
+    map_preview,
+    map_schema,
+    map_test,
+    map_unmapped,
+    messages,
+    screen,
+)
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
-from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
+from fhir_bridge.cli.options import AsJson
 from fhir_bridge.errors import Issue
 
 app = typer.Typer(
-    help="Mapping rules: test a pack, preview what it does, judge by its profiles.", rich_markup_mode=None
+    help="Mapping rules: find their mistakes, see what they do to records, before they touch one.",
+    rich_markup_mode=None,
 )
 
 _FINDING = ("file", "message", "severity", "expression", "code", "diagnostics")
-_COLUMNS = ("record", "element", "before", "after", "rule", "reason")
-
-
-@app.command("test")
-def run_pack(
-    pack: Annotated[Path, typer.Argument(help="Folder of the rule pack: it holds source.yaml and examples/.")],
-    as_json: AsJson = False,
-) -> None:
-    """Run a pack's examples. Exit code 1 if one comes out otherwise, or if there is none."""
-    if not (pack / "source.yaml").is_file():
-        raise Failure(f"{pack} is not a rule pack (it holds no source.yaml)", exit_code=SETUP)
-    from fhir_bridge.normalize import run_examples
-
-    results = run_examples(pack)
-    failed = [result for result in results if not result.passed]
-    if as_json:
-        screen.print_json([{"name": r.name, "passed": r.passed, "differences": r.differences} for r in results])
-    else:
-        for result in failed:
-            print(f"{result.name}: " + "; ".join(result.differences))
-        print(f"{len(results) - len(failed)} of {len(results)} examples pass")
-    if failed or not results:
-        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -85,48 +76,15 @@ def _row(issue: Issue) -> dict[str, str]:
     }
 
 
-@app.command()
-def preview(
-    institution: InstitutionName,
-    file: Annotated[str, typer.Argument(help="A resource or bundle as the institution sends it; - for stdin.")],
-    data: Data = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what the rules change in a message, element by element, and store nothing."""
-    directory = data_directory(data)
-    with messages.opened(file) as (found, _):
-        message = next(found, b"")
-    shown = asyncio.run(_preview(directory, institution, message))
-    if as_json:
-        screen.print_json(shown)
-    else:
-        screen.print_rows(list(_changes(shown)), _COLUMNS, as_json=False, empty="the rules change nothing")
-        _tell_rest(shown)
-    if shown["refused"]:
-        raise typer.Exit(FAILED)
-
-
-async def _preview(data: Path, institution: str, message: bytes) -> Any:
-    from fhir_bridge.cli.control import open_control
-
-    async with open_control(data) as control:
-        return await control.put_through("/map/preview", message, institution=institution)
-
-
-def _changes(shown: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for entry in shown["entries"]:
-        for change in entry["changes"]:
-            yield {"record": f"{entry['type']}/{entry['id']}", **change}
-
-
-def _tell_rest(shown: Mapping[str, Any]) -> None:
-    for name in ("quarantined", "refused"):
-        for found in shown[name]:
-            issues = found.get("issues", [found])
-            words = "; ".join(screen.issue_words(issue) for issue in issues)
-            index = "" if found.get("index") is None else f" entry {found['index']}"
-            print(f"{name}{index}: {words}")
-
-
+app.command("lint")(map_lint.lint)
+app.command("test")(map_test.run_pack)
+app.command("preview")(map_preview.preview)
 app.command("explain")(map_explain.explain)
 app.command("backfill")(map_backfill.backfill)
+app.command("schema")(map_schema.schema)
+app.command("coverage")(map_coverage.coverage)
+app.command("unmapped")(map_unmapped.unmapped)
+app.command("diff")(map_diff.diff)
+app.command("bench")(map_bench.bench)
+app.command()(map_ask.ask)
+map_exchange.install(app)

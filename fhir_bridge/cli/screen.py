@@ -7,6 +7,7 @@ result can be piped.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,8 +35,42 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
             print("\t".join(_cell(row.get(column)) for column in columns))
 
 
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+def styled(text: str, style: str) -> str:
+    """Return text in a style on a terminal that shows any, and plain elsewhere (https://no-color.org)."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def print_aligned(rows: Sequence[Sequence[Any]], head: Sequence[str], *, indent: str = "") -> None:
+    """Print rows under a head in columns that line up, numbers to the right; for terminal and file alike."""
+    cells = [[_shortened(each) for each in row] for row in rows]
+    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
+    right = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(head))]
+
+    def line(texts: Sequence[str]) -> str:
+        parts = [t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True)]
+        return (indent + "  ".join(parts)).rstrip()
+
+    print(styled(line(head), "dim"))
+    for row in cells:
+        print(line(row))
+
+
+_WIDEST = 64
+
+
+def _shortened(value: Any) -> str:
+    text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST // 2 - 1]}…{text[-_WIDEST // 2 :]}"
+
+
 def remark(text: str) -> None:
-    """Tell a person something that a script does not read."""
+    """Tell a person something that a script does not read, after what has been printed so far."""
+    sys.stdout.flush()
     print(text, file=sys.stderr)
 
 

@@ -20,14 +20,19 @@ class EntryParts:
 
     Attributes:
         raw: Exact bytes of the entry.
-        resource_raw: Exact bytes of its resource, or None without one.
         value: The entry decoded; anything a sender may put into an array.
     """
 
     index: int
     raw: bytes
-    resource_raw: bytes | None
     value: Any = field(repr=False)
+
+    @property
+    def resource_raw(self) -> bytes | None:
+        """Exact bytes of its resource, or None without one; cut out each time, since an entry is kept whole."""
+        if type(self.value) is dict and "resource" in self.value:
+            return bytes(_ENTRY.decode(self.raw).resource)
+        return None
 
     @property
     def full_url(self) -> str | None:
@@ -115,7 +120,7 @@ def cut(data: bytes, value: dict[str, Any]) -> BundleParts:
     if type(listed) is not list:
         return BundleParts(value, ())
     raws = _BUNDLE.decode(data).entry
-    entries = tuple(_entry(i, bytes(raw), listed[i]) for i, raw in enumerate(raws))
+    entries = tuple(EntryParts(i, bytes(raw), listed[i]) for i, raw in enumerate(raws))
     return BundleParts(value, entries)
 
 
@@ -129,13 +134,6 @@ class _Entry(msgspec.Struct):
 
 _BUNDLE = msgspec.json.Decoder(_Bundle)
 _ENTRY = msgspec.json.Decoder(_Entry)
-
-
-def _entry(index: int, raw: bytes, value: Any) -> EntryParts:
-    resource = None
-    if type(value) is dict and "resource" in value:
-        resource = bytes(_ENTRY.decode(raw).resource)
-    return EntryParts(index, raw, resource, value)
 
 
 def _text(holder: Any, name: str) -> str | None:

@@ -6,6 +6,7 @@ For normalisation, which puts a record into a chart, and for ``$everything``. So
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -25,14 +26,17 @@ def patient_references(resource: dict[str, Any]) -> list[str]:
     urn); one of unknown target type (``urn:uuid:``) is included, one that shows another type is not. A Patient
     itself is not in the list, only those it links to.
     """
-    found: dict[str, None] = {}
+    return list(dict.fromkeys(each_patient_reference(resource)))
+
+
+def each_patient_reference(resource: dict[str, Any]) -> Iterator[str]:
+    """Yield what :func:`patient_references` lists, found when asked for."""
     contained = contained_types(resource)
     for path in _paths(resource.get("resourceType", "")):
         for reference in path.select(resource):
             text = reference.get("reference") if type(reference) is dict else None
             if type(text) is str and type_of(reference, contained) in (None, "Patient"):
-                found[text] = None
-    return list(found)
+                yield text
 
 
 def patient_references_as_objects(resource: dict[str, Any]) -> list[dict[str, Any]]:

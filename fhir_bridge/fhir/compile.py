@@ -20,6 +20,7 @@ from fhir_bridge.fhir.primitives import TESTS, Problem, Test
 from fhir_bridge.fhir.quality import check_quantity
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference, type_of
 from fhir_bridge.fhir.run import Place, Run
+from fhir_bridge.fhir.shortcuts import SHORTCUTS, Surely
 from fhir_bridge.fhir.tables import Definitions, Element, Invariant, TypeRow
 
 Check = Callable[[Any, Place, Run], None]
@@ -28,8 +29,22 @@ Check = Callable[[Any, Place, Run], None]
 KeyCheck = Callable[[Any, Place, Run, dict[str, Any]], None]
 """Checks what stands under one key of an object, which it is given too."""
 
+Holds = Callable[[Any, dict[str, Any], dict[str, Any]], bool]
+"""Tells of a value, ``%resource`` and the container whether an invariant holds."""
+
 # Invariants that need what a reference points to, or functions no other definition uses.
 NOT_CHECKED = frozenset({"ctm-1", "sdf-8a", "seq-4", "sdf-15", "ras-1", "mps-1"})
+_R5_NOT_CHECKED = """
+    apd-1 dgr-1 eld-11 exs-1 obs-9 opd-3 per-1 prc-1 prov-1 prov-2 prov-3 qrs-2 ras-1 ratrng-2 rng-2
+    sdf-8a sdf-24 sdf-25 tim-9
+"""
+# The same of later releases; what they mean for R4 is checked on the result, which is R4.
+NOT_CHECKED_OF: Mapping[str, frozenset[str]] = {
+    "STU3": NOT_CHECKED,
+    "R4": NOT_CHECKED,
+    "R4B": NOT_CHECKED | {"apd-1", "ras-2", "sdf-24", "sdf-25"},
+    "R5": frozenset(_R5_NOT_CHECKED.split()),
+}
 # Targets outside the definition that HL7's own R4 examples use: flagged, not refused.
 _ERRATA = frozenset(
     {
@@ -41,6 +56,8 @@ _ERRATA = frozenset(
 _URIS = frozenset({"uri", "url", "canonical"})
 _QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "Age", "Count", "Distance", "Duration", "MoneyQuantity"})
 _SUGGESTIONS = 10
+_MAX_SHAPES = 256
+"""Sets of keys remembered for one type; a hospital's records have a few dozen."""
 _NOT_OBJECT = "must be a JSON object"
 _MODIFIER = "no modifier extension is understood here, so the record's meaning is not certain"
 _RULES = "no implicit rules are understood here, so the record cannot be accepted"
@@ -97,11 +114,9 @@ class _Compiler:
         invariants = self._invariants(row.name, row.invariants)
         is_resource = row.kind == "resource"
         extra = _by_hand(row)
+        sound: dict[tuple[str, ...], tuple[tuple[str, KeyCheck], ...]] = {}
 
-        def check(value: Any, place: Place, run: Run) -> None:
-            if type(value) is not dict:
-                run.error("structure", _NOT_OBJECT, place)
-                return
+        def check_all(value: dict[str, Any], place: Place, run: Run) -> None:
             before = run.found
             for key, item in value.items():
                 found = checks.get(key)
@@ -116,10 +131,26 @@ class _Compiler:
                 _check_choices(value, place, run, choices, one_of)
             if not is_resource and (not value or (len(value) == 1 and "id" in value)):
                 run.error("structure", "an object must not be empty (ele-1)", place)
+            # A sender who makes up ever new sets of keys has each of them looked at.
+            if run.found == before and len(sound) < _MAX_SHAPES:
+                sound[tuple(value)] = tuple((key, checks[key]) for key in value if key in checks)
+
+        def check(value: Any, place: Place, run: Run) -> None:
+            if type(value) is not dict:
+                run.error("structure", _NOT_OBJECT, place)
+                return
+            before = run.found
+            # With these keys an object was found without fault before: only what stands under them can be wrong.
+            plan = sound.get(tuple(value))
+            if plan is None:
+                check_all(value, place, run)
+            else:
+                for key, found in plan:
+                    found(value[key], (place, key), run, value)
             # An invariant says nothing useful about an object that is malformed already.
             if run.found == before:
-                for invariant, path in invariants:
-                    if not path.holds(value, run.resource, run.container):
+                for invariant, holds in invariants:
+                    if not holds(value, run.resource, run.container):
                         run.error("invariant", f"{invariant.key}: {invariant.human}", place)
                 for rule in extra:
                     rule(value, place, run)
@@ -148,19 +179,20 @@ class _Compiler:
             single = self._modifier(owner)
         checks[key] = _many(single) if element.many else _single(single)
 
-    def _primitive(self, type_name: str, element: Element, invariants: list[tuple[Invariant, Path]]) -> Check:
+    def _primitive(self, type_name: str, element: Element, invariants: list[tuple[Invariant, Holds]]) -> Check:
         test: Test = TESTS[type_name]
         is_narrative = type_name == "xhtml"
         if is_narrative:
             test = _xhtml
         bound = binding_check(element, type_name, self._definitions)
         is_uri, is_rules = type_name in _URIS, element.name == "implicitRules"
+        if not (is_narrative or bound or is_uri or invariants):
+            return _of_form(test)
 
         def check(value: Any, place: Place, run: Run) -> None:
             problem = test(value)
             if problem is not None:
-                code = "structure" if type(value) in (dict, list, type(None)) else problem.code
-                run.error(code, problem.text, place)
+                _report(problem, value, place, run)
                 return
             if is_narrative and is_blank(value):
                 run.flag("invariant", "txt-2: the narrative should have some text or an image", place)
@@ -171,14 +203,14 @@ class _Compiler:
                     run.fragments.append((value[1:], place, run.resource))
                 if is_rules:
                     run.error("not-supported", _RULES, place)
-            for invariant, path in invariants:
-                if not path.holds(value, run.resource, run.container):
+            for invariant, holds in invariants:
+                if not holds(value, run.resource, run.container):
                     run.error("invariant", f"{invariant.key}: {invariant.human}", place)
 
         return check
 
     def _complex(
-        self, type_name: str, element: Element, invariants: list[tuple[Invariant, Path]], owner: str
+        self, type_name: str, element: Element, invariants: list[tuple[Invariant, Holds]], owner: str
     ) -> Check:
         types = self._types
         bound = binding_check(element, type_name, self._definitions)
@@ -197,8 +229,8 @@ class _Compiler:
                 bound(value, place, run)
             if reference is not None:
                 reference(value, place, run)
-            for invariant, path in invariants:
-                if not path.holds(value, run.resource, run.container):
+            for invariant, holds in invariants:
+                if not holds(value, run.resource, run.container):
                     run.error("invariant", f"{invariant.key}: {invariant.human}", place)
 
         return check
@@ -267,15 +299,38 @@ class _Compiler:
         else:
             run.error("structure", "must be a resource with a known resourceType", place)
 
-    def _invariants(self, type_name: str, rules: tuple[Invariant, ...]) -> list[tuple[Invariant, Path]]:
+    def _invariants(self, type_name: str, rules: tuple[Invariant, ...]) -> list[tuple[Invariant, Holds]]:
         compiled = []
         for rule in rules:
             try:
-                compiled.append((rule, compile_path(rule.expression, type_name, self._definitions)))
+                path = compile_path(rule.expression, type_name, self._definitions)
+                compiled.append((rule, _either(SHORTCUTS.get(rule.expression), path)))
             except PathNotUnderstood:
-                if rule.key not in NOT_CHECKED:
+                if rule.key not in NOT_CHECKED_OF[self._definitions.release]:
                     raise
         return compiled
+
+
+def _either(surely: Surely | None, path: Path) -> Holds:
+    if surely is None:
+        return path.holds
+    return lambda value, resource, container: surely(value) or path.holds(value, resource, container)
+
+
+def _of_form(test: Test) -> Check:
+    """A primitive that is judged by its form alone."""
+
+    def check(value: Any, place: Place, run: Run) -> None:
+        problem = test(value)
+        if problem is not None:
+            _report(problem, value, place, run)
+
+    return check
+
+
+def _report(problem: Problem, value: Any, place: Place, run: Run) -> None:
+    code = "structure" if type(value) in (dict, list, type(None)) else problem.code
+    run.error(code, problem.text, place)
 
 
 def _cardinalities(row: TypeRow) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from datetime import date, datetime
+from functools import lru_cache
 
 Interval = tuple[int, int]
 """``[low, high)`` in µs since 1970-01-01T00:00:00Z."""
@@ -17,17 +18,26 @@ DAY = 86_400 * SECOND
 ALWAYS: Interval = (-(2**62), 2**62)
 """Bounds for an open end; outside every year that FHIR can write."""
 
+_LONGEST_REMEMBERED = 40
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 def interval(text: str) -> Interval | None:
     """Return the interval that a FHIR ``date``, ``dateTime`` or ``instant`` covers; None when it is none."""
+    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _covered(text)
+
+
+def _covered(text: str) -> Interval | None:
     try:
         if len(text) <= 10:
             return _of_days(text)
         return _of_time(text)
     except (ValueError, OverflowError):
         return None
+
+
+_remembered = lru_cache(maxsize=4096)(_covered)
+"""A record is dated several times over: for the timeline, for searches, by rules."""
 
 
 def period(value: object) -> Interval | None:

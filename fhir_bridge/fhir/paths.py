@@ -1,8 +1,10 @@
 """Compile FHIRPath to closures over decoded FHIR JSON.
 
 For the validator's invariants and for search parameters: the tables of HL7 hold the expressions, this module runs
-them. Types are resolved while compiling, so that ``value`` of an Observation means the eleven keys that
-``value[x]`` can have and nothing else, and evaluation only looks up keys.
+them. It takes the part of the language that they use, and reads it as they mean it: ``as`` filters, and many items
+count as true. The whole language, by its letter, is ``fhirpath``. Types are resolved while compiling, so that
+``value`` of an Observation means the eleven keys that ``value[x]`` can have and nothing else, and evaluation only
+looks up keys.
 
 A collection is a list of JSON values. A primitive that has only extensions stands for itself as the object beside
 it (``_birthDate``), so that it exists but has no value.
@@ -30,6 +32,7 @@ from fhir_bridge.fhir.path_syntax import (
     Literal,
     Node,
     PathNotUnderstood,
+    Sign,
     Step,
     TypeOp,
     Variable,
@@ -177,7 +180,7 @@ class _Compiler:
     def node(self, node: Node, focus: Types) -> tuple[Evaluate, Types]:
         """Compile any node."""
         match node:
-            case Literal(value):
+            case Literal(value) if not isinstance(value, Decimal):
                 constant = [value]
                 return (lambda _items, _scope: constant), _ANY
             case Variable(name):
@@ -188,8 +191,9 @@ class _Compiler:
                 return self._type_op(node, focus)
             case Call():
                 return self._call(node, focus)
-            case Binary(op, left, right):
+            case Binary(op, left, right) if op in _OPERATORS:
                 return _operator(op, self.node(left, focus)[0], self.node(right, focus)[0])
+        raise PathNotUnderstood(f"{_called(node)} is not among what HL7's definitions use")
 
     def _variable(self, name: str, focus: Types) -> tuple[Evaluate, Types]:
         match name:
@@ -316,6 +320,10 @@ class _Compiler:
         if call.base is None:
             return (lambda items, scope: run(items, scope, items)), types
         return (lambda items, scope: run(base(items, scope), scope, items)), types
+
+
+def _called(node: Node) -> str:
+    return f"the operator {node.op}" if isinstance(node, (Binary, Sign)) else f"a {type(node).__name__.lower()}"
 
 
 # R4 datatypes.html: a value of the type on the left is also one of the type on the right.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 
@@ -37,9 +38,11 @@ _DATE_TIME = re.compile(rf"{_YEAR}(?:-(?:0[1-9]|1[0-2]|{_DAY}(?:T{_CLOCK}{_ZONE}
 _INSTANT = re.compile(rf"{_YEAR}-{_DAY}T{_CLOCK}{_ZONE}")
 _TIME = re.compile(_CLOCK)
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_INTEGER64 = re.compile(r"0|[+-]?[1-9][0-9]{0,18}")
 _CODE = re.compile(r"\S+(?: \S+)*")
 _OID = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+")
 _UUID = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_LONGEST_REMEMBERED = 128
 _WHITESPACE = re.compile(r"\s+")
 
 _NOT_TEXT = Problem("value", "must be a JSON string")
@@ -59,12 +62,14 @@ def _string(value: Any) -> Problem | None:
 def _pattern(pattern: re.Pattern[str], expected: str) -> Test:
     wrong = Problem("value", f"must be {expected}")
 
+    fits = pattern.fullmatch
+
     def test(value: Any) -> Problem | None:
         if type(value) is str:
             # A pattern would take its time over a megabyte before it said no.
             if len(value) > MAX_STRING_CHARS:
                 return _TOO_LONG
-            return None if pattern.fullmatch(value) else (wrong if value else _EMPTY)
+            return None if fits(value) else (wrong if value else _EMPTY)
         return _NOT_TEXT
 
     return test
@@ -88,6 +93,12 @@ def _dated(pattern: re.Pattern[str], expected: str) -> Test:
 def _uri(value: Any) -> Problem | None:
     if type(value) is not str:
         return _NOT_TEXT
+    if len(value) <= _LONGEST_REMEMBERED:
+        return _remembered(value)
+    return _uri_text(value)
+
+
+def _uri_text(value: str) -> Problem | None:
     if not value:
         return _EMPTY
     if len(value) > MAX_STRING_CHARS:
@@ -99,6 +110,10 @@ def _uri(value: Any) -> Problem | None:
     if value.startswith("urn:uuid:") and not _UUID.fullmatch(value):
         return Problem("value", "what follows urn:uuid: must be a UUID")
     return None
+
+
+_remembered = lru_cache(maxsize=4096)(_uri_text)
+"""A hospital's records name the same few code systems and profiles again and again."""
 
 
 def _base64(value: Any) -> Problem | None:
@@ -132,6 +147,13 @@ def _whole(low: int) -> Test:
     return test
 
 
+def _whole_64(value: Any) -> Problem | None:
+    """R5's ``integer64`` is a JSON string (R5 json.html#primitive)."""
+    if type(value) is str and _INTEGER64.fullmatch(value) and -(2**63) <= int(value) < 2**63:
+        return None
+    return Problem("value", "must be a whole number of 64 bits, written as a JSON string")
+
+
 TESTS: dict[str, Test] = {
     "base64Binary": _base64,
     "boolean": _boolean,
@@ -143,6 +165,7 @@ TESTS: dict[str, Test] = {
     "id": _pattern(_ID, "an id: 1 to 64 of A-Z, a-z, 0-9, '-' and '.'"),
     "instant": _dated(_INSTANT, "an instant: a full date and time with its zone"),
     "integer": _whole(-(2**31)),
+    "integer64": _whole_64,
     "markdown": _string,
     "oid": _pattern(_OID, "an OID written as urn:oid:…"),
     "positiveInt": _whole(1),

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fhir_bridge.fhir.tables import r4, stu3
+from fhir_bridge.fhir.releases import RENAMED, WITHOUT_R4
+from fhir_bridge.fhir.tables import r4
 
 
 class ReferenceKind(StrEnum):
@@ -37,6 +39,8 @@ class ParsedReference:
         version: ``_history`` part.
         base: Service base of an absolute one, without the slash at its end; the whole text of a ``urn:``.
         query: What follows ``?`` of a conditional one.
+        identifier: ``(system, value)`` of a conditional one by exactly one identifier. The system is None where the
+            text has no ``|`` (any system) and empty for ``|value`` (no system).
     """
 
     kind: ReferenceKind
@@ -45,18 +49,7 @@ class ParsedReference:
     version: str | None = None
     base: str | None = None
     query: str | None = None
-
-    @property
-    def identifier(self) -> tuple[str | None, str] | None:
-        """``(system, value)`` of a conditional reference by exactly one identifier.
-
-        The system is None where the text has no ``|`` (any system) and empty for ``|value`` (no system).
-        """
-        pairs = parse_qsl(self.query or "", keep_blank_values=True)
-        if len(pairs) != 1 or pairs[0][0] != "identifier":
-            return None
-        system, bar, value = pairs[0][1].rpartition("|")
-        return (system if bar else None, value) if value else None
+    identifier: tuple[str | None, str] | None = None
 
 
 _RESTFUL = re.compile(
@@ -65,23 +58,43 @@ _RESTFUL = re.compile(
 )
 _CONDITIONAL = re.compile(r"(?P<type>[A-Z][A-Za-z]+)\?(?P<query>\S+)")
 _OTHER = ParsedReference(ReferenceKind.OTHER)
+_LONGEST_REMEMBERED = 256
 
 
 def parse_reference(text: str) -> ParsedReference:
-    """Read the text of ``Reference.reference``; what fits no form is of kind ``other``."""
+    """Read the text of ``Reference.reference``; what fits no form is of kind ``other``.
+
+    The last few thousand texts are remembered: each room asks again what a reference says.
+    """
+    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _read(text)
+
+
+def _read(text: str) -> ParsedReference:
+    if text.startswith("#"):
+        return ParsedReference(ReferenceKind.CONTAINED, id=text[1:])
+    if text.startswith("urn:"):
+        return ParsedReference(ReferenceKind.URN, base=text)
     match = _RESTFUL.fullmatch(text)
     if match and match["type"] in _known_types():
         base = match["base"]
         kind = ReferenceKind.ABSOLUTE if base else ReferenceKind.RELATIVE
         return ParsedReference(kind, match["type"], match["id"], match["version"], base)
-    if text.startswith("#"):
-        return ParsedReference(ReferenceKind.CONTAINED, id=text[1:])
-    if text.startswith("urn:"):
-        return ParsedReference(ReferenceKind.URN, base=text)
     match = _CONDITIONAL.fullmatch(text)
     if match and match["type"] in _known_types():
-        return ParsedReference(ReferenceKind.CONDITIONAL, match["type"], query=match["query"])
+        query = match["query"]
+        return ParsedReference(ReferenceKind.CONDITIONAL, match["type"], query=query, identifier=_identifier(query))
     return _OTHER
+
+
+def _identifier(query: str) -> tuple[str | None, str] | None:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if len(pairs) != 1 or pairs[0][0] != "identifier":
+        return None
+    system, bar, value = pairs[0][1].rpartition("|")
+    return (system if bar else None, value) if value else None
+
+
+_remembered = lru_cache(maxsize=4096)(_read)
 
 
 def type_of(reference: Any, contained: Mapping[str, str]) -> str | None:
@@ -111,7 +124,10 @@ def contained_types(resource: Any) -> dict[str, str]:
     types: dict[str, str] = {}
     if type(resource) is not dict:
         return types
-    held = resource.get("contained")
+    if "contained" not in resource:
+        own = resource.get("resourceType")
+        return {"": own} if type(own) is str else types
+    held = resource["contained"]
     for found in (resource | {"id": ""}, *(held if type(held) is list else ())):
         if type(found) is dict and type(found.get("id")) is str and type(found.get("resourceType")) is str:
             types[found["id"]] = found["resourceType"]
@@ -121,7 +137,7 @@ def contained_types(resource: Any) -> dict[str, str]:
 def _known_types() -> frozenset[str]:
     global _types
     if not _types:
-        _types = r4().resource_types() | stu3().resource_types()
+        _types = r4().resource_types() | RENAMED.keys() | WITHOUT_R4
     return _types
 
 

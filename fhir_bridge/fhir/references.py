@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from fhir_bridge.fhir.reference_text import ParsedReference, ReferenceKind, contained_types, parse_reference, type_of
-from fhir_bridge.fhir.tables import Definitions, r4, stu3
+from fhir_bridge.fhir.tables import Definitions, definitions_of
 
 __all__ = [
     "ParsedReference",
@@ -35,7 +35,7 @@ def walk(resource: dict[str, Any], *, release: str = "R4") -> Iterator[dict[str,
 
     Args:
         resource: Valid in ``release``; unknown parts are passed over.
-        release: ``R4`` or ``STU3``.
+        release: ``STU3``, ``R4``, ``R4B`` or ``R5``.
     """
     found: list[dict[str, Any]] = []
     _walker(release).resource(resource, found)
@@ -121,4 +121,4 @@ def _types_leading_to_references(definitions: Definitions) -> frozenset[str]:
 
 @cache
 def _walker(release: str) -> _Walker:
-    return _Walker(stu3() if release == "STU3" else r4())
+    return _Walker(definitions_of(release))

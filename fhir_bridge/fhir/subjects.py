@@ -7,6 +7,7 @@ say what the record is, contains or was made for, in the record and in what it c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,9 +23,10 @@ _NAMING = frozenset(_NAMING_TEXT.split())
 # Parts in which the names above count as well.
 _PARTS_TEXT = """
     component item procedure diagnosis ingredient event reaction protocolApplied detail activity series
-    supportingInfo condition evidence investigation finding
+    supportingInfo condition evidence investigation finding consumedItem
 """
 _PARTS = frozenset(_PARTS_TEXT.split())
+_CROSS_VERSION = re.compile(r"http://hl7\.org/fhir/\d\.\d/StructureDefinition/extension-")
 
 
 def codes(resource: dict[str, Any]) -> tuple[str, ...]:
@@ -38,6 +40,9 @@ def _codes(holder: dict[str, Any]) -> Iterator[str]:
             for resource in value:
                 yield from _codes(resource)
             continue
+        if key == "extension":
+            yield from _of_other_releases(value)
+            continue
         named, part = key in _NAMING, key in _PARTS
         if not named and not part:
             continue
@@ -48,6 +53,26 @@ def _codes(holder: dict[str, Any]) -> Iterator[str]:
                 yield from _codings(item)
             if part:
                 yield from _codes(item)
+
+
+def _of_other_releases(extensions: list[dict[str, Any]]) -> Iterator[str]:
+    """What R4 has no element for is named by the address of HL7's cross-version extension."""
+    for each in extensions:
+        if _CROSS_VERSION.match(each["url"]):
+            yield from _foreign(each["url"].rpartition(".")[2], each)
+
+
+def _foreign(name: str, extension: dict[str, Any]) -> Iterator[str]:
+    if name in _NAMING or f"{name}CodeableConcept" in _NAMING:
+        for key in ("valueCodeableConcept", "valueCoding"):
+            if key in extension:
+                yield from _codings(extension[key])
+    for child in extension.get("extension", ()):
+        # A CodeableReference is an extension with its concept and its reference.
+        if child["url"] == "concept":
+            yield from _foreign(name, child)
+        elif name in _PARTS:
+            yield from _foreign(child["url"], child)
 
 
 def _codings(concept: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ For the validator, the search values and the compartment. The tables are made fr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -66,9 +66,9 @@ class TypeRow:
     invariants: tuple[Invariant, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Definitions:
-    """One release of FHIR: types by name, value sets as url → system → codes."""
+    """One release of FHIR: types by name, value sets as url → system → codes. Equal only to itself."""
 
     release: str
     types: Mapping[str, TypeRow]
@@ -85,6 +85,23 @@ class Definitions:
     def element_names(self) -> frozenset[str]:
         """Every JSON key that some type defines; nothing else is ever named in a diagnostic."""
         return frozenset(k for t in self.types.values() for e in t.elements.values() for k in e.json_keys())
+
+    def part_keys(self, types: tuple[str | None, ...]) -> frozenset[str]:
+        """JSON keys of these resource types, of their parts and of every complex datatype."""
+        found = self._part_keys.get(types)
+        if found is None:
+            found = self._part_keys[types] = frozenset(
+                key
+                for name, row in self.types.items()
+                if name.partition(".")[0] in types or row.kind == "complex-type"
+                for element in row.elements.values()
+                for key in element.json_keys()
+            )
+        return found
+
+    @cached_property
+    def _part_keys(self) -> dict[tuple[str | None, ...], frozenset[str]]:
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,31 @@ def r4() -> Definitions:
 def stu3() -> Definitions:
     """FHIR STU3 (3.0.2)."""
     return _definitions("STU3", "stu3.json")
+
+
+@cache
+def r4b() -> Definitions:
+    """FHIR R4B (4.3.0): R4 but for what its table holds."""
+    table, base = _load("r4b.json"), r4()
+    own, own_codes = _types(table), _codes(table)
+    without = frozenset(table["without"])
+    return Definitions(
+        "R4B", {n: row for n, row in base.types.items() if n not in without} | own, {**base.codes, **own_codes}
+    )
+
+
+@cache
+def r5() -> Definitions:
+    """FHIR R5 (5.0.0)."""
+    return _definitions("R5", "r5.json")
+
+
+def definitions_of(release: str) -> Definitions:
+    """The definitions of ``STU3``, ``R4``, ``R4B`` or ``R5``; loaded when first asked for."""
+    return _RELEASES[release]()
+
+
+_RELEASES: Mapping[str, Callable[[], Definitions]] = {"STU3": stu3, "R4": r4, "R4B": r4b, "R5": r5}
 
 
 @cache
@@ -141,12 +183,18 @@ def summary_elements() -> Mapping[str, frozenset[str]]:
 
 def _definitions(release: str, file: str) -> Definitions:
     table = _load(file)
-    types = {name: _type(name, row) for name, row in table["types"].items()}
-    codes = {
+    return Definitions(release, _types(table), _codes(table))
+
+
+def _types(table: dict[str, Any]) -> dict[str, TypeRow]:
+    return {name: _type(name, row) for name, row in table["types"].items()}
+
+
+def _codes(table: dict[str, Any]) -> dict[str, dict[str, frozenset[str]]]:
+    return {
         url: {system: frozenset(found) for system, found in systems.items()}
         for url, systems in table["codes"].items()
     }
-    return Definitions(release, types, codes)
 
 
 def _type(name: str, row: dict[str, Any]) -> TypeRow:

@@ -22,7 +22,7 @@ from fhir_bridge.fhir.compile import Compiled, compile_release
 from fhir_bridge.fhir.fragments import check_fragments
 from fhir_bridge.fhir.quality import quality_flags
 from fhir_bridge.fhir.run import Place, Run
-from fhir_bridge.fhir.tables import r4, stu3
+from fhir_bridge.fhir.tables import r4, r4b, r5, stu3
 
 
 def validate_r4(
@@ -47,6 +47,20 @@ def validate_stu3(
 ) -> list[Issue]:
     """Check a resource against FHIR STU3 (3.0.2), as :func:`validate_r4` does against R4."""
     return _validate(_stu3(), resource, place, entries, types_by_url)
+
+
+def validate_r4b(
+    resource: Any, *, place: str = "", entries: bool = True, types_by_url: Mapping[str, str] | None = None
+) -> list[Issue]:
+    """Check a resource against FHIR R4B (4.3.0), as :func:`validate_r4` does against R4."""
+    return _validate(_r4b(), resource, place, entries, types_by_url)
+
+
+def validate_r5(
+    resource: Any, *, place: str = "", entries: bool = True, types_by_url: Mapping[str, str] | None = None
+) -> list[Issue]:
+    """Check a resource against FHIR R5 (5.0.0), as :func:`validate_r4` does against R4."""
+    return _validate(_r5(), resource, place, entries, types_by_url)
 
 
 def is_refused(issues: list[Issue]) -> bool:
@@ -91,3 +105,13 @@ def _r4() -> Compiled:
 @cache
 def _stu3() -> Compiled:
     return compile_release(stu3())
+
+
+@cache
+def _r4b() -> Compiled:
+    return compile_release(r4b())
+
+
+@cache
+def _r5() -> Compiled:
+    return compile_release(r5())

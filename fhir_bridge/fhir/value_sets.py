@@ -98,6 +98,7 @@ class LabelSets:
         self.sets = tuple(sorted(sets, key=lambda each: (each[0], each[1].url, each[1].version)))
         self._by_url: dict[str, ValueSet] = {}
         self._labels: dict[Concept, tuple[int, ...]] = {}
+        self._codes: set[str] = set()
         self._stems: dict[str, dict[str, tuple[int, ...]]] = {}
         self._check()
         for number, (label, each) in enumerate(self.sets):
@@ -133,6 +134,15 @@ class LabelSets:
         found = self._by_url.get(url)
         return found if found is not None and version in ("", found.version) else None
 
+    def may_label(self, coded: Iterable[Mapping[str, Any]]) -> bool:
+        """Tell whether any of the objects with a ``code`` could be in a set; of most records none can."""
+        codes, stems = self._codes, self._stems
+        for each in coded:
+            code = each["code"]
+            if type(code) is str and (code in codes or each.get("system") in stems):
+                return True
+        return False
+
     def given(self, concepts: Iterable[Concept]) -> list[Given]:
         """Return the labels that concepts of a record imply, by label."""
         found: dict[int, set[Concept]] = {}
@@ -159,6 +169,7 @@ class LabelSets:
 
     def _enter(self, number: int, each: ValueSet) -> None:
         for system, codes in each.codes.items():
+            self._codes |= codes
             for code in codes:
                 self._labels[system, code] = (*self._labels.get((system, code), ()), number)
         for system, stems in each.stems.items():
@@ -187,18 +198,20 @@ def stems_of(code: str) -> Iterator[str]:
         yield plain[:length]
 
 
-def every_coding(body: Mapping[str, Any]) -> Iterator[Concept]:
-    """Yield ``(system, code)`` of every coding of a resource and of what it contains, but those of ``meta``."""
+def every_coding(body: Mapping[str, Any]) -> list[Concept]:
+    """Return ``(system, code)`` of every coding of a resource and of what it contains, but those of ``meta``."""
+    found: list[Concept] = []
     waiting: list[Any] = [value for key, value in body.items() if key != "meta"]
     while waiting:
         value = waiting.pop()
-        if type(value) is list:
-            waiting.extend(v for v in value if type(v) is dict)
-        elif type(value) is dict:
+        if type(value) is dict:
             code = value.get("code")
             if type(code) is str:
-                yield value.get("system") or "", code
-            waiting.extend(v for v in value.values() if type(v) is dict or type(v) is list)
+                found.append((value.get("system") or "", code))
+            waiting += [v for v in value.values() if type(v) is dict or type(v) is list]
+        elif type(value) is list:
+            waiting += [v for v in value if type(v) is dict]
+    return found
 
 
 def _decoded(each: Mapping[str, Any]) -> ValueSet:

@@ -22,6 +22,7 @@ from fhir_bridge.http import (
     guardianship,
     importing,
     open_routes,
+    translating,
 )
 from fhir_bridge.http.bare import bare_app
 from fhir_bridge.http.description import describe
@@ -32,7 +33,7 @@ from fhir_bridge.lines.capability import Operation
 from fhir_bridge.lines.services import Services
 
 _INTERACTIONS = tuple(
-    each.router for each in (claims, decisions, delegation, emergency, guardianship, importing, fhir)
+    each.router for each in (claims, decisions, delegation, emergency, guardianship, importing, translating, fhir)
 )
 
 

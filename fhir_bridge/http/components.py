@@ -210,6 +210,13 @@ def _parameters() -> Json:
         "purpose": _query("purpose", "Purpose of use; TREAT if absent."),
         "role": _several("role", "Role of who would ask: system|code."),
         "revoke": _several("revoke", "A Consent to think away."),
+        "url": _query("url", "Canonical url of a code map; all of the asker's if absent."),
+        "code": _query("code", "The code to translate.", required=True),
+        "system": _query("system", "The code's system.", required=True),
+        "codes_version": _query("version", "The version of the code's system."),
+        "targetsystem": _query("targetsystem", "The system to translate to."),
+        "reverse": _query("reverse", "From the target's codes to the source's.", schema={"type": "boolean"}),
+        "conceptMapVersion": _query("conceptMapVersion", "The version of the code map."),
         "request": _query("request", "X-Request-Id of an answer.", required=True),
         "If-Match": _header("If-Match", "Write only over this version."),
         "If-None-Match": _header("If-None-Match", "A version that is held already; * on an update: only create."),
@@ -242,6 +249,10 @@ def _texts(**values: str) -> Json:
     return {"resourceType": "Parameters", "parameter": listed}
 
 
+_TO_TRANSLATE: Final[Json] = {
+    "resourceType": "Parameters",
+    "parameter": [{"name": "coding", "valueCoding": {"system": "https://hospital.example.org/codes", "code": "GLU"}}],
+}
 _MANDATE: Final = {"name": "Ada Example", "key": "{…a public JWK…}", "scope": "patient/*.rs", "until": "2027-06-30"}
 
 
@@ -263,6 +274,7 @@ def _bodies() -> Json:
         "Guardian": _body("Parameters", guardian),
         "EndGuardianship": _body("Parameters", _texts(guardian="0a1b2c")),
         "Emergency": _body("Parameters", emergency),
+        "Translate": _body("Parameters", _TO_TRANSLATE),
     }
 
 
@@ -289,6 +301,7 @@ def _answers() -> Json:
     return {
         "Record": _answer("The record.", "Resource", headers=("ETag", "Last-Modified")),
         "Page": _answer("A searchset or history; links lead to the next page.", "Bundle"),
+        "Duplicates": _answer("A collection of Linkages, one for each group of records that are alike.", "Bundle"),
         "Written": _answer(
             "What is stored, as Prefer asks: in full, as an outcome, or no body.", "Resource", written
         ),

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from fhir_bridge import __version__
 from fhir_bridge.errors import SetupWrong
-from fhir_bridge.http import control_maps, control_messages, errors
+from fhir_bridge.http import control_maps, control_messages, control_persons, control_rules, errors
 from fhir_bridge.http.bare import bare_app
 from fhir_bridge.http.given import object_of, text_of, texts_of
 from fhir_bridge.http.measuring import Page, add_page
@@ -27,9 +27,13 @@ from fhir_bridge.lines.bus_reader import SIGNATURE_HEADER
 from fhir_bridge.lines.checking import Finding, Progress
 from fhir_bridge.lines.explaining import Explaining
 from fhir_bridge.lines.letters import QUARANTINED
+from fhir_bridge.lines.matching import Matching
 from fhir_bridge.lines.message_keys import MessageKeys
 from fhir_bridge.lines.operations import Operations
 from fhir_bridge.lines.relabelling import RelabelLine
+from fhir_bridge.lines.rule_story import RuleStory
+from fhir_bridge.lines.rule_watch import RuleWatch
+from fhir_bridge.lines.rules import Rules
 from fhir_bridge.lines.versions import microseconds
 from fhir_bridge.model.ingest import Processed
 from fhir_bridge.ports.vault import LettersWanted
@@ -43,8 +47,9 @@ def create_control(
     operations: Operations,
     relabelling: RelabelLine,
     messages: MessageKeys,
-    explaining: Explaining,
-    backfilling: BackfillLine,
+    matching: Matching,
+    rules: tuple[Rules, RuleStory, RuleWatch],
+    mapping: tuple[Explaining, BackfillLine],
     *,
     check: Check,
     export: Export,
@@ -58,7 +63,9 @@ def create_control(
     errors.install(app)
     add_page(app, metrics)
     control_messages.install(app, messages)
-    control_maps.install(app, explaining, backfilling)
+    control_persons.install(app, matching)
+    control_rules.install(app, *rules)
+    control_maps.install(app, *mapping)
 
     @app.get("/status")
     async def status() -> JSONResponse:
@@ -69,7 +76,11 @@ def create_control(
         given = await object_of(request)
         return JSONResponse(
             await operations.add_institution(
-                text_of(given, "name"), text_of(given, "fhir_version"), text_of(given, "ruleset_dir")
+                text_of(given, "name"),
+                text_of(given, "fhir_version"),
+                text_of(given, "ruleset_dir"),
+                author=text_of(given, "author") if "author" in given else "",
+                approver=text_of(given, "approver") if "approver" in given else "",
             )
         )
 

@@ -93,6 +93,13 @@ _TABLE: Final[Mapping[str, Told]] = {
     "everything": Told(
         "records", {"200": "Page", **_ASKED}, ("_since", "_count", "_type", "start", "end", "_cursor", *_SHAPE)
     ),
+    "duplicates": Told("records", {"200": "Duplicates", **_ASKED}, ("_type", "_format")),
+    "translate": Told(
+        "codes",
+        {"200": "Told", **_ASKED},
+        ("url", "code", "system", "codes_version", "targetsystem", "reverse", "conceptMapVersion", "_format"),
+    ),
+    "translate_by_post": Told("codes", {"200": "Told", **_SENT}, ("Content-Encoding",), "Translate"),
     # --- writing
     "bundle": Told("writing", {"200": "Taken", **_SENT, **_refused("409", "412", "429")}, _PUT[-1:], "Bundle"),
     "create": Told("writing", _WRITTEN, ("If-None-Exist", "Prefer", "Content-Encoding"), "Resource"),

@@ -38,6 +38,13 @@ async def everything(request: Request, record_id: str) -> Response:
     return as_response(await services_of(request).answer.everything(who, record_id, _query(request)))
 
 
+@router.get("/Patient/{record_id}/$duplicates")
+async def duplicates(request: Request, record_id: str) -> Response:
+    """Tell which of a person's permitted records tell of the same thing twice, and how that is known."""
+    who = await requester_of(request)
+    return as_response(await services_of(request).answer.duplicates.of_person(who, record_id, _query(request)))
+
+
 @router.get("/{type_name}/{record_id}/_history/{version}/$receipt")
 async def version_receipt(request: Request, type_name: str, record_id: str, version: str) -> Response:
     """Return the receipt of one version of a record."""

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.bundles import BundleParts, EntryParts
-from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.limits import Limits
 from fhir_bridge.intake.releases import validator_of
 from fhir_bridge.intake.requests import read_request
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Reception, Refusal, Validated
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
 
 TAKEN = frozenset({"transaction", "batch", "collection"})
 MAX_REPORTED = 500
@@ -54,9 +56,7 @@ class _Judge:
     """One Bundle under judgement."""
 
     def __init__(self, parts: BundleParts, version: FhirVersion, profiles: Profiles | None) -> None:
-        validate = validator_of(version, profiles)
-        assert validate is not None
-        self._validate = validate
+        self._validate = validator_of(version, profiles)
         self._parts = parts
         self._kind = parts.type or ""
         self._types_by_url = _types_by_url(parts.entries)

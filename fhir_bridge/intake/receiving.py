@@ -11,17 +11,19 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.bundles import cut
 from fhir_bridge.fhir.json import NotStrictJson, parse
-from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.bundles import receive_bundle
 from fhir_bridge.intake.limits import Limits
 from fhir_bridge.intake.releases import validator_of
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Received, Reception, Refusal, Validated
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
 
 
 def receive(
@@ -63,10 +65,7 @@ def examine(body: bytes, version: FhirVersion, profiles: Profiles | None = None)
         resource = parse(body)
     except NotStrictJson as error:
         return list(error.issues)
-    validate = validator_of(version, profiles)
-    if validate is None:
-        return [Issue("error", "not-supported", f"FHIR {version} is not taken here")]
-    return validate(resource)
+    return validator_of(version, profiles)(resource)
 
 
 def split_ndjson(data: bytes) -> list[bytes]:
@@ -75,9 +74,7 @@ def split_ndjson(data: bytes) -> list[bytes]:
 
 
 def _refuse_format(received: Received, limits: Limits) -> Issue | None:
-    """What can be refused without decoding: no release we read, too long, empty, not JSON at all."""
-    if validator_of(received.fhir_version) is None:
-        return Issue("error", "not-supported", f"FHIR {received.fhir_version} is not taken here")
+    """What can be refused without decoding: too long, empty, not JSON at all."""
     if len(received.body) > limits.max_bytes:
         return Issue("error", "too-long", f"a message may hold at most {limits.max_bytes} bytes")
     start = received.body[:256].lstrip()
@@ -103,9 +100,7 @@ def _refuse_xml(body: bytes) -> Issue:
 
 
 def _receive_single(received: Received, resource: dict[str, Any], profiles: Profiles | None) -> Reception:
-    validate = validator_of(received.fhir_version, profiles)
-    assert validate is not None
-    issues = validate(resource)
+    issues = validator_of(received.fhir_version, profiles)(resource)
     if resource.get("resourceType") == "Bundle":
         issues.append(Issue("error", "not-supported", "send a Bundle to the base of the service", "Bundle"))
     if not is_refused(issues):

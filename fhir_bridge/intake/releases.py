@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fhir_bridge.errors import Issue
-from fhir_bridge.fhir.profiles import Profiles
-from fhir_bridge.fhir.validate import is_refused, validate_r4, validate_stu3
+from fhir_bridge.fhir.validate import is_refused, validate_r4, validate_r4b, validate_r5, validate_stu3
 from fhir_bridge.model.ingest import FhirVersion
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
 
 
 class Validator(Protocol):
@@ -26,28 +28,32 @@ class Validator(Protocol):
         ...
 
 
-# R4B equals R4 in every clinical and administrative type; where it differs, R4 is what is stored.
 _VALIDATORS: Mapping[FhirVersion, Validator] = {
     FhirVersion.STU3: validate_stu3,
     FhirVersion.R4: validate_r4,
-    FhirVersion.R4B: validate_r4,
+    FhirVersion.R4B: validate_r4b,
+    FhirVersion.R5: validate_r5,
 }
 
 
-def validator_of(version: FhirVersion, profiles: Profiles | None = None) -> Validator | None:
-    """Return the validator of a release, or None when the release is not taken.
+# What profiles of R4 can judge: R4B has R4's elements in every clinical type.
+_LIKE_R4 = (FhirVersion.R4, FhirVersion.R4B)
+
+
+def validator_of(version: FhirVersion, profiles: Profiles | None = None) -> Validator:
+    """Return the validator of a release; its tables are loaded when it is first used.
 
     Args:
         profiles: Those of the institution; they are of R4 and judge what came in it.
     """
-    validate = _VALIDATORS.get(version)
-    if profiles is None or validate is not validate_r4:
+    validate = _VALIDATORS[version]
+    if profiles is None or version not in _LIKE_R4:
         return validate
 
     def validate_by_profiles(
         resource: Any, *, place: str = "", entries: bool = True, types_by_url: Mapping[str, str] | None = None
     ) -> list[Issue]:
-        issues = validate_r4(resource, place=place, entries=entries, types_by_url=types_by_url)
+        issues = validate(resource, place=place, entries=entries, types_by_url=types_by_url)
         # A Bundle without its entries is only the shell of a message; a malformed record is mended first.
         if entries and not is_refused(issues):
             issues += profiles.judge(resource, place=place, types_by_url=types_by_url)

@@ -24,6 +24,7 @@ from fhir_bridge.lines.accounts import Accounts, plain_searchset
 from fhir_bridge.lines.audit import AuditLine, Interaction
 from fhir_bridge.lines.clients import Clients
 from fhir_bridge.lines.decisions import Decisions
+from fhir_bridge.lines.duplicates import Duplicates
 from fhir_bridge.lines.evidence import Evidence
 from fhir_bridge.lines.histories import Histories
 from fhir_bridge.lines.labels import Labels
@@ -87,6 +88,9 @@ class AnswerLine:
         self._evidence = Evidence(vault=vault, registry=registry, notary=notary)
         self.decisions = Decisions(
             people=people, scoping=self._scoping, registry=registry, audit=audit, clock=clock, randomness=randomness
+        )
+        self.duplicates = Duplicates(
+            people=people, scoping=self._scoping, opening=self._opening, audit=audit, clock=clock
         )
         self._pages = Pages(keys=keys, randomness=randomness, base=self._base)
         self._histories = Histories(

@@ -52,6 +52,7 @@ _CODES = {
     "history": "history-instance",
     "search": "search-type",
     "everything": "operation",
+    "duplicates": "operation",
     "receipt": "operation",
     "explain": "operation",
     "simulate": "operation",

@@ -280,7 +280,7 @@ class BackfillLine:
         if self._loaded is None or self._loaded[0] != name:
             ruleset = await asyncio.to_thread(load_ruleset, Path(source.ruleset_dir))
             if ruleset.hash != source.ruleset:
-                raise SetupWrong("the pack has changed since it was registered: 'institution add' it again first")
+                raise SetupWrong("the pack's copy is not the one in force: restart the service, which lays it out")
             self._loaded = (name, ruleset)
         return _Rules(source, self._loaded[1], self._labels.sets)
 

@@ -189,8 +189,12 @@ class BusReader:
             must_be_encrypted=known.must_encrypt,
         )
         span = _span(message)
-        with tracing.within(span):
-            done = self._ingest.submit(received)
+        try:
+            with tracing.within(span):
+                done = self._ingest.submit(received)
+        except BaseException:
+            span.end()
+            raise
         done.add_done_callback(lambda future: self._finished(message.position, future))
         done.add_done_callback(lambda _: span.end())
 

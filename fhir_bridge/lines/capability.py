@@ -17,7 +17,10 @@ from fhir_bridge.model.ingest import instant
 from fhir_bridge.query import MODIFIERS
 
 _READ_ONLY = frozenset({"AuditEvent", "Provenance"})
-_DEFINED = {"everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything"}
+_DEFINED = {
+    "everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+    "translate": "http://hl7.org/fhir/OperationDefinition/ConceptMap-translate",
+}
 """Operations that R4 defines; ours are named by URN, as there is no OperationDefinition of them."""
 
 
@@ -103,7 +106,12 @@ def searchable(name: str) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _resources(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
-    return [_resource(name, [each for each in operations if each.type in (None, name)]) for name in searched_types()]
+    served = searched_types()
+    listed = [_resource(name, [each for each in operations if each.type in (None, name)]) for name in served]
+    # Types of which nothing is stored: there are operations on them and no more.
+    others = sorted({each.type for each in operations if each.type} - set(served))
+    alone = {name: [_operation(each) for each in operations if each.type == name] for name in others}
+    return listed + [{"type": name, "operation": found} for name, found in alone.items()]
 
 
 def _resource(name: str, operations: Sequence[Operation]) -> dict[str, Any]:

@@ -12,28 +12,23 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from fhir_bridge.errors import IntegrityBroken, RulesetBroken, SetupWrong
+from fhir_bridge.errors import IntegrityBroken, SetupWrong
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.evidence import Disclosed, Evidence
 from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.rule_story import RuleStory
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.normalize import (
     Explanation,
-    Rules,
     described,
     explain,
-    load_ruleset,
     read_lineage,
-    rules_of,
-    ruleset_under,
 )
 from fhir_bridge.ports.vault import Vault
 from fhir_bridge.seal import LINEAGE, NORMALISED, ORIGINAL, RecordPlace
@@ -47,11 +42,14 @@ _NAMED = re.compile(
 class Explaining:
     """Opens what an explanation needs and nothing more."""
 
-    def __init__(self, *, vault: Vault, registry: Registry, book: ChartBook, evidence: Evidence) -> None:
+    def __init__(
+        self, *, vault: Vault, registry: Registry, book: ChartBook, evidence: Evidence, story: RuleStory
+    ) -> None:
         self._vault = vault
         self._registry = registry
         self._book = book
         self._evidence = evidence
+        self._story = story
 
     async def explain(self, record: str, path: str) -> dict[str, Any]:
         """Explain the values of a record version at or below a path, with the parts that prove it.
@@ -70,13 +68,15 @@ class Explaining:
         if found is None or not found.record:
             raise SetupWrong("there is no such version of a record, or it is a deletion")
         told = explained(found.original, found.record, found.lineage, path)
-        rules = await self._rules(place.origin, found.ruleset)
+        answering = await self._story.answering(place.origin, found.ruleset)
+        rules = {} if answering is None else await self._story.rules(answering["ruleset"])
         body = parse(found.record)
         return {
             "record": f"{body['resourceType']}/{place.id}/_history/{place.version}",
             "institution": place.origin,
             "ruleset": found.ruleset,
             "height": found.height,
+            "answering": answering,
             **described(told, rules),
             "parts": _parts(found),
         }
@@ -102,18 +102,6 @@ class Explaining:
         if not rows:
             raise SetupWrong("no such record, or no such version of it")
         return RecordPlace.of(chart, rows[-1])
-
-    async def _rules(self, institution: str, ruleset: str) -> Rules:
-        """Return the rules of the pack as it lies there, if it is the one that made the record."""
-        known = self._registry.institutions.get(institution)
-        if known is None or not ruleset:
-            return {}
-        try:
-            pack = await asyncio.to_thread(load_ruleset, Path(known.ruleset_dir))
-        except (RulesetBroken, SetupWrong):
-            return {}
-        made = ruleset_under(pack.hash, bytes.fromhex(self._registry.sets[0]))
-        return rules_of(pack) if made == ruleset else {}
 
 
 def explained(original: bytes, record: bytes, lineage: bytes, path: str) -> Explanation:

@@ -11,7 +11,7 @@ Invariants:
     * what is answered with success is durable and anchored;
     * a message by bus is never dropped: it is committed, or it becomes a dead
       letter in the very commit that moves its position on;
-    * no record is committed that other value sets than those in force have labelled.
+    * no record is committed that other value sets than those in force have labelled, or other rules made.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from fhir_bridge.lines.jobs import (
     Redirected,
     RoomsFailed,
     end_span,
+    is_outdated,
     judged,
     measure,
     names_a_patient,
@@ -363,8 +364,8 @@ class IngestLine:
                 jobs[0].set_aside()
 
     def _renew(self, jobs: Sequence[Job]) -> bool:
-        """Send messages through their rooms again that were labelled by other sets than are in force now."""
-        old = [job for job in jobs if not job.is_set_aside and job.made_by_sets not in ("", self._registry.sets[0])]
+        """Send messages through their rooms again that other sets or rules have made than are in force now."""
+        old = [job for job in jobs if not job.is_set_aside and is_outdated(job, self._registry)]
         for job in old:
             job.begin()
         return bool(old)

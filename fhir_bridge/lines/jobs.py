@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fhir_bridge import metrics, tracing
 from fhir_bridge.errors import IntegrityBroken, Issue
+from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.signatories import AGENT
 from fhir_bridge.lines.staging import Layer, StagedRecord
 from fhir_bridge.model.ingest import Anchored, Normalized, Outcome, Processed, Received, Refusal, Signed
@@ -90,10 +91,10 @@ class Job:
         return position is None or position.bus == IMPORT
 
     @property
-    def made_by_sets(self) -> str:
-        """Digest of the value sets that labelled what the rooms have made; empty if none did."""
+    def made(self) -> Processed | None:
+        """What the rooms have made; None if they failed."""
         is_made = not self.processed.cancelled() and self.processed.exception() is None
-        return self.processed.result().sets if is_made else ""
+        return self.processed.result() if is_made else None
 
     def begin(self) -> None:
         """Send the message through its rooms, again if need be."""
@@ -123,6 +124,14 @@ class Job:
         if self.is_set_aside:
             raise IntegrityBroken("a message could be neither stored nor set aside")
         self.is_set_aside = True
+
+
+def is_outdated(job: Job, registry: Registry) -> bool:
+    """Tell that other value sets or rules made a message than may make one now."""
+    made = job.made
+    if made is None:
+        return False
+    return made.sets not in ("", registry.sets[0]) or not registry.is_in_use(job.received.institution, made.rules)
 
 
 def end_span(span: tracing.Span, done: asyncio.Future[Anchored]) -> None:

@@ -1,7 +1,7 @@
 """The bridge's dealings with the ledger: who signs what, in which order, and what is read back.
 
 Each kind of repeated transaction has a signer of its own (anchors, audit
-heads), because nonces of one signer must arrive in order and the two come from
+heads, uses of rulesets), because nonces of one signer must arrive in order and the two come from
 independent flows. Consent changes are signed by the path's owner key or by the
 institution, never by the operator.
 
@@ -42,11 +42,14 @@ from ledger_core import (
     Restrict,
     SetConsent,
     TransactionRefused,
+    UseRuleset,
 )
 from ledger_core import NotFound as LedgerNotFound
 
 ANCHOR_SIGNER = "anchor"
 AUDIT_SIGNER = "audit"
+RULES_SIGNER = "rules.use"
+"""No institution can be called so, for a dot is in it."""
 OPERATOR_SIGNER = "operator"
 _SUBMIT = "ledger submit"
 _PATH_DOMAIN = b"fhir-bridge/consent-path/1"
@@ -75,7 +78,7 @@ class Notary:
 
     async def start(self) -> None:
         """Admit the node's own signers to a new ledger; a no-op on one that knows them."""
-        for name in (ANCHOR_SIGNER, AUDIT_SIGNER):
+        for name in (ANCHOR_SIGNER, AUDIT_SIGNER, RULES_SIGNER):
             await self.admit(name)
 
     # --- membership
@@ -96,6 +99,18 @@ class Notary:
         async with self._governing:
             if self._ledger.value("ruleset", digest) is None:
                 await self._send(RegisterRuleset(digest), institution)
+
+    def sign_use(
+        self, digest: bytes, share: int, institution: str, author: Identity, approvers: Sequence[Identity]
+    ) -> bytes:
+        """Return the signed envelope that puts a share of an institution's records under a ruleset.
+
+        Institution, author and whoever approves sign it, the node's own signer brings it.
+        """
+        home = self.identity(institution)
+        payload = UseRuleset(digest, home.public, author.public, share)
+        signing = {each.public: each for each in (home, author, *approvers)}
+        return self._ledger.sign(payload, self.identity(RULES_SIGNER), list(signing.values()))
 
     async def register_policies(self, digest: bytes) -> None:
         """Put the digest of the network's policies on the ledger, signed by the operator; a no-op if it is there."""

@@ -24,11 +24,12 @@ from fhir_bridge.lines.jobs import Again
 from fhir_bridge.lines.letters import Letter, open_letter, settled
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import OPERATOR, Institution, Link, Registry
+from fhir_bridge.lines.rules import Rules
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.clients import Client
 from fhir_bridge.model.ids import canonical_id, is_canonical, network_id
 from fhir_bridge.model.ingest import Anchored, ChartRef, FhirVersion, Outcome, Processed, Received, instant
-from fhir_bridge.normalize import Ruleset, load_ruleset, ruleset_under
+from fhir_bridge.normalize import Ruleset, ruleset_under
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.rooms import Rooms
@@ -55,6 +56,7 @@ class Operations:
         indexes: Indexes,
         rooms: Rooms,
         notary: Notary,
+        rules: Rules,
         clock: Clock,
         make_institution: MakeClient,
         make_patient: MakeClient,
@@ -71,6 +73,7 @@ class Operations:
         self._indexes = indexes
         self._rooms = rooms
         self._notary = notary
+        self._rules = rules
         self._clock = clock
         self._make_institution = make_institution
         self._make_patient = make_patient
@@ -79,15 +82,20 @@ class Operations:
 
     # --- institutions and patients
 
-    async def add_institution(self, name: str, fhir_version: str, ruleset_dir: str) -> dict[str, Any]:
+    async def add_institution(
+        self, name: str, fhir_version: str, ruleset_dir: str, author: str = "", approver: str = ""
+    ) -> dict[str, Any]:
         """Admit an institution: ledger identity, rules, credentials, a stream on the bus.
 
         Adding it again changes version and rules and keeps its id and credentials. ``not_judged`` of the answer says
         what its profiles demand and nobody judges here.
 
+        Args:
+            author: Who answers for the rules; the institution itself, if nobody is named.
+
         Raises:
-            SetupWrong: A name or version that cannot be.
-            RulesetBroken: The pack does not load.
+            SetupWrong: A name or version that cannot be, or four eyes are wanted and they are not two people's.
+            RulesetBroken: The pack does not load, or one of its examples comes out otherwise.
         """
         if not _NAME.fullmatch(name) or name in ("operator", "anchor", "audit", "log", "issuer"):
             raise SetupWrong(
@@ -96,9 +104,9 @@ class Operations:
         if fhir_version not in list(FhirVersion):
             raise SetupWrong(f"fhir version must be one of {', '.join(FhirVersion)}")
         directory = await asyncio.to_thread(Path(ruleset_dir).resolve)
-        ruleset = await asyncio.to_thread(load_ruleset, directory)
+        admission = await self._rules.take(name, directory, author, approver)
+        ruleset = admission.taken.ruleset
         await self._notary.admit(name)
-        await self._notary.register_ruleset(bytes.fromhex(ruleset.hash), name)
         is_new = name not in self._registry.institutions
         identity = self._notary.identity(name)
         institution = Institution(
@@ -109,7 +117,7 @@ class Operations:
             client, credentials = self._make_institution(name, institution.id)
             await self._clients.add(client)
             self._save_credentials(name, credentials)
-        await self._registry.add_institution(institution)
+        institution = await self._rules.admit(institution, admission)
         await self._reader.subscribe(name)
         return {**self._describe(institution), "not_judged": _not_judged(ruleset, institution.fhir_version)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,37 +10,69 @@ from fhir_bridge.errors import IntegrityBroken
 from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.fhir.value_sets import LabelSets
 from fhir_bridge.intake import Limits, receive
+from fhir_bridge.lines.trying import tried
 from fhir_bridge.model.ingest import Processed, Received, Refusal, SourceContext, Validated
 from fhir_bridge.normalize import Ruleset, load_ruleset, normalize
 
 
 def process(received: Received, source: SourceContext, limits: Limits) -> Processed:
-    """Decode, validate and normalise one message; pure but for reading rule pack and value sets once.
+    """Decode, validate and normalise one message; pure but for reading rule packs and value sets once.
 
     A refused entry of a batch leaves its neighbours alone; a refused entry of
-    a transaction refuses the whole (``refused``).
+    a transaction refuses the whole (``refused``). One ruleset makes the whole
+    of it: the one in force, or a canary's.
 
     Raises:
         RulesetBroken: The institution's rule pack does not load.
     """
+    done = _made(received, source, limits)
+    trial = source.trial
+    if trial is None:
+        return done
+    other = replace(source, ruleset_dir=trial.ruleset_dir, ruleset=trial.ruleset, trial=None)
+    return tried(trial, received, done, lambda: _made(received, other, limits))
+
+
+def _made(received: Received, source: SourceContext, limits: Limits) -> Processed:
     ruleset = _ruleset(source.ruleset_dir, source.ruleset)
     reception = receive(received, limits, ruleset.profiles)
     if reception.refused:
-        return Processed(reception.kind, refused=reception.refused)
+        return Processed(reception.kind, refused=reception.refused, rules=source.ruleset)
     refusals = tuple(entry for entry in reception.entries if isinstance(entry, Refusal))
     if not any(isinstance(entry, Validated) for entry in reception.entries):
-        return Processed(reception.kind, refusals=refusals)
+        return Processed(reception.kind, refusals=refusals, rules=source.ruleset)
     sets = _sets(source.sets_file, source.sets)
     done = normalize(
-        reception, source, ruleset, sets, same_as=dict(received.same_as), patients=dict(received.patients)
+        reception,
+        source,
+        ruleset,
+        sets,
+        same_as=dict(received.same_as),
+        patients=dict(received.patients),
+        may_edit=True,
     )
-    return Processed(reception.kind, done.records, done.quarantined, refusals, sets=source.sets, wanted=done.wanted)
+    return Processed(
+        reception.kind,
+        done.records,
+        done.quarantined,
+        refusals,
+        sets=source.sets,
+        wanted=done.wanted,
+        rules=source.ruleset,
+    )
 
 
 @lru_cache(maxsize=32)
 def _ruleset(directory: str, registered: str) -> Ruleset:
-    """Load a pack, and the profiles that it names, once for each time it is registered with other content."""
-    return load_ruleset(Path(directory))
+    """Load a pack, and the profiles that it names, once for each content.
+
+    Raises:
+        IntegrityBroken: A copy, which lies in a folder named by its hash, holds something else.
+    """
+    ruleset = load_ruleset(Path(directory))
+    if Path(directory).parent.name == registered != ruleset.hash:
+        raise IntegrityBroken("the copy of a ruleset holds another: restart the service")
+    return ruleset
 
 
 @lru_cache(maxsize=4)

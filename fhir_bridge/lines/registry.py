@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from blake3 import blake3
 
 from fhir_bridge.errors import SetupWrong
 from fhir_bridge.model.ids import canonical_id, chart_id, directory_id
-from fhir_bridge.model.ingest import ChartRef, FhirVersion, SourceContext
+from fhir_bridge.model.ingest import ChartRef, FhirVersion, SourceContext, Trial
 from fhir_bridge.ports.ambient import Randomness
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.ports.vault import Document, Vault, Work
@@ -28,13 +29,18 @@ from fhir_bridge.seal import open_blob, seal_blob
 
 OPERATOR = "operator"
 
+FEED, IDENTIFIER, REVIEWED = "feed", "identifier", "reviewed"
+ASSURANCES = (FEED, IDENTIFIER, REVIEWED)
+"""On what ground a chart is linked: a cross-reference feed, a trusted identifier in common, somebody who looked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Institution:
     """A member of the network, as registered here.
 
-    ``id`` is public; ``ruleset`` is the hash of the pack in ``ruleset_dir``
-    that the ledger knows. ``signing_keys`` (JWK) verify what it sends by bus,
+    ``id`` is public; ``ruleset`` is the hash of the pack in force, ``snapshot``
+    where its copy lies below the folder of copies (empty: not copied yet), and
+    ``ruleset_dir`` the folder that an engineer works in. ``signing_keys`` (JWK) verify what it sends by bus,
     which must be signed where there is any. ``receiving_keys`` are the numbers
     of those that open what is encrypted to us, the newest last.
     """
@@ -47,6 +53,19 @@ class Institution:
     signing_keys: tuple[dict[str, Any], ...] = ()
     receiving_keys: tuple[int, ...] = ()
     must_encrypt: bool = False
+    snapshot: str = ""
+    trial: TrialInForce | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialInForce:
+    """A ruleset that an institution tries beside the one in force, as :class:`fhir_bridge.model.ingest.Trial`."""
+
+    ruleset: str
+    snapshot: str
+    share: int
+    is_canary: bool
+    since_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,10 @@ class Link:
 
 
 class Registry:
-    """Institutions, charts and persons of this node; ``sets`` is digest and file of the value sets in force."""
+    """Institutions, charts and persons of this node; ``sets`` is digest and file of the value sets in force.
+
+    ``copies`` is the folder below which the copies of rule packs lie.
+    """
 
     def __init__(self, vault: Vault, keys: KeyStore, randomness: Randomness) -> None:
         self._vault = vault
@@ -68,11 +90,14 @@ class Registry:
         self._changing = asyncio.Lock()
         self.institutions: dict[str, Institution] = {}
         self.sets = ("", "")
+        self.copies = Path()
         self._charts: dict[str, ChartRef] = {}
         self._patients_charts: list[str] = []
         self._chart_of_patient: dict[str, str] = {}
         self._person_of: dict[str, str] = {}
         self._charts_of: dict[str, list[str]] = {}
+        self._assurance: dict[str, str] = {}
+        self._apart: set[frozenset[str]] = set()
 
     async def load(self) -> None:
         """Read everything from the vault; called once at start."""
@@ -82,7 +107,9 @@ class Registry:
         for chart, value in await self._vault.documents("charts"):
             self._hold(msgspec.json.decode(self._open("charts", chart, value), type=ChartRef))
         for chart, value in await self._vault.documents("links"):
-            self._join(chart, self._open("links", chart, value).decode())
+            self._join(chart, *_read_link(self._open("links", chart, value)))
+        for pair, value in await self._vault.documents("apart"):
+            self._apart.add(frozenset(self._open("apart", pair, value).decode().split()))
 
     # --- institutions
 
@@ -119,11 +146,30 @@ class Registry:
         """Return what the pure rooms need to know about a sender."""
         known = self.institution(name)
         return SourceContext(
-            name, known.id, known.fhir_version, self.id_key(name), known.ruleset_dir, known.ruleset, *self.sets
+            name,
+            known.id,
+            known.fhir_version,
+            self.id_key(name),
+            str(self.copies / known.snapshot) if known.snapshot else known.ruleset_dir,
+            known.ruleset,
+            *self.sets,
+            self._trial(known.trial),
         )
 
-    async def add_institution(self, institution: Institution) -> None:
-        """Store an institution; one of the same name keeps its keys and whether it must encrypt."""
+    def is_in_use(self, name: str, ruleset: str) -> bool:
+        """Tell whether a pack may make records of an institution now; true for what no pack made (empty)."""
+        known = self.institutions.get(name)
+        if not ruleset or known is None or ruleset == known.ruleset:
+            return True
+        return known.trial is not None and known.trial.is_canary and known.trial.ruleset == ruleset
+
+    def _trial(self, trial: TrialInForce | None) -> Trial | None:
+        if trial is None:
+            return None
+        return Trial(trial.ruleset, str(self.copies / trial.snapshot), trial.share, trial.is_canary)
+
+    async def add_institution(self, institution: Institution, also: Sequence[Document] = ()) -> None:
+        """Store an institution, and ``also`` with it; one of the same name keeps its keys and what it agreed to."""
         async with self._changing:
             known = self.institutions.get(institution.name, institution)
             await self._store(
@@ -132,14 +178,18 @@ class Registry:
                     signing_keys=known.signing_keys,
                     receiving_keys=known.receiving_keys,
                     must_encrypt=known.must_encrypt,
-                )
+                ),
+                also,
             )
 
-    async def change_institution(self, name: str, changed: Callable[[Institution], Institution]) -> Institution:
+    async def change_institution(
+        self, name: str, changed: Callable[[Institution], Institution], also: Sequence[Document] = ()
+    ) -> Institution:
         """Store what ``changed`` makes of an institution, one change after the other, and return it.
 
         Args:
             changed: Called in a thread; what it raises leaves the institution as it was.
+            also: Stored in the same commit.
 
         Raises:
             SetupWrong: There is none of that name.
@@ -147,13 +197,13 @@ class Registry:
         async with self._changing:
             known = self.institution(name)
             new = await asyncio.to_thread(changed, known)
-            if new != known:
-                await self._store(new)
+            if new != known or also:
+                await self._store(new, also)
             return new
 
-    async def _store(self, institution: Institution) -> None:
-        value = msgspec.json.encode(institution)
-        await self._vault.commit(Work(documents=[Document("institutions", institution.name, value)]), None)
+    async def _store(self, institution: Institution, also: Sequence[Document] = ()) -> None:
+        document = Document("institutions", institution.name, msgspec.json.encode(institution))
+        await self._vault.commit(Work(documents=[document, *also]), None)
         self.institutions[institution.name] = institution
 
     def directory(self, institution: str) -> ChartRef:
@@ -214,23 +264,79 @@ class Registry:
             return [chart]
         return [self._charts[c] for c in sorted(self._charts_of[person])]
 
+    def assurance(self, chart: ChartRef) -> str:
+        """Return on what ground a chart is linked: one of :data:`ASSURANCES`; empty if it is not."""
+        return self._assurance.get(chart.chart, "")
+
+    def are_apart(self, one: ChartRef, two: ChartRef) -> bool:
+        """Tell whether somebody has said that two charts are two humans'."""
+        return frozenset((one.chart, two.chart)) in self._apart
+
     async def link(self, links: Sequence[Link]) -> int:
         """Apply a cross-reference feed; return how many links are new or changed. Repeating it changes nothing."""
-        documents: list[Document] = []
-        changed: list[tuple[ChartRef, str]] = []
-        for link in links:
-            chart = self.chart_for(link.institution, link.patient)
-            person = self._person(link.person)
-            if self._person_of.get(chart.chart) == person:
-                continue
-            documents += self.chart_documents([chart])
-            documents.append(self._seal("links", chart, person.encode()))
-            changed.append((chart, person))
+        joined = [(self.chart_for(each.institution, each.patient), self._person(each.person)) for each in links]
+        async with self._changing:
+            return await self._link(joined, FEED)
+
+    async def join(self, one: ChartRef, two: ChartRef, assurance: str, *, merge: bool = False) -> int:
+        """Say that two charts are one human's; return how many charts are linked with them now.
+
+        Args:
+            merge: Also where both are linked with others already, who then are all one human.
+
+        Raises:
+            SetupWrong: Both are linked with others, or somebody has said that they are two humans'.
+        """
+        async with self._changing:
+            if self.are_apart(one, two):
+                raise SetupWrong("somebody has said that these are two humans: take that back with 'person unlink'")
+            held = [self._person_of.get(chart.chart) for chart in (one, two)]
+            if None not in held and held[0] != held[1] and not merge:
+                raise SetupWrong(
+                    "both are linked with other charts already: add --merge if all of them are one human"
+                )
+            person = held[0] or held[1] or self._randomness.token(16).hex()
+            charts = {chart.chart: chart for each in (one, two) for chart in self.linked(each)}
+            moved = [(c, person) for c in charts.values() if self._person_of.get(c.chart) != person]
+            await self._link(moved, assurance)
+            return len(self.linked(one))
+
+    async def part(self, one: ChartRef, two: ChartRef) -> None:
+        """Say that two charts are two humans', so that nobody suggests them again.
+
+        Raises:
+            SetupWrong: They are linked.
+        """
+        async with self._changing:
+            if two.chart in {chart.chart for chart in self.linked(one)}:
+                raise SetupWrong("these charts are linked: 'person unlink' one of them first")
+            pair = sorted((one.chart, two.chart))
+            name = blake3(" ".join(pair).encode(), key=self._key()).hexdigest()
+            sealed = seal_blob(self._key(), "apart", name, " ".join(pair).encode(), self._randomness)
+            await self._vault.commit(Work(documents=[Document("apart", name, sealed)]), None)
+            self._apart.add(frozenset(pair))
+
+    async def unlink(self, chart: ChartRef) -> int:
+        """Undo a chart's link and what was said of it; return how many charts it was linked with."""
+        async with self._changing:
+            others = len(self.linked(chart)) - 1
+            apart = {pair for pair in self._apart if chart.chart in pair}
+            names = [blake3(" ".join(sorted(pair)).encode(), key=self._key()).hexdigest() for pair in apart]
+            gone = [Document("apart", name, None) for name in names] + [Document("links", chart.chart, None)]
+            await self._vault.commit(Work(documents=gone), None)
+            self._apart -= apart
+            self._leave(chart.chart)
+            return others
+
+    async def _link(self, joined: Sequence[tuple[ChartRef, str]], assurance: str) -> int:
+        changed = [(chart, person) for chart, person in joined if self._person_of.get(chart.chart) != person]
+        documents = self.chart_documents([chart for chart, _ in changed])
+        documents += [self._seal("links", c, f"{person} {assurance}".encode()) for c, person in changed]
         if documents:
             await self._vault.commit(Work(documents=documents), None)
         for chart, person in changed:
             self._hold(chart)
-            self._join(chart.chart, person)
+            self._join(chart.chart, person, assurance)
         return len(changed)
 
     def chart_for(self, institution: str, local_patient: str) -> ChartRef:
@@ -249,12 +355,17 @@ class Registry:
         if chart.patient_id is not None:
             self._chart_of_patient[chart.patient_id] = chart.chart
 
-    def _join(self, chart: str, person: str) -> None:
-        before = self._person_of.get(chart)
+    def _join(self, chart: str, person: str, assurance: str) -> None:
+        self._leave(chart)
+        self._person_of[chart] = person
+        self._assurance[chart] = assurance
+        self._charts_of.setdefault(person, []).append(chart)
+
+    def _leave(self, chart: str) -> None:
+        before = self._person_of.pop(chart, None)
+        self._assurance.pop(chart, None)
         if before is not None:
             self._charts_of[before].remove(chart)
-        self._person_of[chart] = person
-        self._charts_of.setdefault(person, []).append(chart)
 
     def _chart_document(self, chart: ChartRef) -> Document:
         return self._seal("charts", chart, msgspec.json.encode(chart))
@@ -272,3 +383,9 @@ class Registry:
 
     def _person(self, feed_id: str) -> str:
         return blake3(b"fhir-bridge/person/1\0" + feed_id.encode(), key=self._key()).digest()[:16].hex()
+
+
+def _read_link(content: bytes) -> tuple[str, str]:
+    """Return person and assurance; links of earlier releases name no assurance and came from a feed."""
+    person, _, assurance = content.decode().partition(" ")
+    return person, assurance or FEED

@@ -15,6 +15,7 @@ from fhir_bridge.lines.guardianship import GuardianshipLine
 from fhir_bridge.lines.importing import ImportLine
 from fhir_bridge.lines.ingest import IngestLine
 from fhir_bridge.lines.notary import Notary
+from fhir_bridge.lines.translating import TranslateLine
 from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.access import Issuer, TokenVerifier
 from fhir_bridge.ports.ambient import Clock, Randomness
@@ -33,6 +34,7 @@ class Services:
     imports: ImportLine
     claims: Claims
     answer: AnswerLine
+    translate: TranslateLine
     decision_receipts: DecisionReceipts
     emergency: EmergencyLine
     delegation: DelegationLine

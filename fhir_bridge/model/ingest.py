@@ -147,6 +147,19 @@ class Reception:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A ruleset that is tried beside the one in force, on a share of what comes, counted in ten-thousandths.
+
+    What a canary makes of its share is stored; what a shadow makes is compared and forgotten.
+    """
+
+    ruleset: str
+    ruleset_dir: str
+    share: int
+    is_canary: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SourceContext:
     """What normalisation needs to know about a sender; crosses to worker processes.
 
@@ -154,8 +167,8 @@ class SourceContext:
         institution: Name, as in ``institution add NAME``.
         institution_id: Public id (FHIR id), goes to ``meta.source`` and the origin tag.
         id_key: 32 bytes; canonical ids of this institution are keyed with it.
-        ruleset_dir: Folder of the rule pack.
-        ruleset: Hash of the pack as registered; another hash makes workers read the folder again.
+        ruleset_dir: Folder of the copy of the rule pack, below one named by its hash.
+        ruleset: Hash of the pack in force; another hash makes workers load another copy.
         sets: Hex digest of the value sets in force; empty for those that ship with the package.
         sets_file: Their canonical bytes.
     """
@@ -168,6 +181,7 @@ class SourceContext:
     ruleset: str = ""
     sets: str = ""
     sets_file: str = ""
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,12 +303,34 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of a trial on one message: names, paths, codes and counts, no values.
+
+    Attributes:
+        entries: Entries of the message.
+        worse: Those of them that only the rules in force take.
+        is_used: The message was made by the candidate.
+        failed: Class of the exception that the candidate raised; empty for none.
+        differences: ``(what, rule, path, code)`` and how often.
+    """
+
+    ruleset: str
+    entries: int
+    worse: int
+    is_used: bool
+    failed: str = ""
+    differences: tuple[tuple[tuple[str, str, str, str], int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Processed:
     """A message after the pure rooms: what to store, what to quarantine, what to refuse.
 
     ``sets`` is the hex digest of the value sets that labelled the records; empty for what no set labels.
     ``wanted`` are identifiers, ``system|value``, of conditional references to Patients that no entry is.
     ``opened`` is the message as it was inside its wrapping, ``signed`` whose signature it bears.
+    ``rules`` is the hash of the pack that made the records, empty for what no pack made; ``tried`` what a trial
+    found.
     """
 
     kind: str
@@ -306,6 +342,8 @@ class Processed:
     wanted: tuple[str, ...] = ()
     opened: Received | None = None
     signed: Signed | None = None
+    rules: str = ""
+    tried: Tried | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ Invariants:
 
 from __future__ import annotations
 
+from fhir_bridge.normalize.code_maps import CodeMap, MapRow, by_url, unnamed
+from fhir_bridge.normalize.differing import Difference, differences, worse
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
 from fhir_bridge.normalize.explaining import (
     MEANS,
     Explanation,
     Kind,
-    Rules,
+    RulePlaces,
     Statement,
     changed_elements,
     described,
@@ -26,25 +28,44 @@ from fhir_bridge.normalize.explaining import (
 )
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
-from fhir_bridge.normalize.pack import Ruleset, load_ruleset, packaged_core
+from fhir_bridge.normalize.pack import (
+    ENGINE,
+    Ruleset,
+    files_of,
+    layers_of,
+    load_code_maps,
+    load_ruleset,
+    packaged_core,
+)
 from fhir_bridge.normalize.renormalising import names_rule, renormalised
+from fhir_bridge.normalize.snapshots import Snapshot, rule_prints, take_snapshot
 
 __all__ = [
+    "ENGINE",
     "MEANS",
+    "CodeMap",
+    "Difference",
     "ExampleResult",
     "Explanation",
     "Kind",
+    "MapRow",
     "Normalization",
     "Preview",
-    "Rules",
+    "RulePlaces",
     "Ruleset",
+    "Snapshot",
     "Statement",
     "StoredVersion",
+    "by_url",
     "changed_elements",
     "described",
+    "differences",
     "explain",
     "explain_changes",
+    "files_of",
     "is_settled",
+    "layers_of",
+    "load_code_maps",
     "load_ruleset",
     "names_rule",
     "normalize",
@@ -53,7 +74,11 @@ __all__ = [
     "read_lineage",
     "relabelled",
     "renormalised",
+    "rule_prints",
     "rules_of",
     "ruleset_under",
     "run_examples",
+    "take_snapshot",
+    "unnamed",
+    "worse",
 ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from fhir_bridge.fhir.compartment import patient_references
+from fhir_bridge.fhir.compartment import each_patient_reference
 from fhir_bridge.fhir.reference_text import parse_reference
 from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, chart_id, directory_id
 from fhir_bridge.model.ingest import Body, ChartRef, SourceContext
@@ -32,7 +33,8 @@ def charts_of(records: Sequence[Placed], source: SourceContext, *, is_transactio
     Args:
         is_transaction: The records came as one unit; a batch holds what may have nothing to do with each other.
     """
-    charts = [own_chart(record, source) for record in records]
+    known: dict[str, ChartRef | None] = {}
+    charts = [own_chart(record, source, known) for record in records]
     if None not in charts:
         return charts
     place = {f"{record.type}/{record.id}": index for index, record in enumerate(records)}
@@ -59,16 +61,21 @@ def _with_the_only_patient(charts: list[ChartRef | None]) -> list[ChartRef | Non
     return [chart or only for chart in charts]
 
 
-def own_chart(record: Placed, source: SourceContext) -> ChartRef | None:
-    """The chart that a record names itself."""
-    known = chart_of_type(record.type, record.id, source)
-    if known is not None:
-        return known
+def own_chart(record: Placed, source: SourceContext, known: dict[str, ChartRef | None]) -> ChartRef | None:
+    """The chart that a record names itself.
+
+    Args:
+        known: What references of the same source's records say; grows.
+    """
+    chart = chart_of_type(record.type, record.id, source)
+    if chart is not None:
+        return chart
     # The compartment of R4 leaves out Device.patient and its like, which say all the same whose the record is.
-    for text in [*patient_references(record.body), *_named_patients(record.body)]:
-        patient = _patient_id(text, source)
-        if patient is not None:
-            return ChartRef(source.institution, chart_id(source.id_key, patient), patient)
+    for text in chain(each_patient_reference(record.body), _named_patients(record.body)):
+        if text not in known:
+            known[text] = _chart_of_patient(text, source)
+        if known[text] is not None:
+            return known[text]
     return None
 
 
@@ -89,13 +96,14 @@ def _named_patients(body: Body) -> Iterator[str]:
             yield text
 
 
-def _patient_id(text: str, source: SourceContext) -> str | None:
+def _chart_of_patient(text: str, source: SourceContext) -> ChartRef | None:
     parsed = parse_reference(text)
     if parsed.type != "Patient" or parsed.id is None:
         return None
     # Another institution's Patient: the writer's own chart of that person, found by the whole address.
     local = parsed.id if parsed.base is None else f"{parsed.base}/Patient/{parsed.id}"
-    return canonical_id(source.id_key, "Patient", local)
+    patient = canonical_id(source.id_key, "Patient", local)
+    return ChartRef(source.institution, chart_id(source.id_key, patient), patient)
 
 
 def unknown_chart(institution: str) -> ChartRef:

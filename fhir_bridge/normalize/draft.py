@@ -39,6 +39,7 @@ class Draft:
     Attributes:
         body: The resource; verbs edit it in place.
         sent_type: Resource type in the sender's release.
+        renamed: Where a rule gave an element another name: (id of its holder, new name) → the name that was sent.
         was_reshaped: Something changed that could have made the record invalid; it is validated again.
     """
 
@@ -46,6 +47,7 @@ class Draft:
     sent_type: str
     changes: list[Change] = field(default_factory=list)
     flags: list[Issue] = field(default_factory=list)
+    renamed: dict[tuple[int, str], str] = field(default_factory=dict)
     was_reshaped: bool = False
 
     def changed(

@@ -15,7 +15,7 @@ from typing import Any
 from fhir_bridge.errors import RecordRefused
 from fhir_bridge.fhir.json import parse, parse_any, render
 from fhir_bridge.fhir.validate import is_refused, validate_r4
-from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.model.ingest import Body, FhirVersion
 from fhir_bridge.normalize.message import preview
 from fhir_bridge.normalize.pack import Ruleset, load_ruleset
 
@@ -23,11 +23,34 @@ _INPUT = ".input.json"
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """One element that came out otherwise; ``expected`` and ``found`` are JSON texts, None for no value."""
+
+    place: str
+    words: str
+    expected: str | None = None
+    found: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.words}".strip()
+
+
+@dataclass(frozen=True, slots=True)
 class ExampleResult:
-    """How one example came out; ``differences`` name elements and are empty when it passed."""
+    """How one example came out.
+
+    Attributes:
+        differences: In words; empty when it passed.
+        details: The same, element by element.
+        outcome: What came of the input; None where it could not be run.
+        flags: Codes of its findings.
+    """
 
     name: str
     differences: tuple[str, ...]
+    details: tuple[Difference, ...] = ()
+    outcome: Any = None
+    flags: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -35,58 +58,88 @@ class ExampleResult:
         return not self.differences
 
 
-def run_examples(directory: Path, ruleset: Ruleset | None = None) -> list[ExampleResult]:
-    """Run every example of the pack in ``directory``, sorted by name.
+def run_examples(directory: Path, ruleset: Ruleset | None = None, only: str = "") -> list[ExampleResult]:
+    """Run every example of the pack in ``directory`` whose name contains ``only``, sorted by name.
 
     Raises:
         RulesetBroken: The pack does not load.
     """
     rules = ruleset or load_ruleset(directory)
     inputs = sorted((directory / "examples").glob(f"*{_INPUT}"))
-    return [ExampleResult(p.name.removesuffix(_INPUT), tuple(_differences(p, rules))) for p in inputs]
+    return [_run(path, rules) for path in inputs if only in path.name.removesuffix(_INPUT)]
 
 
-def _differences(path: Path, rules: Ruleset) -> Iterator[str]:
+def _run(path: Path, rules: Ruleset) -> ExampleResult:
     stem = path.name.removesuffix(_INPUT)
-    expected_path = path.with_name(f"{stem}.expected.json")
-    if not expected_path.is_file():
-        yield f"{expected_path.name} is missing"
-        return
     try:
-        expected = parse(expected_path.read_bytes())
         sent = parse(path.read_bytes())
     except RecordRefused as refusal:
-        yield f"not strict JSON: {refusal.issues[0].diagnostics}"
-        return
+        return _result(stem, [_not_json(refusal)])
     try:
         found = preview(sent, rules.fhir_version, rules)
     except RecordRefused as refusal:
-        yield from _compare({"quarantined": refusal.issues[0].code}, expected, "result")
-        return
-    yield from _compare(found.body, expected, str(expected.get("resourceType", "result")))
-    if is_refused(validate_r4(found.body)):
-        yield "the result is not valid R4"
-    again = preview(found.body, FhirVersion.R4, rules)
-    yield from (f"a second run changes {c.element}" for c in again.changes)
-    flags_path = path.with_name(f"{stem}.flags.json")
+        verdict = {"quarantined": refusal.issues[0].code}
+        return _result(stem, _differences(path, verdict), verdict)
+    flags = tuple(flag.code for flag in found.flags)
+    details = [*_differences(path, found.body), *_beyond(found.body, rules), *_flags(path, flags)]
+    return _result(stem, details, found.body, flags)
+
+
+def _result(name: str, details: list[Difference], outcome: Any = None, flags: tuple[str, ...] = ()) -> ExampleResult:
+    return ExampleResult(name, tuple(map(str, details)), tuple(details), outcome, flags)
+
+
+def _differences(path: Path, outcome: Any) -> list[Difference]:
+    """Compare what came out with the expected file."""
+    expected_path = path.with_name(f"{path.name.removesuffix(_INPUT)}.expected.json")
+    if not expected_path.is_file():
+        return [Difference(expected_path.name, "is missing")]
+    try:
+        expected = parse(expected_path.read_bytes())
+    except RecordRefused as refusal:
+        return [_not_json(refusal)]
+    place = "result" if "quarantined" in outcome else str(expected.get("resourceType", "result"))
+    return list(_compare(outcome, expected, place))
+
+
+def _beyond(body: Body, rules: Ruleset) -> Iterator[Difference]:
+    """What holds for every example: its result is valid R4, and a second run changes nothing."""
+    if is_refused(validate_r4(body)):
+        yield Difference("", "the result is not valid R4")
+    again = preview(body, FhirVersion.R4, rules)
+    yield from (Difference("", f"a second run changes {change.element}") for change in again.changes)
+
+
+def _flags(path: Path, flags: tuple[str, ...]) -> Iterator[Difference]:
+    flags_path = path.with_name(f"{path.name.removesuffix(_INPUT)}.flags.json")
     if flags_path.is_file():
-        yield from _compare([f.code for f in found.flags], parse_any(flags_path.read_bytes()), "flags")
+        yield from _compare(list(flags), parse_any(flags_path.read_bytes()), "flags")
 
 
-def _compare(found: Any, expected: Any, place: str) -> Iterator[str]:
+def _not_json(refusal: RecordRefused) -> Difference:
+    return Difference("", f"not strict JSON: {refusal.issues[0].diagnostics}")
+
+
+def _compare(found: Any, expected: Any, place: str) -> Iterator[Difference]:
     """Name every leaf that differs; numbers are compared by their text."""
     if type(found) is dict and type(expected) is dict:
         for key in [*expected, *(k for k in found if k not in expected)]:
             if key not in found:
-                yield f"{place}.{key} is missing"
+                yield Difference(f"{place}.{key}", "is missing", _text(expected[key]))
             elif key not in expected:
-                yield f"{place}.{key} was not expected"
+                yield Difference(f"{place}.{key}", "was not expected", None, _text(found[key]))
             else:
                 yield from _compare(found[key], expected[key], f"{place}.{key}")
     elif type(found) is list and type(expected) is list:
         if len(found) != len(expected):
-            yield f"{place} has {len(found)} values instead of {len(expected)}"
+            words = f"has {len(found)} values instead of {len(expected)}"
+            yield Difference(place, words, _text(expected), _text(found))
         for index, (one, other) in enumerate(zip(found, expected, strict=False)):
             yield from _compare(one, other, f"{place}[{index}]")
-    elif render(found) != render(expected):
-        yield f"{place} is {render(found).decode()} instead of {render(expected).decode()}"
+    elif _text(found) != _text(expected):
+        words = f"is {_text(found)} instead of {_text(expected)}"
+        yield Difference(place, words, _text(expected), _text(found))
+
+
+def _text(value: Any) -> str:
+    return render(value).decode()

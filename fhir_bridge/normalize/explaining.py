@@ -31,7 +31,7 @@ _STAMPED = ("meta.versionId", "meta.lastUpdated")
 _STAMPING = Change("", None, None, STAMP.rule, "version and time are given when a record is stored")
 
 
-Rules = Mapping[str, Mapping[str, Any]]
+RulePlaces = Mapping[str, Mapping[str, Any]]
 """Rule → version and place in the pack, of the very ruleset that made a record."""
 
 
@@ -133,14 +133,14 @@ def _values(record: Body, name: str) -> dict[str, list[str]]:
     return found
 
 
-def rules_of(pack: Ruleset) -> Rules:
+def rules_of(pack: Ruleset) -> RulePlaces:
     """Return version and place of each rule of a pack."""
     return {
         rule.name: {"version": rule.version, "place": f"{rule.spot.file}:{rule.spot.line}"} for rule in pack.rules
     }
 
 
-def described(told: Explanation, rules: Rules) -> dict[str, Any]:
+def described(told: Explanation, rules: RulePlaces) -> dict[str, Any]:
     """Return an explanation as JSON."""
     return {
         "accounts": told.accounts,
@@ -223,7 +223,7 @@ class _Explainer:
                     yield self._about(source, Kind.REMOVED, leaf, (number,))
 
 
-def _statement(told: Statement, rules: Rules) -> dict[str, Any]:
+def _statement(told: Statement, rules: RulePlaces) -> dict[str, Any]:
     span = told.span
     source: dict[str, Any] | None = None
     if told.source is not None:
@@ -239,7 +239,7 @@ def _statement(told: Statement, rules: Rules) -> dict[str, Any]:
     }
 
 
-def _change(change: Change, rules: Rules) -> dict[str, Any]:
+def _change(change: Change, rules: RulePlaces) -> dict[str, Any]:
     told = {"rule": change.rule, "reason": change.reason, **rules.get(change.rule, {})}
     if change.element:
         told["element"] = change.element

@@ -19,23 +19,14 @@ from typing import Any
 from blake3 import blake3
 
 from fhir_bridge.fhir.reference_text import ParsedReference, ReferenceKind, parse_reference
+from fhir_bridge.fhir.releases import id_in_r4, type_in_r4
 from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, is_canonical, is_of_network
 from fhir_bridge.model.ingest import Body, Validated
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.reference_places import Chain, references, written
+from fhir_bridge.normalize.reference_places import Chain, FoundReference, written
 
 REFERENCES = By("core/references", "references name records by canonical id")
 DISPLAY = By("core/reference-display", "a display towards a clinical record would name what a consent may hide")
-
-R4_TYPE = {
-    "ProcedureRequest": "ServiceRequest",
-    "ReferralRequest": "ServiceRequest",
-    "BodySite": "BodyStructure",
-    "EligibilityRequest": "CoverageEligibilityRequest",
-    "EligibilityResponse": "CoverageEligibilityResponse",
-    "Sequence": "MolecularSequence",
-}
-"""STU3 types that R4 renamed; references to them follow."""
 
 _UUID = re.compile(r"urn:uuid:([0-9a-fA-F-]{36})")
 _REST = re.compile(r".*/([A-Za-z]+)/([A-Za-z0-9.-]{1,64})")
@@ -67,7 +58,7 @@ class Links:
         url = entry.full_url
         if url:
             self._by_url[url] = target
-            end = f"/{entry.interaction.type}/{local}"
+            end = f"/{entry.interaction.type}/{local.rpartition('/')[2]}"
             # fullUrl of an entry is the sender's own address for it (R4 bundle.html#bundle-unique).
             if url.startswith("http") and url.endswith(end):
                 self._bases.add(url[: -len(end)])
@@ -89,13 +80,16 @@ class Links:
             found = self._ids[key] = self._same_as.get(made, made)
         return found
 
-    def rewrite(self, draft: Draft) -> tuple[str, ...]:
+    def rewrite(self, draft: Draft, found: Iterable[FoundReference]) -> tuple[str, ...]:
         """Rewrite every reference of a draft; return the distinct ``Type/id`` it now points to, in order.
 
         Every entry of the message must have been added before.
+
+        Args:
+            found: The references of the draft, all of them.
         """
         targets: dict[str, None] = {}
-        for reference, chain, allowed in references(draft.body):
+        for reference, chain, allowed in found:
             self._one(draft, reference, chain, allowed)
             text = reference.get("reference")
             if type(text) is str and ":" not in text and "#" not in text and "?" not in text:
@@ -131,10 +125,10 @@ class Links:
             return known
         if parsed.type is not None and parsed.id is not None:
             own = parsed.base is None or parsed.base in self._bases or is_canonical(self._id_key, parsed.id)
-            type_name = R4_TYPE.get(parsed.type, parsed.type)
+            type_name, local = type_in_r4(parsed.type), id_in_r4(parsed.type, parsed.id)
             if parsed.base is None and is_of_network(type_name, parsed.id):
                 return f"{type_name}/{parsed.id}"
-            return f"{type_name}/{self.id_of(type_name, parsed.id)}" if own else None
+            return f"{type_name}/{self.id_of(type_name, local)}" if own else None
         identifier = parsed.identifier
         if parsed.kind is ReferenceKind.CONDITIONAL and identifier and parsed.type:
             system, value = identifier
@@ -154,6 +148,10 @@ class Links:
 
 def local_id(entry: Validated, resource: Body | None) -> str:
     """The sender's id of a record: its own, else that of its full URL, else the digest of its bytes."""
+    return id_in_r4(entry.interaction.type, _local_id(entry, resource))
+
+
+def _local_id(entry: Validated, resource: Body | None) -> str:
     if resource is not None and type(resource.get("id")) is str:
         return str(resource["id"])
     if entry.interaction.id:

@@ -7,27 +7,35 @@ the pack, else the copy that ships with the package.
 Invariants:
     * a pack loads whole or not at all;
     * the hash covers every file that can change a record, and nothing else: path and content of both folders'
-      YAML and tables, in the order of their paths, and the definitions in the packages of profiles.
+      YAML and tables, of JSON the ConceptMaps that ``maps`` names, in the order of their paths, and the definitions
+      in the packages of profiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from fhir_bridge.fhir.profiles import Profiles
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.code_maps import CodeMap
+from fhir_bridge.normalize.map_files import load_map
+from fhir_bridge.normalize.preferred_units import load_preferred
 from fhir_bridge.normalize.profile_choices import read_profiles
-from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rules
-from fhir_bridge.normalize.tables import Tables, load_labels, load_map, load_units
+from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rule, release_of, written_rules
+from fhir_bridge.normalize.tables import Tables, load_labels, load_units
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
 
-_KEYS = (
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
+
+SOURCE_KEYS = (
     "institution",
     "fhir_version",
     "time_zone",
@@ -36,11 +44,20 @@ _KEYS = (
     "constants",
     "maps",
     "units",
+    "preferred_units",
     "labels",
     "profiles",
     "why",
 )
 SOURCE = "source.yaml"
+
+TABLE_KINDS: AnyMapping[str, Callable[[str, Mapping, Path, str], Any]] = {
+    "maps": load_map,
+    "units": load_units,
+    "labels": load_labels,
+    "preferred_units": load_preferred,
+}
+"""Key of ``source.yaml`` and field of ``Tables`` → what reads one table of the kind."""
 
 ENGINE = "3"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
@@ -55,7 +72,8 @@ class Ruleset:
         hash: Hex BLAKE3 over everything that can change a record.
         fhir_version: Release of the records that the pack is written for.
         base_urls: Bases of absolute URLs that mean the sender's own records, without a slash at the end.
-        rules: In the order in which they run.
+        rules: In the order in which they run, those of ``later`` left out.
+        later: Release → what compiles the core's rules from that release; only those who get such records pay for it.
         profiles: What records are judged by before any rule runs; None for the standard alone.
     """
 
@@ -66,6 +84,7 @@ class Ruleset:
     rules: tuple[Rule, ...]
     tables: Tables = field(repr=False)
     profiles: Profiles | None = field(default=None, repr=False, compare=False)
+    later: AnyMapping[str, Callable[[], list[Rule]]] = field(default_factory=dict, repr=False, compare=False)
 
     def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
         """The rules of a stage that may touch a record of this type that came in this release."""
@@ -74,10 +93,24 @@ class Ruleset:
         if found is None:
             found = self._found[key] = tuple(
                 rule
-                for rule in self.rules
+                for rule in self.of_release(release)
                 if rule.stage == stage and rule.type_name in (type_name, ANY) and rule.release in (None, release)
             )
         return found
+
+    def of_release(self, release: str) -> tuple[Rule, ...]:
+        """The rules that run on records of a release, in their order."""
+        found = self._by_release.get(release)
+        if found is None:
+            rules = self.rules
+            if release in self.later:
+                rules = _ordered([*self.later[release](), *rules])
+            found = self._by_release[release] = rules
+        return found
+
+    @cached_property
+    def _by_release(self) -> dict[str, tuple[Rule, ...]]:
+        return {}
 
     @cached_property
     def _found(self) -> dict[tuple[str, str, str], tuple[Rule, ...]]:
@@ -90,27 +123,87 @@ def load_ruleset(directory: Path) -> Ruleset:
     Raises:
         RulesetBroken: Something in it is wrong; the message reads ``file:line:column what``.
     """
-    layers = [directory]
-    head = _source(directory)
-    extends = head.get("extends")
-    if extends is not None:
-        layers.insert(0, _extended(directory, extends))
+    head = source_of(directory)
+    layers = layers_of(directory)
     rules: list[Rule] = []
+    later: dict[str, list[Mapping]] = {}
+    version = _version(head)
+    names: dict[str, Spot] = {}
     tables = Tables()
     constants: dict[str, str] = {}
     for folder in layers:
-        source = _source(folder)
+        source = head if folder == directory else source_of(folder)
         if folder != directory and "profiles" in source.names():
             raise source.key_spot("profiles").broken("profiles are chosen by an institution's own pack")
-        constants |= _constants(source)
+        constants |= constants_of(source)
         _load_tables(source, folder, tables)
-        for path in _rule_files(folder):
-            rules += compile_rules(load(path, _label(folder, path)), tables, constants)
-    _refuse_doubles(rules)
-    ordered = sorted(rules, key=lambda rule: STAGES.index(rule.stage))
-    profiles = read_profiles(head, directory, _version(head))
+        for path in rule_files(folder):
+            for rule in written_rules(load(path, _label(folder, path))):
+                _refuse_double(rule, names)
+                release = release_of(rule)
+                if folder != directory and release not in (None, version):
+                    later.setdefault(str(release), []).append(rule)
+                else:
+                    rules += compile_rule(rule, tables, constants)
+    profiles = read_profiles(head, directory, version)
     digest = _hash(layers, b"" if profiles is None else profiles.digest)
-    return Ruleset(directory.name, digest, _version(head), _base_urls(head), tuple(ordered), tables, profiles)
+    compiled_later = {r: partial(_compiled, written, tables, dict(constants)) for r, written in later.items()}
+    return Ruleset(
+        directory.name, digest, version, _base_urls(head), _ordered(rules), tables, profiles, later=compiled_later
+    )
+
+
+def _ordered(rules: list[Rule]) -> tuple[Rule, ...]:
+    return tuple(sorted(rules, key=lambda rule: STAGES.index(rule.stage)))
+
+
+def _compiled(written: list[Mapping], tables: Tables, constants: dict[str, str]) -> list[Rule]:
+    return [rule for each in written for rule in compile_rule(each, tables, constants)]
+
+
+def load_code_maps(directory: Path) -> dict[str, CodeMap]:
+    """Load the code maps of the pack in ``directory`` and of the core it extends, and nothing else of it.
+
+    Raises:
+        RulesetBroken: A table is wrong, or there is no pack.
+    """
+    found: dict[str, CodeMap] = {}
+    for folder in layers_of(directory):
+        for name, entry in declared(source_of(folder), "maps"):
+            found[name] = load_map(name, entry, folder, folder.name)
+    return found
+
+
+def find_map(directory: Path, name: str) -> tuple[CodeMap, Path] | list[str]:
+    """Return a code map of a pack or its core and the file it is from, or the names that there are.
+
+    Raises:
+        RulesetBroken: The table is wrong, or there is no pack.
+    """
+    names: list[str] = []
+    for folder in reversed(layers_of(directory)):
+        for each, entry in declared(source_of(folder), "maps"):
+            if each == name:
+                found = load_map(name, entry, folder, folder.name)
+                return found, folder / entry.require("file").text("file")
+            names.append(each)
+    return names
+
+
+def layers_of(directory: Path) -> list[Path]:
+    """Return the folders whose rules make up a pack, those that run first at the front.
+
+    Raises:
+        RulesetBroken: There is no pack, or it extends something else than ``core``.
+    """
+    extends = source_of(directory).get("extends")
+    return [directory] if extends is None else [extended(directory, extends), directory]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of one folder that can change a record, in the order in which the hash covers them."""
+    maps = {entry.require("file").text("file") for _, entry in declared(source_of(folder), "maps")}
+    return sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder), maps))
 
 
 def packaged_core() -> Path:
@@ -119,23 +212,26 @@ def packaged_core() -> Path:
     return packaged if packaged.is_dir() else Path(str(files("fhir_bridge"))).parent / "mappings" / "core"
 
 
-def _source(folder: Path) -> Mapping:
-    path = folder / SOURCE
+def source_of(folder: Path) -> Mapping:
+    """Read a pack's ``source.yaml``."""
+    path, name = folder / SOURCE, folder.name
     if not path.is_file():
-        raise Spot(f"{folder.name}/{SOURCE}").broken("there is no such file; it says whose records these are")
-    mapping = load(path, f"{folder.name}/{SOURCE}").mapping(SOURCE)
-    mapping.only(_KEYS, "key")
+        raise Spot(f"{name}/{SOURCE}").broken("there is no such file; it says whose records these are")
+    mapping = load(path, f"{name}/{SOURCE}").mapping(SOURCE)
+    mapping.only(SOURCE_KEYS, "key")
     return mapping
 
 
-def _extended(directory: Path, node: Node) -> Path:
+def extended(directory: Path, node: Node) -> Path:
+    """Return the folder that ``extends`` means."""
     if node.value != "core":
         raise node.spot.broken("a pack can extend 'core' and nothing else")
     beside = directory.parent / "core"
     return beside if (beside / SOURCE).is_file() else packaged_core()
 
 
-def _rule_files(folder: Path) -> list[Path]:
+def rule_files(folder: Path) -> list[Path]:
+    """Return a pack's files of rules in the order in which they are read."""
     found = [p for p in folder.rglob("*.yaml") if p.name != SOURCE]
     return sorted(p for p in found if "examples" not in p.relative_to(folder).parts)
 
@@ -144,7 +240,8 @@ def _label(folder: Path, path: Path) -> str:
     return f"{folder.name}/{path.relative_to(folder).as_posix()}"
 
 
-def _constants(source: Mapping) -> dict[str, str]:
+def constants_of(source: Mapping) -> dict[str, str]:
+    """Return what ``%source.name`` means."""
     made = {}
     for key in ("institution", "time_zone"):
         node = source.get(key)
@@ -152,8 +249,8 @@ def _constants(source: Mapping) -> dict[str, str]:
             made[key] = node.text(key)
     node = source.get("constants")
     if node is not None:
-        declared = node.mapping("constants")
-        made |= {name: declared.require(name).text(name) for name in declared.names()}
+        given = node.mapping("constants")
+        made |= {name: given.require(name).text(name) for name in given.names()}
     return made
 
 
@@ -172,34 +269,31 @@ def _base_urls(source: Mapping) -> frozenset[str]:
 
 
 def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
-    for name, entry in _declared(source, "maps"):
-        tables.maps[name] = load_map(name, entry, folder, folder.name)
-    for name, entry in _declared(source, "units"):
-        tables.units[name] = load_units(name, entry, folder, folder.name)
-    for name, entry in _declared(source, "labels"):
-        tables.labels[name] = load_labels(name, entry, folder, folder.name)
+    for kind, load_table in TABLE_KINDS.items():
+        for name, entry in declared(source, kind):
+            getattr(tables, kind)[name] = load_table(name, entry, folder, folder.name)
 
 
-def _declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+def declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the tables that ``source.yaml`` declares under ``key``, by name."""
     node = source.get(key)
     if node is not None:
-        declared = node.mapping(key)
-        for name in declared.names():
-            yield name, declared.require(name).mapping(name)
+        given = node.mapping(key)
+        for name in given.names():
+            yield name, given.require(name).mapping(name)
 
 
-def _refuse_doubles(rules: list[Rule]) -> None:
-    seen: dict[str, Spot] = {}
-    for rule in rules:
-        spot = seen.setdefault(rule.name, rule.spot)
-        if spot != rule.spot:
-            raise rule.spot.broken(f"rule {rule.name!r} already stands at {spot.file}:{spot.line}")
+def _refuse_double(rule: Mapping, seen: dict[str, Spot]) -> None:
+    name = rule.require("rule").text("rule")
+    if name in seen:
+        raise rule.spot.broken(f"rule {name!r} already stands at {seen[name].file}:{seen[name].line}")
+    seen[name] = rule.spot
 
 
 def _hash(layers: list[Path], profiles: bytes) -> str:
     hasher = blake3(b"fhir-bridge/ruleset/" + ENGINE.encode() + profiles)
     for folder in layers:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
+        for path in files_of(folder):
             name, content = path.relative_to(folder).as_posix().encode(), path.read_bytes()
             for part in (name, content):
                 hasher.update(len(part).to_bytes(8, "big") + part)
@@ -207,5 +301,7 @@ def _hash(layers: list[Path], profiles: bytes) -> str:
     return hasher.hexdigest()
 
 
-def _counts(path: Path) -> bool:
+def _counts(path: Path, maps: set[str]) -> bool:
+    if path.suffix == ".json":
+        return path.as_posix() in maps
     return "examples" not in path.parts and path.suffix in (".yaml", ".csv")

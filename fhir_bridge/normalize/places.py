@@ -12,13 +12,11 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_bridge.fhir.path_functions import boolean
-from fhir_bridge.fhir.path_syntax import PathNotUnderstood
-from fhir_bridge.fhir.paths import Scope, compile_path
+from fhir_bridge.fhir.fhirpath import Expression, PathFailed, PathNotUnderstood, compile_expression
 from fhir_bridge.fhir.tables import Definitions, Element
 from fhir_bridge.model.ingest import Body
 from fhir_bridge.normalize.yaml_text import Spot, did_you_mean
@@ -114,40 +112,30 @@ def compile_place(text: str, type_name: str, releases: tuple[Definitions, ...], 
             raise spot.broken(f"{'|'.join(sorted(types))} has no {name!r}{did_you_mean(name, known)}")
         keys = tuple(dict.fromkeys(k for element in rows for k in _keys(element, name)))
         types = frozenset(t for element in rows for k, t in element.json_keys().items() if k in keys)
-        keep = None if condition is None else _filter(condition, types, releases, spot)
+        keep = None if condition is None else _filter(condition, type_name, types, releases, spot)
         # The last release is the one inside: it says whether what is written repeats.
         steps.append(Step(name, keys, rows[-1].many, keep))
     return Place(text, tuple(steps), types)
 
 
 def compile_condition(text: str, type_name: str, releases: tuple[Definitions, ...], spot: Spot) -> Condition:
-    """Compile a ``when`` condition to a closure; it holds when FHIRPath says true.
+    """Compile a ``when`` condition to a closure; it holds when FHIRPath says true, and may raise ``PathFailed``.
 
     Raises:
-        RulesetBroken: Outside the subset, or it names an element that does not exist.
+        RulesetBroken: It is no FHIRPath, names what does not exist, or could give another result each time.
     """
-    compiled = None
-    for definitions in releases:
+    return _compiled(text, type_name, [(type_name, definitions) for definitions in releases], spot).holds
+
+
+def _compiled(text: str, resource: str, among: Iterable[tuple[str, Definitions]], spot: Spot) -> Expression:
+    """The expression, for the first type and release that has what it names."""
+    problem = "nothing to ask"
+    for type_name, definitions in among:
         try:
-            compiled = compile_path(text, type_name, definitions)
-            break
+            return compile_expression(text, type_name, definitions, resource=resource)
         except PathNotUnderstood as error:
             problem = str(error)
-    if compiled is None:
-        raise spot.broken(problem + _meant(problem, releases))
-    evaluate = compiled.evaluate
-
-    def holds(body: Body) -> bool:
-        return boolean(evaluate([body], Scope(body, body, body))) is True
-
-    return holds
-
-
-def _meant(problem: str, releases: tuple[Definitions, ...]) -> str:
-    match = re.fullmatch(r"(?P<types>\S+) has no (?P<name>\w+)", problem)
-    if match is None:
-        return ""
-    return did_you_mean(match["name"], _names(frozenset(match["types"].split("|")), releases))
+    raise spot.broken(problem)
 
 
 def _split(text: str, spot: Spot) -> Iterator[tuple[str, str | None]]:
@@ -203,18 +191,19 @@ def _names(types: frozenset[str], releases: tuple[Definitions, ...]) -> set[str]
 
 
 def _filter(
-    condition: str, types: frozenset[str], releases: tuple[Definitions, ...], spot: Spot
+    condition: str, resource: str, types: frozenset[str], releases: tuple[Definitions, ...], spot: Spot
 ) -> Callable[[Any, Body], bool]:
-    problem = "nothing to filter"
-    for definitions in releases:
-        for type_name in sorted(types):
-            try:
-                evaluate = compile_path(condition, type_name, definitions).evaluate
-            except PathNotUnderstood as error:
-                problem = str(error)
-                continue
-            return lambda item, body: boolean(evaluate([item], Scope(body, item, body))) is True
-    raise spot.broken(problem + _meant(problem, releases))
+    among = [(name, definitions) for definitions in releases for name in sorted(types)]
+    condition_holds = _compiled(condition, resource, among, spot).holds
+
+    def keep(item: Any, body: Body) -> bool:
+        try:
+            return condition_holds(item, body)
+        except PathFailed:
+            # What cannot be judged is not among what the rule asks for.
+            return False
+
+    return keep
 
 
 def _children(holder: dict[str, Any], place: str, step: Step, body: Body) -> list[tuple[dict[str, Any], str]]:

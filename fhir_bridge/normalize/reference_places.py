@@ -1,12 +1,13 @@
-"""Every Reference of an R4 resource with its place and the types the standard lets it point to.
+"""Every Reference of an R4 resource with its place and the types the standard lets it point to, and every code.
 
 Like ``fhir.references.walk``, with what lineage needs: a place is a chain of ``(parent, key, index)`` that is only
-written out when a change is put on record.
+written out when a change is put on record. One walk finds both: going through a body costs more than looking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,13 +19,29 @@ Chain = tuple[Any, str, int]
 FoundReference = tuple[dict[str, Any], Chain, tuple[str, ...]]
 """The Reference object, where it stands, and its possible target types (empty: any)."""
 
-_Visit = Callable[[Any, Chain, list[FoundReference]], None]
+_PLAIN = frozenset({"reference", "display", "type"})
+"""What a Reference mostly holds, and nothing further is below."""
 
 
-def references(resource: dict[str, Any]) -> list[FoundReference]:
-    """Return the References of a resource, contained resources and extensions included, in document order."""
-    found: list[FoundReference] = []
-    _walk(str(resource.get("resourceType", "")), resource, resource.get("resourceType", ""), found)
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a walk through a resource found, contained resources and extensions included, in document order.
+
+    ``coded`` are the objects with a ``code``.
+    """
+
+    references: list[FoundReference]
+    coded: list[dict[str, Any]]
+
+
+_Visit = Callable[[Any, Any, Walked], None]
+
+
+def walk(resource: dict[str, Any]) -> Walked:
+    """Find the References and codes of a resource at the places where R4 has any."""
+    name = str(resource.get("resourceType", ""))
+    found = Walked([], [])
+    _walk(name, resource, name, found)
     return found
 
 
@@ -37,21 +54,36 @@ def written(chain: Chain | str) -> str:
     return ".".join([chain, *reversed(parts)])
 
 
-def _walk(type_name: str, value: Any, chain: Any, found: list[FoundReference]) -> None:
-    visits = _visits(type_name)
-    for key, item in value.items():
-        visit = visits.get(key)
-        if visit is None:
-            continue
-        if type(item) is list:
-            for index, one in enumerate(item):
-                if type(one) is dict:
-                    visit(one, (chain, key, index), found)
-        elif type(item) is dict:
-            visit(item, (chain, key, -1), found)
+def _walk(type_name: str, value: Any, chain: Any, found: Walked) -> None:
+    _object(type_name)(value, chain, found)
 
 
 @cache
+def _object(type_name: str) -> _Visit:
+    # Filled when first met: types hold each other.
+    visits: dict[str, _Visit] = {}
+
+    def visit(value: Any, chain: Any, found: Walked) -> None:
+        if not visits:
+            visits.update(_visits(type_name))
+        if "code" in value:
+            found.coded.append(value)
+        if visits.keys().isdisjoint(value):
+            return
+        for key, item in value.items():
+            below = visits.get(key)
+            if below is None:
+                continue
+            if type(item) is list:
+                for index, one in enumerate(item):
+                    if type(one) is dict:
+                        below(one, (chain, key, index), found)
+            elif type(item) is dict:
+                below(item, (chain, key, -1), found)
+
+    return visit
+
+
 def _visits(type_name: str) -> dict[str, _Visit]:
     row = r4().types.get(type_name)
     visits: dict[str, _Visit] = {}
@@ -63,7 +95,7 @@ def _visits(type_name: str) -> dict[str, _Visit]:
                 visits[key] = _resource
             elif r4().types[child].kind == "primitive-type":
                 visits["_" + key] = _object("Element")
-            elif child in _leading():
+            else:
                 visits[key] = _object(child)
     return visits
 
@@ -71,23 +103,13 @@ def _visits(type_name: str) -> dict[str, _Visit]:
 def _reference(element: Element) -> _Visit:
     targets = element.targets
 
-    def visit(value: Any, chain: Chain, found: list[FoundReference]) -> None:
-        found.append((value, chain, targets))
-        if "extension" in value or "identifier" in value:
+    def visit(value: Any, chain: Any, found: Walked) -> None:
+        found.references.append((value, chain, targets))
+        if not value.keys() <= _PLAIN:
             _walk("Reference", value, chain, found)
 
     return visit
 
 
-def _resource(value: Any, chain: Chain, found: list[FoundReference]) -> None:
+def _resource(value: Any, chain: Any, found: Walked) -> None:
     _walk(str(value.get("resourceType", "")), value, chain, found)
-
-
-def _object(type_name: str) -> _Visit:
-    return lambda value, chain, found: _walk(type_name, value, chain, found)
-
-
-@cache
-def _leading() -> frozenset[str]:
-    """Types that can hold a Reference other than by way of an extension; Extension itself is visited anywhere."""
-    return frozenset(r4().types)

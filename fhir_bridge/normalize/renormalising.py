@@ -31,9 +31,9 @@ from fhir_bridge.normalize.draft import Unconvertible
 from fhir_bridge.normalize.explaining import read_lineage
 from fhir_bridge.normalize.labelling import StoredVersion, ruleset_under
 from fhir_bridge.normalize.links import REFERENCES, Links
-from fhir_bridge.normalize.message import RELEASE_RULE, shaped
+from fhir_bridge.normalize.message import RELEASE_RULE, settle, shaped
 from fhir_bridge.normalize.pack import Ruleset
-from fhir_bridge.normalize.stamping import finish, stamp_body
+from fhir_bridge.normalize.stamping import finish
 
 _ANOTHER_TYPE = Issue("error", "conflict", "today's rules make a record of another type of it")
 _ANOTHER_CHART = Issue("error", "conflict", "today's rules put it into another chart")
@@ -57,7 +57,7 @@ def renormalised(
     resource = original if "resourceType" in original else original["resource"]
     release = _release(changes, source, ruleset)
     try:
-        draft = shaped(resource, release, ruleset, sets)
+        draft = shaped(resource, release, ruleset)
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
     draft.changes += [change for change in changes if change.rule == RELEASE_RULE]
@@ -67,13 +67,12 @@ def renormalised(
     links = Links(source.id_key, ruleset.base_urls)
     for text, target in _resolved(changes):
         links.remember(text, target)
-    targets = links.rewrite(draft)
-    updated = stamp_body(draft, row.id, source)
+    targets, updated = settle(draft, row.id, links, source, sets)
     if release is not FhirVersion.R4 or draft.was_reshaped:
         issues = validate_r4(draft.body)
         if is_refused(issues):
             raise RecordRefused([issue for issue in issues if issue.severity in ("error", "fatal")])
-    home = own_chart(Placed(row.type, row.id, draft.body, targets), source)
+    home = own_chart(Placed(row.type, row.id, draft.body, targets), source, {})
     if home is not None and home.chart != chart.chart:
         raise RecordRefused([_ANOTHER_CHART])
     draft.changes += [change for change in changes if not change.element and change.rule != RELEASE_RULE]

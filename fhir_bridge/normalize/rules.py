@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 
-from fhir_bridge.fhir.tables import Definitions, r4, stu3
-from fhir_bridge.normalize import verbs_codes, verbs_shape, verbs_units, verbs_verdicts
+from fhir_bridge.fhir.fhirpath import PathFailed
+from fhir_bridge.fhir.tables import Definitions, definitions_of, r4
+from fhir_bridge.normalize import verbs_codes, verbs_shape, verbs_translate, verbs_units, verbs_verdicts
 from fhir_bridge.normalize.draft import By, Draft
 from fhir_bridge.normalize.places import Condition, compile_condition
 from fhir_bridge.normalize.tables import Tables
@@ -21,15 +22,17 @@ from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, did_you_mean
 VERBS: AnyMapping[str, Verb] = {
     **verbs_shape.VERBS,
     **verbs_codes.VERBS,
+    **verbs_translate.VERBS,
     **verbs_units.VERBS,
     **verbs_verdicts.VERBS,
 }
 LABEL = "label"
 STAGES = ("version", "fit", "content", LABEL)
-"""Order in which rules run: STU3 elements to R4, what is left over, the source's habits, sensitivity."""
+"""Order in which rules run: another release's elements to R4, what is left over, the source's habits, sensitivity."""
 
 ANY = "*"
-_KEYS = ("rule", "version", "stage", "from", "on", "when", "do", "why")
+FROM = ("STU3", "R4B", "R5")
+RULE_KEYS = ("rule", "version", "stage", "from", "on", "when", "do", "why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +50,57 @@ class Rule:
 
     def apply(self, draft: Draft) -> None:
         """Run the rule on a draft of its type."""
-        if self.when is None or self.when(draft.body):
+        if self.when is None or self._fires(self.when, draft):
             for act in self.acts:
                 act(draft)
 
+    def _fires(self, when: Condition, draft: Draft) -> bool:
+        """Whether the condition holds; one that the record's data cannot answer does not, and that is told."""
+        try:
+            return when(draft.body)
+        except PathFailed as problem:
+            text = f"the condition of the rule {self.name} cannot be judged: {problem}"
+            draft.flag("processing", text, str(draft.body.get("resourceType", "")), "warning")
+            return False
 
-def compile_rules(document: Node, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
-    """Compile a file of rules: one mapping, or a list of them.
+
+def written_rules(document: Node) -> list[Mapping]:
+    """Return the rules of a file as they are written: one mapping, or a list of them.
 
     Raises:
         RulesetBroken: With file, line and column.
     """
     nodes = [document] if hasattr(document.value, "keys") else list(document.items("a rule file"))
-    for node in nodes:
-        yield from _compile(node.mapping("a rule"), tables, constants)
+    return [node.mapping("a rule") for node in nodes]
+
+
+def compile_rule(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
+    """Compile one rule, once for each type it works on.
+
+    Raises:
+        RulesetBroken: With file, line and column.
+    """
+    yield from _compile(rule, tables, constants)
 
 
 def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
-    rule.only(_KEYS, "key")
+    rule.only(RULE_KEYS, "key")
     name = rule.require("rule").text("rule")
     version = rule.get("version")
     if version is not None and not isinstance(version.value, int):
         raise version.spot.broken("'version' must be a whole number")
     number = None if version is None else int(version.value)
     why = rule.require("why").text("why")
-    stage, release = _stage(rule), _release(rule)
-    releases = (stu3(), r4()) if release == "STU3" else (r4(),)
-    for type_name in _types(rule.require("on"), releases):
+    stage, release = stage_of(rule), release_of(rule)
+    releases = releases_of(release)
+    for type_name in types_of(rule.require("on"), releases):
         bench_type = "DomainResource" if type_name == ANY else type_name
         bench = Bench(By(name, why), bench_type, releases, tables, constants)
-        yield Rule(name, stage, type_name, release, _when(rule, bench), _acts(rule, bench), rule.spot, number)
+        yield Rule(name, stage, type_name, release, condition_of(rule, bench), _acts(rule, bench), rule.spot, number)
 
 
-def _stage(rule: Mapping) -> str:
+def stage_of(rule: Mapping) -> str:
+    """Return the stage in which a rule runs."""
     node = rule.get("stage")
     if node is None:
         return "version" if rule.get("from") is not None else "content"
@@ -88,14 +109,23 @@ def _stage(rule: Mapping) -> str:
     return str(node.value)
 
 
-def _release(rule: Mapping) -> str | None:
+def release_of(rule: Mapping) -> str | None:
+    """Return the release whose records a rule converts, or None for rules about R4."""
     node = rule.get("from")
-    if node is not None and node.value != "STU3":
-        raise node.spot.broken("'from' names the release whose records the rule converts: STU3")
-    return None if node is None else "STU3"
+    if node is None:
+        return None
+    if node.value not in FROM:
+        raise node.spot.broken(f"'from' names the release whose records the rule converts: {', '.join(FROM)}")
+    return str(node.value)
 
 
-def _types(node: Node, releases: tuple[Definitions, ...]) -> list[str]:
+def releases_of(release: str | None) -> tuple[Definitions, ...]:
+    """Return the definitions in which the paths of a rule about ``release`` (None: R4) may stand."""
+    return (r4(),) if release is None else (definitions_of(release), r4())
+
+
+def types_of(node: Node, releases: tuple[Definitions, ...]) -> list[str]:
+    """Return the resource types that ``on`` names."""
     nodes = [node] if isinstance(node.value, str) else list(node.items("'on'"))
     known = frozenset().union(*(d.resource_types() for d in releases))
     for given in nodes:
@@ -104,7 +134,8 @@ def _types(node: Node, releases: tuple[Definitions, ...]) -> list[str]:
     return [str(given.value) for given in nodes]
 
 
-def _when(rule: Mapping, bench: Bench) -> Condition | None:
+def condition_of(rule: Mapping, bench: Bench) -> Condition | None:
+    """Compile ``when``; None where a rule has none."""
     node = rule.get("when")
     if node is None:
         return None
@@ -113,17 +144,29 @@ def _when(rule: Mapping, bench: Bench) -> Condition | None:
 
 
 def _acts(rule: Mapping, bench: Bench) -> tuple[Act, ...]:
-    acts = []
-    for node in rule.require("do").items("'do'"):
-        step = node.mapping("a step")
-        words = step.names()
-        if len(words) != 1:
-            raise node.spot.broken("a step is one verb with its arguments")
-        verb = VERBS.get(words[0])
-        if verb is None:
-            meant = did_you_mean(words[0], VERBS)
-            raise step.key_spot(words[0]).broken(f"unknown verb {words[0]!r}{meant}")
-        values = step.require(words[0]).mapping(f"{words[0]!r}")
-        values.only(verb.keys, f"argument of {words[0]}")
-        acts.append(verb.make(Args(values, bench)))
-    return tuple(acts)
+    return tuple(compile_step(node, bench) for node in rule.require("do").items("'do'"))
+
+
+def compile_step(node: Node, bench: Bench) -> Act:
+    """Compile one step of a rule: a verb with its arguments."""
+    verb, args = read_step(node, bench)
+    args.values.only(verb.args, f"argument of {verb_name(node)}")
+    return verb.make(args)
+
+
+def read_step(node: Node, bench: Bench) -> tuple[Verb, Args]:
+    """Return a step's verb and its arguments, not yet checked."""
+    name = verb_name(node)
+    verb = VERBS.get(name)
+    step = node.mapping("a step")
+    if verb is None:
+        raise step.key_spot(name).broken(f"unknown verb {name!r}{did_you_mean(name, VERBS)}")
+    return verb, Args(step.require(name).mapping(repr(name)), bench)
+
+
+def verb_name(node: Node) -> str:
+    """Return the one word that a step consists of."""
+    words = node.mapping("a step").names()
+    if len(words) != 1:
+        raise node.spot.broken("a step is one verb with its arguments")
+    return words[0]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from collections.abc import Mapping as AnyMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fhir_bridge.fhir.releases import type_in_r4
 from fhir_bridge.fhir.tables import Definitions
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.links import R4_TYPE
 from fhir_bridge.normalize.places import Place, compile_place
 from fhir_bridge.normalize.tables import Tables
 from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
@@ -76,6 +76,16 @@ class Args:
             raise node.spot.broken(f"{key!r} must be one of {', '.join(options)}{meant}")
         return str(node.value)
 
+    def choices(self, key: str, options: tuple[str, ...]) -> frozenset[str]:
+        """Some of ``options``, in a list; none where the argument is left out."""
+        node = self.values.get(key)
+        given = list(node.items(f"{key!r}")) if node is not None else []
+        for each in given:
+            if each.value not in options:
+                meant = did_you_mean(str(each.value), options)
+                raise each.spot.broken(f"{key!r} lists some of {', '.join(options)}{meant}")
+        return frozenset(str(each.value) for each in given)
+
     def json(self, key: str) -> Any:
         """A required JSON value; ``%source.name`` is replaced in its texts."""
         node = self.values.require(key)
@@ -91,24 +101,65 @@ class Args:
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
-    """One word of the rule language."""
+class Arg:
+    """What an argument of a verb may hold; the editors' schema, lint and the guide are made from it.
 
-    keys: tuple[str, ...]
+    Attributes:
+        kind: ``path``, ``sibling`` (name of an element), ``text``, ``value`` (any JSON), ``choice``, ``choices`` (a
+            list of them), or the kind of thing that it names: ``map``, ``unit table``, ``label table``, ``function``.
+        options: What a choice may be.
+        writes: The element that it names is what the verb changes.
+        needed: False where it may be left out.
+    """
+
+    kind: str
+    options: tuple[str, ...] = ()
+    writes: bool = False
+    needed: bool = True
+
+    def maybe(self) -> Arg:
+        """The same argument where it may be left out."""
+        return replace(self, needed=False)
+
+
+PATH = Arg("path")
+TARGET = Arg("path", writes=True)
+SIBLING = Arg("sibling")
+TEXT = Arg("text")
+VALUE = Arg("value")
+MAP, UNIT_TABLE, LABEL_TABLE = Arg("map"), Arg("unit table"), Arg("label table")
+
+
+def one_of(*options: str) -> Arg:
+    """An argument that is one of these words."""
+    return Arg("choice", options)
+
+
+def some_of(*options: str) -> Arg:
+    """An argument that is a list of some of these words."""
+    return Arg("choices", options)
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One word of the rule language.
+
+    Attributes:
+        args: Its arguments by name.
+        does: What it does, in a line; editors and the guide show it.
+        either: Groups of arguments of which one must be given whole.
+    """
+
+    args: AnyMapping[str, Arg]
     make: Callable[[Args], Act]
+    does: str
+    either: tuple[tuple[str, ...], ...] = ()
 
 
 def _element_names(type_name: str, releases: tuple[Definitions, ...]) -> frozenset[str]:
     """Keys of a resource type and of its parts; a part may bear another name in the other release."""
-    own = (type_name, R4_TYPE.get(type_name))
-    return frozenset(
-        key
-        for definitions in releases
-        for name, row in definitions.types.items()
-        if name.partition(".")[0] in own or row.kind == "complex-type"
-        for element in row.elements.values()
-        for key in element.json_keys()
-    )
+    own = (type_name, type_in_r4(type_name))
+    return frozenset().union(*(definitions.part_keys(own) for definitions in releases))
 
 
 _CONSTANT = re.compile(r"%source\.(\w+)")

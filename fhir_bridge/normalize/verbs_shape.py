@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from fhir_bridge.normalize.draft import OWN, By, Draft, copied
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.verb_args import PATH, SIBLING, TARGET, TEXT, VALUE, Act, Args, Verb, one_of
 
 
 def _set(args: Args) -> Act:
@@ -301,20 +301,29 @@ def move(draft: Draft, by: By, holder: dict[str, Any], old: str, new: str, place
     if old in holder and new not in holder:
         beside = holder.get("_" + new)
         _replace_key(holder, old, new)
+        draft.renamed[id(holder), new] = old
         draft.moved(by, f"{place}.{old}", f"{place}.{new}", holder[new])
         if "_" + new in holder and holder["_" + new] is not beside:
             draft.moved(by, f"{place}._{old}", f"{place}._{new}", holder["_" + new], beside)
 
 
 VERBS = {
-    "set": Verb(("path", "value"), _set),
-    "default": Verb(("path", "value"), _default),
-    "copy": Verb(("from", "to"), _copy),
-    "rename": Verb(("path", "to"), _rename),
-    "remove": Verb(("path",), _remove),
-    "coerce": Verb(("path", "to", "system"), _coerce),
-    "split": Verb(("path", "on"), _split),
-    "merge": Verb(("path", "into"), _merge),
-    "extension": Verb(("path", "url", "as"), _extension),
-    "narrative": Verb(("policy",), _narrative),
+    "set": Verb({"path": TARGET, "value": VALUE}, _set, "puts the value there, makes parents (not with a filter)"),
+    "default": Verb({"path": TARGET, "value": VALUE}, _default, "puts the value there where the element is absent"),
+    "copy": Verb({"from": PATH, "to": TARGET}, _copy, "copies the first value where the target is absent"),
+    "rename": Verb({"path": TARGET, "to": SIBLING}, _rename, "gives the element another name beside its siblings"),
+    "remove": Verb({"path": TARGET}, _remove, "removes the element; the lineage keeps what was there"),
+    "coerce": Verb(
+        {"path": TARGET, "to": one_of(*_COERCIONS), "system": TEXT.maybe()},
+        _coerce,
+        "gives the values another type; what does not fit is left for validation",
+    ),
+    "split": Verb({"path": TARGET, "on": TEXT}, _split, "cuts texts into several"),
+    "merge": Verb({"path": TARGET, "into": SIBLING}, _merge, "appends one list to its sibling"),
+    "extension": Verb(
+        {"path": TARGET, "url": TEXT, "as": TEXT.maybe()},
+        _extension,
+        "moves an element into an extension of its parent",
+    ),
+    "narrative": Verb({"policy": one_of("drop")}, _narrative, "removes the narrative"),
 }

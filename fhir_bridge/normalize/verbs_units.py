@@ -1,92 +1,158 @@
-"""The verb ``unit``: measured values in the canonical UCUM unit of what was measured.
+"""The verb ``unit``: measured values in the UCUM unit that a rule asks for.
 
-A table says for each analyte how the hospital's unit relates to the canonical one
-(``local = canonical * factor + offset``). Reference ranges beside the value are converted with it. The value as
-sent stays in an extension of the new one.
+Two ways, which one step may take one after the other. ``table``: a table says for each analyte how the hospital's
+unit relates to the canonical one (``local = canonical * factor + offset``). ``to``: a UCUM code, or a table of
+preferred units by code, and UCUM does the arithmetic. Reference ranges beside the value are converted with it. The
+value as sent stays in an extension of the new one.
 
 Invariants:
-    * a value is never converted unless the analyte and the unit both stand in the table;
-    * a value that needs no arithmetic keeps its text.
+    * by a table, a value is converted only if the analyte and the unit both stand in it; by UCUM, only between units
+      of one dimension, amounts being no numbers;
+    * a value that needs no arithmetic keeps its text;
+    * a reference range never ends in another unit than its value unless it says so itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from decimal import Context, Decimal
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol, TypeVar
 
+from fhir_bridge.fhir.ucum import UCUM, canonical
 from fhir_bridge.normalize.draft import By, Draft, copied
-from fhir_bridge.normalize.tables import UnitRow, UnitTable
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.places import Found
+from fhir_bridge.normalize.tables import Tables, UnitRow, UnitTable
+from fhir_bridge.normalize.unit_targets import (
+    EXACT,
+    GUARD_DIGITS,
+    Analyte,
+    Target,
+    guarded,
+    kept_digits,
+    read_unit,
+    turns_around,
+)
+from fhir_bridge.normalize.verb_args import TARGET, TEXT, UNIT_TABLE, Act, Args, Verb
+from fhir_bridge.normalize.yaml_text import did_you_mean
 
-UCUM = "http://unitsofmeasure.org"
 ORIGINAL_QUANTITY = "urn:fhir-bridge:extension:original-quantity"
 """Extension on a Quantity that was converted; holds the value and unit as sent."""
 
-GUARD_DIGITS = 2
-# Measured on the sample hospital's 1,354 converted values: with two digits beyond the precision sent every value
-# lies within half a unit of the last digit sent; with one digit 7 values do not, with none 53 (2026-11).
-_EXACT = Context(prec=60)
+BY_LOINC = "by-loinc"
+"""Core's table of preferred units, which also knows the molar mass of common analytes."""
+
+Known = TypeVar("Known")
+Aim = Callable[[dict[str, Any]], Target | None]
+"""The unit for what is beside this code, if there is one to convert to."""
+
+
+class Step(Protocol):
+    """One way to convert a value with the ranges beside it."""
+
+    def apply(self, draft: Draft, found: Found, rounded: set[int]) -> bool:
+        """Convert; True when it has reported the value's unit, so that no other step need try.
+
+        Args:
+            rounded: Identities of the Quantities that a step before has given guard digits; a step adds its own.
+        """
+        ...
 
 
 def _unit(args: Args) -> Act:
     place, by = args.place("path"), args.bench.by
-    table: UnitTable = args.named("table", args.bench.tables.units, "unit table")
     if "Quantity" not in place.types:
         raise args.values.spot.broken("unit works on a Quantity")
+    steps: list[Step] = []
+    if args.values.get("table") is not None:
+        steps.append(_ByTable(by, args.named("table", args.bench.tables.units, "unit table")))
+    if args.values.get("to") is not None:
+        steps.append(_ByUcum(by, _aim(args, args.bench.tables), _spellings(args, args.bench.tables)))
+    if not steps:
+        raise args.values.spot.broken("unit needs a 'table' or what to convert 'to'")
+    always = place.types == {"Quantity"}
 
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
-            if found.key.endswith("Quantity"):
-                row = _row(found.parent, table)
-                for key, holder, where in _quantities(found.parent, found.key, found.place):
-                    _standardise(draft, by, holder, key, where, row, table)
+            if (always or found.key.endswith("Quantity")) and type(found.value) is dict:
+                rounded: set[int] = set()
+                any(step.apply(draft, found, rounded) for step in steps)
 
     return act
 
 
+@dataclass(frozen=True, slots=True)
+class _ByTable:
+    """By the factors of a hospital's own table."""
+
+    by: By
+    table: UnitTable
+
+    def apply(self, draft: Draft, found: Found, rounded: set[int]) -> bool:
+        row, unit = _row(found.parent, self.table), found.value.get("unit")
+        reported = [self._standardise(draft, each, row, unit, rounded) for each in _quantities(found)]
+        return reported[0]
+
+    def _standardise(
+        self, draft: Draft, found: Found, row: UnitRow | None, value_unit: Any, rounded: set[int]
+    ) -> bool:
+        before, table = found.value, self.table
+        unit = before.get("unit")
+        if unit is None and row is not None and row.factor is not None and value_unit == row.local_unit:
+            # The end of a range without a unit is in its value's, which is about to change.
+            unit = value_unit
+        # A coded unit is the sender's own statement in UCUM; its spelling is no longer a guess.
+        if type(unit) is not str or "code" in before:
+            return False
+        sources, went_by = {"code": f"{found.place}.unit"}, table.name
+        if row is not None and row.factor is not None and unit == row.local_unit:
+            after = converted(before, row)
+            rounded.add(id(after))
+            sources = _sources(before, after, found.place)
+            went_by = f"{table.name}: local = canonical * {row.factor}" + (f" + {row.offset}" if row.offset else "")
+        else:
+            code = _spelled(unit, row, table)
+            if code is None:
+                text = f"unit table {table.name} does not know this unit of this analyte"
+                draft.flag("code-invalid", text, found.place)
+                return True
+            after = {**before, "system": UCUM, "code": code}
+            if row is not None and code != _ucum(row.canonical, table):
+                text = f"another unit than table {table.name} states for this analyte"
+                draft.flag("business-rule", text, found.place)
+        found.parent[found.key] = after
+        draft.changed(self.by, found.place, before, after, sources=sources, table=went_by)
+        return False
+
+
 def _row(holder: dict[str, Any], table: UnitTable) -> UnitRow | None:
-    code = holder.get("code")
-    for coding in code.get("coding", ()) if type(code) is dict else ():
-        row = table.rows.get((coding.get("system") or "", coding.get("code") or ""))
-        if row is not None:
-            return row
+    return _first(holder, table.rows)
+
+
+def _first(holder: dict[str, Any], known: Mapping[tuple[str, str], Known]) -> Known | None:
+    """What is known of the first code that anything is known of."""
+    for key in _codes(holder):
+        found = known.get(key)
+        if found is not None:
+            return found
     return None
 
 
-def _quantities(holder: dict[str, Any], key: str, place: str) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """The value and its reference ranges' ends, each as a key of its holder."""
-    yield key, holder, place
-    above = place.removesuffix("." + key)
-    for index, given in enumerate(holder.get("referenceRange") or ()):
+def _codes(holder: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    code = holder.get("code")
+    for coding in code.get("coding", ()) if type(code) is dict else ():
+        yield coding.get("system") or "", coding.get("code") or ""
+
+
+def _quantities(found: Found) -> Iterator[Found]:
+    """The value and its reference ranges' ends."""
+    yield found
+    ranges = found.parent.get("referenceRange")
+    above = found.place.removesuffix("." + found.key)
+    for index, given in enumerate(ranges if type(ranges) is list else ()):
         for end in ("low", "high"):
-            if end in given:
-                yield end, given, f"{above}.referenceRange[{index}].{end}"
-
-
-def _standardise(
-    draft: Draft, by: By, holder: dict[str, Any], key: str, place: str, row: UnitRow | None, table: UnitTable
-) -> None:
-    before = holder[key]
-    unit = before.get("unit")
-    # A coded unit is the sender's own statement in UCUM; its spelling is no longer a guess.
-    if type(unit) is not str or "code" in before:
-        return
-    sources, went_by = {"code": f"{place}.unit"}, table.name
-    if row is not None and row.factor is not None and unit == row.local_unit:
-        after = converted(before, row)
-        sources["extension[0].valueQuantity"] = place
-        went_by = f"{table.name}: local = canonical * {row.factor}" + (f" + {row.offset}" if row.offset else "")
-    else:
-        code = _spelled(unit, row, table)
-        if code is None:
-            draft.flag("code-invalid", f"unit table {table.name} does not know this unit of this analyte", place)
-            return
-        after = {**before, "system": UCUM, "code": code}
-        if row is not None and code != _ucum(row.canonical, table):
-            draft.flag("business-rule", f"another unit than table {table.name} states for this analyte", place)
-    holder[key] = after
-    draft.changed(by, place, before, after, sources=sources, table=went_by)
+            if type(given.get(end)) is dict:
+                yield Found(given, end, f"{above}.referenceRange[{index}].{end}")
 
 
 def _spelled(unit: str, row: UnitRow | None, table: UnitTable) -> str | None:
@@ -106,14 +172,8 @@ def _ucum(unit: str, table: UnitTable) -> str:
 
 def converted(quantity: dict[str, Any], row: UnitRow) -> dict[str, Any]:
     """Return the Quantity in the canonical unit, the one sent in an extension."""
-    original = copied(quantity)
-    if row.local_ucum:
-        original |= {"system": UCUM, "code": row.local_ucum}
-    made: dict[str, Any] = {"extension": [{"url": ORIGINAL_QUANTITY, "valueQuantity": original}]}
-    made |= {k: v for k, v in quantity.items() if k not in ("unit", "system", "code")}
-    if "value" in quantity:
-        made["value"] = canonical_value(quantity["value"], row)
-    return made | {"unit": row.canonical, "system": UCUM, "code": row.canonical}
+    value = canonical_value(quantity["value"], row) if "value" in quantity else None
+    return _in_unit(quantity, value, row.canonical, sent_code=row.local_ucum)
 
 
 def canonical_value(local: int | Decimal, row: UnitRow) -> Decimal:
@@ -121,11 +181,137 @@ def canonical_value(local: int | Decimal, row: UnitRow) -> Decimal:
     assert row.factor is not None
     sent = Decimal(str(local))
     last_digit = Decimal(1).scaleb(min(0, int(sent.as_tuple().exponent)))
-    width = _EXACT.divide(last_digit, abs(row.factor))
-    quantum = Decimal(1).scaleb(width.adjusted() - GUARD_DIGITS)
-    exact = _EXACT.divide(_EXACT.subtract(sent, row.offset), row.factor)
-    # Never coarser than 1: an exponent above zero would hide digits that were sent.
-    return exact.quantize(min(quantum, Decimal(1)), context=_EXACT)
+    exact = EXACT.divide(EXACT.subtract(sent, row.offset), row.factor)
+    return guarded(exact, EXACT.divide(last_digit, abs(row.factor)))
 
 
-VERBS = {"unit": Verb(("path", "table"), _unit)}
+@dataclass(frozen=True, slots=True)
+class _ByUcum:
+    """To the unit that the rule names, or to the one that a table prefers for the record's code."""
+
+    by: By
+    aim: Aim
+    spellings: dict[str, str]
+
+    def apply(self, draft: Draft, found: Found, rounded: set[int]) -> bool:
+        target = self.aim(found.parent)
+        if target is None:
+            return False
+        unit = self._unit_of(found.value, target)
+        if unit is None or not _can_turn(found, unit, target):
+            code = "code-invalid" if _is_no_unit(found.value) else "business-rule"
+            draft.flag(code, f"the unit is none that UCUM could convert to {target.unit}", found.place)
+            return True
+        for each in _quantities(found):
+            self._convert(draft, each, target, unit, guards=GUARD_DIGITS if id(each.value) in rounded else 0)
+        return False
+
+    def _unit_of(self, quantity: dict[str, Any], target: Target) -> str | None:
+        system, code, text = quantity.get("system"), quantity.get("code"), quantity.get("unit")
+        if system == UCUM and code == target.unit:
+            return target.unit
+        if system not in (None, UCUM) or (code is not None and type(code) is not str):
+            return None
+        # A code without a system says no more than the text.
+        coded = code if system == UCUM else None
+        return read_unit(coded, text if type(text) is str else code, target.unit, self.spellings, target.analyte)
+
+    def _convert(self, draft: Draft, found: Found, target: Target, value_unit: str, *, guards: int) -> None:
+        before = found.value
+        if before.get("code") == target.unit:
+            return
+        has_unit = any(name in before for name in ("unit", "code", "system"))
+        unit = self._unit_of(before, target) if has_unit else value_unit
+        value = before.get("value")
+        if unit is None or (value is not None and type(value) is not int and not isinstance(value, Decimal)):
+            draft.flag("code-invalid", f"the unit is none that UCUM could convert to {target.unit}", found.place)
+            return
+        if unit == target.unit and "code" not in before and has_unit:
+            after, sources = {**before, "system": UCUM, "code": unit}, {"code": f"{found.place}.unit"}
+        else:
+            made = None if value is None else kept_digits(value, unit, target.unit, target.analyte, guards=guards)
+            if value is not None and made is None:
+                draft.flag("business-rule", f"the value has no counterpart in {target.unit}", found.place)
+                return
+            after = _in_unit(before, made, target.unit, sent_code=unit)
+            sources = _sources(before, after, found.place)
+        found.parent[found.key] = after
+        draft.changed(self.by, found.place, before, after, sources=sources, table=f"UCUM: {unit} to {target.unit}")
+
+
+def _aim(args: Args, tables: Tables) -> Aim:
+    node = args.values.require("to")
+    name = node.text("to")
+    if name in tables.preferred_units:
+        preferred = tables.preferred_units[name].targets
+        return lambda holder: _first(holder, preferred)
+    if canonical(name) is None:
+        meant = did_you_mean(name, tables.preferred_units)
+        raise node.spot.broken(f"{name!r} is neither a UCUM unit nor a table of preferred units{meant}")
+    units = args.named("table", tables.units, "unit table").rows if args.values.get("table") is not None else {}
+    common = tables.preferred_units[BY_LOINC].targets if BY_LOINC in tables.preferred_units else {}
+
+    def aim(holder: dict[str, Any]) -> Target:
+        known = [(units.get(key) or common.get(key)) for key in _codes(holder)]
+        return Target(name, next((found.analyte for found in known if found is not None), Analyte()))
+
+    return aim
+
+
+def _spellings(args: Args, tables: Tables) -> dict[str, str]:
+    """Spellings of the preferred units' table, under those of the unit table that the rule names."""
+    preferred = tables.preferred_units.get(args.text("to")) or tables.preferred_units.get(BY_LOINC)
+    made = dict(preferred.spellings) if preferred is not None else {}
+    if args.values.get("table") is not None:
+        made |= args.named("table", tables.units, "unit table").spellings
+    return made
+
+
+def _is_no_unit(quantity: dict[str, Any]) -> bool:
+    system = quantity.get("system")
+    code = quantity.get("code") if system == UCUM else quantity.get("unit")
+    return system not in (None, UCUM) or type(code) is not str or canonical(code) is None
+
+
+def _can_turn(found: Found, unit: str, target: Target) -> bool:
+    """False where more would become less and something beside the number says which side it is on."""
+    if not turns_around(unit, target.unit):
+        return True
+    return "comparator" not in found.value and not found.parent.get("referenceRange")
+
+
+def _in_unit(quantity: dict[str, Any], value: int | Decimal | None, unit: str, *, sent_code: str) -> dict[str, Any]:
+    """The Quantity with another value and unit, what was sent in an extension; the first such extension stays."""
+    extensions = quantity.get("extension") or []
+    if not any(each.get("url") == ORIGINAL_QUANTITY for each in extensions):
+        original = copied(quantity)
+        original.pop("extension", None)
+        if sent_code and "code" not in original:
+            original |= {"system": UCUM, "code": sent_code}
+        extensions = [{"url": ORIGINAL_QUANTITY, "valueQuantity": original}, *extensions]
+    made: dict[str, Any] = {"extension": extensions}
+    made |= {k: v for k, v in quantity.items() if k not in ("extension", "unit", "system", "code")}
+    if value is not None:
+        made["value"] = value
+    return made | {"unit": unit, "system": UCUM, "code": unit}
+
+
+def _sources(before: dict[str, Any], after: dict[str, Any], place: str) -> dict[str, str]:
+    """Where the parts of a converted Quantity come from: the whole as it stood, ahead of extensions that it had."""
+    given = next((name for name in ("unit", "code") if name in before), None)
+    sources = {} if given is None else dict.fromkeys(("unit", "code"), f"{place}.{given}")
+    held = before.get("extension") or []
+    if len(after["extension"]) > len(held):
+        sources["extension[0].valueQuantity"] = place
+        sources |= {f"extension[{n + 1}]": f"{place}.extension[{n}]" for n in range(len(held))}
+    return sources
+
+
+VERBS = {
+    "unit": Verb(
+        {"path": TARGET, "table": UNIT_TABLE.maybe(), "to": TEXT.maybe()},
+        _unit,
+        "converts a Quantity and the reference ranges beside it; the original stays in an extension",
+        either=(("table",), ("to",)),
+    )
+}

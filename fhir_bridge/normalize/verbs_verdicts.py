@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from fhir_bridge.errors import Issue
 from fhir_bridge.normalize.draft import Draft, Unconvertible
 from fhir_bridge.normalize.functions import FUNCTIONS
-from fhir_bridge.normalize.verb_args import Act, Args, Verb
+from fhir_bridge.normalize.verb_args import MAP, SIBLING, TARGET, TEXT, Act, Arg, Args, Verb, one_of
 
 ISSUE_CODES = (
     "invalid",
@@ -71,9 +71,27 @@ def _call(args: Args) -> Act:
     return make(args)
 
 
+_VERDICT = {"code": one_of(*ISSUE_CODES).maybe(), "text": TEXT}
 VERBS = {
-    "reject": Verb(("code", "text"), _reject),
-    "quarantine": Verb(("code", "text"), _quarantine),
-    "timezone": Verb(("path", "zone"), _timezone),
-    "call": Verb(("function", "map", "path", "child", "type"), _call),
+    "reject": Verb(_VERDICT, _reject, "stops the record: it is kept sealed, counted, and not served"),
+    "quarantine": Verb(_VERDICT, _quarantine, "stops the record: it is kept sealed, counted, and not served"),
+    "timezone": Verb({"path": TARGET, "zone": TEXT}, _timezone, "gives times that have no offset that of the zone"),
+    "call": Verb(
+        {
+            "function": Arg("function", tuple(FUNCTIONS)),
+            "map": MAP.maybe(),
+            "path": TARGET.maybe(),
+            "child": TEXT.maybe(),
+            "type": TEXT.maybe(),
+            "codes": MAP.maybe(),
+            "wider": MAP.maybe(),
+            "concept": TEXT.maybe(),
+            "reference": TEXT.maybe(),
+            "part": SIBLING.maybe(),
+            "yes": TEXT.maybe(),
+            "no": TEXT.maybe(),
+        },
+        _call,
+        "hands the record to a registered function",
+    ),
 }

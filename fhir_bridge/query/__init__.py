@@ -6,6 +6,7 @@ supported and in which order records come.
 
 from fhir_bridge.query.criteria import CONTROLS, MODIFIERS, Criteria, read_criteria
 from fhir_bridge.query.cursor import Cursor, open_cursor, seal_cursor
+from fhir_bridge.query.duplicates import GROUNDS, Alike, alike, suspects
 from fhir_bridge.query.past import HistoryAsked, history_of_record, history_of_view, read_history
 from fhir_bridge.query.refusals import QueryRefused
 from fhir_bridge.query.render import Frame, frame_searchset, render_entries, render_history, render_searchset
@@ -25,10 +26,12 @@ from fhir_bridge.query.shaping import SUMMARIES, Shape, read_shape
 __all__ = [
     "CONTROLS",
     "DEFAULT_PAGE",
+    "GROUNDS",
     "MAX_PAGE",
     "MODIFIERS",
     "NOT_RECORDS",
     "SUMMARIES",
+    "Alike",
     "Criteria",
     "Cursor",
     "Frame",
@@ -36,6 +39,7 @@ __all__ = [
     "QueryRefused",
     "SearchResult",
     "Shape",
+    "alike",
     "everything",
     "frame_searchset",
     "history",
@@ -51,5 +55,6 @@ __all__ = [
     "render_searchset",
     "seal_cursor",
     "search",
+    "suspects",
     "vread",
 ]

@@ -19,12 +19,15 @@ from tests.bench import (
     crowd,
     enforcement,
     feeding,
+    fhirpath,
     hapi,
     hapi_ingest,
     ingest_growth,
     large_chart,
+    large_transaction,
     ledger,
     rooms,
+    rules,
     timing,
 )
 from tests.bench.feeding import Figures
@@ -41,7 +44,10 @@ _AIMS = {
     **crowd.AIMS,
     **hapi_ingest.AIMS,
     **ledger.AIMS,
+    **fhirpath.AIMS,
     **rooms.AIMS,
+    **rules.AIMS,
+    **large_transaction.AIMS,
 }
 _PARTS = (
     "ingest",
@@ -55,6 +61,8 @@ _PARTS = (
     "hapi-ingest",
     "rooms",
     "validators",
+    "fhirpath",
+    "rules",
     "workers",
     "size",
     "consent",
@@ -62,6 +70,7 @@ _PARTS = (
     "crowd",
     "timing",
     "large",
+    "large-transaction",
     *(f"ledger-{name}" for name in ledger.PARTS),
 )
 
@@ -100,12 +109,15 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "hapi-ingest": lambda: hapi_ingest.ingest_beside_hapi(1 if quick else 5, 4 if quick else 12),
         "rooms": lambda: rooms.rooms(4 if quick else 24),
         "validators": lambda: rooms.validators(3 if quick else 15),
+        "fhirpath": lambda: fhirpath.fhirpath(3 if quick else 9),
+        "rules": lambda: rules.rules(6 if quick else 24, 3 if quick else 9),
         "workers": lambda: ingest_growth.by_workers(1 if quick else 5),
         "size": lambda: ingest_growth.by_size((10_000,) if quick else ingest_growth.SIZES),
         "consent": consent.decisions,
         "enforcement": lambda: enforcement.enforcement(rounds),
         "crowd": lambda: crowd.crowd(rounds, 8 if quick else crowd.TIMES),
         "timing": lambda: timing.measure(1_000 if quick else timing.PAIRS),
+        "large-transaction": lambda: large_transaction.large_transaction(20 if quick else 100),
         "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
 

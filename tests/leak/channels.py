@@ -235,6 +235,8 @@ def bulk(scene: Scene) -> Case:
     what = scene.random.random()
     if what < 0.06:
         return Case(4, get(scene.pick("$export", "Patient/$export", f"Group/{ABSENT}/$export", "Patient")))
+    if what < 0.14:
+        return Case(4, get(f"Patient/{scene.people()}/$duplicates{scene.pick('', '?_type=' + scene.pick(*TYPES))}"))
     question = search(f"Patient/{scene.people()}/$everything", *params)
     return Case(4, question, follows=scene.random.random() < 0.7)
 

@@ -65,6 +65,10 @@ def is_threshold(value: Any) -> bool:
     return is_positive(value) and value <= 16
 
 
+def is_share(value: Any) -> bool:
+    return is_number(value) and value <= 10_000
+
+
 def is_use(value: Any) -> bool:
     return value in ("signature", "state-tree", "digest", "batch-tree")
 
@@ -83,6 +87,13 @@ FIELDS: dict[tuple[str, str], dict[str, Check]] = {
     ("consent", "restrict"): {"path": is_hash, "counter": is_positive, "list_hash": is_hash},
     ("consent", "attest"): {"path": is_hash, "counter": is_positive, "list_hash": is_hash},
     ("ruleset", ""): {"digest": is_hash, "suite": is_positive},
+    ("ruleset", "use"): {
+        "digest": is_hash,
+        "institution": is_key,
+        "author": is_key,
+        "share": is_share,
+        "suite": is_positive,
+    },
     ("policy", ""): {"digest": is_hash, "suite": is_positive},
     ("access", ""): {"epoch": is_number, "root": is_hash, "count": is_number},
 }
@@ -334,6 +345,13 @@ class NaiveLedger:
         return {place: (signer[0], given.payload["suite"])}
 
     _policy = _ruleset
+
+    def _ruleset_use(self, given: Read, signer: Array) -> dict[Path, Array]:
+        place = ("ruleset", given.payload["digest"])
+        signed = {given.payload["author"], given.payload["institution"]} <= given.keys
+        need(signed and given.payload["institution"] in self._active(), "approvals-missing")
+        need(place in self.state or given.payload["share"] != 0, "not-found")
+        return {place: self.state.get(place, (signer[0], given.payload["suite"]))}
 
     def _access(self, given: Read, signer: Array) -> dict[Path, Array]:
         place = ("access", signer[0])

@@ -1,12 +1,15 @@
 """Make the compact FHIR tables of ``fhir_bridge/fhir/definitions`` from HL7's own packages.
 
 For the developer who updates them; nothing here runs in the service. Unpack the npm packages
-``hl7.fhir.r4.examples`` 4.0.1, ``hl7.fhir.r4.expansions`` 4.0.1 and ``hl7.fhir.r3.examples`` 3.0.2 (all
-CC0-1.0) and run::
+``hl7.fhir.r4.examples`` 4.0.1, ``hl7.fhir.r4.expansions`` 4.0.1, ``hl7.fhir.r3.examples`` 3.0.2,
+``hl7.fhir.r4b.examples`` 4.3.0, ``hl7.fhir.r5.core`` 5.0.0 and ``hl7.fhir.r5.expansions`` 5.0.0 (all CC0-1.0)
+and run::
 
-    python tools/definitions/generate.py --r4 DIR --r4-expansions DIR --r3 DIR --out fhir_bridge/fhir/definitions
+    python tools/definitions/generate.py --r4 DIR --r4-expansions DIR --r3 DIR --r4b DIR --r5 DIR \\
+        --r5-expansions DIR --out fhir_bridge/fhir/definitions
 
-The output depends on the input alone: same packages, same bytes.
+The output depends on the input alone: same packages, same bytes. R4B is written as what differs from R4: almost
+nothing does.
 """
 
 import argparse
@@ -30,12 +33,15 @@ MAX_TARGETS = 40
 def main() -> None:
     """Read the packages named on the command line and write every table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--r4", "--r4-expansions", "--r3", "--out"):
+    for name in ("--r4", "--r4-expansions", "--r3", "--r4b", "--r5", "--r5-expansions", "--out"):
         parser.add_argument(name, type=Path, required=True)
     given = parser.parse_args()
     r4_codes = _code_lists([given.r4, given.r4_expansions])
     r3_codes = _code_lists([given.r3])
-    _write(given.out / "r4.json", _tables(given.r4, r4_codes))
+    in_r4 = _tables(given.r4, r4_codes)
+    _write(given.out / "r4.json", in_r4)
+    _write(given.out / "r4b.json", _beside(in_r4, _tables(given.r4b, _code_lists([given.r4b]))))
+    _write(given.out / "r5.json", _tables(given.r5, _code_lists([given.r5, given.r5_expansions])))
     _write(given.out / "stu3.json", _tables(given.r3, r3_codes))
     _write(given.out / "r4-search.json", _search_parameters(given.r4))
     _write(given.out / "r4-compartment.json", _patient_compartment(given.r4))
@@ -51,6 +57,16 @@ def _tables(package: Path, lists: dict[str, dict[str, list[str]]]) -> Json:
             continue
         _add_types(definition, types, lists, used)
     return {"types": types, "codes": used}
+
+
+def _beside(base: Json, table: Json) -> Json:
+    """What a release adds to another, and the names of the types that it lacks."""
+    types, codes = table["types"], table["codes"]
+    return {
+        "types": {name: row for name, row in types.items() if row != base["types"].get(name)},
+        "without": sorted(base["types"].keys() - types.keys()),
+        "codes": {url: found for url, found in codes.items() if found != base["codes"].get(url)},
+    }
 
 
 def _add_types(definition: Json, types: dict[str, Json], lists: Any, used: Any) -> None:
@@ -103,6 +119,9 @@ def _type_code(typed: Json, path: str, kind: str) -> str:
     code: str = typed.get("code", "")
     if path.count(".") == 1 and path.endswith(".id") and kind == "resource":
         return "id"
+    # R4B and R5 write "id" here; their pages, like R4's, say string (element.html).
+    if path.endswith(".id"):
+        return "string"
     if code.startswith(SYSTEM_TYPE) or not code:
         for extension in typed.get("extension", []):
             if extension["url"] == FHIR_TYPE:

@@ -6,67 +6,14 @@ Called by rules of ``core/stu3``; each names the page of R4 whose "R3 Diff" it f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.functions.fit import CROSS_VERSION
+from fhir_bridge.normalize.functions.editing import listed, swap
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _OID = "urn:oid:"
-
-
-def lift(args: Args) -> Act:
-    """Put one child of a part in the place of the part: ``requester.agent`` becomes ``requester``.
-
-    What else stood in the part follows as an extension of the child.
-    """
-    place, by = args.place("path"), args.bench.by
-    child = args.text("child")
-
-    def act(draft: Draft) -> None:
-        for found in place.find(draft.body):
-            before = found.value
-            items = before if type(before) is list else [before]
-            if not any(type(item) is dict and child in item for item in items):
-                continue
-            sources: dict[str, str] = {}
-            made = []
-            for item, where in found.each():
-                lifted, inner = _lifted(item, child, f"{draft.sent_type}.{place.text}", where)
-                at = where.removeprefix(found.place)
-                sources |= {f"{at}.{to}".strip(".") if to else at: source for to, source in inner.items()}
-                made.append(lifted)
-            found.parent[found.key] = made if type(before) is list else made[0]
-            draft.changed(by, found.place, before, found.parent[found.key], sources=sources)
-
-    return act
-
-
-def _lifted(part: dict[str, Any], child: str, path: str, place: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the child of a part with what stood beside it, and where each piece of that comes from."""
-    if child not in part:
-        return part, {}
-    made, sources = dict(part[child]), {"": f"{place}.{child}"}
-    rest = {k: v for k, v in part.items() if k not in (child, "id", "extension")}
-    if rest:
-        held = made.pop("extension", [])
-        beside = list(_beside(rest, path, place))
-        for index, (extension, source) in enumerate(beside, len(held)):
-            # A url beside it is not in the child; the rule writes it.
-            sources[f"extension[{index}].{list(extension)[-1]}"] = source
-        # An extension stands in front of what it belongs to.
-        made = {"extension": [*held, *(extension for extension, _ in beside)], **made}
-    return made, sources
-
-
-def _beside(parts: Mapping[str, Any], path: str, place: str) -> Iterator[tuple[dict[str, Any], str]]:
-    for key, value in parts.items():
-        for index, item in enumerate(value if type(value) is list else [value]):
-            kind = "CodeableConcept" if type(item) is dict and ("coding" in item or "text" in item) else "Reference"
-            value_key = "valueString" if type(item) is str else f"value{kind}"
-            source = f"{place}.{key}[{index}]" if type(value) is list else f"{place}.{key}"
-            yield {"url": f"{CROSS_VERSION}{path}.{key}", value_key: item}, source
 
 
 def not_done(args: Args) -> Act:
@@ -97,24 +44,15 @@ def imaging_study(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         body = draft.body
-        before = {key: body[key] for key in ("uid", "accession", "availability") if key in body}
-        identifiers, sources = [], {}
-        if "uid" in body:
-            identifiers.append(_uid_identifier(body.pop("uid")))
-            sources["[0].value"] = "ImagingStudy.uid"
+        identifiers = [_uid_identifier(body["uid"])] if "uid" in body else []
         if "accession" in body:
-            sources[f"[{len(identifiers)}]"] = "ImagingStudy.accession"
-            identifiers.append(body.pop("accession"))
+            identifiers.append(body["accession"])
         if identifiers:
-            held = body.get("identifier")
-            body["identifier"] = [*identifiers, *(held or ())]
-            sources |= {f"[{len(identifiers) + i}]": f"ImagingStudy.identifier[{i}]" for i in range(len(held or ()))}
-            draft.changed(by, "ImagingStudy.identifier", held, body["identifier"], sources=sources)
+            held = listed(body.get("identifier"))
+            swap(draft, by, body, "ImagingStudy", identifier=[*identifiers, *held], uid=None, accession=None)
         if "status" not in body:
             body["status"] = _study_status(body)
             draft.changed(by, "ImagingStudy.status", None, body["status"])
-        for key in ("uid", "accession"):
-            draft.changed(by, f"ImagingStudy.{key}", before.get(key), None)
         for index, series in enumerate(body.get("series", ())):
             _dicom_parts(draft, by, series, f"ImagingStudy.series[{index}]")
 
@@ -159,23 +97,17 @@ def device(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         body = draft.body
-        udi = body.pop("udi", None)
+        udi = body.get("udi")
         if type(udi) is dict:
             carrier = {k: v for k, v in udi.items() if k != "name"}
-            body["udiCarrier"] = [carrier]
-            draft.changed(by, "Device.udiCarrier", None, [carrier], sources={"[0]": "Device.udi"})
-            if "name" in udi:
-                named = {"name": udi["name"], "type": "udi-label-name"}
-                _append(draft, by, "deviceName", named, {"name": "Device.udi.name"})
-            draft.changed(by, "Device.udi", udi, None)
+            named = [{"name": udi["name"], "type": "udi-label-name"}] if "name" in udi else []
+            names = [*listed(body.get("deviceName")), *named]
+            swap(draft, by, body, "Device", udiCarrier=[carrier], deviceName=names, udi=None)
             _serial_number(draft, by, carrier)
         if "model" in body:
-            body["modelNumber"] = model = body.pop("model")
-            draft.moved(by, "Device.model", "Device.modelNumber", model)
+            swap(draft, by, body, "Device", modelNumber=body["model"], model=None)
         if type(body.get("version")) is str:
-            before = body["version"]
-            body["version"] = [{"value": before}]
-            draft.changed(by, "Device.version", before, body["version"], sources={"[0].value": "Device.version"})
+            swap(draft, by, body, "Device", version=[{"value": body["version"]}])
 
     return act
 
@@ -193,12 +125,6 @@ def _serial_number(draft: Draft, by: By, carrier: Mapping[str, Any]) -> None:
         draft.changed(by, "Device.serialNumber", None, found[1], sources=read)
 
 
-def _append(draft: Draft, by: By, key: str, item: dict[str, Any], sources: Mapping[str, str]) -> None:
-    held = draft.body.get(key) or []
-    draft.body[key] = [*held, item]
-    draft.changed(by, f"{draft.body['resourceType']}.{key}[{len(held)}]", None, item, sources=sources)
-
-
 # R4 adjudication codes for what STU3 had as elements of their own (explanationofbenefit.html).
 _TOTALS = (("totalCost", "submitted"), ("totalBenefit", "benefit"), ("unallocDeductable", "deductible"))
 _ADJUDICATION = "http://terminology.hl7.org/CodeSystem/adjudication"
@@ -211,10 +137,10 @@ def benefit_totals(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for key, code in _TOTALS:
             if key in draft.body:
-                amount, place = draft.body.pop(key), f"ExplanationOfBenefit.{key}"
                 category = {"coding": [{"system": _ADJUDICATION, "code": code}]}
-                _append(draft, by, "total", {"category": category, "amount": amount}, {"amount": place})
-                draft.changed(by, place, amount, None)
+                total = {"category": category, "amount": draft.body[key]}
+                totals = [*listed(draft.body.get("total")), total]
+                swap(draft, by, draft.body, "ExplanationOfBenefit", total=totals, **{key: None})
 
     return act
 
@@ -231,28 +157,118 @@ def observation_related(args: Args) -> Act:
         if type(related) is not list:
             return
         left = []
-        for index, item in enumerate(related):
+        after: dict[str, list[Any]] = {}
+        for item in related:
             key = _RELATED.get(item.get("type"))
             if key and "target" in item:
-                _append(draft, by, key, item["target"], {"": f"Observation.related[{index}].target"})
+                after.setdefault(key, listed(draft.body.get(key))[:]).append(item["target"])
             else:
                 left.append(item)
-        if left != related:
-            draft.changed(by, "Observation.related", related, left or None)
-            draft.body["related"] = left
-            if not left:
-                del draft.body["related"]
+        if after:
+            swap(draft, by, draft.body, "Observation", **after, related=left)
 
     return act
 
 
-def become(args: Args) -> Act:
-    """Give the resource the type that R4 calls it."""
-    by, name = args.bench.by, args.text("type")
+def explanation(args: Args) -> Act:
+    """STU3 keeps why a vaccine was given, and why not, in one part; R4 in two elements (immunization.html)."""
+    by = args.bench.by
+    names = {"reason": "reasonCode", "reasonNotGiven": "statusReason"}
 
     def act(draft: Draft) -> None:
-        before = draft.body["resourceType"]
-        draft.body["resourceType"] = name
-        draft.changed(by, f"{before}.resourceType", before, name)
+        part = draft.body.get("explanation")
+        if type(part) is not dict or set(part) - set(names):
+            return
+        after = {new: part[old] for old, new in names.items() if old in part and new not in draft.body}
+        swap(draft, by, draft.body, "Immunization", **after, explanation=None)
+
+    return act
+
+
+def prisms(args: Args) -> Act:
+    """STU3 has one prism with its base, R4 a list of both (visionprescription.html); R4 requires both."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        for index, lens in enumerate(draft.body.get("dispense", ())):
+            if not isinstance(lens.get("prism"), list) and "prism" in lens and "base" in lens:
+                made = [{"amount": lens["prism"], "base": lens["base"]}]
+                swap(draft, by, lens, f"VisionPrescription.dispense[{index}]", prism=made, base=None)
+
+    return act
+
+
+def user_ids(args: Args) -> Act:
+    """R4 auditevent.html: who and what, by reference and by identifier in one Reference."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        for part, old, new in (("agent", "userId", "who"), ("entity", "identifier", "what")):
+            for index, each in enumerate(draft.body.get(part, ())):
+                if old in each and "identifier" not in each.get(new, {}):
+                    made = {**each.get(new, {}), "identifier": each[old]}
+                    swap(draft, by, each, f"AuditEvent.{part}[{index}]", **{new: made, old: None})
+
+    return act
+
+
+_COVERAGE_CLASS = "http://terminology.hl7.org/CodeSystem/coverage-class"
+_GROUPINGS = {
+    "group": "group",
+    "subGroup": "subgroup",
+    "plan": "plan",
+    "subPlan": "subplan",
+    "class": "class",
+    "subClass": "subclass",
+}
+
+
+def coverage_classes(args: Args) -> Act:
+    """R4 coverage.html: each grouping of STU3 is a ``class`` with type, value and name."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        held = draft.body.get("grouping")
+        if type(held) is not dict:
+            return
+        left, made = dict(held), []
+        for key, code in _GROUPINGS.items():
+            if key in left:
+                each = {"type": {"coding": [{"system": _COVERAGE_CLASS, "code": code}]}, "value": left.pop(key)}
+                name = left.pop(f"{key}Display", None)
+                made.append({**each, "name": name} if name is not None else each)
+        classes = [*listed(draft.body.get("class")), *made]
+        swap(draft, by, draft.body, "Coverage", **{"class": classes, "grouping": left})
+
+    return act
+
+
+def package_batch(args: Args) -> Act:
+    """R4 medication.html: the batch stands beside what it is a batch of; there is one."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        package = draft.body.get("package")
+        if type(package) is not dict:
+            return
+        batches = package.get("batch", [])
+        if len(batches) == 1 and "batch" not in draft.body:
+            left = {key: value for key, value in package.items() if key != "batch"}
+            swap(draft, by, draft.body, "Medication", batch=batches[0], package=left)
+
+    return act
+
+
+def eligibility(args: Args) -> Act:
+    """R4 healthcareservice.html: eligibility is a list of codes with comments."""
+    by = args.bench.by
+
+    def act(draft: Draft) -> None:
+        held = draft.body.get("eligibility")
+        if type(held) is dict:
+            made = {"code": held}
+            if "eligibilityNote" in draft.body:
+                made["comment"] = draft.body["eligibilityNote"]
+            swap(draft, by, draft.body, "HealthcareService", eligibility=[made], eligibilityNote=None)
 
     return act

@@ -92,6 +92,11 @@ def _transactions() -> Iterator[Forged]:
     yield case("consent set", "consent", change, True)
     yield case("consent of unknown op", "consent", {**change, "op": "get"}, False)
     yield case("ruleset of digest suite 3", "ruleset", {"digest": HASH, "suite": 3}, False)
+    ruled = {"op": "use", "digest": HASH, "institution": MEMBER_KEY, "author": MEMBER_KEY, "share": 500, "suite": 1}
+    yield case("use of a ruleset", "ruleset", ruled, True)
+    for share, is_fine in ((0, True), (10_000, True), (10_001, False), (-1, False), (True, False)):
+        yield case(f"use of a ruleset by {share!r}", "ruleset", {**ruled, "share": share}, is_fine)
+    yield case("use without author", "ruleset", {k: v for k, v in ruled.items() if k != "author"}, False)
     yield case("unknown kind", "vote", ANCHOR, False)
 
 

@@ -87,6 +87,10 @@ def is_pair_of_numbers(value: Value) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
+def is_share(value: Value) -> bool:
+    return is_number(value) and isinstance(value, int) and value <= 10_000
+
+
 CONSENT_CHANGE: dict[str, Form] = {"path": is_hash, "counter": is_positive, "list_hash": is_hash}
 DIGEST: dict[str, Form] = {"digest": is_hash, "suite": suite_of(DIGEST_SUITES)}
 ANY_SUITE: dict[str, Form] = {"use": is_use, "suite": is_number}
@@ -105,6 +109,7 @@ PAYLOADS: dict[tuple[str, str | None], dict[str, Form]] = {
     ("consent", "restrict"): CONSENT_CHANGE,
     ("consent", "attest"): CONSENT_CHANGE,
     ("ruleset", None): DIGEST,
+    ("ruleset", "use"): {**DIGEST, "institution": is_key, "author": is_key, "share": is_share},
     ("policy", None): DIGEST,
     ("access", None): {"epoch": is_number, "root": is_hash, "count": is_number},
 }

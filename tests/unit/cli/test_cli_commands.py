@@ -363,7 +363,7 @@ def test_an_example_that_comes_out_otherwise_is_named_with_its_element(
 ) -> None:
     assert main(["map", "test", str(pack(tmp_path / "pack", {"created": "2026-01-01"}))]) == 1
     shown = capsys.readouterr().out
-    assert "a-note: " in shown
+    assert "✗ a-note" in shown
     assert "created" in shown
     assert "0 of 1" in shown
 

@@ -22,6 +22,7 @@ from ledger_core.payloads import (
     Restrict,
     SetConsent,
     SetThreshold,
+    UseRuleset,
 )
 from ledger_core.rules import access, consent, ruleset
 from ledger_core.transactions import Transaction, signing_message
@@ -117,6 +118,31 @@ def test_consent_moved_to_another_path(net: Network) -> None:
 def test_ruleset_taken_over_after_its_registration(net: Network) -> None:
     assert net.send(RegisterRuleset(filler(1)), NORTH) == ""
     refused(net, net.envelope(RegisterRuleset(filler(1)), SOUTH), Rejection.ALREADY_EXISTS, ruleset.judge)
+
+
+def test_ruleset_used_in_the_name_of_an_author_who_did_not_sign(net: Network) -> None:
+    use = UseRuleset(filler(1), NORTH.public, EAST.public, 10_000)
+    refused(net, net.envelope(use, NORTH), Rejection.APPROVALS_MISSING, ruleset._use)
+    refused(net, net.envelope(use, NORTH, [PATIENT]), Rejection.APPROVALS_MISSING, ruleset._use)
+    assert net.submit(net.envelope(use, NORTH, [PATIENT, EAST])) == ""
+
+
+def test_ruleset_used_for_an_institution_that_did_not_sign_or_is_none(net: Network) -> None:
+    for_south = UseRuleset(filler(1), SOUTH.public, NORTH.public, 10_000)
+    refused(net, net.envelope(for_south, NORTH), Rejection.APPROVALS_MISSING, ruleset._use)
+    for_nobody = UseRuleset(filler(1), EAST.public, NORTH.public, 10_000)
+    refused(net, net.envelope(for_nobody, NORTH, [EAST]), Rejection.APPROVALS_MISSING, ruleset._use)
+    assert net.submit(net.envelope(for_south, NORTH, [SOUTH])) == ""
+
+
+def test_ruleset_withdrawn_that_nobody_knows(net: Network) -> None:
+    def use(share: int) -> bytes:
+        return net.envelope(UseRuleset(filler(1), NORTH.public, NORTH.public, share), NORTH)
+
+    refused(net, use(0), Rejection.NOT_FOUND, ruleset._use)
+    assert net.submit(use(1)) == ""
+    assert net.submit(use(0)) == ""
+    refused(net, net.envelope(RegisterRuleset(filler(1)), NORTH), Rejection.ALREADY_EXISTS, ruleset.judge)
 
 
 def test_audit_epoch_closed_again_with_fewer_entries(net: Network) -> None:

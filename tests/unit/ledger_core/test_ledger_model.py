@@ -362,6 +362,9 @@ class NaiveComparison(RuleBasedStateMachine):
             "counter": counter,
             "list_hash": filler(plan.target),
             "epoch": plan.target,
+            "institution": (target if plan.number else self.signer(plan.target)).public,
+            "author": target.public,
+            "share": (0, 500, 10_000)[plan.number % 3],
         }
         payload = {name: payload[name] for name in FIELDS[plan.op]} | ({"op": plan.op[1]} if plan.op[1] else {})
         approvers = [PEOPLE[each] for each in sorted(plan.approvers) if PEOPLE[each] != signer]

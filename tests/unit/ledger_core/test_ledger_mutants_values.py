@@ -26,6 +26,7 @@ from ledger_core.payloads import (
     Rotate,
     SetConsent,
     SetThreshold,
+    UseRuleset,
     is_count,
     is_hash,
     is_key,
@@ -213,6 +214,11 @@ PAYLOADS: Final[list[tuple[Payload, str, dict[str, Any]]]] = [
     (Restrict(ONE, 1, TWO), "consent", {"op": "restrict", "path": ONE, "counter": 1, "list_hash": TWO}),
     (Attest(ONE, 1, TWO), "consent", {"op": "attest", "path": ONE, "counter": 1, "list_hash": TWO}),
     (RegisterRuleset(ONE), "ruleset", {"digest": ONE, "suite": 1}),
+    (
+        UseRuleset(ONE, THREE, TWO, 500),
+        "ruleset",
+        {"op": "use", "digest": ONE, "institution": THREE, "author": TWO, "share": 500, "suite": 1},
+    ),
     (RegisterPolicy(ONE, 2), "policy", {"digest": ONE, "suite": 2}),
     (AccessHead(0, ONE, 0), "access", {"epoch": 0, "root": ONE, "count": 0}),
 ]
@@ -252,6 +258,7 @@ def test_the_kinds_are_these() -> None:
         ("anchor", {"root": ONE, "count": 1, "suite": 2}),
         ("ruleset", {"digest": ONE, "suite": 3}),
         ("policy", {"digest": ONE, "suite": 3}),
+        ("ruleset", {"op": "use", "digest": ONE, "institution": THREE, "author": TWO, "share": 1, "suite": 3}),
         ("suite", {"op": "allow", "use": "signature", "suite": 3}),
         ("suite", {"op": "retire", "use": "batch-tree", "suite": 2}),
     ],
@@ -265,6 +272,7 @@ def test_which_payloads_name_suites_and_bring_keys() -> None:
     assert {kind: named for kind, named in suites.items() if named is not None} == {
         Anchor: ("batch-tree", 1),
         RegisterRuleset: ("digest", 1),
+        UseRuleset: ("digest", 1),
         RegisterPolicy: ("digest", 2),
         AllowSuite: ("state-tree", 2),
         RetireSuite: ("signature", 1),

@@ -251,11 +251,12 @@ async def test_a_run_that_was_cut_off_goes_on_by_itself_at_the_next_start(tmp_pa
         assert (await here.backfill())["versions"] == 0
 
 
-async def test_a_pack_that_was_not_registered_as_it_lies_there_makes_nothing_again(tmp_path: Path) -> None:
+async def test_a_pack_that_is_not_in_force_makes_nothing_again(tmp_path: Path) -> None:
     async with site(fresh(tmp_path), tmp_path / "pack") as here:
         await send_all(here)
         (here.pack / "rules.yaml").write_text(RIGHT)
-        assert "changed since it was registered" in (await here.backfill())["refused"]
+        done = (await here.backfill())["done"]
+        assert (done["looked_at"], done["versions"]) == (0, 0)
         answer = await here.world.control.post("/map/backfill", json={"institution": "nobody"})
         assert "done" not in answer.text
 

@@ -20,7 +20,13 @@ ROOT = Path(__file__).parents[3]
 NUMBERS = {"port", "batch", "charts", "messages", "offset", "partition", "partitions", "times", "versions"}
 TEXTS = {
     "code": {"error.code", "cut.code", "type(error).__name__", "getattr(error, 'code', type(error).__name__)"},
-    "institution": {"self._institutions[partition.topic]", "sealed.institution"},
+    "institution": {
+        "self._institutions[partition.topic]",
+        "sealed.institution",
+        "change.target.name",
+        "institution.name",
+        "known.name",
+    },
     "task": {"name"},
     "bus": {"'kafka' if kafka else 'spool'"},
 }

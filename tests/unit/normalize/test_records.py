@@ -156,9 +156,50 @@ def test_what_a_rule_makes_invalid_is_quarantined_with_the_place() -> None:
     assert [i.expression for i in done.quarantined[0].issues] == ["AllergyIntolerance.onsetDateTime"]
 
 
-def test_r5_is_quarantined_not_passed_off_as_r4(northgate: Ruleset) -> None:
-    done = normalize(message(patient()), replace(SOURCE, fhir_version=FhirVersion.R5), northgate)
-    assert [q.issues[0].code for q in done.quarantined] == ["not-supported"]
+R5 = replace(SOURCE, fhir_version=FhirVersion.R5)
+
+
+def test_what_could_turn_around_unread_is_quarantined_not_passed_off_as_r4(northgate: Ruleset) -> None:
+    order = {
+        "resourceType": "Task",
+        "id": "t",
+        "status": "requested",
+        "intent": "order",
+        "for": {"reference": "Patient/p1"},
+    }
+    done = normalize(message(patient(), {**order, "doNotPerform": True}), R5, northgate)
+    assert [(q.interaction.type, q.issues[0].code) for q in done.quarantined] == [("Task", "not-supported")]
+    (_, kept) = normalize(message(patient(), {**order, "doNotPerform": False}), R5, northgate).records
+    assert [e["url"].rpartition("/")[2] for e in body(kept)["extension"]] == ["extension-Task.doNotPerform"]
+
+
+def test_two_types_that_become_basic_may_use_one_id(northgate: Ruleset) -> None:
+    about = {"reference": "Patient/p1"}
+    intake = {
+        "resourceType": "NutritionIntake",
+        "id": "1",
+        "status": "completed",
+        "subject": about,
+        "consumedItem": [{"type": {"text": "meal"}, "nutritionProduct": {"concept": {"text": "soup"}}}],
+    }
+    transport = {
+        "resourceType": "Transport",
+        "id": "1",
+        "status": "completed",
+        "intent": "order",
+        "for": about,
+        "focus": {"reference": "NutritionIntake/1"},
+        "requestedLocation": {"display": "ward"},
+        "currentLocation": {"display": "hall"},
+    }
+    done = normalize(message(patient(), intake, transport), R5, northgate)
+    assert done.quarantined == ()
+    _, eaten, carried = done.records
+    assert (eaten.type, carried.type) == ("Basic", "Basic")
+    assert eaten.id != carried.id
+    assert eaten.chart == carried.chart == done.records[0].chart
+    focus = [e for e in body(carried)["extension"] if e["url"].endswith("extension-Transport.focus")]
+    assert focus[0]["valueReference"]["reference"] == f"Basic/{eaten.id}"
 
 
 def test_flags_of_intake_travel_along(northgate: Ruleset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize import Ruleset, load_ruleset, preview
 from fhir_bridge.normalize.tables import UnitRow
 from fhir_bridge.normalize.verbs_units import canonical_value
-from tests.unit.normalize.bench import MAPPINGS
+from tests.unit.normalize.bench import MAPPINGS, pack
 
 FACTORS = ("1.8", "0.0555", "88.42", "10.93", "2.2046226", "0.3937008", "10", "0.01129")
 OBS = "https://harbor.example.org/codes/obs"
@@ -68,10 +69,28 @@ def measured(code: str, quantity: str) -> dict[str, Any]:
     return parse(text.encode())
 
 
-def test_a_coded_unit_is_left_alone(harbor: Ruleset) -> None:
+def test_a_coded_unit_is_left_alone_by_a_table(tmp_path: Path) -> None:
+    """It is the sender's own statement; the spelling beside it is no riddle."""
+    source = (
+        "institution: x\nunits:\n  laboratory:\n    file: codes/units.csv\n"
+        f"    constants: {{system: '{OBS}'}}\n    columns: {{code: local_code}}\n"
+    )
+    table = "local_code,local_unit,local_ucum,canonical,factor,offset\nLB6266,mmol/l,mmol/L,mg/dL,0.0555,0\n"
+    steps = "rule: r\non: Observation\nwhy: test\ndo:\n  - unit: {path: value, table: laboratory}\n"
+    ruleset = load_ruleset(pack(tmp_path / "x", steps, source, codes__units_csv=table))
     quantity = '{"value":5.60,"unit":"mmol/l","system":"http://unitsofmeasure.org","code":"mmol/L"}'
-    found = preview(measured("LB6266", quantity), FhirVersion.R4, harbor)
+    found = preview(measured("LB6266", quantity), FhirVersion.R4, ruleset)
     assert render(found.body["valueQuantity"]) == quantity.encode()
+    spelled = preview(measured("LB6266", '{"value":5.60,"unit":"mmol/l"}'), FhirVersion.R4, ruleset)
+    assert str(spelled.body["valueQuantity"]["value"]) == "100.901"
+
+
+def test_the_end_of_a_range_without_a_unit_follows_its_value(harbor: Ruleset) -> None:
+    sent = measured("LB6266", '{"value":5.6,"unit":"mmol/l"}') | {
+        "referenceRange": [{"high": {"value": Decimal("6.0")}}]
+    }
+    high = preview(sent, FhirVersion.R4, harbor).body["referenceRange"][0]["high"]
+    assert (str(high["value"]), high["code"]) == ("108.11", "mg/dL")
 
 
 def test_an_unknown_unit_of_a_known_analyte_is_kept_and_reported(harbor: Ruleset) -> None:

@@ -168,7 +168,15 @@ def test_the_resource_given_to_preview_is_not_changed(tmp_path: Path) -> None:
         ("code.coding.where(system = %source.local).exists()", False),
         ("status = 'final' and value.exists().not()", True),
         ("status = 'draft' or code.exists()", True),
-        ("issued = '2020'", False),
+        ("issued = @2020", False),
+        ("code.coding[0].code ~ '8310-5' and status in ('final' | 'amended')", True),
+        ("iif(effective.exists(), false, @2026-01-31 + 1 month = @2026-02-28)", True),
+        ("effective > @2026-03-02", False),
+        ("code.coding.all(code.matches('^[0-9]+-[0-9]$') and code.length() < 8)", True),
+        ("code.coding.select($index + code.length()).first() = 6", True),
+        ("value is Quantity or value.empty()", True),
+        ("subject.resolve() is Patient", True),
+        ("%resource.status.upper() = 'FINAL'", True),
     ],
 )
 def test_a_rule_fires_only_when_its_condition_is_true(tmp_path: Path, condition: str, fires: bool) -> None:
@@ -179,6 +187,23 @@ def test_a_rule_fires_only_when_its_condition_is_true(tmp_path: Path, condition:
         source="constants: {local: 'urn:local'}\n",
     )
     assert ("meta" in preview(observation(), FhirVersion.R4, ruleset).body) is fires
+
+
+def test_a_condition_that_the_data_cannot_answer_does_not_fire_and_is_told(tmp_path: Path) -> None:
+    ruleset = rules(tmp_path / "p", "  - tag: {system: 'urn:t', code: fired}", head="when: code.coding.code > '1'\n")
+    two = {"coding": [{"code": "Zzcanary"}, {"code": "b"}]}
+    found = preview(observation(code=two), FhirVersion.R4, ruleset)
+    assert "meta" not in found.body
+    (told,) = [flag for flag in found.flags if "condition" in flag.diagnostics]
+    assert told.severity == "warning"
+    assert told.diagnostics == "the condition of the rule r cannot be judged: > wants one item and found 2"
+
+
+def test_a_filter_that_the_data_cannot_answer_chooses_nothing(tmp_path: Path) -> None:
+    ruleset = rules(tmp_path / "p", "  - remove: {path: component.where(code.coding.code > '1').code}")
+    two = {"coding": [{"code": "2"}, {"code": "3"}]}
+    body = observation(component=[{"code": two}, {"code": {"coding": [{"code": "2"}]}, "valueString": "x"}])
+    assert [("code" in each) for each in preview(body, FhirVersion.R4, ruleset).body["component"]] == [True, False]
 
 
 @pytest.mark.parametrize(("verb", "severity"), [("reject", "fatal"), ("quarantine", "error")])

@@ -1,0 +1,101 @@
+"""Say of every value that a hospital sent what became of it.
+
+From the account of changes and the result alone, so that what a rule does without putting it on record shows as
+``lost`` instead of passing for mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_bridge.fhir.tables import Definitions, r4
+from fhir_bridge.mapping_tools.walking import Leaf, leaves
+from fhir_bridge.model.ingest import Body, Change
+
+CARRIED, CONSUMED, EXTENSION, DROPPED, LOST = "carried", "consumed", "extension", "dropped", "lost"
+FATES = {
+    CARRIED: "stands unchanged in the result",
+    CONSUMED: "a rule changed, moved or translated it",
+    EXTENSION: "has no home in R4 and stands in an extension",
+    DROPPED: "a rule removed it; the lineage says which and why",
+    LOST: "is gone without a word: please report",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one value; ``rule`` is empty for what no rule touched."""
+
+    leaf: Leaf
+    fate: str
+    rule: str = ""
+
+
+def fates(sent: Body, made: Body, changes: Sequence[Change], definitions: Definitions) -> Iterator[Fate]:
+    """Yield the fate of every value of ``sent``.
+
+    Args:
+        definitions: Of the sender's release.
+    """
+    result = {leaf.place: leaf.value for leaf in leaves(made, r4())}
+    touched: dict[str, int] = {}
+    for index, change in enumerate(changes):
+        if change.before is not None:
+            touched.setdefault(change.element, index)
+    for leaf in leaves(sent, definitions):
+        touch = _first_touch(leaf.place, touched)
+        if touch is None:
+            # A type may change its name (ProcedureRequest to ServiceRequest); places start with it.
+            place = f"{made['resourceType']}.{leaf.place.partition('.')[2]}"
+            yield Fate(leaf, CARRIED if _same(result.get(place), leaf.value) else LOST)
+        else:
+            change = changes[touch]
+            yield Fate(leaf, _after(leaf.value, change, changes), change.rule)
+
+
+def _first_touch(place: str, touched: Mapping[str, int]) -> int | None:
+    """The first change of the value itself or of what holds it."""
+    if not touched:
+        return None
+    found = [touched[place]] if place in touched else []
+    for at, char in enumerate(place):
+        if char in ".[" and place[:at] in touched:
+            found.append(touched[place[:at]])
+    return min(found, default=None)
+
+
+def _after(value: Any, change: Change, changes: Sequence[Change]) -> str:
+    if change.after is not None:
+        return CONSUMED
+    kept = [
+        _holds(other.after, value, "extension" in other.element) for other in changes if other.rule == change.rule
+    ]
+    if "plain" in kept:
+        return CONSUMED
+    return EXTENSION if "extension" in kept else DROPPED
+
+
+def _holds(after: Any, value: Any, inside: bool) -> str:
+    """Tell whether a change put the value somewhere: ``plain``, ``extension`` or empty."""
+    found = ""
+    if type(after) is dict:
+        for key, each in after.items():
+            held = _holds(each, value, inside or key == "extension")
+            if held == "plain":
+                return held
+            found = held or found
+    elif type(after) is list:
+        for each in after:
+            held = _holds(each, value, inside)
+            if held == "plain":
+                return held
+            found = held or found
+    elif _same(after, value):
+        return "extension" if inside else "plain"
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is not None and type(one) is type(other) and str(one) == str(other)

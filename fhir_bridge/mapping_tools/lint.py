@@ -1,0 +1,121 @@
+"""Lint a pack: everything that the loader would refuse, and what it takes but nobody can have meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fhir_bridge.errors import BridgeError
+from fhir_bridge.fhir.tables import r4, stu3
+from fhir_bridge.mapping_tools.conditions import why_never
+from fhir_bridge.mapping_tools.findings import Finding, found
+from fhir_bridge.mapping_tools.overlaps import overlaps
+from fhir_bridge.mapping_tools.reading import PackText, RuleText, core_of, read_pack
+from fhir_bridge.mapping_tools.table_faults import literal_findings, table_findings
+from fhir_bridge.mapping_tools.watching import watched
+from fhir_bridge.normalize import load_ruleset, run_examples
+from fhir_bridge.normalize.pack import SOURCE, declared, rule_files
+from fhir_bridge.normalize.rules import ANY
+from fhir_bridge.normalize.yaml_text import Fault, Keys, Spot
+
+_CONSTANT = re.compile(r"%source\.(\w+)")
+_TABLES = {"maps": "map", "units": "unit table", "labels": "label table"}
+
+
+def lint(folder: Path, label: str = "") -> list[Finding]:
+    """Return what is wrong or doubtful with the pack in ``folder``, in the order of its files.
+
+    Args:
+        label: What findings call the folder; the folder as given by default.
+    """
+    name = label or str(folder)
+    read = read_pack(folder, name)
+    core = core_of(read)
+    if core is not None:
+        read = read_pack(folder, name, core)
+    faults = [found(fault.spot, "broken", fault.message) for fault in read.faults]
+    doubts = [
+        *_doubled_names(read, core),
+        *_conditions(read.rules),
+        *(each for each in _overlaps(read, core) if each.file.startswith(f"{name}/")),
+        *table_findings(read),
+        *literal_findings(read.rules),
+        *_unused(read),
+        *_left_out(read),
+    ]
+    if not faults and not any(each.severity == "error" for each in doubts):
+        doubts += _beyond(read)
+    mapped_twice = {(each.file, each.line) for each in doubts if each.code == "two-targets"}
+    kept = [each for each in faults if (each.file, each.line) not in mapped_twice]
+    return sorted({*kept, *doubts})
+
+
+def _doubled_names(read: PackText, core: PackText | None) -> Iterator[Finding]:
+    seen: dict[str, Spot] = {rule.name: rule.spot for rule in (core.rules if core else ())}
+    for rule in read.rules:
+        first = seen.setdefault(rule.name, rule.spot)
+        if first != rule.spot:
+            yield found(rule.spot, "broken", f"rule {rule.name!r} already stands at {first.file}:{first.line}")
+
+
+def _conditions(rules: list[RuleText]) -> Iterator[Finding]:
+    for rule in rules:
+        if rule.when is None:
+            continue
+        releases = (stu3(), r4()) if rule.release == "STU3" else (r4(),)
+        reasons = [why_never(rule.when, "DomainResource" if t == ANY else t, releases) for t in rule.types]
+        if reasons and all(reasons):
+            yield found(rule.when_spot, "never-holds", f"{rule.name} never fires: {reasons[0]}")
+
+
+def _overlaps(read: PackText, core: PackText | None) -> Iterator[Finding]:
+    return overlaps([*(core.rules if core else ()), *read.rules], read.tables)
+
+
+def _unused(read: PackText) -> Iterator[Finding]:
+    """Constants and tables that no rule of the pack names."""
+    if read.source is None:
+        return
+    texts = "\n".join(path.read_text("utf-8", "replace") for path in rule_files(read.folder))
+    named = set(_CONSTANT.findall(texts))
+    constants = read.source.get("constants")
+    given = constants.mapping("constants") if constants is not None and isinstance(constants.value, Keys) else None
+    for name in given.names() if given is not None else ():
+        if given is not None and name not in named:
+            yield found(given.key_spot(name), "unused-constant", f"no rule names %source.{name}")
+    used = {text for rule in read.rules for step in rule.steps for text in step.texts.values()}
+    for key, what in _TABLES.items():
+        node = read.source.get(key)
+        try:
+            names = [] if node is None else [name for name, _ in declared(read.source, key)]
+        except Fault:
+            continue
+        for name in names:
+            if node is not None and name not in used:
+                yield found(node.mapping(key).key_spot(name), "unused-table", f"no rule names the {what} {name}")
+
+
+def _left_out(read: PackText) -> Iterator[Finding]:
+    if read.source is not None and "time_zone" not in read.source.names() and "institution" in read.source.names():
+        spot = Spot(f"{read.label}/{SOURCE}")
+        yield found(spot, "no-time-zone", "time_zone is missing: in which zone do the institution's clocks run?")
+    for rule in read.rules:
+        if not rule.has_version:
+            yield found(rule.spot, "no-version", f"{rule.name} has no version")
+
+
+def _beyond(read: PackText) -> Iterator[Finding]:
+    """What shows only once the pack loads: profiles that do not, rules that no example exercises."""
+    try:
+        ruleset, tallies = watched(load_ruleset(read.folder))
+        run_examples(read.folder, ruleset)
+    except Fault as fault:
+        yield found(Spot(f"{read.label}/{SOURCE}", fault.spot.line, fault.spot.column), "broken", fault.message)
+        return
+    except BridgeError as error:
+        yield found(Spot(f"{read.label}/{SOURCE}"), "broken", str(error))
+        return
+    for rule in read.rules:
+        if rule.types and rule.name in tallies and not tallies[rule.name].fired:
+            yield found(rule.spot, "no-example", f"no example shows what {rule.name} does")

@@ -1,0 +1,182 @@
+"""JSON Schemas (2020-12) of rule files and of ``source.yaml``, made from the table of verbs, for editors.
+
+An editor with them completes verbs and arguments and underlines most mistakes while they are typed; paths, tables and
+conditions are for ``map lint``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fhir_bridge.fhir.profiles import SEVERITIES
+from fhir_bridge.fhir.tables import definitions_of, r4
+from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.map_files import COLUMNS as MAP_COLUMNS
+from fhir_bridge.normalize.preferred_units import COLUMNS as PREFERRED_COLUMNS
+from fhir_bridge.normalize.rules import ANY, FROM, STAGES, VERBS
+from fhir_bridge.normalize.tables import LABEL_COLUMNS, UNIT_COLUMNS
+from fhir_bridge.normalize.verb_args import Arg, Verb
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+Json = dict[str, Any]
+_TEXT: Json = {"type": "string", "pattern": "\\S"}
+_ARGS: Mapping[str, Json] = {
+    "path": {**_TEXT, "description": "path of an element: names joined by dots, each may be followed by where(…)"},
+    "sibling": {**_TEXT, "description": "name of an element beside the other"},
+    "text": {**_TEXT, "description": "a text; %source.name stands for a constant of source.yaml"},
+    "value": {"description": "any JSON value; %source.name in its texts stands for a constant of source.yaml"},
+    "map": {**_TEXT, "description": "name of a map of source.yaml"},
+    "unit table": {**_TEXT, "description": "name of a unit table of source.yaml"},
+    "label table": {**_TEXT, "description": "name of a label table of source.yaml"},
+}
+
+
+def rules_schema() -> Json:
+    """The schema of a file of rules: one rule, or a list of them."""
+    return {
+        "$schema": DIALECT,
+        "$id": "urn:fhir-bridge:schema:rules",
+        "title": "fhir-bridge mapping rules",
+        "oneOf": [{"$ref": "#/$defs/rule"}, {"type": "array", "items": {"$ref": "#/$defs/rule"}}],
+        "$defs": {"rule": _rule(), "step": _step(), "type": _type()},
+    }
+
+
+def source_schema() -> Json:
+    """The schema of ``source.yaml``."""
+    return {
+        "$schema": DIALECT,
+        "$id": "urn:fhir-bridge:schema:source",
+        "title": "fhir-bridge source.yaml",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "institution": _said("whose records these are; %source.institution"),
+            "fhir_version": {
+                "enum": [version.value for version in FhirVersion],
+                "description": "release of the records and of the examples",
+            },
+            "time_zone": _said("IANA name of the zone in which the institution's clocks run; %source.time_zone"),
+            "base_urls": _list("bases of absolute URLs that mean the sender's own records"),
+            "extends": {"const": "core", "description": "the rules of core run before the pack's"},
+            "constants": _named(_TEXT, "names for texts that rules use as %source.name"),
+            "maps": _named(_table(MAP_COLUMNS), "code maps for translate and identifier"),
+            "units": _named(_table(UNIT_COLUMNS, spellings=_said("CSV file unit,ucum")), "unit tables for unit"),
+            "preferred_units": _named(
+                _table(PREFERRED_COLUMNS, spellings=_said("CSV file unit,ucum")),
+                "units that codes prefer, for unit",
+            ),
+            "labels": _named(
+                _table(LABEL_COLUMNS, label_system=_said("code system of the labels")), "label tables for tag"
+            ),
+            "profiles": {"type": "array", "items": _profile()},
+            "why": _TEXT,
+        },
+    }
+
+
+def _rule() -> Json:
+    types: Json = {"oneOf": [{"$ref": "#/$defs/type"}, {"type": "array", "items": {"$ref": "#/$defs/type"}}]}
+    return {
+        "type": "object",
+        "required": ["rule", "on", "do", "why"],
+        "additionalProperties": False,
+        "properties": {
+            "rule": _said("unique name; stands in the lineage"),
+            "version": {"type": "integer", "description": "counted up when the rule changes"},
+            "stage": {"enum": list(STAGES), "description": "when the rule runs; content by default"},
+            "from": {"enum": list(FROM), "description": "release whose records the rule converts"},
+            "on": {**types, "description": "resource types that the rule works on"},
+            "when": _said("FHIRPath; the rule fires where it is true"),
+            "do": {"type": "array", "items": {"$ref": "#/$defs/step"}, "description": "verbs, in their order"},
+            "why": _said("the reason; it stands in the lineage of every value the rule changes"),
+        },
+    }
+
+
+def _type() -> Json:
+    known = r4().resource_types().union(*(definitions_of(release).resource_types() for release in FROM))
+    return {"enum": [ANY, *sorted(known)]}
+
+
+def _step() -> Json:
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
+        "properties": {name: _verb(verb) for name, verb in VERBS.items()},
+    }
+
+
+def _verb(verb: Verb) -> Json:
+    made: Json = {
+        "type": "object",
+        "description": verb.does,
+        "additionalProperties": False,
+        "properties": {name: _arg(arg) for name, arg in verb.args.items()},
+    }
+    needed = [name for name, arg in verb.args.items() if arg.needed]
+    if needed:
+        made["required"] = needed
+    if verb.either:
+        made["anyOf"] = [{"required": list(group)} for group in verb.either]
+    return made
+
+
+def _arg(arg: Arg) -> Json:
+    if arg.kind == "choices":
+        return {"type": "array", "items": {"enum": list(arg.options)}}
+    return {"enum": list(arg.options)} if arg.options else dict(_ARGS[arg.kind])
+
+
+def _said(description: str) -> Json:
+    return {**_TEXT, "description": description}
+
+
+def _list(description: str) -> Json:
+    return {"type": "array", "items": _TEXT, "description": description}
+
+
+def _named(each: Json, description: str) -> Json:
+    return {"type": "object", "additionalProperties": each, "description": description}
+
+
+def _table(columns: tuple[str, ...], **more: Json) -> Json:
+    by_column = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": dict.fromkeys(columns, _TEXT),
+    }
+    return {
+        "type": "object",
+        "required": ["file", *(name for name in more if name != "spellings")],
+        "additionalProperties": False,
+        "properties": {
+            "file": _said("CSV file in the pack"),
+            "where": _named(_TEXT, "which rows: column of the file → value"),
+            "columns": {**by_column, "description": "our name → the file's"},
+            "constants": {**by_column, "description": "our name → a fixed value"},
+            **more,
+        },
+    }
+
+
+def _profile() -> Json:
+    return {
+        "type": "object",
+        "required": ["package", "mode", "apply"],
+        "additionalProperties": False,
+        "properties": {
+            "package": _said("package.tgz or folder, from the pack's folder"),
+            "needs": _list("packages with definitions that it refers to"),
+            "mode": {"enum": list(SEVERITIES), "description": "error refuses the record, warning flags it"},
+            "apply": {
+                "oneOf": [{"const": "declared"}, {**_list("urls of profiles"), "minItems": 1}],
+                "description": "what records claim in meta.profile, or every record of the profiles' types",
+            },
+            "why": _TEXT,
+        },
+    }

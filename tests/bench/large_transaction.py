@@ -1,0 +1,111 @@
+"""Memory while a service takes one very large transaction: what the server and its worker hold above idle, at most.
+
+The transaction is one patient's records again and again under other ids, sent over HTTP; the memory of the process
+tree is looked at twenty times a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from tests.bench.feeding import FEED, Figures, server_pid
+from tests.bench.gauge import tree
+from tests.bench.hapi_ingest import transactions
+from tests.bench.wire import over_tcp, post_all
+from tests.support.hospitals import directory
+from tests.support.service import FHIR_JSON, running
+
+AIMS = {"large_transaction.above_idle_mib": "256 at 100 MB"}
+_HEADERS = {"Content-Type": FHIR_JSON, "Accept": FHIR_JSON}
+_LOOK_S = 0.05
+_MIB = 1 << 20
+
+
+@dataclass(slots=True)
+class _Highest:
+    """The most that was resident: of all processes together, and of each."""
+
+    together: int = 0
+    each: dict[int, int] = field(default_factory=dict)
+
+
+class _Bundle(msgspec.Struct):
+    entry: list[msgspec.Raw]
+
+
+def large_transaction(megabytes: int) -> dict[str, Figures]:
+    """Send one transaction of ``megabytes`` million bytes; return the highest memory of each process."""
+    body, entries = _of_size(megabytes * 1_000_000)
+    limits = {
+        "FHIR_BRIDGE_INGEST_MAX_MESSAGE_BYTES": str(256 * _MIB),
+        "FHIR_BRIDGE_INGEST_QUEUE_MAX_BYTES": str(256 * _MIB),
+        "FHIR_BRIDGE_INGEST_MAX_ENTRIES": "1000000",
+    }
+    with (
+        TemporaryDirectory(prefix="fhir-bridge-bench-") as folder,
+        running(Path(folder) / "data", **limits) as service,
+    ):
+        service.add_institutions([FEED])
+        service.ingest(FEED, directory(FEED))
+        pid, headers = server_pid(service), _HEADERS | service.token(FEED)
+        post_all(over_tcp(service.port), "/fhir", headers, [next(transactions())], in_flight=1)
+        idle = {member: usage.resident for member, usage in tree(pid).items()}
+        begun = time.perf_counter()
+        with _watched(pid) as highest:
+            (answer,) = post_all(over_tcp(service.port), "/fhir", headers, [body], in_flight=1)
+        seconds = time.perf_counter() - begun
+        workers = [size for member, size in highest.each.items() if member != pid]
+        return {
+            "large_transaction": {
+                "bytes": len(body),
+                "entries": entries,
+                "status": answer.status,
+                "idle_mib": sum(idle.values()) // _MIB,
+                "peak_mib": highest.together // _MIB,
+                "above_idle_mib": (highest.together - sum(idle.values())) // _MIB,
+                "server_above_idle_mib": (highest.each[pid] - idle[pid]) // _MIB,
+                "worker_peak_mib": max(workers, default=0) // _MIB,
+                "resources_per_s": round(entries / seconds),
+            }
+        }
+
+
+@contextmanager
+def _watched(pid: int) -> Iterator[_Highest]:
+    highest, over = _Highest(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_S):
+            now = {member: usage.resident for member, usage in tree(pid).items()}
+            highest.together = max(highest.together, sum(now.values()))
+            for member, size in now.items():
+                highest.each[member] = max(highest.each.get(member, 0), size)
+
+    watching = threading.Thread(target=look)
+    watching.start()
+    try:
+        yield highest
+    finally:
+        over.set()
+        watching.join()
+
+
+def _of_size(size: int) -> tuple[bytes, int]:
+    entries: list[msgspec.Raw] = []
+    held = 0
+    for made in transactions():
+        for entry in msgspec.json.decode(made, type=_Bundle).entry:
+            if held >= size:
+                whole = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+                return msgspec.json.encode(whole), len(entries)
+            entries.append(entry)
+            held += len(bytes(entry)) + 1
+    raise AssertionError("transactions never end")
