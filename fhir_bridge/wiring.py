@@ -452,7 +452,7 @@ async def open_bridge(
         await relabelling.start()
         stack.push_async_callback(relabelling.stop)
         backfilling = BackfillLine(
-            vault=vault, keys=keys, registry=registry, book=book, labels=labels, ingest=ingest, clock=clock
+            vault=vault, registry=registry, book=book, labels=labels, ingest=ingest, clock=clock
         )
         await backfilling.start()
         stack.push_async_callback(backfilling.stop)

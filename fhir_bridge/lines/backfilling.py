@@ -41,7 +41,6 @@ from fhir_bridge.normalize import (
     ruleset_under,
 )
 from fhir_bridge.ports.ambient import Clock
-from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.vault import Document, Vault, Work
 from fhir_bridge.seal import LINEAGE, ORIGINAL, RecordPlace, open_normalised, open_part
 
@@ -110,7 +109,6 @@ class BackfillLine:
         self,
         *,
         vault: Vault,
-        keys: KeyStore,
         registry: Registry,
         book: ChartBook,
         labels: Labels,
@@ -118,7 +116,6 @@ class BackfillLine:
         clock: Clock,
     ) -> None:
         self._vault = vault
-        self._keys = keys
         self._registry = registry
         self._book = book
         self._labels = labels
@@ -194,7 +191,7 @@ class BackfillLine:
         self, chart: ChartRef, wanted: Wanted, rules: _Rules, progress: Backfilled
     ) -> AsyncGenerator[Sequence[Normalized], None]:
         """Yield the successors that a chart's current versions need, piece by piece."""
-        key = self._keys.find(self._registry.key_name(chart))
+        key = self._registry.held_chart_key(chart)
         if key is None:
             progress.erased += 1
             return
@@ -240,7 +237,7 @@ class BackfillLine:
             hashes.add(ruleset_under(wanted.since, rules.sets.digest))
         found: list[int] = []
         for chart in self._charts(wanted.institution):
-            key = self._keys.find(self._registry.key_name(chart))
+            key = self._registry.held_chart_key(chart)
             if key is None:
                 continue
             opened = await self._book.open(chart, key)

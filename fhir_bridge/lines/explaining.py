@@ -59,8 +59,9 @@ class Explaining:
             path: Empty for the whole record.
 
         Raises:
-            SetupWrong: No such record or version, no such element, or a path that cannot be read.
-            EnvelopeBroken: The chart was erased, or what is stored was changed.
+            SetupWrong: No such record or version, a chart that was erased, no such element, or a path that cannot be
+                read.
+            EnvelopeBroken: What is stored was changed.
             Unavailable: Not anchored yet.
         """
         place = await self._place(record)
@@ -97,7 +98,10 @@ class Explaining:
         home = self._registry.chart(chart)
         if home is None:
             raise IntegrityBroken("a record lies in a chart that is not known: run fsck")
-        history = (await self._book.open(home, self._registry.chart_key(home))).histories.get(record_id, ())
+        key = self._registry.held_chart_key(home)
+        if key is None:
+            raise SetupWrong("the chart of this record was erased: nobody can read what was in it")
+        history = (await self._book.open(home, key)).histories.get(record_id, ())
         rows = [row for row in history if named["version"] in (None, row.version) and row.type == named["type"]]
         if not rows:
             raise SetupWrong("no such record, or no such version of it")

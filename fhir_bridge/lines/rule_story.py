@@ -197,25 +197,32 @@ class RuleStory:
             await asyncio.to_thread(self._count, made, block, named, touching)
         return made
 
-    async def _blocks(self, name: str) -> AsyncIterator[list[tuple[bytes, StoredRecord]]]:
+    async def _blocks(self, name: str) -> AsyncIterator[list[tuple[bytes | None, StoredRecord]]]:
         """Yield the versions of an institution's charts with their keys, some hundreds at a time."""
-        block: list[tuple[bytes, StoredRecord]] = []
+        block: list[tuple[bytes | None, StoredRecord]] = []
         async for stored in self._vault.scan():
             chart = self._registry.chart(stored.chart)
             if chart is None or chart.institution != name:
                 continue
-            block.append((self._registry.chart_key(chart), stored))
+            block.append((self._registry.held_chart_key(chart), stored))
             if len(block) == _AT_ONCE:
                 yield block
                 block = []
         yield block
 
     def _count(
-        self, made: _Made, block: list[tuple[bytes, StoredRecord]], named: Mapping[str, str], touching: str | None
+        self,
+        made: _Made,
+        block: list[tuple[bytes | None, StoredRecord]],
+        named: Mapping[str, str],
+        touching: str | None,
     ) -> None:
         for key, stored in block:
             chart = self._registry.chart(stored.chart)
             assert chart is not None
+            if key is None:
+                made.versions[_OTHER] += 1
+                continue
             where = RecordPlace(stored.chart, stored.id, stored.version, chart.institution)
             try:
                 opened = open_normalised(key, where, stored.normalised)

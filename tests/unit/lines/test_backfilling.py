@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fhir_bridge.adapters.keyring_file import FileKeyring
-from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.lines.backfilling import Wanted
-from fhir_bridge.ports.keys import KeyKind
 from tests.support.bridge_world import World, bundle, consent, fresh, observation, patient, running
+from tests.support.chart_keys import chart_keys, erase
 
 Json = dict[str, Any]
 HEAD = "institution: northgate\nextends: core\n"
@@ -201,17 +199,13 @@ async def test_an_erased_chart_is_passed_over_and_gets_no_key(tmp_path: Path) ->
         await here.world.send(patient("p1"))
         await here.world.send(observation("o1", "p1", valueString="v"))
         await here.world.send(patient("p2"))
-    keys = SqliteKeyStore(data / "keys" / "keys.db", FileKeyring(data / "keys" / "keyring", None))
-    charts = keys.names(KeyKind.CHART, "northgate", "")
+    charts = chart_keys(data)
     assert len(charts) == 2
-    keys.erase(charts[0])
-    keys.close()
+    erase(data, charts[:1])
     async with site(data, tmp_path / "pack", RIGHT) as here:
         done = await here.backfill()
         assert (done["erased"], done["failed"]) == (1, {})
-    keys = SqliteKeyStore(data / "keys" / "keys.db", FileKeyring(data / "keys" / "keyring", None))
-    assert keys.find(charts[0]) is None
-    keys.close()
+    assert chart_keys(data) == charts[1:]
 
 
 async def test_what_a_sender_sends_meanwhile_stays_the_newest(tmp_path: Path) -> None:
@@ -255,7 +249,7 @@ async def test_a_pack_that_is_not_in_force_makes_nothing_again(tmp_path: Path) -
     async with site(fresh(tmp_path), tmp_path / "pack") as here:
         await send_all(here)
         (here.pack / "rules.yaml").write_text(RIGHT)
-        done = (await here.backfill())["done"]
+        done = await here.backfill()
         assert (done["looked_at"], done["versions"]) == (0, 0)
         answer = await here.world.control.post("/map/backfill", json={"institution": "nobody"})
         assert "done" not in answer.text

@@ -13,6 +13,7 @@ import pytest
 
 from fhir_bridge.cli.main import main
 from tests.support.bridge_world import World, fresh, observation, patient, running
+from tests.support.chart_keys import chart_keys, erase
 from tests.unit.cli.conftest import Service, listening
 
 Json = dict[str, Any]
@@ -74,7 +75,9 @@ async def test_an_engineer_is_told_bytes_rules_ruleset_and_height(tmp_path: Path
         assert {each["kind"] for each in whole["statements"]} == {"untouched", "moved", "made", "house"}
 
 
-async def test_a_rule_is_told_as_it_was_when_it_made_the_record_whatever_has_become_of_its_pack(tmp_path: Path) -> None:
+async def test_a_rule_is_told_as_it_was_when_it_made_the_record(
+    tmp_path: Path,
+) -> None:
     async with running(fresh(tmp_path)) as world:
         await registered(world, tmp_path / "pack")
         await world.send(patient("p1"), "cedar")
@@ -83,6 +86,45 @@ async def test_a_rule_is_told_as_it_was_when_it_made_the_record_whatever_has_bec
         told = (await explained(world, "Observation/o1", "method.text")).json()
         (named,) = told["statements"]
         assert (named["rules"][0]["version"], named["rules"][0]["place"]) == (3, "pack/labs.yaml:1")
+
+
+async def test_who_answers_for_the_rules_is_told_as_the_ledger_has_it(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await registered(world, tmp_path / "pack")
+        await world.send(patient("p1"), "cedar")
+        await world.send(observation("o1", "p1"), "cedar")
+        (tmp_path / "pack" / "labs.yaml").write_text(PACK.replace("version: 3", "version: 4"))
+        order = {"ruleset_dir": str(tmp_path / "pack"), "author": "anna", "approver": "ben"}
+        for step in ("propose", "approve", "activate"):
+            answer = await world.control.post(f"/rules/cedar/{step}", json=order)
+            assert answer.status_code == 200, answer.text
+            order["ruleset"] = answer.json().get("ruleset", order.get("ruleset"))
+        await world.send(observation("o2", "p1"), "cedar")
+        old, new = [(await explained(world, f"Observation/o{n}")).json() for n in (1, 2)]
+        assert new["answering"]["ruleset"] == order["ruleset"] != old["answering"]["ruleset"]
+        assert (new["answering"]["author"], new["answering"]["approvers"]) == ("anna", ["ben"])
+        assert 0 < old["answering"]["height"] < new["answering"]["height"] < new["height"]
+        versions = [
+            {rule["version"] for each in told["statements"] for rule in each["rules"] if rule["rule"] == "labs/names"}
+            for told in (old, new)
+        ]
+        assert versions == [{3}, {4}]
+
+
+async def test_nothing_of_an_erased_chart_is_explained_and_it_gets_no_key(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        await world.send(patient("p1"))
+        await world.send(observation("o1", "p1"))
+    charts = chart_keys(data)
+    assert len(charts) == 1
+    erase(data, charts)
+    async with running(data) as world:
+        answer = await explained(world, "Observation/o1")
+        assert (answer.status_code, "was erased" in answer.text) == (400, True), answer.text
+        history = await world.control.get("/rules/northgate/history")
+        assert history.status_code == 200, history.text
+    assert chart_keys(data) == []
 
 
 @pytest.mark.parametrize(
