@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from fhir_bridge.errors import Issue
 
 Body = dict[str, Any]
@@ -201,9 +203,10 @@ class ChartRef:
         return self.patient_id is None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     """One element that a rule changed; ``before``/``after`` are JSON values, None for absent.
+
+    Its JSON is what lineage is made of: the members by these names, without those that say nothing.
 
     Attributes:
         element: Where it stands at that moment, as ``Observation.code.coding[1]``; empty for what is said of the

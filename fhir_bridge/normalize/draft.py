@@ -6,8 +6,10 @@ For the verbs. Nothing may touch ``body`` without telling :meth:`Draft.changed`;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import structs
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.model.ingest import Body, Change
@@ -73,7 +75,7 @@ class Draft:
             # Copies: later rules work on the very objects, and what is on record must not follow them.
             before = copied(before) if type(before) in _CONTAINERS else before
             after = copied(after) if type(after) in _CONTAINERS else after
-            self.changes.append(Change(place, before, after, by.rule, by.why, sources, table))
+            self.changes.append(Change(place, before, after, by.rule, by.why, sources or None, table))
             self.was_reshaped = self.was_reshaped or not is_safe
 
     def moved(self, by: By, old: str, new: str, value: Any, held: Any = None) -> None:
@@ -89,7 +91,7 @@ class Draft:
 def below(change: Change, place: str) -> Change:
     """Return a change of a contained resource as one of the resource that holds it at ``place``."""
     sources = change.sources and {to: within(place, source) for to, source in change.sources.items()}
-    return replace(change, element=within(place, change.element), sources=sources)
+    return structs.replace(change, element=within(place, change.element), sources=sources)
 
 
 def within(place: str, inner: str) -> str:

@@ -97,7 +97,7 @@ def regroup(
         if wanted[key] is not None
     }
     for key in _in_turn(changed, sources, place):
-        draft.changed(by, f"{place}.{key}", before.get(key), wanted[key], sources=sources.get(key) or None)
+        draft.changed(by, f"{place}.{key}", before.get(key), wanted[key], sources=sources.get(key))
 
 
 def _in_turn(changed: list[str], sources: dict[str, dict[str, str]], place: str) -> Iterator[str]:

@@ -99,22 +99,7 @@ def finish(
 
 def lineage(changes: list[Change]) -> bytes:
     """Write changes as JSON, in the order in which they were made."""
-    return render([_written(change) for change in changes])
-
-
-def _written(change: Change) -> dict[str, Any]:
-    made = {
-        "element": change.element,
-        "before": change.before,
-        "after": change.after,
-        "rule": change.rule,
-        "reason": change.reason,
-    }
-    if change.sources:
-        made["sources"] = change.sources
-    if change.table:
-        made["table"] = change.table
-    return made
+    return render(changes)
 
 
 def meta_start(type_name: str, record_id: str) -> int:

@@ -40,7 +40,7 @@ def recast(draft: Draft, by: By, place: str, before: Any, after: Any, read: Mapp
     Args:
         read: For parts that are no piece, the place that they were read out of.
     """
-    draft.changed(by, place, before, after, sources=Pieces({place: before}).sources(after, place, read) or None)
+    draft.changed(by, place, before, after, sources=Pieces({place: before}).sources(after, place, read))
 
 
 def listed(value: Any) -> list[Any]:
