@@ -35,7 +35,9 @@ def tried(trial: Trial, received: Received, done: Processed, candidate: Callable
             ((kind.what, kind.rule, kind.path, kind.code), count) for kind, count in differences(done, then).items()
         )
     except Exception as error:
-        return replace(done, tried=Tried(trial.ruleset, 1, 0, is_used=False, failed=type(error).__name__))
+        return replace(
+            done, tried=Tried(trial.ruleset, 1, 0, is_used=False, failed=getattr(error, "code", type(error).__name__))
+        )
     account = Tried(trial.ruleset, entries, lost, is_used=trial.is_canary, differences=found)
     return replace(then if trial.is_canary else done, tried=account)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fhir_bridge.errors import BridgeError
-from fhir_bridge.fhir.tables import r4, stu3
 from fhir_bridge.mapping_tools.conditions import why_never
 from fhir_bridge.mapping_tools.findings import Finding, found
 from fhir_bridge.mapping_tools.overlaps import overlaps
@@ -16,7 +15,7 @@ from fhir_bridge.mapping_tools.table_faults import literal_findings, table_findi
 from fhir_bridge.mapping_tools.watching import watched
 from fhir_bridge.normalize import load_ruleset, run_examples
 from fhir_bridge.normalize.pack import SOURCE, declared, rule_files
-from fhir_bridge.normalize.rules import ANY
+from fhir_bridge.normalize.rules import ANY, releases_of
 from fhir_bridge.normalize.yaml_text import Fault, Keys, Spot
 
 _CONSTANT = re.compile(r"%source\.(\w+)")
@@ -63,7 +62,7 @@ def _conditions(rules: list[RuleText]) -> Iterator[Finding]:
     for rule in rules:
         if rule.when is None:
             continue
-        releases = (stu3(), r4()) if rule.release == "STU3" else (r4(),)
+        releases = releases_of(rule.release)
         reasons = [why_never(rule.when, "DomainResource" if t == ANY else t, releases) for t in rule.types]
         if reasons and all(reasons):
             yield found(rule.when_spot, "never-holds", f"{rule.name} never fires: {reasons[0]}")

@@ -64,7 +64,7 @@ def test_a_candidate_whose_copy_is_gone_leaves_the_message_to_the_rules_in_force
     done = process(message, replace(source(pack), trial=gone), LIMITS)
     assert replace(done, tried=None) == plain
     assert done.tried is not None
-    assert done.tried.failed == "RulesetBroken"
+    assert done.tried.failed == "ruleset-broken"
 
 
 def test_a_canary_makes_exactly_what_its_rules_make_in_force(tmp_path: Path) -> None:

@@ -337,13 +337,15 @@ async def test_a_signature_may_travel_inside_the_encryption(tmp_path: Path) -> N
 
 async def test_the_release_that_a_content_type_declares_is_the_messages_and_can_be_signed(tmp_path: Path) -> None:
     """The header ``fhir-version`` is outside any signature; ``cty`` of a JWS inside is not."""
-    signer, sent = Signer(), json.dumps(patient("p1")).encode()
-    in_r5 = "application/fhir+json; fhirVersion=5.0"
+    orders = {"resourceType": "RequestGroup", "id": "g1", "status": "active", "intent": "plan"}
+    # R5 calls it RequestOrchestration.
+    signer, sent = Signer(), json.dumps(orders | {"subject": {"reference": "Patient/p1"}}).encode()
+    in_r5, no_type = "application/fhir+json; fhirVersion=5.0", "must name a resource type of FHIR R5"
     async with running(fresh(tmp_path)) as world:
         to = await our_key(world)
-        assert "FHIR R5" in why(await feed(world, sent, content_type=in_r5))
+        assert no_type in why(await feed(world, sent, content_type=in_r5))
         await register(world, signer)
-        for cty, told in ((in_r5, "FHIR R5"), ("application/fhir+json; fhirVersion=6", "fhirVersion must be")):
+        for cty, told in ((in_r5, no_type), ("application/fhir+json; fhirVersion=6", "fhirVersion must be")):
             whole = encrypted(signer.sign_whole(sent, cty=cty), to, header={"cty": "jose"})
             assert told in why(await feed(world, whole, content_type="application/jose"))
         whole = encrypted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +72,6 @@ def condition(when: str, on: str = "Observation") -> str:
         ("status = 'finall'", "Observation"),
         ("status = 'final' and status = 'amended'", "Observation"),
         ("status = 'finall' or status = 'finnal'", "Observation"),
-        ("active = 'true'", "Patient"),
-        ("code = '8310-5'", "Observation"),
         ("code.coding.where(system = 'a' and system = 'b').exists()", "Observation"),
         ("code.exists() and code.exists().not()", "Observation"),
         ("code.exists() and code.empty()", "Observation"),
@@ -254,16 +251,3 @@ def test_exit_codes_and_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["map", "lint", folder, "--format", "github"]) == 1
     assert "::error file=" in capsys.readouterr().out
     assert main(["map", "lint", str(tmp_path)]) == 2
-
-
-@pytest.mark.slow
-def test_a_thousand_rules_take_less_than_two_seconds_of_the_processor(tmp_path: Path) -> None:
-    rule = (
-        "- rule: r{n}\n  version: 1\n  on: Observation\n  why: w\n"
-        "  when: code.coding.where(system = %source.lab and code = 'L{n}').exists()\n"
-        "  do:\n    - set: {{path: code.text, value: t{n}}}\n    - default: {{path: status, value: final}}\n"
-    )
-    folder = pack(tmp_path / "p", "".join(rule.format(n=n) for n in range(1_000)), HEAD + "constants: {lab: urn:x}\n")
-    started = time.process_time()
-    assert len(lint(folder, "p")) > 1_000
-    assert time.process_time() - started < 2
