@@ -54,6 +54,7 @@ from fhir_bridge.http.measuring import create_metrics
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.answer import AnswerLine
 from fhir_bridge.lines.audit import AuditLine
+from fhir_bridge.lines.backfilling import BackfillLine
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.charts import ChartBook
 from fhir_bridge.lines.checking import Finding, Progress
@@ -65,6 +66,7 @@ from fhir_bridge.lines.decision_receipts import DecisionReceipts
 from fhir_bridge.lines.delegation import DelegationLine
 from fhir_bridge.lines.emergency import Emergencies, EmergencyLine
 from fhir_bridge.lines.evidence import Evidence
+from fhir_bridge.lines.explaining import Explaining
 from fhir_bridge.lines.gauges import Gauges
 from fhir_bridge.lines.grant import GrantLine
 from fhir_bridge.lines.guardianship import GuardianshipLine
@@ -134,6 +136,7 @@ class Bridge:
     metrics: FastAPI
     services: Services
     relabelling: RelabelLine
+    backfilling: BackfillLine
     rules: Rules
     reader: BusReader
     standing: Standing
@@ -448,6 +451,13 @@ async def open_bridge(
         relabelling = RelabelLine(vault=vault, labels=labels, registry=registry, ingest=ingest, clock=clock)
         await relabelling.start()
         stack.push_async_callback(relabelling.stop)
+        backfilling = BackfillLine(
+            vault=vault, registry=registry, book=book, labels=labels, ingest=ingest, clock=clock
+        )
+        await backfilling.start()
+        stack.push_async_callback(backfilling.stop)
+        evidence = Evidence(vault=vault, registry=registry, notary=notary)
+        story = RuleStory(vault, registry, rules)
         watch = RuleWatch(registry, rules)
         if rules_settings.watch:
             watch.start()
@@ -456,11 +466,7 @@ async def open_bridge(
             operations,
             relabelling,
             MessageKeys(
-                vault=vault,
-                registry=registry,
-                unwrapping=unwrapping,
-                evidence=Evidence(vault=vault, registry=registry, notary=notary),
-                crypto=JoseMessages(),
+                vault=vault, registry=registry, unwrapping=unwrapping, evidence=evidence, crypto=JoseMessages()
             ),
             Matching(
                 registry=registry,
@@ -469,7 +475,8 @@ async def open_bridge(
                 grant=grant,
                 settings=PersonSettings(),
             ),
-            (rules, RuleStory(vault, registry, rules), watch),
+            (rules, story, watch),
+            (Explaining(vault=vault, registry=registry, book=book, evidence=evidence, story=story), backfilling),
             check=partial(check_everything, data, database, keyring, address),
             export=partial(export_ledger, ledger),
             backup=partial(make_backup, data, elsewhere=_vault_elsewhere(), ledger=address),
@@ -478,7 +485,9 @@ async def open_bridge(
             metrics=gauges.page,
         )
         metrics = create_metrics(gauges.page)
-        yield Bridge(create_app(services), control, metrics, services, relabelling, rules, reader, standing)
+        yield Bridge(
+            create_app(services), control, metrics, services, relabelling, backfilling, rules, reader, standing
+        )
 
 
 def check_settings(data: Path, kafka: str | None = None) -> None:

@@ -10,10 +10,12 @@ import typer
 from fhir_bridge.cli import (
     csv_files,
     map_ask,
+    map_backfill,
     map_bench,
     map_coverage,
     map_diff,
     map_exchange,
+    map_explain,
     map_lint,
     map_new,
     map_preview,
@@ -90,6 +92,8 @@ app.command("new")(map_new.new)
 app.command("lint")(map_lint.lint)
 app.command("test")(map_test.run_pack)
 app.command("preview")(map_preview.preview)
+app.command("explain")(map_explain.explain)
+app.command("backfill")(map_backfill.backfill)
 app.command("schema")(map_schema.schema)
 app.command("coverage")(map_coverage.coverage)
 app.command("unmapped")(map_unmapped.unmapped)

@@ -13,7 +13,7 @@ from fhir_bridge.cli import screen, service
 from fhir_bridge.cli.failing import SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
 
-_PARTS = {"message": "message", "original": "original", "lineage": "lineage.json"}
+_PARTS = {"message": "message", "original": "original", "lineage": "lineage.json", "record": "record.json"}
 
 app = typer.Typer(help="Messages that their sender signed.", rich_markup_mode=None)
 
@@ -37,7 +37,8 @@ def export(
 
     The folder holds message, signature.jws (detached, RFC 7515 appendix F) and key.jwk. For a record version also
     original, the part of the message that the record was made of; lineage.json, which names the message by its
-    SHA-256; and receipt.json, by which both are on the ledger (ledger-verify).
+    SHA-256; record.json, the record; and receipt.json, by which all three are on the ledger (ledger-verify, and
+    map explain --receipt).
     """
     asked = {"record": what} if "/" in what else {"message": what}
     found = service.get(data_directory(data), "/signed/evidence", **asked)

@@ -18,12 +18,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from fhir_bridge import __version__
 from fhir_bridge.errors import SetupWrong
-from fhir_bridge.http import control_messages, control_persons, control_rules, errors
+from fhir_bridge.http import control_maps, control_messages, control_persons, control_rules, errors
 from fhir_bridge.http.bare import bare_app
 from fhir_bridge.http.given import object_of, text_of, texts_of
 from fhir_bridge.http.measuring import Page, add_page
+from fhir_bridge.lines.backfilling import BackfillLine
 from fhir_bridge.lines.bus_reader import SIGNATURE_HEADER
 from fhir_bridge.lines.checking import Finding, Progress
+from fhir_bridge.lines.explaining import Explaining
 from fhir_bridge.lines.letters import QUARANTINED
 from fhir_bridge.lines.matching import Matching
 from fhir_bridge.lines.message_keys import MessageKeys
@@ -47,6 +49,7 @@ def create_control(
     messages: MessageKeys,
     matching: Matching,
     rules: tuple[Rules, RuleStory, RuleWatch],
+    mapping: tuple[Explaining, BackfillLine],
     *,
     check: Check,
     export: Export,
@@ -62,6 +65,7 @@ def create_control(
     control_messages.install(app, messages)
     control_persons.install(app, matching)
     control_rules.install(app, *rules)
+    control_maps.install(app, *mapping)
 
     @app.get("/status")
     async def status() -> JSONResponse:

@@ -18,11 +18,14 @@ from fhir_bridge.seal import LINEAGE, ORIGINAL, Opened, RecordPlace, open_normal
 
 @dataclass(frozen=True, slots=True)
 class Disclosed:
-    """A version's receipt with its original and its lineage opened, and both of them as they were committed."""
+    """A version's receipt with all of its parts opened, and each of them as it was committed."""
 
     receipt: str
     original: bytes
     lineage: bytes
+    record: bytes
+    ruleset: str
+    height: int | None
 
 
 class Evidence:
@@ -68,7 +71,8 @@ class Evidence:
         lineage = open_part(key, place, LINEAGE, stored.lineage).content
         opened = open_normalised(key, place, stored.normalised)
         batch, parts = await self._vault.batch(stored.batch), {ORIGINAL: original, LINEAGE: lineage}
-        return Disclosed(record_receipt(opened, batch, self._notary, disclosed=parts), original, lineage)
+        receipt = record_receipt(opened, batch, self._notary, disclosed=parts)
+        return Disclosed(receipt, original, lineage, opened.content, opened.ruleset, batch.height)
 
     async def _open(self, chart: str, row: IndexRow) -> tuple[StoredRecord, Opened]:
         stored = await self._vault.record(chart, row.id, row.version)

@@ -300,8 +300,8 @@ class IngestLine:
 
         return self._enqueue(received, ready)
 
-    async def push_relabelled(self, received: Received, processed: Processed) -> Anchored:
-        """Put versions with new labels on the line; refused if other value sets come into force first."""
+    async def push_reissued(self, received: Received, processed: Processed) -> Anchored:
+        """Put successors of stored versions on the line; refused if other value sets come into force first."""
 
         async def still_valid(_: Received) -> Processed:
             if processed.sets != self._registry.sets[0]:
@@ -313,6 +313,10 @@ class IngestLine:
     async def room(self) -> None:
         """Wait until the queue takes more; buses pause meanwhile."""
         await self._roomy.wait()
+
+    async def quiet(self) -> None:
+        """Wait until no message is on the line; what can wait goes behind those."""
+        await self._idle.wait()
 
     def _weigh(self, jobs: int, size: int) -> None:
         self._waiting_jobs += jobs

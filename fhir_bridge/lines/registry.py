@@ -242,6 +242,10 @@ class Registry:
         name = self.key_name(chart)
         return self._keys.ensure([name])[name]
 
+    def held_chart_key(self, chart: ChartRef) -> bytes | None:
+        """Return a chart's key for reading, or None if it was erased; none is made."""
+        return self._keys.find(self.key_name(chart))
+
     def chart_documents(self, charts: Iterable[ChartRef]) -> list[Document]:
         """Return the documents that make charts known which are not yet; store them with the first records."""
         return [self._chart_document(c) for c in charts if c.chart not in self._charts]

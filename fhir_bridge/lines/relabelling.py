@@ -1,77 +1,53 @@
-"""Label what is stored by the sets in force: chart by chart, by the ordinary way in, as often as it takes.
+"""Label what is stored by the sets in force: a run over charts (``reissuing``).
 
-Each current version whose labels change gets a successor that differs in its labels alone, sealed, anchored and
-indexed like any other; its lineage names the sets. A run that ends in the middle, however it ends, goes on by itself
-at the next start, or by the next run: a chart is done when it is no longer behind, and labelling it twice changes
-nothing.
+Each current version whose labels change gets a successor that differs in its labels alone; its lineage names the
+sets. A chart is done when it is no longer behind.
 
-Invariants:
-    * a version is written only over the version that was judged (``If-Match``), so what a sender sends meanwhile
-      stays the newest;
-    * a chart is settled only after the versions that it needs are durable and anchored.
+Invariant: a chart is settled only after the versions that it needs are durable and anchored.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-from fhir_bridge.errors import BridgeError, SetupWrong, Unavailable
+from fhir_bridge.errors import SetupWrong
 from fhir_bridge.fhir.value_set_files import packaged_sets, read_label_sets
 from fhir_bridge.fhir.value_sets import LabelSets
 from fhir_bridge.lines.ingest import IngestLine
-from fhir_bridge.lines.labels import Judgement, Labels
+from fhir_bridge.lines.labels import Labels
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.model.ingest import ChartRef, FhirVersion, Normalized, Processed, Received
+from fhir_bridge.lines.reissuing import Reissued, Runs, reissue
+from fhir_bridge.model.ingest import ChartRef
 from fhir_bridge.ports.ambient import Clock
-from fhir_bridge.ports.vault import Document, Vault, Work
-from fhir_bridge.telemetry import logger
+from fhir_bridge.ports.vault import Vault
 
-_log = logger("relabel")
-_AT_ONCE = 100
 _RUNS = "labels-runs"
-_RUN = "begun"
-_TAKEN = ("200", "412")
-"""What may become of a successor: stored, or passed over because a newer version came meanwhile."""
-
-
-@dataclass(slots=True)
-class Relabelled:
-    """How far a run has come; ``failed`` names the public code of what went wrong and how many charts it kept."""
-
-    charts: int
-    done: int = 0
-    versions: int = 0
-    failed: dict[str, int] | None = None
+_BUSY = "records are being labelled already: watch 'fhir-bridge labels show'"
 
 
 class RelabelLine:
     """Brings value sets into force and labels charts again."""
 
     def __init__(self, *, vault: Vault, labels: Labels, registry: Registry, ingest: IngestLine, clock: Clock) -> None:
-        self._vault = vault
         self._labels = labels
         self._registry = registry
         self._ingest = ingest
         self._clock = clock
-        self._running = asyncio.Lock()
-        self._resumed: asyncio.Task[None] | None = None
+        self._runs = Runs[Reissued]("relabel", vault=vault, collection=_RUNS, task=self, busy=_BUSY)
 
     async def start(self) -> None:
-        """Go on, beside everything else, with a run that was cut off; begin none that nobody began."""
-        if await self._vault.document(_RUNS, _RUN) is not None:
-            self._resumed = asyncio.create_task(self._resume(), name="relabel")
+        """Go on with a run that was cut off."""
+        await self._runs.start()
 
     async def stop(self) -> None:
         """Stop what goes on by itself; the next start takes it up."""
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None:
-            resumed.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await resumed
+        await self._runs.stop()
+
+    @property
+    def is_resuming(self) -> bool:
+        """Tell that a run which was cut off was there at the start, and nobody has taken it over."""
+        return self._runs.is_resuming
 
     def described(self) -> dict[str, Any]:
         """Return the sets in force and how many charts they have not labelled yet."""
@@ -103,70 +79,23 @@ class RelabelLine:
         """Bring sets into force, at once and for every question from now on; records are labelled by :meth:`run`."""
         await self._labels.activate(sets)
 
-    async def run(self) -> AsyncGenerator[Relabelled, None]:
+    def run(self) -> AsyncGenerator[Reissued, None]:
         """Label every chart that is behind; yield after each how far this run has come.
 
-        A chart that cannot be labelled stays behind, is counted, and does not keep the others from it. What goes on
-        by itself since the start gives way to this run.
+        A chart that cannot be labelled stays behind.
         """
-        await self.stop()
-        if self._running.locked():
-            raise SetupWrong("records are being labelled already: watch 'fhir-bridge labels show'")
-        async with contextlib.aclosing(self._run()) as run:
-            async for progress in run:
-                yield progress
+        return self._runs.run()
 
-    async def _resume(self) -> None:
-        try:
-            told = [progress async for progress in self._run()][-1]
-        except Exception as error:
-            _log.error("labelling did not go on", code=getattr(error, "code", type(error).__name__))
-        else:
-            _log.info("labelling went on to its end", charts=told.done, versions=told.versions)
+    async def begin(self) -> tuple[Sequence[ChartRef], Reissued]:
+        """Return the charts that are behind."""
+        waiting = [chart for chart in map(self._registry.chart, self._labels.behind) if chart is not None]
+        return waiting, Reissued(len(waiting))
 
-    async def _run(self) -> AsyncGenerator[Relabelled, None]:
-        async with self._running:
-            await self._vault.commit(Work(documents=[Document(_RUNS, _RUN, b"")]), None)
-            waiting = [chart for chart in map(self._registry.chart, self._labels.behind) if chart is not None]
-            progress = Relabelled(len(waiting), failed={})
-            yield progress
-            for chart in waiting:
-                await self._one(chart, progress)
-                yield progress
-            await self._vault.commit(Work(documents=[Document(_RUNS, _RUN, None)]), None)
-
-    async def _one(self, chart: ChartRef, progress: Relabelled) -> None:
-        try:
-            progress.versions += await self._relabel(chart)
-            progress.done += 1
-        except BridgeError as error:
-            _log.error("chart not labelled", code=error.code)
-            failed = progress.failed = progress.failed or {}
-            failed[error.code] = failed.get(error.code, 0) + 1
-
-    async def _relabel(self, chart: ChartRef) -> int:
-        """Label one chart; return how many versions that took. Begins again when other sets come into force."""
+    async def chart(self, chart: ChartRef, _progress: Reissued) -> int:
+        """Label one chart; begins again when other sets come into force."""
         written = 0
         while True:
-            judgement = await self._labels.judged(chart)
-            written += await self._write(chart, judgement)
-            if await self._labels.settle(chart, judgement):
+            judged = await self._labels.judged(chart)
+            written += await reissue(self._ingest, self._clock, chart.institution, judged.renewed, judged.sets)
+            if await self._labels.settle(chart, judged):
                 return written
-
-    async def _write(self, chart: ChartRef, judgement: Judgement) -> int:
-        written = 0
-        for start in range(0, len(judgement.renewed), _AT_ONCE):
-            some = judgement.renewed[start : start + _AT_ONCE]
-            numbered = tuple(replace(record, index=number) for number, record in enumerate(some))
-            written += await self._push(chart, numbered, judgement.sets)
-        return written
-
-    async def _push(self, chart: ChartRef, records: Sequence[Normalized], sets: LabelSets) -> int:
-        received = Received(chart.institution, FhirVersion.R4, b"", self._clock.now())
-        processed = Processed("batch", tuple(records), sets=sets.digest.hex())
-        done = await self._ingest.push_relabelled(received, processed)
-        if done.refused:
-            return 0
-        if any(not outcome.status.startswith(_TAKEN) for outcome in done.outcomes):
-            raise Unavailable("a version with new labels was not taken")
-        return sum(outcome.status.startswith("200") for outcome in done.outcomes)

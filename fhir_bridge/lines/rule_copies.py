@@ -182,6 +182,11 @@ class RuleCopies:
         await self.lay_out(ruleset)
         return await self.take(self.folder / self.place(ruleset))
 
+    async def compiled(self, ruleset: str) -> Ruleset:
+        """Return a kept ruleset as the engine of today compiles it."""
+        await self.lay_out(ruleset)
+        return await asyncio.to_thread(load_ruleset, self.folder / self.place(ruleset))
+
     async def _file(self, digest: str) -> bytes:
         found = await self._vault.document(FILES, digest)
         if found is None:

@@ -23,7 +23,7 @@ from fhir_bridge.lines.rule_life import APPROVED, CANARY, IN_FORCE, PROPOSED, Pe
 from fhir_bridge.lines.rules import Rules
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.ingest import instant
-from fhir_bridge.normalize import ruleset_under
+from fhir_bridge.normalize import RulePlaces, rules_of, ruleset_under
 from fhir_bridge.ports.vault import StoredRecord, Vault
 from fhir_bridge.seal import LINEAGE, RecordPlace, open_normalised, open_part
 
@@ -84,6 +84,24 @@ class RuleStory:
             before = step.ruleset if step.kind in IN_FORCE else before
         answer: dict[str, Any] = {"changes": rows[::-1], "records_of_others": made.versions[_OTHER]}
         return answer if touching is None else answer | {"touched": made.places}
+
+    async def answering(self, name: str, made_by: str) -> dict[str, Any] | None:
+        """Return who answers for the ruleset that made a record, and since when it was in use.
+
+        Args:
+            made_by: The hash that the record names.
+
+        Returns:
+            The latest step that brought it into use; None for rules that were in use before steps were kept.
+        """
+        steps = [step for step in self._rules.life.steps(name) if step.kind in IN_FORCE or step.kind == CANARY]
+        pack = (await self._names({step.ruleset for step in steps})).get(made_by)
+        found = next((step for step in reversed(steps) if step.ruleset == pack), None)
+        return None if found is None else self._described(found)
+
+    async def rules(self, ruleset: str) -> RulePlaces:
+        """Return version and place of each rule of a kept ruleset; its copy is read, not the folder of its author."""
+        return rules_of(await self._rules.copies.compiled(ruleset))
 
     # --- now
 
@@ -179,25 +197,32 @@ class RuleStory:
             await asyncio.to_thread(self._count, made, block, named, touching)
         return made
 
-    async def _blocks(self, name: str) -> AsyncIterator[list[tuple[bytes, StoredRecord]]]:
+    async def _blocks(self, name: str) -> AsyncIterator[list[tuple[bytes | None, StoredRecord]]]:
         """Yield the versions of an institution's charts with their keys, some hundreds at a time."""
-        block: list[tuple[bytes, StoredRecord]] = []
+        block: list[tuple[bytes | None, StoredRecord]] = []
         async for stored in self._vault.scan():
             chart = self._registry.chart(stored.chart)
             if chart is None or chart.institution != name:
                 continue
-            block.append((self._registry.chart_key(chart), stored))
+            block.append((self._registry.held_chart_key(chart), stored))
             if len(block) == _AT_ONCE:
                 yield block
                 block = []
         yield block
 
     def _count(
-        self, made: _Made, block: list[tuple[bytes, StoredRecord]], named: Mapping[str, str], touching: str | None
+        self,
+        made: _Made,
+        block: list[tuple[bytes | None, StoredRecord]],
+        named: Mapping[str, str],
+        touching: str | None,
     ) -> None:
         for key, stored in block:
             chart = self._registry.chart(stored.chart)
             assert chart is not None
+            if key is None:
+                made.versions[_OTHER] += 1
+                continue
             where = RecordPlace(stored.chart, stored.id, stored.version, chart.institution)
             try:
                 opened = open_normalised(key, where, stored.normalised)

@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from fhir_bridge.errors import Issue
 
 Body = dict[str, Any]
@@ -201,15 +203,27 @@ class ChartRef:
         return self.patient_id is None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One element that a rule changed; ``before``/``after`` are JSON values, None for absent."""
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One element that a rule changed; ``before``/``after`` are JSON values, None for absent.
+
+    Its JSON is what lineage is made of: the members by these names, without those that say nothing.
+
+    Attributes:
+        element: Where it stands at that moment, as ``Observation.code.coding[1]``; empty for what is said of the
+            whole message.
+        sources: Where parts of ``after`` come from: path below ``element`` (empty for itself) → place just before
+            this change. What is not named stands where it stood, or is the rule's own. Lineage written before
+            2026-11 names none.
+        table: Table that the rule went by, with the factor where it holds one.
+    """
 
     element: str
     before: Any
     after: Any
     rule: str
     reason: str
+    sources: Mapping[str, str] | None = None
+    table: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +276,7 @@ class Normalized:
         row: Index row with ``version`` empty and ``last_updated_us`` 0 until stamped.
         identifiers: ``system|value`` of a Patient's identifiers (record numbers), for the
             institution's own look-up; empty for other types.
-        lineage: JSON bytes of the changes (``[{element, before, after, rule, reason}]``).
+        lineage: JSON bytes of the changes (``[{element, before, after, rule, reason, sources?, table?}]``).
     """
 
     index: int

@@ -14,6 +14,18 @@ from __future__ import annotations
 from fhir_bridge.normalize.code_maps import CodeMap, MapRow, by_url, unnamed
 from fhir_bridge.normalize.differing import Difference, differences, worse
 from fhir_bridge.normalize.examples import ExampleResult, run_examples
+from fhir_bridge.normalize.explaining import (
+    MEANS,
+    Explanation,
+    Kind,
+    RulePlaces,
+    Statement,
+    changed_elements,
+    described,
+    explain,
+    read_lineage,
+    rules_of,
+)
 from fhir_bridge.normalize.guesses import Guess, remaining_guesses
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
@@ -26,34 +38,47 @@ from fhir_bridge.normalize.pack import (
     load_ruleset,
     packaged_core,
 )
+from fhir_bridge.normalize.renormalising import names_rule, renormalised
 from fhir_bridge.normalize.snapshots import Snapshot, rule_prints, take_snapshot
 
 __all__ = [
     "ENGINE",
+    "MEANS",
     "CodeMap",
     "Difference",
     "ExampleResult",
+    "Explanation",
     "Guess",
+    "Kind",
     "MapRow",
     "Normalization",
     "Preview",
+    "RulePlaces",
     "Ruleset",
     "Snapshot",
+    "Statement",
     "StoredVersion",
     "by_url",
+    "changed_elements",
+    "described",
     "differences",
+    "explain",
     "explain_changes",
     "files_of",
     "is_settled",
     "layers_of",
     "load_code_maps",
     "load_ruleset",
+    "names_rule",
     "normalize",
     "packaged_core",
     "preview",
+    "read_lineage",
     "relabelled",
     "remaining_guesses",
+    "renormalised",
     "rule_prints",
+    "rules_of",
     "ruleset_under",
     "run_examples",
     "take_snapshot",

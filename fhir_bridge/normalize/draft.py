@@ -5,11 +5,17 @@ For the verbs. Nothing may touch ``body`` without telling :meth:`Draft.changed`;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
+
 from fhir_bridge.errors import Issue
 from fhir_bridge.model.ingest import Body, Change
+
+OWN: Mapping[str, str] = {"": ""}
+"""Sources of a value that a rule puts in place of another without looking at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +52,51 @@ class Draft:
     renamed: dict[tuple[int, str], str] = field(default_factory=dict)
     was_reshaped: bool = False
 
-    def changed(self, by: By, place: str, before: Any, after: Any, *, is_safe: bool = False) -> None:
-        """Put a change on record; one that changes nothing is left out.
+    def changed(
+        self,
+        by: By,
+        place: str,
+        before: Any,
+        after: Any,
+        *,
+        is_safe: bool = False,
+        sources: Mapping[str, str] | None = None,
+        table: str = "",
+    ) -> None:
+        """Put a change on record as it is now; one that changes nothing is left out.
 
         Args:
             is_safe: The verb itself vouches that a valid record stays valid.
+            sources: Where parts of ``after`` come from (:class:`~fhir_bridge.model.ingest.Change`). Each must still
+                stand there: what leaves its place is put on record after what it became.
+            table: What the verb went by.
         """
         if before is not after and before != after:
-            self.changes.append(Change(place, before, after, by.rule, by.why))
+            # Copies: later rules work on the very objects, and what is on record must not follow them.
+            before = copied(before) if type(before) in _CONTAINERS else before
+            after = copied(after) if type(after) in _CONTAINERS else after
+            self.changes.append(Change(place, before, after, by.rule, by.why, sources or None, table))
             self.was_reshaped = self.was_reshaped or not is_safe
+
+    def moved(self, by: By, old: str, new: str, value: Any, held: Any = None) -> None:
+        """Put on record that ``value`` stands at ``new`` from now on and no longer at ``old``."""
+        self.changed(by, new, held, value, sources={"": old})
+        self.changed(by, old, value, None)
 
     def flag(self, code: str, diagnostics: str, place: str, severity: str = "information") -> None:
         """Put a data-quality finding on record; it never holds a value."""
         self.flags.append(Issue(severity, code, diagnostics, place))
+
+
+def below(change: Change, place: str) -> Change:
+    """Return a change of a contained resource as one of the resource that holds it at ``place``."""
+    sources = change.sources and {to: within(place, source) for to, source in change.sources.items()}
+    return structs.replace(change, element=within(place, change.element), sources=sources)
+
+
+def within(place: str, inner: str) -> str:
+    """Return a place in a contained resource as one in the resource that holds it at ``place``."""
+    return f"{place}.{inner.partition('.')[2]}" if "." in inner else place
 
 
 def copied(value: Any) -> Any:

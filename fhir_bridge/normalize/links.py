@@ -67,6 +67,10 @@ class Links:
             # Two entries with one identifier leave a conditional reference ambiguous.
             self._by_identifier[key] = target if self._by_identifier.get(key, target) == target else ""
 
+    def remember(self, text: str, target: str) -> None:
+        """Have the text of a reference mean what it meant when its message came."""
+        self._by_url[text] = target
+
     def id_of(self, type_name: str, local: str) -> str:
         """Canonical id of a local one."""
         key = (type_name, local)
@@ -187,19 +191,21 @@ def _only_directory(allowed: tuple[str, ...]) -> str:
 def _hide_display(draft: Draft, reference: dict[str, Any], chain: Chain, type_name: str | None, by: By) -> None:
     """Drop the display unless it names an organisation, a person who works there, or nothing but itself."""
     if "display" in reference and type_name is not None and type_name not in DIRECTORY_TYPES:
-        draft.changed(by, written(chain) + ".display", reference.pop("display"), None, is_safe=True)
-        reference.pop("_display", None)
+        for key in ("display", "_display"):
+            draft.changed(by, f"{written(chain)}.{key}", reference.pop(key, None), None, is_safe=True)
 
 
 def _make_logical(draft: Draft, reference: dict[str, Any], chain: Chain, parsed: ParsedReference) -> None:
     """A conditional reference becomes one by identifier, which index and search resolve."""
-    before = reference.pop("reference")
+    before, place = reference.pop("reference"), written(chain)
     assert parsed.identifier is not None
     system, value = parsed.identifier
     rest = {key: reference.pop(key) for key in list(reference)}
     reference["type"] = parsed.type
     reference["identifier"] = {"system": system, "value": value} if system else {"value": value}
     reference.update(rest)
-    draft.changed(REFERENCES, written(chain) + ".reference", before, None, is_safe=True)
-    draft.changed(REFERENCES, written(chain) + ".identifier", None, reference["identifier"], is_safe=True)
+    read = {"": f"{place}.reference"}
+    for key in ("type", "identifier"):
+        draft.changed(REFERENCES, f"{place}.{key}", rest.get(key), reference[key], is_safe=True, sources=read)
+    draft.changed(REFERENCES, f"{place}.reference", before, None, is_safe=True)
     _hide_display(draft, reference, chain, parsed.type, DISPLAY)

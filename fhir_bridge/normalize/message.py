@@ -27,7 +27,7 @@ from fhir_bridge.model.ingest import (
     Validated,
 )
 from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
-from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
+from fhir_bridge.normalize.draft import Draft, Unconvertible, below, copied, within
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
 from fhir_bridge.normalize.links import Links, local_id
 from fhir_bridge.normalize.pack import Ruleset
@@ -35,7 +35,15 @@ from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
 
+RELEASE_RULE = "message/release"
+"""Name of the step in lineage that says which release a message came in, where that is not R4 by a pack for R4."""
 NO_CHART = Issue("error", "business-rule", "names no patient, and no record of the message refers to it")
+
+
+_RELEASES = {
+    release: Change("", None, release.value, RELEASE_RULE, "the release that the message came in")
+    for release in FhirVersion
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,8 @@ def normalize(
         except Unconvertible as verdict:
             quarantined.append(_quarantine(entry, (verdict.issue,)))
             continue
+        if {source.fhir_version, ruleset.fhir_version} != {FhirVersion.R4}:
+            draft.changes.append(_RELEASES[source.fhir_version])
         type_name = draft.body["resourceType"]
         links.add(entry, type_name, local, draft.body)
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
@@ -166,22 +176,33 @@ def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
         inner = _shaped(part, release, ruleset)
         body["contained"][index] = inner.body
         place = f"{body['resourceType']}.contained[{index}]"
-        draft.changes += [replace(c, element=_below(place, c.element)) for c in inner.changes]
+        draft.changes += [below(change, place) for change in inner.changes]
         draft.was_reshaped = draft.was_reshaped or inner.was_reshaped
-        draft.flags += [replace(f, expression=_below(place, f.expression)) for f in inner.flags]
+        draft.flags += [replace(f, expression=within(place, f.expression)) for f in inner.flags]
     for stage in STAGES:
         if stage != LABEL:
             _run(draft, stage, release, ruleset)
     return draft
 
 
-def _below(place: str, inner: str) -> str:
-    return f"{place}.{inner.partition('.')[2]}" if "." in inner else place
-
-
 def _run(draft: Draft, stage: str, release: str, ruleset: Ruleset) -> None:
     for rule in ruleset.rules_for(stage, draft.body["resourceType"], release):
         rule.apply(draft)
+
+
+def settle(
+    draft: Draft, record_id: str, links: Links, source: SourceContext, sets: LabelSets
+) -> tuple[tuple[str, ...], int | None]:
+    """Label a draft by value sets, lead its references to records and stamp it.
+
+    Returns:
+        The ``Type/id`` that it points to, and the sender's own time.
+    """
+    found = walk(draft.body)
+    if sets.may_label(found.coded):
+        label_by_sets(draft, sets)
+    targets = links.rewrite(draft, found.references)
+    return targets, stamp_body(draft, record_id, source)
 
 
 def explain_changes(record: Normalized) -> list[Change]:
@@ -200,11 +221,7 @@ def _finished(
     is_transaction: bool,
 ) -> list[Normalized]:
     for work in works:
-        found = walk(work.draft.body)
-        if sets.may_label(found.coded):
-            label_by_sets(work.draft, sets)
-        work.targets = links.rewrite(work.draft, found.references)
-        work.updated_us = stamp_body(work.draft, work.id, source)
+        work.targets, work.updated_us = settle(work.draft, work.id, links, source, sets)
     placed = [Placed(w.draft.body["resourceType"], w.id, w.draft.body, w.targets) for w in works]
     charts = charts_of(placed, source, is_transaction=is_transaction)
     records = []

@@ -46,6 +46,7 @@ class Rule:
     when: Condition | None
     acts: tuple[Act, ...]
     spot: Spot
+    version: int | None = None
 
     def apply(self, draft: Draft) -> None:
         """Run the rule on a draft of its type."""
@@ -88,13 +89,14 @@ def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> 
     version = rule.get("version")
     if version is not None and not isinstance(version.value, int):
         raise version.spot.broken("'version' must be a whole number")
+    number = None if version is None else int(version.value)
     why = rule.require("why").text("why")
     stage, release = stage_of(rule), release_of(rule)
     releases = releases_of(release)
     for type_name in types_of(rule.require("on"), releases):
         bench_type = "DomainResource" if type_name == ANY else type_name
         bench = Bench(By(name, why), bench_type, releases, tables, constants)
-        yield Rule(name, stage, type_name, release, condition_of(rule, bench), _acts(rule, bench), rule.spot)
+        yield Rule(name, stage, type_name, release, condition_of(rule, bench), _acts(rule, bench), rule.spot, number)
 
 
 def stage_of(rule: Mapping) -> str:

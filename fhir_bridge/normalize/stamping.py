@@ -18,7 +18,7 @@ from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.timeline import dated
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, OWN_TAG_SYSTEMS, content_digest
 from fhir_bridge.model.ingest import Body, Change, ChartRef, IndexRow, Normalized, SourceContext, Validated
-from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.draft import OWN, By, Draft
 
 ID = By("core/ids", "records go by canonical id")
 STAMP = By("core/stamp", "meta says who sent the record; version and time are ours")
@@ -43,9 +43,12 @@ def stamp_body(draft: Draft, record_id: str, source: SourceContext) -> int | Non
 def _meta(draft: Draft, sent: dict[str, Any], source: SourceContext) -> dict[str, Any]:
     where = f"{draft.body['resourceType']}.meta"
     ours = f"urn:fhir-bridge:institution:{source.institution}"
-    draft.changed(STAMP, f"{where}.source", sent.get("source"), ours, is_safe=True)
-    for key in ("versionId", "lastUpdated"):
-        draft.changed(STAMP, f"{where}.{key}", sent.get(key), None, is_safe=True)
+    draft.changed(
+        STAMP, f"{where}.source", sent.get("source"), ours, is_safe=True, sources=OWN if "source" in sent else None
+    )
+    for key in _SENDERS_OWN:
+        if key != "source" and key in sent:
+            draft.changed(STAMP, f"{where}.{key}", sent[key], None, is_safe=True)
     meta = {"source": ours, **{key: value for key, value in sent.items() if key not in _SENDERS_OWN}}
     tag = {"system": INSTITUTION_SYSTEM, "code": source.institution}
     held = meta.pop("tag", None)
@@ -96,12 +99,7 @@ def finish(
 
 def lineage(changes: list[Change]) -> bytes:
     """Write changes as JSON, in the order in which they were made."""
-    return render(
-        [
-            {"element": c.element, "before": c.before, "after": c.after, "rule": c.rule, "reason": c.reason}
-            for c in changes
-        ]
-    )
+    return render(changes)
 
 
 def meta_start(type_name: str, record_id: str) -> int:

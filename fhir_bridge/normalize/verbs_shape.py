@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from fhir_bridge.normalize.draft import By, Draft, copied
+from fhir_bridge.normalize.draft import OWN, By, Draft, copied
 from fhir_bridge.normalize.verb_args import PATH, SIBLING, TARGET, TEXT, VALUE, Act, Args, Verb, one_of
 
 
@@ -18,7 +18,7 @@ def _set(args: Args) -> Act:
             before = holder.get(key)
             if before != value:
                 holder[key] = copied(value)
-                draft.changed(by, where, before, value)
+                draft.changed(by, where, before, value, sources=OWN if before is not None else None)
 
     return act
 
@@ -43,12 +43,11 @@ def _copy(args: Args) -> Act:
         found = source.find(draft.body)
         if not found or target.find(draft.body):
             return
-        value = copied(found[0].value)
-        if target.is_list and type(value) is not list:
-            value = [value]
+        value = found[0].value
+        is_wrapped = target.is_list and type(value) is not list
         for holder, key, where in target.make(draft.body):
-            holder[key] = value
-            draft.changed(by, where, None, value)
+            holder[key] = [copied(value)] if is_wrapped else copied(value)
+            draft.changed(by, where, None, holder[key], sources={"[0]" if is_wrapped else "": found[0].place})
 
     return act
 
@@ -60,11 +59,7 @@ def _rename(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
             if name not in found.parent:
-                _replace_key(found.parent, found.key, name)
-                draft.renamed[id(found.parent), name] = found.key
-                after = found.place.removesuffix(found.key) + name
-                draft.changed(by, found.place, found.parent[name], None)
-                draft.changed(by, after, None, found.parent[name])
+                move(draft, by, found.parent, found.key, name, found.place.removesuffix("." + found.key))
 
     return act
 
@@ -75,7 +70,8 @@ def _remove(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
             draft.changed(by, found.place, found.parent.pop(found.key), None)
-            found.parent.pop("_" + found.key, None)
+            beside = found.place.removesuffix(found.key) + "_" + found.key
+            draft.changed(by, beside, found.parent.pop("_" + found.key, None), None)
 
     return act
 
@@ -83,7 +79,7 @@ def _remove(args: Args) -> Act:
 def _coerce(args: Args) -> Act:
     place, by = args.place("path"), args.bench.by
     kind = args.choice("to", tuple(_COERCIONS))
-    convert = _COERCIONS[kind](args.optional_text("system"))
+    convert, origin = _COERCIONS[kind](args.optional_text("system")), _ORIGINS.get(kind, _same_place)
 
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
@@ -91,7 +87,7 @@ def _coerce(args: Args) -> Act:
             after = convert(before)
             if after is not before and after is not None:
                 found.parent[found.key] = after
-                draft.changed(by, found.place, before, after)
+                draft.changed(by, found.place, before, after, sources=origin(before, after, found.place))
 
     return act
 
@@ -186,17 +182,54 @@ _COERCIONS: dict[str, Callable[[str | None], Callable[[Any], Any]]] = {
 }
 
 
+Origin = Callable[[Any, Any, str], dict[str, str]]
+"""Where the parts of a coerced value come from: value before, value after, its place."""
+
+
+def _same_place(_before: Any, _after: Any, _place: str) -> dict[str, str]:
+    return {}
+
+
+def _each(one: Callable[[Any], tuple[str, str]]) -> Origin:
+    """Say it of every item that was coerced: where what was there stands now, and which part of it that is."""
+
+    def origin(before: Any, after: Any, place: str) -> dict[str, str]:
+        if type(before) is not list:
+            to, part = one(before)
+            return {to: place + part}
+        found = {}
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            if old is not new:
+                to, part = one(old)
+                found[f"[{index}]" + (f".{to}" if to else "")] = f"{place}[{index}]{part}"
+        return found
+
+    return origin
+
+
+_ORIGINS: dict[str, Origin] = {
+    "CodeableConcept": _each(lambda value: ("coding[0].code" if type(value) is str else "coding[0]", "")),
+    "Coding": _each(lambda value: ("code", "") if type(value) is str else ("", ".coding[0]")),
+    "Annotation": _each(lambda _value: ("text", "")),
+    "list": lambda _before, _after, place: {"[0]": place},
+    "single": lambda _before, _after, place: {"": f"{place}[0]"},
+}
+
+
 def _split(args: Args) -> Act:
     place, by, separator = args.place("path"), args.bench.by, args.text("on")
 
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
-            before = found.value
-            items = before if type(before) is list else [before]
-            after = [part.strip() for item in items if type(item) is str for part in item.split(separator)]
-            if all(type(item) is str for item in items) and len(after) > len(items):
-                found.parent[found.key] = [part for part in after if part]
-                draft.changed(by, found.place, before, found.value)
+            items = list(found.each())
+            if not all(type(item) is str for item, _ in items):
+                continue
+            parts = [(part.strip(), where) for item, where in items for part in item.split(separator)]
+            if len(parts) > len(items):
+                before, kept = found.value, [(part, where) for part, where in parts if part]
+                found.parent[found.key] = after = [part for part, _ in kept]
+                sources = {f"[{index}]": where for index, (_, where) in enumerate(kept)}
+                draft.changed(by, found.place, before, after, sources=sources)
 
     return act
 
@@ -207,13 +240,17 @@ def _merge(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         for found in source.find(draft.body):
-            moved = found.parent.pop(found.key)
+            items, moved = list(found.each()), found.parent.pop(found.key)
             held = found.parent.get(name)
             known = held if type(held) is list else [] if held is None else [held]
-            items = moved if type(moved) is list else [moved]
-            found.parent[name] = [*known, *(item for item in items if item not in known)]
+            target = found.place.removesuffix(found.key) + name
+            new = [(item, where) for item, where in items if item not in known]
+            found.parent[name] = [*known, *(item for item, _ in new)]
+            sources = {f"[{len(known) + index}]": where for index, (_, where) in enumerate(new)}
+            if held is not None and held is not known:
+                sources["[0]"] = target
+            draft.changed(by, target, held, found.parent[name], sources=sources)
             draft.changed(by, found.place, moved, None)
-            draft.changed(by, found.place.removesuffix(found.key) + name, held, found.parent[name])
 
     return act
 
@@ -228,12 +265,14 @@ def _extension(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
-            moved = found.parent.pop(found.key)
-            items = moved if type(moved) is list else [moved]
-            found.parent.setdefault("extension", []).extend({"url": url, value_key: item} for item in items)
+            items, moved = list(found.each()), found.parent.pop(found.key)
+            held = found.parent.setdefault("extension", [])
             where = found.place.removesuffix("." + found.key)
+            for item, source in items:
+                made = {"url": url, value_key: item}
+                draft.changed(by, f"{where}.extension[{len(held)}]", None, made, sources={value_key: source})
+                held.append(made)
             draft.changed(by, found.place, moved, None)
-            draft.changed(by, f"{where}.extension", None, [{"url": url, value_key: item} for item in items])
 
     return act
 
@@ -260,10 +299,12 @@ def _replace_key(holder: dict[str, Any], old: str, new: str) -> None:
 def move(draft: Draft, by: By, holder: dict[str, Any], old: str, new: str, place: str) -> None:
     """Rename ``old`` to ``new`` in ``holder`` when it is there and ``new`` is free; for registered functions."""
     if old in holder and new not in holder:
+        beside = holder.get("_" + new)
         _replace_key(holder, old, new)
         draft.renamed[id(holder), new] = old
-        draft.changed(by, f"{place}.{old}", holder[new], None)
-        draft.changed(by, f"{place}.{new}", None, holder[new])
+        draft.moved(by, f"{place}.{old}", f"{place}.{new}", holder[new])
+        if "_" + new in holder and holder["_" + new] is not beside:
+            draft.moved(by, f"{place}._{old}", f"{place}._{new}", holder["_" + new], beside)
 
 
 VERBS = {

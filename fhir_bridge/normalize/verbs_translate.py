@@ -9,8 +9,9 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from fhir_bridge.errors import Issue
@@ -32,7 +33,13 @@ _MAX_NAMED = 10
 Report = tuple[str, str]
 """Issue code and text."""
 
-Work = Callable[[Any], tuple[Any, Report | None]]
+Sources = Mapping[str, str]
+"""Which part of what a code becomes is read out of which part of it (:class:`~fhir_bridge.model.ingest.Change`)."""
+
+Work = Callable[[Any], tuple[Any, Report | None, Sources]]
+"""Gives what a code becomes, what to tell of it, and where its parts come from."""
+
+_NOTHING: Sources = MappingProxyType({})
 
 
 def _translate(args: Args) -> Act:
@@ -50,13 +57,16 @@ def _translate(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
             for index, (item, where) in enumerate(list(found.each())):
-                done, report = work(item)
+                done, report, origins = work(item)
                 if done is not item:
                     if type(found.value) is list:
                         found.value[index] = done
                     else:
                         found.parent[found.key] = done
-                    draft.changed(by, where, item, done, is_safe=type(done) is dict)
+                    sources = {to: f"{where}.{part}" if part else where for to, part in origins.items()}
+                    draft.changed(
+                        by, where, item, done, is_safe=type(done) is dict, sources=sources, table=codes.name
+                    )
                 if report is not None:
                     _report(draft, report, unmapped, where)
 
@@ -81,7 +91,7 @@ def _for_type(types: frozenset[str], work: _Translation) -> Work | None:
     if types <= {"code", "string", "uri"}:
         return work.bare
     if "CodeableConcept" in types:
-        return lambda item: work.concept(item) if type(item) is dict else (item, None)
+        return lambda item: work.concept(item) if type(item) is dict else (item, None, _NOTHING)
     return None
 
 
@@ -93,39 +103,44 @@ class _Translation:
         self._look_up = translator.look_up
         self._keep = keep
 
-    def concept(self, concept: Any) -> tuple[Any, Report | None]:
+    def concept(self, concept: Any) -> tuple[Any, Report | None, Sources]:
         """The concept with standard codings before the sender's own."""
         codings = concept.get("coding") if type(concept) is dict else None
         if type(codings) is not list:
-            return concept, None
+            return concept, None, _NOTHING
         keys = [coding_key(coding) for coding in codings]
         answers = [self._look_up(key) for key in keys]
         if not any(answers):
             # Neither ours nor anybody's to translate, or nobody has mapped it.
             is_ours = any(system in self._codes.systems for system, _ in keys)
-            return concept, self._words(None) if is_ours else None
-        made, behind = self._with_standards(codings, answers, set(keys))
-        done = concept if made == codings and not behind else {**concept, "coding": made + behind}
-        return done, None if any(a and a.standards for a in answers) else self._told(keys, answers)
+            return concept, self._words(None) if is_ours else None, _NOTHING
+        made = self._with_standards(codings, answers, set(keys))
+        report = None if any(a and a.standards for a in answers) else self._told(keys, answers)
+        done = [coding for coding, _ in made]
+        if done == codings:
+            return concept, report, _NOTHING
+        moved = {f"coding[{at}]": part for at, (_, part) in enumerate(made) if part != f"coding[{at}]"}
+        return {**concept, "coding": done}, report, moved
 
     def _with_standards(
         self, codings: list[Any], answers: list[Answer | None], held: set[Key]
-    ) -> tuple[list[Any], list[Any]]:
-        """The codings with standard ones before the sender's own, and what is marked to stand behind them."""
-        made: list[Any] = []
-        behind: list[Any] = []
-        for coding, answer in zip(codings, answers, strict=True):
+    ) -> list[tuple[Any, str]]:
+        """The codings with standard ones before the sender's own, what is marked behind; each with its origin."""
+        made: list[tuple[Any, str]] = []
+        behind: list[tuple[Any, str]] = []
+        for index, (coding, answer) in enumerate(zip(codings, answers, strict=True)):
+            origin = f"coding[{index}]"
             if answer is None:
-                made.append(coding)
+                made.append((coding, origin))
                 continue
             for target in answer.standards:
                 if (target.system, target.code) not in held:
-                    made.insert(sum(self._is_target(c) for c in made), as_coding(target))
+                    made.insert(sum(self._is_target(c) for c, _ in made), (as_coding(target), f"{origin}.code"))
             if self._keep or not answer.standards:
-                made.append(coding)
+                made.append((coding, origin))
             if answer.kind is Kind.MARKED:
-                behind += [_marked(row) for row in answer.rows if _key_of(row) not in held]
-        return made, behind
+                behind += [(_marked(row), f"{origin}.code") for row in answer.rows if _key_of(row) not in held]
+        return made + behind
 
     def _told(self, keys: list[Key], answers: list[Answer | None]) -> Report | None:
         """The one thing to say of a concept without a standard code from us; nothing where the sender gave one."""
@@ -135,28 +150,30 @@ class _Translation:
         unknown = (key for key, answer in zip(keys, answers, strict=True) if answer is None)
         return self._words(None) if any(system in self._codes.systems for system, _ in unknown) else None
 
-    def coding(self, coding: Any) -> tuple[Any, Report | None]:
+    def coding(self, coding: Any) -> tuple[Any, Report | None, Sources]:
         """The standard coding in place of the sender's, which an extension keeps."""
         if type(coding) is not dict:
-            return coding, None
+            return coding, None, _NOTHING
         answer = self._look_up(coding_key(coding))
         if answer is None:
-            return coding, self._words(None) if coding.get("system") in self._codes.systems else None
+            return coding, self._words(None) if coding.get("system") in self._codes.systems else None, _NOTHING
         if len(answer.standards) != 1:
-            return coding, self._words(_unadded(answer))
+            return coding, self._words(_unadded(answer)), _NOTHING
         made = as_coding(answer.standards[0])
+        origins = dict.fromkeys(made, "code")
         if self._keep:
             made = {"extension": [{"url": ORIGINAL_CODING, "valueCoding": copied(coding)}], **made}
-        return made, None
+            origins["extension[0].valueCoding"] = ""
+        return made, None, origins
 
-    def bare(self, code: Any) -> tuple[Any, Report | None]:
+    def bare(self, code: Any) -> tuple[Any, Report | None, Sources]:
         """The standard code in place of the sender's."""
         answer = self._look_up(("", code)) if type(code) is str else None
         if answer is None:
-            return code, None if code in self._codes.target_codes else self._words(None)
+            return code, None if code in self._codes.target_codes else self._words(None), _NOTHING
         if len(answer.standards) != 1:
-            return code, self._words(_unadded(answer))
-        return answer.standards[0].code, None
+            return code, self._words(_unadded(answer)), _NOTHING
+        return answer.standards[0].code, None, _NOTHING
 
     def _is_target(self, coding: Any) -> bool:
         return type(coding) is dict and coding.get("system") in self._codes.target_systems

@@ -104,9 +104,12 @@ class _ByTable:
         # A coded unit is the sender's own statement in UCUM; its spelling is no longer a guess.
         if type(unit) is not str or "code" in before:
             return False
+        sources, went_by = {"code": f"{found.place}.unit"}, table.name
         if row is not None and row.factor is not None and unit == row.local_unit:
             after = converted(before, row)
             rounded.add(id(after))
+            sources = _sources(before, after, found.place)
+            went_by = f"{table.name}: local = canonical * {row.factor}" + (f" + {row.offset}" if row.offset else "")
         else:
             code = _spelled(unit, row, table)
             if code is None:
@@ -118,7 +121,7 @@ class _ByTable:
                 text = f"another unit than table {table.name} states for this analyte"
                 draft.flag("business-rule", text, found.place)
         found.parent[found.key] = after
-        draft.changed(self.by, found.place, before, after)
+        draft.changed(self.by, found.place, before, after, sources=sources, table=went_by)
         return False
 
 
@@ -224,15 +227,16 @@ class _ByUcum:
             draft.flag("code-invalid", f"the unit is none that UCUM could convert to {target.unit}", found.place)
             return
         if unit == target.unit and "code" not in before and has_unit:
-            after = {**before, "system": UCUM, "code": unit}
+            after, sources = {**before, "system": UCUM, "code": unit}, {"code": f"{found.place}.unit"}
         else:
             made = None if value is None else kept_digits(value, unit, target.unit, target.analyte, guards=guards)
             if value is not None and made is None:
                 draft.flag("business-rule", f"the value has no counterpart in {target.unit}", found.place)
                 return
             after = _in_unit(before, made, target.unit, sent_code=unit)
+            sources = _sources(before, after, found.place)
         found.parent[found.key] = after
-        draft.changed(self.by, found.place, before, after)
+        draft.changed(self.by, found.place, before, after, sources=sources, table=f"UCUM: {unit} to {target.unit}")
 
 
 def _aim(args: Args, tables: Tables) -> Aim:
@@ -290,6 +294,17 @@ def _in_unit(quantity: dict[str, Any], value: int | Decimal | None, unit: str, *
     if value is not None:
         made["value"] = value
     return made | {"unit": unit, "system": UCUM, "code": unit}
+
+
+def _sources(before: dict[str, Any], after: dict[str, Any], place: str) -> dict[str, str]:
+    """Where the parts of a converted Quantity come from: the whole as it stood, ahead of extensions that it had."""
+    given = next((name for name in ("unit", "code") if name in before), None)
+    sources = {} if given is None else dict.fromkeys(("unit", "code"), f"{place}.{given}")
+    held = before.get("extension") or []
+    if len(after["extension"]) > len(held):
+        sources["extension[0].valueQuantity"] = place
+        sources |= {f"extension[{n + 1}]": f"{place}.extension[{n}]" for n in range(len(held))}
+    return sources
 
 
 VERBS = {

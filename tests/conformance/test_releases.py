@@ -20,13 +20,14 @@ from fhir_bridge.fhir.tables import r4
 from fhir_bridge.fhir.validate import validate_r4
 from fhir_bridge.intake import Limits, receive
 from fhir_bridge.model.ingest import FhirVersion, Received, Validated
-from fhir_bridge.normalize import load_ruleset, preview
+from fhir_bridge.normalize import Kind, load_ruleset, preview
 from fhir_bridge.normalize.draft import Draft
 from fhir_bridge.normalize.links import Links
 from fhir_bridge.normalize.reference_places import walk
 from tests.conformance.test_hospital_truth import lines
 from tests.conformance.version_report import DOCUMENT, END, RELEASES, START, comparison, core, reasons, table, told
 from tests.support.leaf_differences import compare, leaves, lost
+from tests.support.lineage_judge import check
 from tests.support.release_examples import ROOT, Json, official, refused, shipped_stu3
 
 pytestmark = pytest.mark.slow
@@ -144,6 +145,17 @@ def test_no_leaf_of_an_example_is_lost(release: str) -> None:
         if isinstance(draft, Draft):
             missing.update(path for path, _text in lost(source, draft.body, draft.changes, allowed))
     assert missing == Counter()
+
+
+@EVERY
+def test_every_value_is_explained_down_to_the_bytes_that_were_sent(release: str) -> None:
+    kinds: Counter[Kind] = Counter()
+    for source in examples(release):
+        draft = told(release, source)
+        if isinstance(draft, Draft):
+            made = parse(render(draft.body))
+            kinds.update(each.kind for each in check(source, render(source), made, draft.changes).statements)
+    assert min(kinds[kind] for kind in (Kind.UNTOUCHED, Kind.MOVED, Kind.MADE)) > 100
 
 
 def test_the_search_for_what_is_lost_finds_it() -> None:

@@ -13,7 +13,7 @@ from tests.support.bridge_world import World
 
 async def stored_by_ruleset(world: World, type_name: str = "Observation") -> list[tuple[str, dict[str, Any]]]:
     """Return ruleset and content of every version of a type, in no order."""
-    vault, registry = world.bridge.relabelling._vault, world.bridge.relabelling._registry
+    vault, registry = world.bridge.backfilling._vault, world.bridge.backfilling._registry
     found = []
     async for stored in vault.scan():
         chart = registry.chart(stored.chart)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.tables import Definitions, Element
+from fhir_bridge.normalize.draft import copied
 from fhir_bridge.normalize.functions.cross_version import keys_of
 
 
@@ -26,8 +27,8 @@ class Cast:
 _URIS: Final = "urn:ietf:rfc:3986"
 """System of URIs that stand as a code or an identifier (R4 identifier-registry.html)."""
 
-Part = tuple[str, Any]
-"""Datatype and value."""
+Part = tuple[str, Any, str | None]
+"""Datatype, value, and where it stands in what it is a part of; None if it was put together anew."""
 
 _QUANTITIES: Final = frozenset(
     {"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"}
@@ -37,17 +38,19 @@ _QUANTITIES: Final = frozenset(
 def parts_of(kind: str, value: Any) -> list[Part]:
     """Split a CodeableReference into its concept and its reference; anything else is one part."""
     if kind != "CodeableReference" or type(value) is not dict:
-        return [(kind, value)]
+        return [(kind, value, "")]
     beside = {key: value[key] for key in ("id", "extension") if key in value}
     parts: list[Part] = []
     for key, part_kind in (("concept", "CodeableConcept"), ("reference", "Reference")):
         if key in value:
-            part = value[key]
+            part: Any = value[key]
+            where: str | None = f".{key}"
             if beside and not parts:
                 held = [*beside.get("extension", ()), *part.get("extension", ())]
-                part = ({"extension": held} if held else {}) | {k: v for k, v in part.items() if k != "extension"}
-            parts.append((part_kind, part))
-    return parts or [(kind, value)]
+                rest = {k: v for k, v in part.items() if k != "extension"}
+                part, where = copied(({"extension": held} if held else {}) | rest), None
+            parts.append((part_kind, part, where))
+    return parts or [(kind, value, "")]
 
 
 def cast(value: Any, old: str, new: str, element: Element | None, release: Definitions) -> Cast | None:

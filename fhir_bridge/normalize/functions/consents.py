@@ -11,6 +11,8 @@ from typing import Any
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.normalize.draft import Draft, Unconvertible
+from fhir_bridge.normalize.functions.editing import swap
+from fhir_bridge.normalize.regrouping import regroup
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
@@ -51,8 +53,8 @@ def consent_r5(args: Args) -> Act:
             root["provision"] = [_exception(each, _OPPOSITE[decision]) for each in body.pop("provision")]
         if root:
             body["provision"] = root
-        for key in before.keys() | body.keys():
-            draft.changed(by, f"Consent.{key}", before.get(key), body.get(key))
+        read = {"policyRule": {"coding[0].code": "Consent.decision"}}
+        regroup(draft, by, "Consent", before, body, read)
 
     return act
 
@@ -81,12 +83,9 @@ def consent_stu3(args: Args) -> Act:
         exceptions = body.get("except", ())
         if not terms and not exceptions:
             return
-        for key in (*terms, "except"):
-            draft.changed(by, f"Consent.{key}", body.pop(key, None), None)
-        if exceptions:
-            terms["provision"] = [_coded(each) for each in exceptions]
-        body["provision"] = _coded(terms)
-        draft.changed(by, "Consent.provision", None, body["provision"])
+        provision = {**terms, "provision": [_coded(each) for each in exceptions]} if exceptions else terms
+        gone = dict.fromkeys((*terms, "except"))
+        swap(draft, by, body, "Consent", **gone, provision=_coded(provision))
 
     return act
 

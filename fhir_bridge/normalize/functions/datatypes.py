@@ -12,6 +12,7 @@ from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
 from fhir_bridge.normalize.functions.cross_version import url_of
+from fhir_bridge.normalize.functions.editing import recast
 
 Convert = Callable[[Draft, By, dict[str, Any], str], None]
 IMPLIED = By("core/implied", "another element says the same in R4")
@@ -29,7 +30,7 @@ def _money(draft: Draft, by: By, money: dict[str, Any], place: str) -> None:
     money.pop("unit", None)
     if code is not None:
         money["currency"] = code
-    draft.changed(by, place, before, dict(money))
+    recast(draft, by, place, before, dict(money))
 
 
 def _dosage(draft: Draft, by: By, dosage: dict[str, Any], place: str) -> None:
@@ -43,7 +44,7 @@ def _dosage(draft: Draft, by: By, dosage: dict[str, Any], place: str) -> None:
                 dosage.setdefault("doseAndRate", [moved])
             else:
                 dosage[key] = value
-        draft.changed(by, place, dict(items), dict(dosage))
+        recast(draft, by, place, dict(items), dict(dosage))
 
 
 _DOSE = ("doseRange", "doseQuantity", "rateRatio", "rateRange", "rateQuantity")
@@ -59,29 +60,28 @@ def _signature(draft: Draft, by: By, signature: dict[str, Any], place: str) -> N
             signature[element] = signature.pop(f"{element}Reference")
         elif f"{element}Uri" in signature:
             signature[element] = {"identifier": {"value": signature.pop(f"{element}Uri")}}
-    draft.changed(by, place, before, dict(signature))
+    recast(draft, by, place, before, dict(signature))
 
 
 def _related_artifact(draft: Draft, by: By, artifact: dict[str, Any], place: str) -> None:
     resource = artifact.get("resource")
     if type(resource) is dict and "reference" in resource:
         artifact["resource"] = resource["reference"]
-        draft.changed(by, f"{place}.resource", resource, artifact["resource"])
+        recast(draft, by, f"{place}.resource", resource, artifact["resource"])
 
 
 def _dosage_r5(draft: Draft, by: By, dosage: dict[str, Any], place: str) -> None:
     """R5 says "as needed" and "for what" apart; in R4 the reason implies that it is as needed (dosage.html)."""
     if "asNeededFor" in dosage:
+        draft.changed(IMPLIED, f"{place}.asNeeded", dosage.pop("asNeeded", None), None)
         before = dict(dosage)
-        needed = dosage.pop("asNeeded", None)
         first, *more = dosage.pop("asNeededFor")
         dosage["asNeededCodeableConcept"] = first
         if more:
             url = url_of("R5", "Dosage.asNeededFor")
             held = dosage.get("extension", [])
             dosage["extension"] = [*held, *({"url": url, "valueCodeableConcept": each} for each in more)]
-        draft.changed(IMPLIED, f"{place}.asNeeded", needed, None)
-        draft.changed(by, place, before, dict(dosage))
+        recast(draft, by, place, before, dict(dosage))
 
 
 # Milliseconds in the UCUM units that R5's samples may be apart; R4 knows milliseconds alone (SampledData.period).
@@ -96,7 +96,7 @@ def _sampled_data(draft: Draft, by: By, data: dict[str, Any], place: str) -> Non
     before = dict(data)
     del data["interval"], data["intervalUnit"]
     data["period"] = interval if factor == 1 else interval * factor
-    draft.changed(by, place, before, dict(data))
+    recast(draft, by, place, before, dict(data), {"period": f"{place}.interval"})
 
 
 def _trigger(draft: Draft, by: By, trigger: dict[str, Any], place: str) -> None:
@@ -105,7 +105,7 @@ def _trigger(draft: Draft, by: By, trigger: dict[str, Any], place: str) -> None:
         # eventName → name, eventTimingDate → timingDate, eventData → data.
         new = old[5].lower() + old[6:]
         trigger[new] = [trigger.pop(old)] if new == "data" else trigger.pop(old)
-    draft.changed(by, place, before, dict(trigger))
+    recast(draft, by, place, before, dict(trigger))
 
 
 DATATYPES: Mapping[str, Mapping[str, Convert]] = {

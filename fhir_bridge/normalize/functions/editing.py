@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.regrouping import Pieces, regroup
 from fhir_bridge.normalize.verb_args import Act, Args
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 Edit = Callable[[Draft, By, dict[str, Any], str], None]
 """Edits one object of a draft, which stands at a place."""
 
@@ -28,8 +31,16 @@ def swap(draft: Draft, by: By, holder: dict[str, Any], place: str, **after: Any)
             holder.pop(key, None)
         else:
             holder[key] = value
-    for key in after:
-        draft.changed(by, f"{place}.{key}", before[key], holder.get(key))
+    regroup(draft, by, place, before, {key: holder.get(key) for key in after})
+
+
+def recast(draft: Draft, by: By, place: str, before: Any, after: Any, read: Mapping[str, str] = _NOTHING) -> None:
+    """Put on record that a value was made of another, whose pieces it has in other places.
+
+    Args:
+        read: For parts that are no piece, the place that they were read out of.
+    """
+    draft.changed(by, place, before, after, sources=Pieces({place: before}).sources(after, place, read))
 
 
 def listed(value: Any) -> list[Any]:

@@ -13,7 +13,9 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -36,7 +38,9 @@ from fhir_bridge.normalize.functions.cross_version import (
     url_of,
 )
 from fhir_bridge.normalize.functions.datatypes import DATATYPES
+from fhir_bridge.normalize.functions.editing import listed
 from fhir_bridge.normalize.functions.homes import Home, Placing, codes_of, extend, homes_of, path_of, with_note
+from fhir_bridge.normalize.regrouping import Pieces, regroup
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _TABLE_SYSTEM = re.compile(r"http://hl7\.org/fhir/(v[23])/(?P<name>[A-Za-z0-9-]+)(?:/[\d.]+)?")
@@ -120,12 +124,12 @@ class _Fit:
             # STU3's Claim.payee has an element of that name.
             if key != "resourceType" or "." in name:
                 was = self._draft.renamed.get((id(holder), key), key)
-                made += self._element(holder, key, known, old.get(was), f"{sent or name}.{was}", place)
+                number = len(holder.get("extension", ())) + len(made)
+                made += self._element(holder, key, known, old.get(was), f"{sent or name}.{was}", place, number)
         if made:
             if "extension" not in known:
                 raise Unconvertible(Issue("error", "not-supported", f"R4 allows no extension on {name}", place))
             extend(holder, made)
-            self._draft.changed(self._by, f"{place}.extension", None, made)
         self._mark_absent(holder, name, sent, place, made)
 
     def _element(
@@ -136,8 +140,9 @@ class _Fit:
         origin: tuple[Element, str] | None,
         path: str,
         place: str,
+        number: int,
     ) -> list[dict[str, Any]]:
-        """Give one element its place in R4; return the extensions for what has none."""
+        """Give one element its place in R4; return the extensions for what has none, ``number`` being the first's."""
         same = known.get(key)
         # Contained resources went through every rule before the one that holds them.
         if same is not None and same[1] == "Resource":
@@ -147,13 +152,13 @@ class _Fit:
         homes = homes_of(key, origin, known)
         kind = origin[1] if origin else homes[0][2] if homes else None
         if kind is None:
-            return self._all_out(holder, key, path, place)
+            return self._all_out(holder, key, path, place, number)
         element = origin[0] if origin else None
         placing = Placing()
-        for item, sibling in items_of(holder, key):
+        for item, sibling, where in _placed_items(holder, key, place):
             is_now = self._kind_of(item, kind, homes)
-            self._place(placing, homes, is_now, element, item, sibling, path, f"{place}.{key}")
-        self._write(holder, key, placing, homes, place)
+            self._place(placing, homes, is_now, element, item, sibling, path, where)
+        self._write(holder, key, placing, homes, place, number)
         return placing.extensions
 
     def _kind_of(self, item: Any, kind: str, homes: list[Home]) -> str:
@@ -197,14 +202,21 @@ class _Fit:
         path: str,
         place: str,
     ) -> None:
-        for part_kind, part in parts_of(kind, item):
+        for part_kind, part, within in parts_of(kind, item):
+            fit, where = (self._unheard(), place) if within is None else (self, place + within)
             for home in homes:
-                if not placing.is_full(home, homes) and self._take(
-                    placing, home, part_kind, element, part, sibling, path, place
+                if not placing.is_full(home, homes) and fit._take(
+                    placing, home, part_kind, element, part, sibling, path, where
                 ):
                     break
             else:
-                self._move_out(placing, part_kind, element, part, sibling, path, place)
+                fit._move_out(placing, part_kind, element, part, sibling, path, where)
+
+    def _unheard(self) -> _Fit:
+        """The same for a value that stands nowhere yet: what is done to it is on record once it has its place."""
+        unheard = copy(self)
+        unheard._draft = replace(self._draft, changes=[])
+        return unheard
 
     def _take(
         self,
@@ -220,14 +232,14 @@ class _Fit:
         """Put a value into a home of R4 if it fits there."""
         key, now, now_kind = home
         if value is None:
-            placing.placed.setdefault(key, []).append((None, sibling))
+            placing.placed.setdefault(key, []).append((None, sibling, place))
             return kind == now_kind or r4().types[now_kind].kind == "primitive-type"
         done = cast(value, kind, now_kind, element, self._release)
         if done is None:
             return False
         made = done.value
         if type(made) is dict:
-            self.object(made, now_kind, kind if kind in self._release.types else None, place)
+            self._fit_cast(value, made, kind, now_kind, place)
         translated = self._translated(made, now, now_kind, path)
         if translated is None or not self._may_point(made, now, now_kind, element):
             return False
@@ -239,8 +251,20 @@ class _Fit:
         if sibling is not None and type(translated) is dict and type(value) is not dict:
             translated = {**sibling, **translated}
             sibling = None
-        placing.placed.setdefault(key, []).append((translated, sibling))
+        placing.placed.setdefault(key, []).append((translated, sibling, place))
         return True
+
+    def _fit_cast(self, value: Any, made: dict[str, Any], kind: str, now_kind: str, place: str) -> None:
+        """Fit what a cast has made: the value itself, a piece of it, or something around it."""
+        sent = kind if kind in self._release.types else None
+        if made is value:
+            self.object(made, now_kind, sent, place)
+        elif type(value) is dict and value.get("coding", [None])[0] is made:
+            self.object(made, now_kind, sent, f"{place}.coding[0]")
+        else:
+            if type(value) is dict:
+                self.object(value, kind, sent, place)
+            self._unheard().object(made, now_kind, sent, place)
 
     def _translated(self, value: Any, element: Element, kind: str, path: str) -> Any:
         """Return a value with a code that R4 allows, or None when R4 has none for it."""
@@ -295,32 +319,39 @@ class _Fit:
         known = keys_of(self._release.release, kind)
         for key, below in value.items():
             child = known[key][1] if key in known else "Extension" if key == "extension" else None
-            for item in below if type(below) is list else [below]:
+            for index, item in enumerate(below if type(below) is list else [below]):
                 if child is not None and type(item) is dict:
-                    self._fit_within(item, child, place)
+                    where = f"{place}.{key}[{index}]" if type(below) is list else f"{place}.{key}"
+                    self._fit_within(item, child, where)
 
-    def _all_out(self, holder: dict[str, Any], key: str, path: str, place: str) -> list[dict[str, Any]]:
+    def _all_out(self, holder: dict[str, Any], key: str, path: str, place: str, number: int) -> list[dict[str, Any]]:
         """Move out an element that no release knows by this name."""
         placing = Placing()
         kind = guessed(holder.get(key))
-        for item, sibling in items_of(holder, key):
-            self._move_out(placing, kind, None, item, sibling, path, f"{place}.{key}")
-        self._write(holder, key, placing, [], place)
+        for item, sibling, where in _placed_items(holder, key, place):
+            self._move_out(placing, kind, None, item, sibling, path, where)
+        self._write(holder, key, placing, [], place, number)
         return placing.extensions
 
-    def _write(self, holder: dict[str, Any], key: str, placing: Placing, homes: list[Home], place: str) -> None:
+    def _write(
+        self, holder: dict[str, Any], key: str, placing: Placing, homes: list[Home], place: str, number: int
+    ) -> None:
         """Put what was placed where the element stood."""
         before = {k: holder[k] for k in (key, "_" + key) if k in holder}
         after: dict[str, Any] = {}
+        read: dict[str, dict[str, str]] = {}
         for name, element, _kind in homes:
-            pairs = placing.placed.get(name)
-            if not pairs:
+            found = placing.placed.get(name)
+            if not found:
                 continue
-            values, siblings = [v for v, _ in pairs], [s for _, s in pairs]
+            values, siblings = [v for v, _, _ in found], [s for _, s, _ in found]
             if any(v is not None for v in values):
                 after[name] = values if element.many else values[0]
+                held = 0 if name in before else len(listed(holder.get(name)))
+                read[name] = {f"[{held + n}]" if element.many else "": w for n, (_, _, w) in enumerate(found)}
             if any(s is not None for s in siblings):
                 after["_" + name] = siblings if element.many else siblings[0]
+        self._tell_extensions(placing.extensions, before, place, number)
         if after == before:
             return
         sent = dict(holder)
@@ -331,10 +362,28 @@ class _Fit:
                 continue
             for added, made in after.items():
                 # Another element went to the same home: both stand in the list.
-                held = None if added in before else sent.get(added)
-                holder[added] = [*held, *made] if type(held) is list and type(made) is list else made
-        for name in dict.fromkeys([*before, *after]):
-            self._draft.changed(self._by, f"{place}.{name}", sent.get(name), holder.get(name))
+                there = None if added in before else sent.get(added)
+                holder[added] = [*there, *made] if type(there) is list and type(made) is list else made
+        names = dict.fromkeys([*before, *after])
+        regroup(
+            self._draft,
+            self._by,
+            place,
+            {name: sent.get(name) for name in names},
+            {name: holder.get(name) for name in names},
+            read,
+        )
+
+    def _tell_extensions(
+        self, made: list[dict[str, Any]], before: Mapping[str, Any], place: str, number: int
+    ) -> None:
+        """Put extensions on record while what they hold still stands in its element."""
+        if not made:
+            return
+        pieces = Pieces({f"{place}.{key}": value for key, value in before.items()})
+        for index, each in enumerate(made, number):
+            where = f"{place}.extension[{index}]"
+            self._draft.changed(self._by, where, None, each, sources=pieces.sources(each, where))
 
     def _system(self, holder: dict[str, Any], place: str) -> None:
         before = holder.get("system")
@@ -378,8 +427,7 @@ class _Fit:
         body.clear()
         body.update(kept)
         extend(body, made)
-        self._draft.changed(self._by, sent, before, {"resourceType": BASIC})
-        self._draft.changed(self._by, f"{BASIC}.extension", before.get("extension"), body.get("extension"))
+        regroup(self._draft, self._by, sent, before, body, {"resourceType": {"": f"{sent}.resourceType"}})
         self.object(body, BASIC, None, BASIC)
 
     def _child_of_basic(
@@ -388,10 +436,17 @@ class _Fit:
         element, kind = known if known else (None, "string")
         url = url_of(self._release.release, path_of(element, f"{sent}.{key}"))
         made = []
-        for item, sibling in items_of(body, key):
-            self._fit_within(item, kind, f"{sent}.{key}")
+        for item, sibling, where in _placed_items(body, key, sent):
+            self._fit_within(item, kind, where)
             made.append(extension_of(self._release, url, kind, item, sibling))
         return made
+
+
+def _placed_items(holder: Mapping[str, Any], key: str, place: str) -> Iterator[tuple[Any, Any, str]]:
+    """Every value under a key with what stands beside it and its place."""
+    is_list = type(holder.get(key, holder.get("_" + key))) is list
+    for index, (item, sibling) in enumerate(items_of(holder, key)):
+        yield item, sibling, f"{place}.{key}[{index}]" if is_list else f"{place}.{key}"
 
 
 def _system(system: str, renamed: Mapping[str, str]) -> str:

@@ -15,9 +15,10 @@ Home = tuple[str, Element, str]
 
 @dataclass(slots=True)
 class Placing:
-    """Where the values of one element go: homes in R4, or an extension."""
+    """Where the values of one element go: homes in R4, each with what stands beside it and where it was, or an
+    extension."""
 
-    placed: dict[str, list[tuple[Any, Any]]] = field(default_factory=dict)
+    placed: dict[str, list[tuple[Any, Any, str]]] = field(default_factory=dict)
     extensions: list[dict[str, Any]] = field(default_factory=list)
 
     def is_full(self, home: Home, homes: list[Home]) -> bool:

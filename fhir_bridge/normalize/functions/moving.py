@@ -7,7 +7,7 @@ from typing import Any
 
 from fhir_bridge.normalize.draft import Draft
 from fhir_bridge.normalize.functions.cross_version import guessed, url_of, value_key
-from fhir_bridge.normalize.functions.editing import listed, swap
+from fhir_bridge.normalize.functions.editing import listed, recast, swap
 from fhir_bridge.normalize.verb_args import Act, Args
 
 
@@ -27,7 +27,7 @@ def lift(args: Args) -> Act:
                 continue
             made = [_lifted(item, child, url_of(release, f"{draft.sent_type}.{place.text}")) for item in items]
             found.parent[found.key] = made if type(before) is list else made[0]
-            draft.changed(by, found.place, before, found.parent[found.key])
+            recast(draft, by, found.place, before, found.parent[found.key])
 
     return act
 
@@ -60,10 +60,7 @@ def unwrap(args: Args) -> Act:
         body = draft.body
         part = body.get(name)
         if type(part) is dict and not set(part) & set(body):
-            draft.changed(by, f"{body['resourceType']}.{name}", body.pop(name), None)
-            for key, value in part.items():
-                body[key] = value
-                draft.changed(by, f"{body['resourceType']}.{key}", None, value)
+            swap(draft, by, body, body["resourceType"], **{**part, name: None})
 
     return act
 

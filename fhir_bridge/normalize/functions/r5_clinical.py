@@ -105,14 +105,16 @@ def _included_structure(draft: Draft, by: By, body: dict[str, Any], place: str) 
 def _schedules(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
     """R4 nutritionorder.html: ``schedule`` is timings; what is taken as needed stays for an extension."""
     for part in ("oralDiet", "supplement"):
-        for each in listed(body.get(part)):
-            schedule = each.get("schedule")
+        held = body.get(part)
+        for index, each in enumerate(listed(held)):
+            schedule, where = each.get("schedule"), f"{place}.{part}[{index}]"
             if type(schedule) is dict and set(schedule) == {"timing"}:
-                swap(draft, by, each, f"{place}.{part}", schedule=schedule["timing"])
-    for each in listed(body.get("enteralFormula", {}).get("administration")):
-        schedule = each.get("schedule")
+                where = where if type(held) is list else f"{place}.{part}"
+                swap(draft, by, each, where, schedule=schedule["timing"])
+    for index, each in enumerate(listed(body.get("enteralFormula", {}).get("administration"))):
+        schedule, where = each.get("schedule"), f"{place}.enteralFormula.administration[{index}]"
         if type(schedule) is dict and set(schedule) == {"timing"} and len(schedule["timing"]) == 1:
-            swap(draft, by, each, f"{place}.enteralFormula.administration", schedule=schedule["timing"][0])
+            swap(draft, by, each, where, schedule=schedule["timing"][0])
 
 
 def _membership(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
@@ -120,7 +122,7 @@ def _membership(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
     known = {"enumerated": True, "definitional": False}
     if body.get("membership") in known and "actual" not in body:
         body["actual"] = known[body["membership"]]
-        draft.changed(by, f"{place}.actual", None, body["actual"])
+        draft.changed(by, f"{place}.actual", None, body["actual"], sources={"": f"{place}.membership"})
         draft.changed(by, f"{place}.membership", body.pop("membership"), None)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.functions.editing import listed, swap
 from fhir_bridge.normalize.verb_args import Act, Args
 
 _OID = "urn:oid:"
@@ -24,16 +25,15 @@ def not_done(args: Args) -> Act:
         for key in ("notDone", "notGiven"):
             if key not in body:
                 continue
-            flag = body.pop(key)
-            draft.changed(by, f"{name}.{key}", flag, None)
+            flag, place = body.pop(key), f"{name}.{key}"
             if flag is True and body.get("status") != "entered-in-error":
-                draft.changed(by, f"{name}.status", body.get("status"), "not-done")
+                draft.changed(by, f"{name}.status", body.get("status"), "not-done", sources={"": place})
                 body["status"] = "not-done"
+            draft.changed(by, place, flag, None)
         for key in ("notDoneReason", "notDoneReasonCodeableConcept", "reasonNotGiven"):
             if key in body and "statusReason" not in body:
                 body["statusReason"] = value = body.pop(key)
-                draft.changed(by, f"{name}.{key}", value, None)
-                draft.changed(by, f"{name}.statusReason", None, value)
+                draft.moved(by, f"{name}.{key}", f"{name}.statusReason", value)
 
     return act
 
@@ -44,19 +44,15 @@ def imaging_study(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         body = draft.body
-        before = {key: body[key] for key in ("uid", "accession", "availability") if key in body}
-        identifiers = [_uid_identifier(body.pop("uid"))] if "uid" in body else []
+        identifiers = [_uid_identifier(body["uid"])] if "uid" in body else []
         if "accession" in body:
-            identifiers.append(body.pop("accession"))
+            identifiers.append(body["accession"])
         if identifiers:
-            held = body.get("identifier")
-            body["identifier"] = [*identifiers, *(held or ())]
-            draft.changed(by, "ImagingStudy.identifier", held, body["identifier"])
+            held = listed(body.get("identifier"))
+            swap(draft, by, body, "ImagingStudy", identifier=[*identifiers, *held], uid=None, accession=None)
         if "status" not in body:
             body["status"] = _study_status(body)
             draft.changed(by, "ImagingStudy.status", None, body["status"])
-        for key in ("uid", "accession"):
-            draft.changed(by, f"ImagingStudy.{key}", before.get(key), None)
         for index, series in enumerate(body.get("series", ())):
             _dicom_parts(draft, by, series, f"ImagingStudy.series[{index}]")
 
@@ -84,7 +80,8 @@ def _dicom_parts(draft: Draft, by: By, series: dict[str, Any], place: str) -> No
         before = instance.get("sopClass")
         if type(before) is str:
             instance["sopClass"] = {"system": "urn:ietf:rfc:3986", "code": before}
-            draft.changed(by, f"{where}.sopClass", before, instance["sopClass"])
+            sources = {"code": f"{where}.sopClass"}
+            draft.changed(by, f"{where}.sopClass", before, instance["sopClass"], sources=sources)
 
 
 def _strip_oid(draft: Draft, by: By, holder: dict[str, Any], place: str) -> None:
@@ -100,23 +97,17 @@ def device(args: Args) -> Act:
 
     def act(draft: Draft) -> None:
         body = draft.body
-        udi = body.pop("udi", None)
+        udi = body.get("udi")
         if type(udi) is dict:
             carrier = {k: v for k, v in udi.items() if k != "name"}
-            body["udiCarrier"] = [carrier]
-            draft.changed(by, "Device.udi", udi, None)
-            draft.changed(by, "Device.udiCarrier", None, [carrier])
-            if "name" in udi:
-                _append(draft, by, "deviceName", {"name": udi["name"], "type": "udi-label-name"})
+            named = [{"name": udi["name"], "type": "udi-label-name"}] if "name" in udi else []
+            names = [*listed(body.get("deviceName")), *named]
+            swap(draft, by, body, "Device", udiCarrier=[carrier], deviceName=names, udi=None)
             _serial_number(draft, by, carrier)
         if "model" in body:
-            body["modelNumber"] = model = body.pop("model")
-            draft.changed(by, "Device.model", model, None)
-            draft.changed(by, "Device.modelNumber", None, model)
+            swap(draft, by, body, "Device", modelNumber=body["model"], model=None)
         if type(body.get("version")) is str:
-            before = body["version"]
-            body["version"] = [{"value": before}]
-            draft.changed(by, "Device.version", before, body["version"])
+            swap(draft, by, body, "Device", version=[{"value": body["version"]}])
 
     return act
 
@@ -130,13 +121,8 @@ def _serial_number(draft: Draft, by: By, carrier: Mapping[str, Any]) -> None:
     found = _SERIAL.search(text) if type(text) is str else None
     if found and "serialNumber" not in draft.body:
         draft.body["serialNumber"] = found[1]
-        draft.changed(by, "Device.serialNumber", None, found[1])
-
-
-def _append(draft: Draft, by: By, key: str, item: dict[str, Any]) -> None:
-    before = draft.body.get(key)
-    draft.body[key] = [*(before or ()), item]
-    draft.changed(by, f"{draft.body['resourceType']}.{key}", before, draft.body[key])
+        read = {"": "Device.udiCarrier[0].carrierHRF"}
+        draft.changed(by, "Device.serialNumber", None, found[1], sources=read)
 
 
 # R4 adjudication codes for what STU3 had as elements of their own (explanationofbenefit.html).
@@ -151,10 +137,10 @@ def benefit_totals(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for key, code in _TOTALS:
             if key in draft.body:
-                amount = draft.body.pop(key)
-                draft.changed(by, f"ExplanationOfBenefit.{key}", amount, None)
                 category = {"coding": [{"system": _ADJUDICATION, "code": code}]}
-                _append(draft, by, "total", {"category": category, "amount": amount})
+                total = {"category": category, "amount": draft.body[key]}
+                totals = [*listed(draft.body.get("total")), total]
+                swap(draft, by, draft.body, "ExplanationOfBenefit", total=totals, **{key: None})
 
     return act
 
@@ -171,18 +157,15 @@ def observation_related(args: Args) -> Act:
         if type(related) is not list:
             return
         left = []
+        after: dict[str, list[Any]] = {}
         for item in related:
             key = _RELATED.get(item.get("type"))
             if key and "target" in item:
-                draft.body[key] = [*draft.body.get(key, ()), item["target"]]
-                draft.changed(by, f"Observation.{key}", None, draft.body[key])
+                after.setdefault(key, listed(draft.body.get(key))[:]).append(item["target"])
             else:
                 left.append(item)
-        if left != related:
-            draft.changed(by, "Observation.related", related, left or None)
-            draft.body["related"] = left
-            if not left:
-                del draft.body["related"]
+        if after:
+            swap(draft, by, draft.body, "Observation", **after, related=left)
 
     return act
 
@@ -196,11 +179,8 @@ def explanation(args: Args) -> Act:
         part = draft.body.get("explanation")
         if type(part) is not dict or set(part) - set(names):
             return
-        draft.changed(by, "Immunization.explanation", draft.body.pop("explanation"), None)
-        for old, new in names.items():
-            if old in part and new not in draft.body:
-                draft.body[new] = part[old]
-                draft.changed(by, f"Immunization.{new}", None, part[old])
+        after = {new: part[old] for old, new in names.items() if old in part and new not in draft.body}
+        swap(draft, by, draft.body, "Immunization", **after, explanation=None)
 
     return act
 
@@ -212,9 +192,8 @@ def prisms(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for index, lens in enumerate(draft.body.get("dispense", ())):
             if not isinstance(lens.get("prism"), list) and "prism" in lens and "base" in lens:
-                before = {key: lens[key] for key in ("prism", "base")}
-                lens["prism"] = [{"amount": lens["prism"], "base": lens.pop("base")}]
-                draft.changed(by, f"VisionPrescription.dispense[{index}].prism", before, lens["prism"])
+                made = [{"amount": lens["prism"], "base": lens["base"]}]
+                swap(draft, by, lens, f"VisionPrescription.dispense[{index}]", prism=made, base=None)
 
     return act
 
@@ -227,11 +206,8 @@ def user_ids(args: Args) -> Act:
         for part, old, new in (("agent", "userId", "who"), ("entity", "identifier", "what")):
             for index, each in enumerate(draft.body.get(part, ())):
                 if old in each and "identifier" not in each.get(new, {}):
-                    before = each.pop(old)
-                    each[new] = {**each.get(new, {}), "identifier": before}
-                    place = f"AuditEvent.{part}[{index}]"
-                    draft.changed(by, f"{place}.{old}", before, None)
-                    draft.changed(by, f"{place}.{new}", None, each[new])
+                    made = {**each.get(new, {}), "identifier": each[old]}
+                    swap(draft, by, each, f"AuditEvent.{part}[{index}]", **{new: made, old: None})
 
     return act
 
@@ -261,12 +237,8 @@ def coverage_classes(args: Args) -> Act:
                 each = {"type": {"coding": [{"system": _COVERAGE_CLASS, "code": code}]}, "value": left.pop(key)}
                 name = left.pop(f"{key}Display", None)
                 made.append({**each, "name": name} if name is not None else each)
-        draft.body["grouping"] = left
-        if not left:
-            del draft.body["grouping"]
-        draft.changed(by, "Coverage.grouping", held, left or None)
-        for each in made:
-            _append(draft, by, "class", each)
+        classes = [*listed(draft.body.get("class")), *made]
+        swap(draft, by, draft.body, "Coverage", **{"class": classes, "grouping": left})
 
     return act
 
@@ -281,12 +253,8 @@ def package_batch(args: Args) -> Act:
             return
         batches = package.get("batch", [])
         if len(batches) == 1 and "batch" not in draft.body:
-            draft.body["batch"] = batches[0]
-            draft.body["package"] = {key: value for key, value in package.items() if key != "batch"}
-            if not draft.body["package"]:
-                del draft.body["package"]
-            draft.changed(by, "Medication.package", package, draft.body.get("package"))
-            draft.changed(by, "Medication.batch", None, draft.body["batch"])
+            left = {key: value for key, value in package.items() if key != "batch"}
+            swap(draft, by, draft.body, "Medication", batch=batches[0], package=left)
 
     return act
 
@@ -300,9 +268,7 @@ def eligibility(args: Args) -> Act:
         if type(held) is dict:
             made = {"code": held}
             if "eligibilityNote" in draft.body:
-                made["comment"] = note = draft.body.pop("eligibilityNote")
-                draft.changed(by, "HealthcareService.eligibilityNote", note, None)
-            draft.body["eligibility"] = [made]
-            draft.changed(by, "HealthcareService.eligibility", held, [made])
+                made["comment"] = draft.body["eligibilityNote"]
+            swap(draft, by, draft.body, "HealthcareService", eligibility=[made], eligibilityNote=None)
 
     return act

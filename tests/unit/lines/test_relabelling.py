@@ -227,7 +227,7 @@ async def test_a_run_that_was_cut_off_goes_on_by_itself_at_the_next_start(tmp_pa
         await _until_none_is_behind(second)
         assert (await second.record("o1", second.own))["meta"]["security"][-1]["code"] == "HIV"
     async with again(data, here.asked) as third:
-        assert third.world.bridge.relabelling._resumed is None, "the run came to its end"
+        assert not third.world.bridge.relabelling.is_resuming, "the run came to its end"
         assert await third.world.findings() == []
 
 
