@@ -75,7 +75,7 @@ def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTab
     found: dict[Key, UnitRow] = {}
     for spot, row in rows(declared, folder, pack, UNIT_COLUMNS, ("spellings",)):
         if row["canonical"]:
-            found[row["system"], row["code"]] = UnitRow(
+            made = UnitRow(
                 row["local_unit"],
                 row["local_ucum"],
                 row["canonical"],
@@ -83,6 +83,10 @@ def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTab
                 number(row["offset"], spot) if row["offset"] else Decimal(0),
                 analyte_of(row, spot),
             )
+            if made.factor is not None and made.factor < 0:
+                raise spot.broken("a factor below zero would turn limits and comparators around")
+            if found.setdefault((row["system"], row["code"]), made) != made:
+                raise spot.broken("the code stands twice, in two ways")
     return UnitTable(name, found, load_spellings(declared, folder, pack))
 
 
