@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import DecimalException
 from typing import Any
 
 from fhir_bridge.fhir.fhirpath.compiling import FUNCTIONS, Compiler
@@ -101,7 +102,12 @@ class Expression:
         whole = node_of(resource, self._model)
         start = whole if focus is resource else Node(focus, self._type_name)
         held = contained_types(resource) if "contained" in resource else {}
-        return self._evaluate([start], Scope(whole, start, whole, held, now))
+        try:
+            return self._evaluate([start], Scope(whole, start, whole, held, now))
+        except DecimalException:
+            raise PathFailed("a number becomes too large to go on with") from None
+        except RecursionError:
+            raise PathFailed("the expression is nested too deeply to be run") from None
 
 
 def compile_expression(
@@ -118,5 +124,8 @@ def compile_expression(
     """
     model = model_of(definitions)
     compiler = Compiler(model, type_name, resource or type_name.split(".")[0], with_clock=with_clock)
-    part = compiler.part(read(text), frozenset({type_name}))
+    try:
+        part = compiler.part(read(text), frozenset({type_name}))
+    except RecursionError:
+        raise PathNotUnderstood("the expression is nested too deeply to be compiled") from None
     return Expression(text, part.types, type_name, part.evaluate, part.test, part.nodes, model)
