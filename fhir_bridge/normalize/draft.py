@@ -53,7 +53,8 @@ class Draft:
             is_safe: The verb itself vouches that a valid record stays valid.
         """
         if before is not after and before != after:
-            self.changes.append(Change(place, before, after, by.rule, by.why))
+            # Copies, as what stands in the body, or moved on in it, is edited by the rules that follow.
+            self.changes.append(Change(place, copied(before), copied(after), by.rule, by.why))
             self.was_reshaped = self.was_reshaped or not is_safe
 
     def flag(self, code: str, diagnostics: str, place: str, severity: str = "information") -> None:
