@@ -239,6 +239,10 @@ class _ByUcum:
         if unit is None or (value is not None and type(value) is not int and not isinstance(value, Decimal)):
             draft.flag("code-invalid", f"the unit is none that UCUM could convert to {target.unit}", found.place)
             return
+        if found.key in ("low", "high") and turns_around(unit, target.unit):
+            # The lower limit would become the upper one.
+            draft.flag("business-rule", f"the unit is none that UCUM could convert to {target.unit}", found.place)
+            return
         if unit == target.unit and "code" not in before and has_unit:
             after = {**before, "system": UCUM, "code": unit}
         else:

@@ -151,6 +151,16 @@ def test_more_that_becomes_less_is_not_converted_beside_a_limit(by_loinc: Rulese
     assert [f.code for f in found.flags] == ["business-rule"]
 
 
+def test_a_limit_in_a_unit_that_turns_around_stays_though_its_value_does_not_move(by_loinc: Ruleset) -> None:
+    """35 to 45 nmol/L of hydrogen are no pH of at least 7.46 and at most 7.35."""
+    limits = {end: parse(ucum(value, "nmol/L").encode()) for end, value in (("low", "35"), ("high", "45"))}
+    found = through(by_loinc, measured("2744-1", ucum("7.41", "[pH]"), referenceRange=[limits]))
+    assert found.body["referenceRange"] == [limits]
+    assert [(f.code, f.expression) for f in found.flags] == [
+        ("business-rule", f"Observation.referenceRange[0].{end}") for end in ("low", "high")
+    ]
+
+
 def test_a_spelling_is_coded_and_the_senders_text_stays(by_loinc: Ruleset) -> None:
     found = through(by_loinc, measured("8480-6", '{"value":120,"unit":"mmHg"}'))
     assert render(found.body["valueQuantity"]).decode() == ucum("120", "mm[Hg]", "mmHg")
