@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from fhir_bridge.fhir.fhirpath import compile_expression
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import compile_path
 from fhir_bridge.fhir.profiles.patterns import check_patterns
@@ -141,3 +142,34 @@ def test_the_definitions_own_patterns_are_run_on_every_text() -> None:
     assert len(found) >= 3
     limits = [longest(text.replace("\\\\", "\\")) for text in found]
     assert all(limit is None or limit > 1_000_000 for limit in limits)
+
+
+POWERS = [
+    "descendants().where(%resource.descendants().where(%resource.descendants().exists($this = 'q')))",
+    "name.where(%resource.name.where(%resource.name.where(family = 'q').exists()).exists()).exists()",
+    "name.all(descendants().all(descendants().where($this = 'q').empty()))",
+    "name.all(%context.name.all(('a' | 'b').all(true)))",
+    "name.select(%resource.name).where(%resource.name.exists(%resource.name.exists(true)))",
+    "contained.where(%resource.contained.resolve().where(%resource.contained.resolve().exists(true)))",
+]
+
+
+@pytest.mark.parametrize("expression", POWERS)
+def test_an_expression_that_takes_a_power_of_the_records_size_is_not_run(expression: str) -> None:
+    for judge in (check_patterns, lambda text: compile_expression(text, "Patient", r4())):
+        with pytest.raises(PathNotUnderstood, match="whole record"):
+            judge(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "contained.where(('#' + id in %resource.descendants().where($this is Reference).reference).not()).empty()",
+        "name.where(given.where(extension.where(url = 'x').exists()).exists()).exists()",
+        "descendants().where($this is Reference).all(%resource.contained.where(id = 'x').exists())",
+        "name.where(use = 'official').exists() and contact.all(name.exists(family.exists()))",
+    ],
+)
+def test_an_expression_that_looks_at_the_record_once_for_each_item_is_run(expression: str) -> None:
+    check_patterns(expression)
+    compile_expression(expression, "Patient", r4())

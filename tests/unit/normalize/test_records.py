@@ -149,7 +149,7 @@ def test_lineage_tells_what_a_rule_saw_whatever_rules_after_it_edit(tmp_path: Pa
     (tmp_path / "x" / "codes").mkdir(parents=True)
     table = "system,code,target_system,target_code\nhttp://h.example,G,http://loinc.org,2345-7\n"
     (tmp_path / "x" / "codes" / "m.csv").write_text(table)
-    sent = {
+    sent: dict[str, Any] = {
         "resourceType": "Observation",
         "id": "o",
         "status": "final",
