@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fhir_bridge.fhir.json import render
+from fhir_bridge.fhir.text_patterns import longest
 
 Items = list[Any]
 Arg = Callable[[Items, Any], Items]
@@ -107,8 +108,8 @@ def _not(items: Items) -> Items:
     return [] if value is None else [not value]
 
 
-def _on_text(test: Callable[[str, str], bool]) -> Make:
-    """A test of one string against another."""
+def _on_text(test: Callable[[str, str], bool | None]) -> Make:
+    """A test of one string against another; None where it cannot tell."""
 
     def make(args: list[Arg]) -> Run:
         argument = args[0]
@@ -117,7 +118,8 @@ def _on_text(test: Callable[[str, str], bool]) -> Make:
             other = argument(focus, scope)
             if len(items) != 1 or len(other) != 1 or type(items[0]) is not str or type(other[0]) is not str:
                 return []
-            return [test(items[0], other[0])]
+            told = test(items[0], other[0])
+            return [] if told is None else [told]
 
         return run
 
@@ -176,8 +178,11 @@ def _to_integer(items: Items) -> Items:
     return [value] if type(value) is int else []
 
 
-def _matches(text: str, pattern: str) -> bool:
-    # Patterns come from the definitions, never from a sender.
+def _matches(text: str, pattern: str) -> bool | None:
+    # Patterns come from definitions, never from a sender; but how long one would take is for the text to decide.
+    limit = longest(pattern)
+    if limit is not None and len(text) > limit:
+        return None
     return re.search(pattern, text) is not None
 
 

@@ -6,12 +6,14 @@ the official test suite has it (``1 > 2 is Boolean`` is true).
 
 Invariants:
     * what cannot be read is refused with its position, never half understood;
-    * an expression nested deeper than ``MAX_DEPTH`` is refused, so that whoever walks a tree may recurse.
+    * an expression nested deeper than ``MAX_DEPTH``, or whose tree is deeper than twice that, is refused, so that
+      whoever walks a tree may recurse.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -164,7 +166,32 @@ def read(expression: str) -> Node:
     node = reader.expression(0)
     if reader.peek() is not None:
         raise reader.refusal()
+    _refuse_depth(node)
     return node
+
+
+def _refuse_depth(node: Node) -> None:
+    """Brackets that hold long chains, one within the other, make a tree deeper than either."""
+    level = [node]
+    for _ in range(2 * MAX_DEPTH):
+        level = [below for each in level for below in _below(each)]
+        if not level:
+            return
+    raise PathNotUnderstood(f"nested deeper than {2 * MAX_DEPTH} levels")
+
+
+def _below(node: Node) -> Iterator[Node]:
+    match node:
+        case Step(base) | TypeOp(_, base) if base is not None:
+            yield base
+        case Call(base, _, args):
+            yield from args if base is None else (base, *args)
+        case Index(base, at):
+            yield from (base, at)
+        case Sign(_, operand):
+            yield operand
+        case Binary(_, left, right):
+            yield from (left, right)
 
 
 @dataclass(frozen=True, slots=True)

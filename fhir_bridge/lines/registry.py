@@ -150,11 +150,16 @@ class Registry:
             known.id,
             known.fhir_version,
             self.id_key(name),
-            str(self.copies / known.snapshot) if known.snapshot else known.ruleset_dir,
+            self.pack_dir(name),
             known.ruleset,
             *self.sets,
             self._trial(known.trial),
         )
+
+    def pack_dir(self, name: str) -> str:
+        """Return the folder that the pack in force is read from: its copy, which nobody edits, once there is one."""
+        known = self.institution(name)
+        return str(self.copies / known.snapshot) if known.snapshot else known.ruleset_dir
 
     def is_in_use(self, name: str, ruleset: str) -> bool:
         """Tell whether a pack may make records of an institution now; true for what no pack made (empty)."""

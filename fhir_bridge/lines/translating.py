@@ -6,7 +6,8 @@ another institution's. No patient's data is touched, so consent has no part in i
 Invariants:
     * a client of an institution sees its own and core's maps only; a patient's agent sees none;
     * a match says how far it means the same, as the map says it; nothing is chosen;
-    * maps are read once for each registration of a pack.
+    * the maps are those of the pack in force, whatever an engineer is editing; they are read once for each pack;
+    * cost: a look-up for each code and map, and what is found.
 """
 
 from __future__ import annotations
@@ -106,14 +107,15 @@ class TranslateLine:
             raise NotPermitted("code maps are an institution's: a patient's agent has none")
         known = self._registry.institution(who.institution)
         try:
-            maps = await asyncio.to_thread(_maps, known.ruleset_dir, known.ruleset)
+            maps = await asyncio.to_thread(_maps, self._registry.pack_dir(who.institution), known.ruleset)
         except RulesetBroken as error:
             raise Unavailable("the code maps of this institution cannot be read now") from error
         url = wanted.given.get("url", "").partition("|")[0]
         chosen = [each for each in maps.values() if _is_asked(each, wanted.given)]
         if url and not chosen:
             return outcome_reply(404, [Issue("error", "not-found", "no code map of yours has this url and version")])
-        found = list(dict.fromkeys(match for each in chosen for match in _matches(each, wanted, by_url(maps))))
+        named = by_url(maps)
+        found = list(dict.fromkeys(match for each in chosen for match in _matches(each, wanted, named)))
         return Reply(200, render(_told(found)))
 
 
@@ -146,7 +148,7 @@ def _matches(codes: CodeMap, wanted: Wanted, maps: Mapping[str, CodeMap]) -> Ite
 
 def _rows(codes: CodeMap, system: str, code: str, wanted: Wanted, maps: Mapping[str, CodeMap]) -> Iterable[MapRow]:
     if wanted.reverse:
-        return (_turned(row) for row in codes.rows if (row.target.system, row.target.code) == (system, code))
+        return (_turned(row) for row in codes.by_target.get((system, code), ()))
     found = codes.by_code.get((system, code))
     return found if found is not None else unnamed(codes, (system, code), maps)
 
@@ -227,12 +229,12 @@ def _wanted(given: Mapping[str, str], codings: list[tuple[str, str, str]]) -> Wa
     if given.get("reverse", "true") not in ("true", "false"):
         raise _refused("invalid", "reverse is true or false")
     if "code" in given:
-        if "system" not in given:
+        if not given["code"] or "system" not in given:
             raise _refused("required", "code needs system")
         codings = [*codings, (given["system"], given["code"], given.get("version", ""))]
     if not codings:
         raise _refused("required", "give code and system, a coding or a codeableConcept")
-    return Wanted(tuple(codings), given)
+    return Wanted(tuple(dict.fromkeys(codings)), given)
 
 
 def _shown(name: Any) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import cached_property
 
 from fhir_bridge.normalize.table_files import Key
 
@@ -134,6 +135,15 @@ class CodeMap:
         }
         for name, value in made.items():
             object.__setattr__(self, name, value)
+
+    @cached_property
+    def by_target(self) -> Mapping[Key, tuple[MapRow, ...]]:
+        """Rows by the code they lead to, for whoever asks the other way round."""
+        found: dict[Key, list[MapRow]] = {}
+        for row in self.rows:
+            if row.target.code:
+                found.setdefault((row.target.system, row.target.code), []).append(row)
+        return {key: tuple(rows) for key, rows in found.items()}
 
 
 def told(rows: Iterable[MapRow], accept: frozenset[str] = frozenset()) -> Answer:

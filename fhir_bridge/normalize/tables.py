@@ -80,7 +80,7 @@ def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTab
     is_guess = guessed(declared)
     for spot, row in rows(declared, folder, pack, UNIT_COLUMNS, ("spellings",)):
         if row["canonical"] and not is_guess:
-            found[row["system"], row["code"]] = UnitRow(
+            made = UnitRow(
                 row["local_unit"],
                 row["local_ucum"],
                 row["canonical"],
@@ -88,6 +88,10 @@ def load_units(name: str, declared: Mapping, folder: Path, pack: str) -> UnitTab
                 number(row["offset"], spot) if row["offset"] else Decimal(0),
                 analyte_of(row, spot),
             )
+            if made.factor is not None and made.factor < 0:
+                raise spot.broken("a factor below zero would turn limits and comparators around")
+            if found.setdefault((row["system"], row["code"]), made) != made:
+                raise spot.broken("the code stands twice, in two ways")
     return UnitTable(name, found, load_spellings(declared, folder, pack))
 
 

@@ -5,7 +5,8 @@ bridged only by what a table says of the analyte, so that 48 mmol/mol of haemogl
 
 Invariants:
     * a value is never converted to a unit of another dimension, nor from a unit that is not known;
-    * a value that stays what it is keeps its text, and one that moves by a power of ten keeps its digits.
+    * a value that stays what it is keeps its text, and one that moves by a power of ten keeps its digits;
+    * a unit written for people is read as UCUM only where UCUM could not mean another thing by it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Context, Decimal
+from decimal import Context, Decimal, DecimalException
 from fractions import Fraction
 from functools import lru_cache
 
-from fhir_bridge.fhir.ucum import Canonical, canonical, exactly, is_falling
+from fhir_bridge.fhir.ucum import Canonical, canonical, exactly, is_falling, is_in_capitals
 
 APART = frozenset({"mol", "eq", "osm"})
 """Amounts of something, which are no mere numbers."""
@@ -26,6 +27,8 @@ GUARD_DIGITS = 2
 # Measured on the sample hospital's 1,354 converted values: with two digits beyond the precision sent every value
 # lies within half a unit of the last digit sent; with one digit 7 values do not, with none 53 (2026-11).
 EXACT = Context(prec=60)
+_EVERY_DIGIT = Context(prec=2_000)
+"""Room for whatever JSON can write and a unit can move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,9 @@ def read_unit(
 ) -> str | None:
     """Return the UCUM unit that a quantity is in, or None if it is none that can become ``to``.
 
-    A spelling is looked up only where UCUM has no answer: ``pH`` is no pressure of hydrogen but, read as picohenry,
-    nothing that could become ``[pH]`` either.
+    A code is what UCUM says, and a spelling is looked up only where UCUM has no answer: ``pH`` is no pressure of
+    hydrogen but, read as picohenry, nothing that could become ``[pH]`` either. Of a text the table of spellings
+    speaks first, and one in capitals is read by it alone: by the letter ``U/ML`` is a unit in a megalitre.
 
     Args:
         code: Its code in the system of UCUM.
@@ -59,7 +63,8 @@ def read_unit(
     given = text if code is None else code
     if given is None:
         return None
-    for unit in (given, spellings.get(given)):
+    spelled = spellings.get(given)
+    for unit in (given, spelled) if code is not None else (spelled, None if is_in_capitals(given) else given):
         if unit is not None and _bridge(unit, to, analyte) is not None:
             return unit
     return None
@@ -94,19 +99,25 @@ def kept_digits(
         return value
     shift = _power_of_ten(*bridge)
     if shift is not None:
-        moved = sent.scaleb(shift, EXACT)
-        return moved if _exponent(moved) <= 0 else moved.quantize(Decimal(1), context=EXACT)
+        moved = sent.scaleb(shift, _EVERY_DIGIT)
+        return moved if _exponent(moved) <= 0 else moved.quantize(Decimal(1), context=_EVERY_DIGIT)
     last_digit = Decimal(1).scaleb(min(0, _exponent(sent)) + guards)
-    beside = exactly(sent + last_digit, *bridge)
+    beside = exactly(_EVERY_DIGIT.add(sent, last_digit), *bridge)
     width = Fraction(last_digit) if beside is None else abs(beside - exact)
     return guarded(_decimal(exact), _decimal(width))
 
 
-def guarded(exact: Decimal, width: Decimal) -> Decimal:
-    """Round to two digits beyond ``width``, which is what the last digit sent has become."""
+def guarded(exact: Decimal, width: Decimal) -> Decimal | None:
+    """Round to two digits beyond ``width``, which is what the last digit sent has become.
+
+    None for a number that would need more digits than any measurement has.
+    """
     quantum = Decimal(1).scaleb(width.adjusted() - GUARD_DIGITS)
-    # Never coarser than 1: an exponent above zero would hide digits that were sent.
-    return exact.quantize(min(quantum, Decimal(1)), context=EXACT)
+    try:
+        # Never coarser than 1: an exponent above zero would hide digits that were sent.
+        return exact.quantize(min(quantum, Decimal(1)), context=EXACT)
+    except DecimalException:
+        return None
 
 
 def turns_around(unit: str, to: str) -> bool:

@@ -106,7 +106,12 @@ class _ByTable:
             return False
         sources, went_by = {"code": f"{found.place}.unit"}, table.name
         if row is not None and row.factor is not None and unit == row.local_unit:
-            after = converted(before, row)
+            made = converted(before, row)
+            if made is None:
+                draft.flag("business-rule", f"the value has no counterpart in {row.canonical}", found.place)
+                self._keep_unit(draft, found, row)
+                return True
+            after = made
             rounded.add(id(after))
             sources = _sources(before, after, found.place)
             went_by = f"{table.name}: local = canonical * {row.factor}" + (f" + {row.offset}" if row.offset else "")
@@ -123,6 +128,10 @@ class _ByTable:
         found.parent[found.key] = after
         draft.changed(self.by, found.place, before, after, sources=sources, table=went_by)
         return False
+
+    def _keep_unit(self, draft: Draft, found: Found, row: UnitRow) -> None:
+        coded = {"system": UCUM, "code": row.local_ucum} if row.local_ucum else {}
+        _say_unit(draft, self.by, found, {"unit": row.local_unit, **coded})
 
 
 def _row(holder: dict[str, Any], table: UnitTable) -> UnitRow | None:
@@ -170,15 +179,22 @@ def _ucum(unit: str, table: UnitTable) -> str:
     return table.spellings.get(unit, unit)
 
 
-def converted(quantity: dict[str, Any], row: UnitRow) -> dict[str, Any]:
-    """Return the Quantity in the canonical unit, the one sent in an extension."""
+def converted(quantity: dict[str, Any], row: UnitRow) -> dict[str, Any] | None:
+    """Return the Quantity in the canonical unit, the one sent in an extension; None for a number beyond measure."""
     value = canonical_value(quantity["value"], row) if "value" in quantity else None
+    if value is None and "value" in quantity:
+        return None
     return _in_unit(quantity, value, row.canonical, sent_code=row.local_ucum)
 
 
-def canonical_value(local: int | Decimal, row: UnitRow) -> Decimal:
-    """Return ``(local - offset) / factor``, rounded to what the sent precision supports plus guard digits."""
+def canonical_value(local: int | Decimal, row: UnitRow) -> Decimal | None:
+    """Return ``(local - offset) / factor``, rounded to what the sent precision supports plus guard digits.
+
+    None for a number that would need more digits than any measurement has, and for a factor of zero.
+    """
     assert row.factor is not None
+    if not row.factor:
+        return None
     sent = Decimal(str(local))
     last_digit = Decimal(1).scaleb(min(0, int(sent.as_tuple().exponent)))
     exact = EXACT.divide(EXACT.subtract(sent, row.offset), row.factor)
@@ -226,12 +242,17 @@ class _ByUcum:
         if unit is None or (value is not None and type(value) is not int and not isinstance(value, Decimal)):
             draft.flag("code-invalid", f"the unit is none that UCUM could convert to {target.unit}", found.place)
             return
+        if found.key in ("low", "high") and turns_around(unit, target.unit):
+            # The lower limit would become the upper one.
+            draft.flag("business-rule", f"the unit is none that UCUM could convert to {target.unit}", found.place)
+            return
         if unit == target.unit and "code" not in before and has_unit:
             after, sources = {**before, "system": UCUM, "code": unit}, {"code": f"{found.place}.unit"}
         else:
             made = None if value is None else kept_digits(value, unit, target.unit, target.analyte, guards=guards)
             if value is not None and made is None:
                 draft.flag("business-rule", f"the value has no counterpart in {target.unit}", found.place)
+                _say_unit(draft, self.by, found, {"unit": unit, "system": UCUM, "code": unit})
                 return
             after = _in_unit(before, made, target.unit, sent_code=unit)
             sources = _sources(before, after, found.place)
@@ -280,17 +301,26 @@ def _can_turn(found: Found, unit: str, target: Target) -> bool:
     return "comparator" not in found.value and not found.parent.get("referenceRange")
 
 
+def _say_unit(draft: Draft, by: By, found: Found, unit: dict[str, str]) -> None:
+    """Let the end of a range that stays in its value's old unit say so, as it said nothing."""
+    before = found.value
+    if not any(name in before for name in ("unit", "code", "system")):
+        found.parent[found.key] = after = {**before, **unit}
+        draft.changed(by, found.place, before, after)
+
+
 def _in_unit(quantity: dict[str, Any], value: int | Decimal | None, unit: str, *, sent_code: str) -> dict[str, Any]:
     """The Quantity with another value and unit, what was sent in an extension; the first such extension stays."""
     extensions = quantity.get("extension") or []
     if not any(each.get("url") == ORIGINAL_QUANTITY for each in extensions):
         original = copied(quantity)
-        original.pop("extension", None)
+        for name in ("extension", "id"):
+            original.pop(name, None)
         if sent_code and "code" not in original:
             original |= {"system": UCUM, "code": sent_code}
         extensions = [{"url": ORIGINAL_QUANTITY, "valueQuantity": original}, *extensions]
     made: dict[str, Any] = {"extension": extensions}
-    made |= {k: v for k, v in quantity.items() if k not in ("extension", "unit", "system", "code")}
+    made |= {k: v for k, v in quantity.items() if k.removeprefix("_") not in ("extension", "unit", "system", "code")}
     if value is not None:
         made["value"] = value
     return made | {"unit": unit, "system": UCUM, "code": unit}

@@ -9,8 +9,9 @@ Invariants:
     * evaluation does no I/O, follows no reference out of the record, and changes nothing;
     * without ``with_clock`` the same record gives the same result, whenever and wherever it is asked;
     * no error holds a value of a record;
-    * a step, an operator or a function is linear in what it works on, but for ``descendants()`` within a criterion,
-      which is so for each item; nothing that a text could make costly runs, and what grows without end is stopped.
+    * a step, an operator or a function is linear in what it works on; a criterion that looks at the whole record is
+      so for each item, and one within such a one is refused; nothing that a text could make costly runs, and what
+      grows without end is stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import DecimalException
 from typing import Any
 
 from fhir_bridge.fhir.fhirpath.compiling import FUNCTIONS, Compiler
@@ -35,6 +37,7 @@ from fhir_bridge.fhir.fhirpath.values import (
     plain,
     truth,
 )
+from fhir_bridge.fhir.path_costs import refuse_powers
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood, read
 from fhir_bridge.fhir.reference_text import contained_types
 from fhir_bridge.fhir.tables import Definitions
@@ -101,7 +104,12 @@ class Expression:
         whole = node_of(resource, self._model)
         start = whole if focus is resource else Node(focus, self._type_name)
         held = contained_types(resource) if "contained" in resource else {}
-        return self._evaluate([start], Scope(whole, start, whole, held, now))
+        try:
+            return self._evaluate([start], Scope(whole, start, whole, held, now))
+        except DecimalException:
+            raise PathFailed("a number becomes too large to go on with") from None
+        except RecursionError:
+            raise PathFailed("the expression is nested too deeply to be run") from None
 
 
 def compile_expression(
@@ -118,5 +126,10 @@ def compile_expression(
     """
     model = model_of(definitions)
     compiler = Compiler(model, type_name, resource or type_name.split(".")[0], with_clock=with_clock)
-    part = compiler.part(read(text), frozenset({type_name}))
+    tree = read(text)
+    refuse_powers(tree)
+    try:
+        part = compiler.part(tree, frozenset({type_name}))
+    except RecursionError:
+        raise PathNotUnderstood("the expression is nested too deeply to be compiled") from None
     return Expression(text, part.types, type_name, part.evaluate, part.test, part.nodes, model)

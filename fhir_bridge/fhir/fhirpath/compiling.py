@@ -87,9 +87,17 @@ class Compiler:
         self._context = context
         self._resource = resource
         self._with_clock = with_clock
+        self._made: dict[tuple[int, Types], tuple[Syntax, Part]] = {}
 
     def part(self, node: Syntax, focus: Types) -> Part:
-        """Compile a part whose ``$this`` has one of the types ``focus``."""
+        """Compile a part whose ``$this`` has one of the types ``focus``; only once, as ``repeat()`` asks often."""
+        made = self._made.get((id(node), focus))
+        if made is None:
+            # The node is held, so that its number stays its own.
+            made = self._made[id(node), focus] = (node, self._part(node, focus))
+        return made[1]
+
+    def _part(self, node: Syntax, focus: Types) -> Part:
         match node:
             case Literal() | Dated() | Measured() | Nothing():
                 return _constant(node)

@@ -13,7 +13,7 @@ from fhir_bridge.fhir.fhirpath.calls import Argument, Function, Run, scalar
 from fhir_bridge.fhir.fhirpath.types import BOOLEAN, INTEGER, STRING, Model
 from fhir_bridge.fhir.fhirpath.values import MAX_TEXT_CHARS, Items, PathFailed, Scope, plain, single
 from fhir_bridge.fhir.path_syntax import Literal, Nothing, PathNotUnderstood
-from fhir_bridge.fhir.text_patterns import compiled
+from fhir_bridge.fhir.text_patterns import compiled, longest
 
 _TEXT = ("text",)
 
@@ -104,13 +104,29 @@ def _pattern_of(argument: Argument, name: str) -> re.Pattern[str] | None:
     return compiled(_NAMED_GROUP.sub("(?P<", argument.syntax.value), re.DOTALL)
 
 
+def _limit(argument: Argument, name: str) -> int | None:
+    syntax = argument.syntax
+    assert isinstance(syntax, Literal), "a pattern is written out"
+    return longest(_NAMED_GROUP.sub("(?P<", str(syntax.value)), is_whole=name == "matchesFull")
+
+
+def _within(text: str, limit: int | None, name: str) -> None:
+    if limit is not None and len(text) > limit:
+        raise PathFailed(f"{name}() with this pattern is not for a text of more than {limit} characters")
+
+
 def _matching(name: str, test: Callable[[re.Pattern[str], str], bool]) -> Function:
     def make(args: tuple[Argument, ...], model: Model) -> Run:
         pattern = _pattern_of(args[0], name)
         if pattern is None:
             return lambda _items, _scope, _focus: []
-        found = scalar(name, _TEXT, lambda text: test(pattern, text), BOOLEAN)
-        return found.make((), model)
+        limit = _limit(args[0], name)
+
+        def tested(text: str) -> bool:
+            _within(text, limit, name)
+            return test(pattern, text)
+
+        return scalar(name, _TEXT, tested, BOOLEAN).make((), model)
 
     return Function(make, 1, 1, _TEXT, BOOLEAN)
 
@@ -120,7 +136,10 @@ def _replace_matches(args: tuple[Argument, ...], model: Model) -> Run:
     if pattern is None:
         return lambda _items, _scope, _focus: []
 
+    limit = _limit(args[0], "replaceMatches")
+
     def replaced(text: str, by: str) -> str:
+        _within(text, limit, "replaceMatches")
         if not pattern.pattern:
             return text
         count = sum(1 for _ in pattern.finditer(text))

@@ -1,4 +1,4 @@
-"""Refuse regular expressions of a profile's invariants that cannot be read here, or that a text can make costly.
+"""Refuse what a profile's invariants ask that a record can make costly, and patterns that cannot be read here.
 
 For the compiler of profiles: a package is not ours, and the text that its patterns meet is a sender's.
 """
@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from fhir_bridge.fhir.path_costs import refuse_powers
 from fhir_bridge.fhir.path_syntax import Call, Literal, PathNotUnderstood, read
 from fhir_bridge.fhir.text_patterns import compiled
 
 
 def check_patterns(expression: str) -> None:
-    """Accept the arguments of every ``matches()`` in an expression.
+    """Accept an expression and the arguments of every ``matches()`` in it.
 
     Raises:
-        PathNotUnderstood: One is not written out, is none that Python reads, or repeats what varies.
+        PathNotUnderstood: A pattern is not written out, is none that Python reads, or can be costly; or the
+            expression goes through the record again and again.
     """
-    for call in _calls(read(expression)):
+    tree = read(expression)
+    refuse_powers(tree)
+    for call in _calls(tree):
         pattern = call.args[0] if call.args else None
         if not isinstance(pattern, Literal) or type(pattern.value) is not str:
             raise PathNotUnderstood("a pattern that a record gives")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from fhir_bridge.fhir.ucum.canonical import Canonical, canonical
 from fhir_bridge.fhir.ucum.conversion import commensurable, convert, exactly, is_falling
 from fhir_bridge.fhir.ucum.names import display
-from fhir_bridge.fhir.ucum.syntax import is_ucum
+from fhir_bridge.fhir.ucum.syntax import is_in_capitals, is_ucum
 
 __all__ = [
     "UCUM",
@@ -25,6 +25,7 @@ __all__ = [
     "display",
     "exactly",
     "is_falling",
+    "is_in_capitals",
     "is_ucum",
 ]
 

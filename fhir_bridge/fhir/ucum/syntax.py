@@ -56,6 +56,27 @@ def is_ucum(code: str) -> bool:
     return parse(code) is not None
 
 
+@lru_cache(maxsize=4096)
+def is_in_capitals(code: str) -> bool:
+    """Tell whether ``code`` means another thing in UCUM's case insensitive form, where ``M`` is milli and ``P`` pico.
+
+    True of what has no small letter and one of these prefixes, such as ``ML``: whoever writes in capitals means the
+    millilitre.
+    """
+    tree = None if any(sign.islower() for sign in code) else parse(code)
+    return tree is not None and _has_prefix(tree, ("M", "P"))
+
+
+def _has_prefix(term: Term, prefixes: tuple[str, ...]) -> bool:
+    for _, part in term.parts:
+        if isinstance(part, Term):
+            if _has_prefix(part, prefixes):
+                return True
+        elif isinstance(part, Simple) and part.prefix is not None and part.prefix.code in prefixes:
+            return True
+    return False
+
+
 def parse(code: str) -> Term | None:
     """Return the tree of a UCUM expression, or None."""
     if not code or len(code) > _MAX_CHARS:

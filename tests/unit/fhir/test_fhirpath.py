@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from time import process_time
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_bridge.fhir.fhirpath import PathFailed, PathNotUnderstood, compile_expression, plain
+from fhir_bridge.fhir.fhirpath import Expression, PathFailed, PathNotUnderstood, compile_expression, plain
 from fhir_bridge.fhir.fhirpath.temporal import DATE_TIME, order, read_temporal, shifted
 from fhir_bridge.fhir.fhirpath.values import text_of
+from fhir_bridge.fhir.path_syntax import read
 from fhir_bridge.fhir.tables import r4, stu3
 
 PATIENT: dict[str, Any] = {
@@ -308,3 +310,53 @@ def test_without_a_zone_only_what_holds_in_every_zone_is_told(one: datetime, oth
     first, last = local - timedelta(hours=14), local + timedelta(hours=12, seconds=1)
     told = order(bare, zoned)
     assert told == (-1 if last <= other else 1 if first > other else None)
+
+
+def asking(text: str) -> Expression:
+    """An expression about patients."""
+    return compile_expression(text, "Patient", r4())
+
+
+def test_repeat_within_repeat_is_compiled_once_for_each() -> None:
+    """Each is compiled to learn its types, and so each within each doubled the work: forty made an hour of it."""
+    started = process_time()
+    asking("repeat(" * 40 + "extension" + ")" * 40)
+    assert process_time() - started < 2
+
+
+@pytest.mark.parametrize("link", [".exists()", "+1", "[0]", ".first()", "-1", " is Boolean"])
+def test_long_chains_in_brackets_in_brackets_are_refused(link: str) -> None:
+    """Neither is too long or too deep alone."""
+    text = "active"
+    for _ in range(60):
+        text = "(" + text + link * 20 + ")"
+    with pytest.raises(PathNotUnderstood, match="nested deeper"):
+        read(text)
+
+
+@pytest.mark.parametrize("step", [".first()", "[0]", ".where(true)", ".skip(0)"])
+def test_what_is_read_can_be_compiled_and_run(step: str) -> None:
+    text = "name"
+    for _ in range(66):
+        text = "(" + text + step * 3 + ")"
+    assert len(asking(text).select({"resourceType": "Patient", "name": [{"family": "x"}]})) == 1
+    inner = "true"
+    for _ in range(98):
+        inner = f"name.where({inner}).exists()"
+    # Whether so deep a one runs is for the stack to say; that it fails as others do is not.
+    with suppress(PathFailed, PathNotUnderstood):
+        assert asking(inner).holds({"resourceType": "Patient", "name": [{"family": "x"}]})
+
+
+@pytest.mark.parametrize("text", ["value.value ~ 1", "value.value.lowBoundary()", "value ~ 3 '1'"])
+def test_a_number_that_leaves_the_context_is_no_crash(text: str) -> None:
+    body = {"resourceType": "Observation", "valueQuantity": {"value": Decimal("1e2000000")}}
+    with pytest.raises(PathFailed, match="too large"):
+        compile_expression(text, "Observation", r4()).select(body)
+
+
+def test_a_text_too_long_for_a_pattern_is_not_judged() -> None:
+    condition = asking("name.family.matches('[0-9]+x')")
+    assert condition.holds({"resourceType": "Patient", "name": [{"family": "11x"}]})
+    with pytest.raises(PathFailed, match="not for a text of more than"):
+        condition.holds({"resourceType": "Patient", "name": [{"family": "1" * 100_000}]})

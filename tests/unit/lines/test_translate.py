@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fhir_bridge.fhir.validate import is_refused, validate_r4
+from fhir_bridge.lines.translating import Wanted, _matches
+from fhir_bridge.normalize import CodeMap, MapRow
+from fhir_bridge.normalize.code_maps import Target
 from tests.support.bridge_world import ROOT, World, fresh, patient, running
 
 HOUSE, LOINC, SNOMED = "http://cedar.example.org/codes", "http://loinc.org", "http://snomed.info/sct"
@@ -193,10 +197,41 @@ async def test_who_may_ask_needs_a_token_of_an_institution_that_may_read_concept
 async def test_a_pack_that_no_longer_loads_is_told_as_a_part_that_is_away(tmp_path: Path) -> None:
     async with running(fresh(tmp_path)) as world:
         who = await cedar(world, tmp_path / "cedar")
-        (tmp_path / "cedar" / "codes" / "labs.json").write_text("{")
+        kept = list(tmp_path.rglob("labs.json"))
+        assert len(kept) == 2
+        for each in kept:
+            each.chmod(0o600)
+            each.write_text("{")
         answer = await ask(world, who, code="GLU", system=HOUSE)
         assert answer.status_code == 503
         assert "cedar" not in answer.text
+
+
+async def test_maps_are_those_of_the_pack_in_force_and_not_what_is_being_edited(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        who = await cedar(world, tmp_path / "cedar")
+        edited = tmp_path / "cedar" / "codes" / "labs.json"
+        edited.write_text(edited.read_text().replace("2345-7", "9999-9"))
+        found = matches(await ask(world, who, code="GLU", system=HOUSE, targetsystem=LOINC))
+        assert found == [("equivalent", LOINC, "2345-7")]
+
+
+async def test_what_has_no_counterpart_is_not_the_answer_to_no_code(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        who = await cedar(world, tmp_path / "cedar")
+        assert (await ask(world, who, code="", system=LOINC, reverse="true")).status_code == 400
+
+
+def test_asking_the_other_way_round_does_not_read_the_map_for_each_code() -> None:
+    """64 KiB of question hold some thousand codes, and a map some ten thousand rows: as many as their product."""
+    rows = tuple(MapRow(HOUSE, f"c{n}", Target(LOINC, f"t{n % 1000}")) for n in range(20_000))
+    codes = CodeMap("big", rows)
+    wanted = Wanted(tuple((LOINC, f"u{n}", "") for n in range(4_000)), {"reverse": "true"})
+    started = time.perf_counter()
+    assert list(_matches(codes, wanted, {})) == []
+    assert time.perf_counter() - started < 1
+    one = Wanted(((LOINC, "t7", ""),), {"reverse": "true"})
+    assert [row.target.code for row, _ in _matches(codes, one, {})] == [f"c{n}" for n in range(7, 20_000, 1000)]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -306,3 +306,15 @@ def test_a_concept_map_comes_back_from_a_table_as_it_was(tmp_path: Path) -> None
     )
     back = concept_map(load_code_maps(tmp_path / "x")["m"])
     assert (back["group"], back["url"]) == (given["group"], given["url"])
+
+
+def test_where_an_extension_stands_for_a_code_there_is_nothing_to_report(tmp_path: Path) -> None:
+    rule = "rule: r\non: Patient\nwhy: test\ndo:\n  - translate: {path: name.given, map: m}\n"
+    source = "institution: x\nmaps:\n  m:\n    file: codes/t.csv\n"
+    table = "system,code,target_system,target_code\n,a,,b\n"
+    rules = load_ruleset(pack(tmp_path / "x", rule, source, codes__t_csv=table))
+    beside = [None, {"extension": [{"url": "http://h.example/x", "valueBoolean": True}]}]
+    name = {"given": ["a", None], "_given": beside}
+    found = preview({"resourceType": "Patient", "id": "p", "name": [name]}, FhirVersion.R4, rules)
+    assert found.body["name"] == [{"given": ["b", None], "_given": beside}]
+    assert found.flags == ()

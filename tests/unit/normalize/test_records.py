@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, canonical_id, content_digest
 from fhir_bridge.model.ingest import FhirVersion, stamped
 from fhir_bridge.normalize import Ruleset, explain_changes, load_ruleset, normalize
-from tests.unit.normalize.bench import KEY, MAPPINGS, SOURCE, body, entry, message, observation, patient, run
+from tests.unit.normalize.bench import KEY, MAPPINGS, SOURCE, body, entry, message, observation, patient, rules, run
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,51 @@ def test_lineage_gives_back_the_changes_with_numbers_as_they_stood() -> None:
     (change,) = [c for c in explain_changes(record) if c.rule == "harbor/observation-units"]
     assert (change.element, render(change.before)) == ("Observation.valueQuantity", b'{"value":98.60,"unit":"deg F"}')
     assert change.reason
+
+
+def test_lineage_tells_what_a_rule_saw_whatever_rules_after_it_edit(tmp_path: Path) -> None:
+    """A translated concept holds the sender's coding on, and a later rule writes into that very coding."""
+    steps = (
+        "  - translate: {path: code, map: m}\n"
+        "  - set: {path: \"code.coding.where(code = 'G').display\", value: later}\n"
+        "  - unit: {path: value, to: g}\n"
+        "  - set: {path: value.unit, value: gram}"
+    )
+    source = "institution: x\nextends: core\nmaps: {m: {file: codes/m.csv}}\n"
+    (tmp_path / "x" / "codes").mkdir(parents=True)
+    table = "system,code,target_system,target_code\nhttp://h.example,G,http://loinc.org,2345-7\n"
+    (tmp_path / "x" / "codes" / "m.csv").write_text(table)
+    sent: dict[str, Any] = {
+        "resourceType": "Observation",
+        "id": "o",
+        "status": "final",
+        "code": {"coding": [{"system": "http://h.example", "code": "G", "display": "first"}]},
+        "subject": {"reference": "Patient/p"},
+        "valueQuantity": {"value": 2, "unit": "kg"},
+    }
+    found = run(patient("p"), sent, ruleset=rules(tmp_path / "x", steps, source=source)).records[1]
+    told = {change.element: change for change in reversed(explain_changes(found))}
+    assert told["Observation.code"].before == sent["code"]
+    assert told["Observation.code"].after["coding"][1] == sent["code"]["coding"][0]
+    assert told["Observation.valueQuantity"].after["unit"] == "g"
+
+
+def test_lineage_tells_the_reference_that_was_sent_also_of_an_element_that_moved() -> None:
+    cedar = load_ruleset(MAPPINGS / "cedar")
+    context = {"reference": "Encounter/e", "display": "Visit of the sender"}
+    sent = {
+        "resourceType": "Observation",
+        "id": "o",
+        "status": "final",
+        "code": {"text": "x"},
+        "subject": {"reference": "Patient/p"},
+        "context": context,
+    }
+    source = replace(SOURCE, fhir_version=FhirVersion.STU3)
+    found = run(patient("p"), sent, ruleset=cedar, source=source).records[1]
+    told = {change.element: change for change in reversed(explain_changes(found))}
+    assert told["Observation.context"].before == context
+    assert told["Observation.encounter"].after == context
 
 
 def test_the_ruleset_is_named_in_every_record(northgate: Ruleset) -> None:

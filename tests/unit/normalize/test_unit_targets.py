@@ -151,12 +151,116 @@ def test_more_that_becomes_less_is_not_converted_beside_a_limit(by_loinc: Rulese
     assert [f.code for f in found.flags] == ["business-rule"]
 
 
+def test_a_limit_in_a_unit_that_turns_around_stays_though_its_value_does_not_move(by_loinc: Ruleset) -> None:
+    """35 to 45 nmol/L of hydrogen are no pH of at least 7.46 and at most 7.35."""
+    limits = {end: parse(ucum(value, "nmol/L").encode()) for end, value in (("low", "35"), ("high", "45"))}
+    found = through(by_loinc, measured("2744-1", ucum("7.41", "[pH]"), referenceRange=[limits]))
+    assert found.body["referenceRange"] == [limits]
+    assert [(f.code, f.expression) for f in found.flags] == [
+        ("business-rule", f"Observation.referenceRange[0].{end}") for end in ("low", "high")
+    ]
+
+
 def test_a_spelling_is_coded_and_the_senders_text_stays(by_loinc: Ruleset) -> None:
     found = through(by_loinc, measured("8480-6", '{"value":120,"unit":"mmHg"}'))
     assert render(found.body["valueQuantity"]).decode() == ucum("120", "mm[Hg]", "mmHg")
     wrong = through(by_loinc, measured("8480-6", ucum("120", "mmHg")))
     assert told(wrong.body["valueQuantity"]) == ("120", "mm[Hg]")
     assert wrong.body["valueQuantity"]["extension"][0]["valueQuantity"]["code"] == "mmHg"
+
+
+@pytest.mark.parametrize("text", ["U/ML", "[IU]/ML", "(U)/ML"])
+def test_capitals_are_read_by_the_table_of_spellings_alone(tmp_path: Path, text: str) -> None:
+    """By the letter ``U/ML`` is a unit in a megalitre, a thousand millionth of what the laboratory means."""
+    to = "[IU]/mL" if "I" in text else "U/mL"
+    quantity = f'{{"value":5,"unit":"{text}"}}'
+    plain = rules(tmp_path / "x", f"  - unit: {{path: value, to: '{to}'}}", source=CORE)
+    found = through(plain, measured("99999-9", quantity))
+    assert render(found.body["valueQuantity"]).decode() == quantity
+    assert [f.code for f in found.flags] == ["business-rule"]
+    source = CORE + (
+        "units:\n  laboratory:\n    file: codes/units.csv\n    constants: {system: 'http://h.example'}\n"
+        "    spellings: codes/spellings.csv\n"
+    )
+    steps = f"rule: r\non: Observation\nwhy: test\ndo:\n  - unit: {{path: value, table: laboratory, to: '{to}'}}\n"
+    files = {
+        "codes__units_csv": "code,local_unit,canonical,factor\nx,,g,\n",
+        "codes__spellings_csv": f"unit,ucum\n{text},{to}\n",
+    }
+    spelled = load_ruleset(pack(tmp_path / "y", steps, source, **files))
+    assert told(through(spelled, measured("99999-9", quantity)).body["valueQuantity"]) == ("5", to)
+    # A code is the sender's own statement in the case sensitive form.
+    coded = through(plain, measured("99999-9", ucum("5", text)))
+    assert told(coded.body["valueQuantity"]) == ("5E-9", to)
+
+
+@pytest.mark.parametrize(("text", "to"), [("MBq", "kBq"), ("mL", "L"), ("L", "mL"), ("g/L", "g/dL")])
+def test_a_text_that_says_which_case_it_means_is_read(tmp_path: Path, text: str, to: str) -> None:
+    plain = rules(tmp_path / "x", f"  - unit: {{path: value, to: {to}}}", source=CORE)
+    found = through(plain, measured("99999-9", f'{{"value":5,"unit":"{text}"}}'))
+    assert found.body["valueQuantity"]["code"] == to
+
+
+def test_a_spelling_of_a_text_goes_before_what_ucum_reads_in_it(tmp_path: Path) -> None:
+    source = CORE + (
+        "preferred_units:\n  house:\n    file: codes/house.csv\n    constants: {system: 'http://loinc.org'}\n"
+        "    spellings: codes/spellings.csv\n"
+    )
+    steps = "rule: r\non: Observation\nwhy: test\ndo:\n  - unit: {path: value, to: house}\n"
+    files = {"codes__house_csv": "code,unit\n99999-9,mL\n", "codes__spellings_csv": "unit,ucum\nCL,mL\ncL,mL\n"}
+    ruleset = load_ruleset(pack(tmp_path / "x", steps, source, **files))
+    found = through(ruleset, measured("99999-9", '{"value":5,"unit":"cL"}'))
+    assert told(found.body["valueQuantity"]) == ("5", "mL")
+
+
+HUGE = ["1e70", "1" * 100, "-1e300", "1e9999", "1e-9999", "0." + "1" * 100]
+
+
+@pytest.mark.parametrize("value", HUGE)
+@pytest.mark.parametrize(("unit", "to"), [("kg", "mg"), ("[lb_av]", "kg"), ("[degF]", "Cel"), ("[pH]", "nmol/L")])
+def test_a_number_beyond_measure_is_converted_in_full_or_kept_and_reported(
+    tmp_path: Path, value: str, unit: str, to: str
+) -> None:
+    ruleset = rules(tmp_path / "x", f"  - unit: {{path: value, to: {to}}}", source=CORE)
+    sent = ucum(value, unit)
+    found = through(ruleset, measured("99999-9", sent))
+    quantity = found.body["valueQuantity"]
+    if [f.code for f in found.flags]:
+        assert render(quantity).decode() == sent
+    else:
+        assert quantity["code"] == to
+        assert to != "mg" or quantity["value"] == Fraction(value) * 10**6
+
+
+def test_digits_beyond_those_of_pythons_own_context_are_not_cut() -> None:
+    found = kept_digits(Decimal("1." + "0" * 36), "[in_i]", "cm", Analyte())
+    # Two guard digits beyond 2.54 units of the last place.
+    assert str(found) == "2.54" + "0" * 36
+
+
+def test_the_end_of_a_range_without_counterpart_says_the_unit_it_stays_in(tmp_path: Path) -> None:
+    """A neper has no zero: the value moves to another scale, and the bare end must not seem to have moved with it."""
+    ruleset = rules(tmp_path / "x", "  - unit: {path: value, to: B}", source=CORE)
+    sent = measured("99999-9", ucum("100", "1"), referenceRange=[{"low": {"value": 0}, "high": {"value": 1000}}])
+    found = through(ruleset, sent)
+    assert told(found.body["valueQuantity"]) == ("2.00000", "B")
+    (limits,) = found.body["referenceRange"]
+    assert (told(limits["low"]), limits["high"]["code"]) == (("0", "1"), "B")
+    assert [(f.code, f.expression) for f in found.flags] == [
+        ("business-rule", "Observation.referenceRange[0].low"),
+    ]
+
+
+def test_what_stood_beside_the_old_unit_goes_with_it(tmp_path: Path) -> None:
+    ruleset = rules(tmp_path / "x", "  - unit: {path: value, to: g}", source=CORE)
+    sent = measured("99999-9", ucum("2", "kg"))
+    beside = {"extension": [{"url": "http://x.example/words", "valueString": "kilograms"}]}
+    sent["valueQuantity"] |= {"_unit": beside, "id": "q"}
+    quantity = through(ruleset, sent).body["valueQuantity"]
+    original = quantity["extension"][0]["valueQuantity"]
+    assert ("_unit" in quantity, original["_unit"]) == (False, beside)
+    # An id stands once in a resource.
+    assert (quantity["id"], "id" in original) == ("q", False)
 
 
 def test_a_quantity_keeps_its_own_extensions(by_loinc: Ruleset) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fhir_bridge.errors import RulesetBroken
 from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize import Ruleset, load_ruleset, preview
@@ -35,6 +36,7 @@ def test_converting_back_gives_the_value_sent_within_its_precision(
     local: Decimal | int, factor: str, offset: str
 ) -> None:
     found = canonical_value(local, row(factor, offset))
+    assert found is not None
     back = Fraction(found) * Fraction(factor) + Fraction(offset)
     exponent = Decimal(local).as_tuple().exponent
     assert isinstance(exponent, int)
@@ -113,3 +115,53 @@ def test_a_reported_finding_names_no_value(harbor: Ruleset) -> None:
 def test_a_comparator_survives_conversion(harbor: Ruleset) -> None:
     found = preview(measured("LB6266", '{"value":5.0,"comparator":"<","unit":"mmol/l"}'), FhirVersion.R4, harbor)
     assert found.body["valueQuantity"]["comparator"] == "<"
+
+
+TABLE = "local_code,local_unit,local_ucum,canonical,factor,offset\n"
+
+
+def by_table(folder: Path, *rows: str) -> Ruleset:
+    source = (
+        "institution: x\nunits:\n  laboratory:\n    file: codes/units.csv\n"
+        f"    constants: {{system: '{OBS}'}}\n    columns: {{code: local_code}}\n"
+    )
+    steps = "rule: r\non: Observation\nwhy: test\ndo:\n  - unit: {path: value, table: laboratory}\n"
+    return load_ruleset(pack(folder, steps, source, codes__units_csv=TABLE + "".join(f"{row}\n" for row in rows)))
+
+
+@pytest.mark.parametrize("value", ["1e70", "1" * 100, "1e9999", "0." + "1" * 100])
+def test_a_number_beyond_measure_is_kept_and_reported(tmp_path: Path, value: str) -> None:
+    ruleset = by_table(tmp_path / "x", "A,mmol/l,mmol/L,mg/dL,0.0555,0")
+    quantity = f'{{"value":{value},"unit":"mmol/l"}}'
+    found = preview(measured("A", quantity), FhirVersion.R4, ruleset)
+    assert render(found.body["valueQuantity"]).decode() == quantity
+    assert [f.code for f in found.flags] == ["business-rule"]
+
+
+def test_the_end_of_a_range_beyond_measure_says_the_unit_it_stays_in(tmp_path: Path) -> None:
+    ruleset = by_table(tmp_path / "x", "A,mmol/l,mmol/L,mg/dL,0.0555,0")
+    sent = measured("A", '{"value":5.6,"unit":"mmol/l"}') | {"referenceRange": [{"high": {"value": Decimal("1e70")}}]}
+    found = preview(sent, FhirVersion.R4, ruleset).body
+    high = found["referenceRange"][0]["high"]
+    assert (found["valueQuantity"]["code"], high["unit"], high["code"]) == ("mg/dL", "mmol/l", "mmol/L")
+
+
+def test_a_factor_of_zero_converts_nothing(tmp_path: Path) -> None:
+    ruleset = by_table(tmp_path / "x", "A,mmol/l,mmol/L,mg/dL,0,0")
+    quantity = '{"value":5.60,"unit":"mmol/l"}'
+    found = preview(measured("A", quantity), FhirVersion.R4, ruleset)
+    assert render(found.body["valueQuantity"]).decode() == quantity
+    assert [f.code for f in found.flags] == ["business-rule"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["A,x,,mg/dL,-2,0"], "units.csv:2:1 a factor below zero would turn limits and comparators around"),
+        (["A,x,,mg/dL,2,0", "A,y,,mg/dL,3,0"], "units.csv:3:1 the code stands twice, in two ways"),
+    ],
+)
+def test_a_wrong_table_is_an_error_of_the_pack(tmp_path: Path, rows: list[str], message: str) -> None:
+    with pytest.raises(RulesetBroken) as caught:
+        by_table(tmp_path / "x", *rows)
+    assert message in str(caught.value)
