@@ -240,6 +240,7 @@ def test_the_command_asks_the_service_prints_and_writes_the_parts(
         "institution": "harbor",
         "ruleset": "ab",
         "height": 7,
+        "answering": {"what": "activated", "at": "2026-03-01", "author": "anna", "approvers": ["ben"], "height": 5},
         "accounts": True,
         "statements": [statement],
         "parts": {"original": base64.b64encode(b"raw").decode()},
@@ -260,6 +261,7 @@ def test_the_command_asks_the_service_prints_and_writes_the_parts(
             "     table labs",
         ]
         assert "height 7" in shown.err
+        assert "activated 2026-03-01 by anna, approved by ben, on the ledger at height 5" in shown.err
         told.answer = lambda call: (200, answer | {"accounts": False})
         assert main(["map", "explain", "Observation/x", "--data", str(data)]) == 1
 
