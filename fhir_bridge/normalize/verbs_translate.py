@@ -170,7 +170,7 @@ class _Translation:
         """The standard code in place of the sender's."""
         if code is None:
             # Its extension stands for it.
-            return code, None
+            return code, None, _NOTHING
         answer = self._look_up(("", code)) if type(code) is str else None
         if answer is None:
             return code, None if code in self._codes.target_codes else self._words(None), _NOTHING
