@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fhir_bridge.lines.pure import _ruleset
 from fhir_bridge.lines.rule_life import ACTIVATED, PendingChange, Step
 from tests.support.bridge_world import ROOT, World, fresh, observation, patient, running
 from tests.support.made_by import named, stored_by_ruleset
@@ -257,6 +260,19 @@ async def test_a_copy_that_was_edited_or_is_gone_is_made_anew_at_the_next_start(
         assert of_one_ruleset(await stored_by_ruleset(world), {named(ruleset): "one"}) == {"one"}
 
 
+async def test_what_was_proposed_elsewhere_is_laid_out_before_it_comes_into_force(tmp_path: Path) -> None:
+    """After a restore, and where another machine takes over, the folder has what is in force and no more."""
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        ruleset = await proposed(world, marking_pack(tmp_path / "pack", "one"))
+    shutil.rmtree(data / "rulesets")
+    async with running(data) as world:
+        await order(world, "activate", ruleset=ruleset)
+        await world.send(patient("p1"))
+        await world.send(observation("o1", "p1"))
+        assert of_one_ruleset(await stored_by_ruleset(world), {named(ruleset): "one"}) == {"one"}
+
+
 async def test_what_an_older_release_registered_is_copied_at_the_first_start(tmp_path: Path) -> None:
     data = fresh(tmp_path)
     pack = marking_pack(tmp_path / "pack", "one")
@@ -273,6 +289,45 @@ async def test_what_an_older_release_registered_is_copied_at_the_first_start(tmp
         assert of_one_ruleset(await stored_by_ruleset(world), {named(ruleset): "one"}) == {"one"}
         assert (await world.control.get("/rules/northgate/history")).json()["changes"][0]["what"] == "adopted"
     assert uses(data)[-1].digest.hex() == ruleset
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the next release be started: its engine gives the same files another hash."""
+
+    def change(engine: str) -> None:
+        for module in ("normalize.pack", "lines.rules", "lines.rule_copies"):
+            monkeypatch.setattr(f"fhir_bridge.{module}.ENGINE", engine)
+        _ruleset.cache_clear()
+
+    return change
+
+
+async def test_going_back_after_an_upgrade_is_to_other_rules_as_this_release_compiles_them(
+    tmp_path: Path, engine: Callable[[str], None]
+) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        hashes = []
+        for mark in ("one", "two"):
+            hashes.append(await proposed(world, marking_pack(tmp_path / mark, mark)))
+            await order(world, "activate", ruleset=hashes[-1])
+        waiting = await proposed(world, marking_pack(tmp_path / "three", "three"))
+    engine("next")
+    async with running(data) as world:
+        await world.send(patient("p1"))
+        await world.send(observation("o1", "p1"))
+        renewed = (await status(world))["ruleset"]
+        for what, more in (("activate", {}), ("canary", {"share": 10_000}), ("shadow", {"share": 10_000})):
+            assert "propose it again" in await refused(world, what, ruleset=waiting, **more)
+        back = (await order(world, "rollback", author="ben"))["ruleset"]
+        assert (await world.send(observation("o2", "p1")))["outcomes"] == {"201": 1}
+        assert (await order(world, "rollback", author="ben", ruleset=hashes[1]))["ruleset"] == renewed
+        assert "nothing to go back to" in await refused(world, "rollback", author="ben", ruleset=hashes[1])
+        assert (await order(world, "rollback", author="ben", ruleset=hashes[0]))["ruleset"] == back
+        made = await stored_by_ruleset(world)
+    assert of_one_ruleset(made, {named(renewed): "two", named(back): "one"}) == {"one", "two"}
+    assert not {renewed, back} & set(hashes)
 
 
 # --- trials
