@@ -16,6 +16,7 @@ from fhir_bridge.lines.pure import process
 from fhir_bridge.lines.trying import tried
 from fhir_bridge.model.ingest import FhirVersion, Processed, Received, SourceContext, Trial
 from fhir_bridge.normalize import load_ruleset, take_snapshot
+from fhir_bridge.normalize.yaml_text import Fault
 from tests.support.bridge_world import bundle, observation, patient
 from tests.support.packs import QUARANTINE, marking_pack
 
@@ -64,7 +65,7 @@ def test_a_candidate_whose_copy_is_gone_leaves_the_message_to_the_rules_in_force
     done = process(message, replace(source(pack), trial=gone), LIMITS)
     assert replace(done, tried=None) == plain
     assert done.tried is not None
-    assert done.tried.failed == "RulesetBroken"
+    assert done.tried.failed == Fault.__name__
 
 
 def test_a_canary_makes_exactly_what_its_rules_make_in_force(tmp_path: Path) -> None:
@@ -130,6 +131,23 @@ def test_a_message_about_several_patients_is_never_a_canarys(tmp_path: Path) -> 
     done = process(received(both), replace(source(one), trial=on_trial(two, 10_000, is_canary=True)), LIMITS)
     assert done.tried is None
     assert done.rules == load_ruleset(one).hash
+
+
+def test_what_the_rules_in_force_quarantine_is_drawn_by_its_patient_too(tmp_path: Path) -> None:
+    strict = marking_pack(tmp_path / "strict", "one", also=QUARANTINE)
+    two = marking_pack(tmp_path / "two", "two")
+    in_force = replace(source(strict), trial=on_trial(two, 5_000, is_canary=True))
+
+    def by_canary(body: dict[str, Any]) -> bool:
+        return process(received(body), in_force, LIMITS).rules == load_ruleset(two).hash
+
+    drawn = {name: by_canary(patient(name)) for name in (f"p{n}" for n in range(12))}
+    assert set(drawn.values()) == {True, False}
+    for name, is_drawn in drawn.items():
+        assert {by_canary(observation(f"o{n}-{name}", name)) for n in range(6)} == {is_drawn}
+        # Of a second patient too: what it says of p1 is quarantined, and would be stored by the candidate.
+        both = bundle(("PUT", "Patient/x", patient("x")), ("PUT", "Observation/o", observation("o", name)))
+        assert not by_canary(both)
 
 
 def test_what_only_one_of_two_rulesets_takes_is_told_from_what_only_the_other_takes(tmp_path: Path) -> None:
