@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -345,13 +346,10 @@ class Rules:
                 await self.life.change(name, None, step)
                 return True
             # First of all nothing more is made by it; the ledger hears of it now, or as soon as it listens.
-            after = await self._registry.change_institution(name, lambda held: replace(held, trial=None))
-            try:
+            ended = replace(known, trial=None)
+            await self.life.end(PendingChange(ended, step, self._people.signed(name, step)))
+            with contextlib.suppress(Unavailable):
                 await self._settle()
-                await self._use(after, step)
-            except Unavailable:
-                if self.life.pending is None or self.life.pending.step != step:
-                    await self.life.note(name, step)
             return True
 
     # --- how a change is made
@@ -364,10 +362,13 @@ class Rules:
         return done
 
     async def _settle(self) -> Step | None:
-        """Bring the pending change to the ledger and make it; a no-op without one."""
-        change = self.life.pending
-        if change is None:
-            return None
+        """Bring what waits to the ledger and make it; return the last step of it, None if nothing waits."""
+        done: Step | None = None
+        while (change := self.life.pending) is not None:
+            done = await self._make(change)
+        return done
+
+    async def _make(self, change: PendingChange) -> Step:
         try:
             height = await self._notary.submit(change.envelope)
         except LedgerRefused as no:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fhir_bridge.errors import Unavailable
 from fhir_bridge.lines.pure import _ruleset
 from fhir_bridge.lines.rule_life import ACTIVATED, PendingChange, Step
 from tests.support.bridge_world import ROOT, World, fresh, observation, patient, running
@@ -427,6 +428,83 @@ async def test_withdrawing_a_canary_has_what_it_did_and_was_not_stored_done_agai
             await order(world, "withdraw", author="ben")
         await waiting
         assert of_one_ruleset(await stored_by_ruleset(world), {named(first): "one"}) == {"one"}
+
+
+async def test_a_withdrawal_that_a_crash_cuts_off_is_told_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, told and brought to the ledger, or not begun: never a canary that is over without anybody's word."""
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        first = await proposed(world, marking_pack(tmp_path / "one", "one"))
+        await order(world, "activate", ruleset=first)
+        second = await proposed(world, marking_pack(tmp_path / "two", "two"))
+        await order(world, "canary", ruleset=second, share=10_000)
+        left = asyncio.Event()
+
+        async def dies(*_: object) -> None:
+            # Whatever comes after the first commit.
+            left.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(world.bridge.rules, "_settle", dies)
+        asked = asyncio.create_task(order(world, "withdraw", author="ben"))
+        await asyncio.wait_for(left.wait(), 10)
+        assert (await status(world))["trial"] is None
+        asked.cancel()
+    async with running(data) as world:
+        now = await status(world)
+    assert now["trial"] is None
+    assert (now["last"]["what"], now["last"]["author"]) == ("withdrawn", "ben")
+    assert (uses(data)[-1].digest.hex(), uses(data)[-1].share) == (second, 0)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_canary_is_withdrawn_while_the_ledger_is_away_and_the_ledger_hears_of_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        first = await proposed(world, marking_pack(tmp_path / "one", "one"))
+        await order(world, "activate", ruleset=first)
+        second = await proposed(world, marking_pack(tmp_path / "two", "two"))
+        await order(world, "canary", ruleset=second, share=10_000)
+        in_force = (await pending(world, tmp_path / "pack", "three"))[1] if waits else first
+
+        async def away(_: bytes) -> int:
+            raise Unavailable("the ledger cannot take a transaction now")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(world.bridge.rules._notary, "submit", away)
+            await order(world, "withdraw", author="ben")
+            assert (await status(world))["trial"] is None
+    async with running(data) as world:
+        now = await status(world)
+        told = world.bridge.rules.life.steps("northgate")
+        assert world.bridge.rules.life.pending is None
+    assert (now["ruleset"], now["trial"]) == (in_force, None)
+    assert (second, 0) in [(use.digest.hex(), use.share) for use in uses(data)]
+    assert [step.kind for step in told].count("withdrawn") == 1
+
+
+async def test_a_greater_share_that_waited_does_not_bring_a_withdrawn_canary_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        second = await proposed(world, marking_pack(tmp_path / "two", "two"))
+        await order(world, "canary", ruleset=second, share=500)
+
+        async def away(_: bytes) -> int:
+            raise Unavailable("the ledger cannot take a transaction now")
+
+        monkeypatch.setattr(world.bridge.rules._notary, "submit", away)
+        answer = await world.control.post("/rules/northgate/canary", json={"ruleset": second, "share": 2_000})
+        assert answer.status_code == 503
+        await order(world, "withdraw", author="ben")
+    async with running(data) as world:
+        assert (await status(world))["trial"] is None
+    assert [use.share for use in uses(data)[-3:]] == [500, 2_000, 0]
 
 
 # --- the story
