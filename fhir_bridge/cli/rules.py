@@ -22,7 +22,10 @@ Candidate = Annotated[
         metavar="RULESET", help="Digits of a ruleset that was proposed; or a pack's folder, proposed now."
     ),
 ]
-Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who answers for it.")]
+Author = Annotated[
+    str | None, typer.Option("--author", metavar="NAME", help="Who answers for a folder that is proposed now.")
+]
+By = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who answers for it; else the institution.")]
 Share = Annotated[str, typer.Option("--share", metavar="PERCENT", help="On how much of what comes, such as 5%.")]
 _SHORT = 12
 
@@ -50,7 +53,7 @@ def propose(
 @app.command()
 def approve(
     institution: Institution,
-    ruleset: Candidate,
+    ruleset: Annotated[str, typer.Argument(metavar="RULESET", help="Digits of a ruleset that was proposed.")],
     approver: Annotated[str, typer.Option("--approver", metavar="NAME", help="Who stands beside the author.")],
     data: Data = None,
     as_json: AsJson = False,
@@ -118,7 +121,7 @@ def canary(
 
 
 @app.command()
-def withdraw(institution: Institution, author: Author = None, data: Data = None, as_json: AsJson = False) -> None:
+def withdraw(institution: Institution, author: By = None, data: Data = None, as_json: AsJson = False) -> None:
     """End a shadow or a canary. To promote it instead: 'rules activate'."""
     made = service.post(data_directory(data), f"/rules/{institution}/withdraw", {"author": author} if author else {})
     _tell(made, as_json, f"{made['ruleset'][:_SHORT]} withdrawn")
@@ -177,6 +180,8 @@ def _order(
         made = _propose(directory, institution, Path(ruleset), author)
         _tell_changes(made)
         ruleset = made["ruleset"]
+    elif author is not None:
+        raise Failure("who proposed it answers for it: --author goes with a folder", exit_code=SETUP)
     return service.post(directory, f"/rules/{institution}/{what}", {"ruleset": ruleset, **more})
 
 

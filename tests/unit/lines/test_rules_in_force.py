@@ -161,6 +161,8 @@ async def test_with_four_eyes_nobodys_rules_come_into_use_by_their_author_alone(
         assert (await world.control.post("/institutions", json=again)).status_code == 400
         both = again | {"author": "Anna", "approver": "ANNA"}
         assert (await world.control.post("/institutions", json=both)).status_code == 400
+        # One person who approves what nobody in particular brings is one pair of eyes.
+        assert (await world.control.post("/institutions", json=again | {"approver": "Ben"})).status_code == 400
         assert (await status(world))["ruleset"] == before
         assert len(uses(data)) == 2
         await order(world, "approve", ruleset=ruleset, approver="Ben")
@@ -168,6 +170,20 @@ async def test_with_four_eyes_nobodys_rules_come_into_use_by_their_author_alone(
         assert (await status(world))["ruleset"] == ruleset
         # What was approved once needs nobody at night.
         assert (await order(world, "rollback", author="anna"))["ruleset"] == before
+
+
+@pytest.mark.parametrize(
+    "spelled", [" JOSÉ  Ruiz", "jose\u0301 ruiz", "\uff4aosé ruiz", "jos\u034fé ruiz", "jos\u00ad\u00e9 ruiz"]
+)
+async def test_one_name_spelled_twice_is_one_pair_of_eyes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    data = fresh(tmp_path)
+    monkeypatch.setenv("FHIR_BRIDGE_RULES_FOUR_EYES", "true")
+    async with running(data) as world:
+        ruleset = await proposed(world, marking_pack(tmp_path / "pack", "one"), "josé ruiz")
+        why = await refused(world, "approve", ruleset=ruleset, approver=spelled)
+        assert "nobody approves what they proposed" in why or "needs a name" in why
 
 
 async def test_an_approval_is_of_one_content_and_of_one_institution(
