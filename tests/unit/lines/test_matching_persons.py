@@ -147,5 +147,7 @@ async def test_two_groups_are_one_human_only_where_somebody_says_so(tmp_path: Pa
         assert (await world.control.post("/persons/accept", json=asked)).status_code == 400
         assert (await world.control.post("/persons/accept", json=asked | {"merge": True})).json() == {"linked": 4}
         assert (await world.control.post("/persons/refuse", json=asked)).status_code == 400
+        itself = await world.control.post("/persons/accept", json={"one": one, "two": f"Patient/{one}"})
+        assert itself.status_code == 400
         unknown = await world.control.post("/persons/accept", json={"one": one, "two": "nobody"})
         assert unknown.status_code == 400
