@@ -67,7 +67,7 @@ class Duplicates:
         groups = suspects(within_scopes(who, sight).view, types)
         found = list({_name(each): each for group in groups for each in group}.values())
         _refuse_costly(groups, len(found))
-        told = await self._compared(groups, found, directory.view)
+        told = await self._compared(groups, found, within_scopes(who, directory).view)
         shown = list({_name(each): each for group in told for each in group.found}.values())
         await self._audit.record(who, Interaction("duplicates", "Patient", canonical, params), sight, shown, now)
         return Reply(200, render(_collection(told)), NO_STORE)

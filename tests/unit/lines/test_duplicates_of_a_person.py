@@ -57,6 +57,20 @@ async def test_a_scope_that_leaves_out_a_type_leaves_out_its_twins(tmp_path: Pat
         assert await _groups(world, narrow, mine) == []
 
 
+async def test_who_may_not_read_practitioners_is_not_told_which_two_are_one(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        for name in ("a", "b"):
+            number = {"system": "http://hl7.org/fhir/sid/us-npi", "value": "1234567893"}
+            await world.send({"resourceType": "Practitioner", "id": name, "identifier": [number]})
+            by = {"performer": [{"reference": f"Practitioner/{name}"}]}
+            await world.send(observation(f"o-{name}", "p1", valueQuantity=VALUE, **by))
+        mine = await world.patient_id("p1")
+        assert len(await _groups(world, await world.token(), mine)) == 1
+        narrow = await world.token(scope="system/Patient.rs system/Observation.rs")
+        assert await _groups(world, narrow, mine) == []
+
+
 async def test_comparisons_are_bounded_and_a_hidden_record_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
