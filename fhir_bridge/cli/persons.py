@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,8 +43,13 @@ def link(
 ) -> None:
     """Apply a cross-reference feed. Applying it again changes nothing; other columns are ignored."""
     directory = data_directory(data)
-    with feed.open(newline="", encoding="utf-8-sig") as lines:
-        rows = read_feed(lines)
+    try:
+        with feed.open(newline="", encoding="utf-8-sig") as lines:
+            rows = read_feed(lines)
+    except UnicodeDecodeError as error:
+        raise Failure(f"{feed} is not UTF-8: save it so", exit_code=SETUP) from error
+    except csv.Error as error:
+        raise Failure(f"{feed} cannot be read as CSV: {error}", exit_code=SETUP) from error
     answer = service.post(directory, "/links", {"rows": rows})
     if as_json:
         screen.print_json(answer)
@@ -68,6 +74,8 @@ def suggest(
 
     Look both patients up where they were treated, then 'person accept' or 'person refuse' the pair.
     """
+    if least_bits is not None and not math.isfinite(least_bits):
+        raise Failure("--least-bits must be a number", exit_code=SETUP)
     body = {"least_bits": least_bits, "link_identifiers": link_identifiers}
     found, done = asyncio.run(_suggested(data_directory(data), body))
     if as_json:

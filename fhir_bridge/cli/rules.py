@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -22,7 +23,10 @@ Candidate = Annotated[
         metavar="RULESET", help="Digits of a ruleset that was proposed; or a pack's folder, proposed now."
     ),
 ]
-Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who answers for it.")]
+Author = Annotated[
+    str | None, typer.Option("--author", metavar="NAME", help="Who answers for a folder that is proposed now.")
+]
+By = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who answers for it; else the institution.")]
 Share = Annotated[str, typer.Option("--share", metavar="PERCENT", help="On how much of what comes, such as 5%.")]
 _SHORT = 12
 
@@ -50,14 +54,14 @@ def propose(
 @app.command()
 def approve(
     institution: Institution,
-    ruleset: Candidate,
+    ruleset: Annotated[str, typer.Argument(metavar="RULESET", help="Digits of a ruleset that was proposed.")],
     approver: Annotated[str, typer.Option("--approver", metavar="NAME", help="Who stands beside the author.")],
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Say that somebody else than the author has looked at a proposal."""
     body = {"ruleset": ruleset, "approver": approver}
-    made = service.post(data_directory(data), f"/rules/{institution}/approve", body)
+    made = service.post(data_directory(data), _address(institution, "approve"), body)
     _tell(
         made, as_json, f"{made['ruleset'][:_SHORT]} by {made['author']}, approved by {', '.join(made['approvers'])}"
     )
@@ -85,7 +89,7 @@ def rollback(
 ) -> None:
     """Go back to a ruleset that was in force before."""
     body = {"author": author} | ({} if ruleset is None else {"ruleset": ruleset})
-    made = service.post(data_directory(data), f"/rules/{institution}/rollback", body)
+    made = service.post(data_directory(data), _address(institution, "rollback"), body)
     _tell(made, as_json, f"{made['ruleset'][:_SHORT]} in force again, height {made['height']}")
 
 
@@ -118,9 +122,9 @@ def canary(
 
 
 @app.command()
-def withdraw(institution: Institution, author: Author = None, data: Data = None, as_json: AsJson = False) -> None:
+def withdraw(institution: Institution, author: By = None, data: Data = None, as_json: AsJson = False) -> None:
     """End a shadow or a canary. To promote it instead: 'rules activate'."""
-    made = service.post(data_directory(data), f"/rules/{institution}/withdraw", {"author": author} if author else {})
+    made = service.post(data_directory(data), _address(institution, "withdraw"), {"author": author} if author else {})
     _tell(made, as_json, f"{made['ruleset'][:_SHORT]} withdrawn")
 
 
@@ -152,7 +156,7 @@ def history(
 
     With --touching also the changed lines, and the records whose lineage names the rule.
     """
-    told = service.get(data_directory(data), f"/rules/{institution}/history", touching=touching)
+    told = service.get(data_directory(data), _address(institution, "history"), touching=touching)
     if as_json:
         screen.print_json(told)
         return
@@ -177,23 +181,29 @@ def _order(
         made = _propose(directory, institution, Path(ruleset), author)
         _tell_changes(made)
         ruleset = made["ruleset"]
-    return service.post(directory, f"/rules/{institution}/{what}", {"ruleset": ruleset, **more})
+    elif author is not None:
+        raise Failure("who proposed it answers for it: --author goes with a folder", exit_code=SETUP)
+    return service.post(directory, _address(institution, what), {"ruleset": ruleset, **more})
 
 
 def _propose(directory: Path, institution: str, pack: Path, author: str) -> Any:
     if not pack.is_dir():
         raise Failure(f"{pack} is not a folder (give the folder that holds source.yaml)", exit_code=SETUP)
     body = {"ruleset_dir": str(pack.absolute()), "author": author}
-    return service.post(directory, f"/rules/{institution}/propose", body)
+    return service.post(directory, _address(institution, "propose"), body)
+
+
+def _address(institution: str, what: str) -> str:
+    return f"/rules/{quote(institution, safe='')}/{what}"
 
 
 def _parts(share: str) -> int:
     """Return ten-thousandths of a share in percent."""
     try:
         parts = Decimal(share.strip().removesuffix("%")) * 100
-    except InvalidOperation:
+    except ArithmeticError:
         parts = Decimal(0)
-    if not 1 <= parts <= 10_000 or parts != int(parts):
+    if not parts.is_finite() or not 1 <= parts <= 10_000 or parts != int(parts):
         raise Failure(f"{share!r} is no share: give 0.01% to 100%", exit_code=SETUP)
     return int(parts)
 

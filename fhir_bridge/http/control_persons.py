@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,7 +22,7 @@ def install(app: FastAPI, matching: Matching) -> None:
     async def suggest(request: Request) -> StreamingResponse:
         given = await object_of(request)
         least, link = given.get("least_bits"), given.get("link_identifiers") is True
-        if least is not None and type(least) not in (int, float):
+        if least is not None and (type(least) not in (int, float) or not math.isfinite(least)):
             raise SetupWrong("least_bits must be a number")
         found = matching.suggest(least, link_identifiers=link)
         return StreamingResponse(_lines(found), media_type="application/x-ndjson")

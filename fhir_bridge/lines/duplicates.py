@@ -28,7 +28,13 @@ GROUND_SYSTEM = "urn:fhir-bridge:duplicate"
 """System of the ``meta.tag`` that says how the linked records are known to be one: see ``query.duplicates``."""
 
 MAX_OPENED = 5_000
-"""Records that may be compared for one question: about half a second's work."""
+"""Records that may be opened for one question: about half a second's work."""
+
+MAX_COMPARED = 200_000
+"""Pairs of records that may be compared for one question: about a second's work.
+
+Every two of a group are: of a number that a sender puts into all its records, some 600 of them.
+"""
 
 _CONTROLS = frozenset({"_type", "_format", "_pretty"})
 
@@ -60,10 +66,8 @@ class Duplicates:
             raise NotFound
         groups = suspects(within_scopes(who, sight).view, types)
         found = list({_name(each): each for group in groups for each in group}.values())
-        if len(found) > MAX_OPENED:
-            problem = f"{len(found)} records would have to be compared, {MAX_OPENED} may be: name types with _type"
-            raise QueryRefused([Issue("error", "too-costly", problem, "_type")])
-        told = await self._compared(groups, found, directory.view)
+        _refuse_costly(groups, len(found))
+        told = await self._compared(groups, found, within_scopes(who, directory).view)
         shown = list({_name(each): each for group in told for each in group.found}.values())
         await self._audit.record(who, Interaction("duplicates", "Patient", canonical, params), sight, shown, now)
         return Reply(200, render(_collection(told)), NO_STORE)
@@ -74,6 +78,14 @@ class Duplicates:
         bodies = await self._opening.bodies(found)
         named = dict(zip(map(_name, found), bodies, strict=True))
         return await asyncio.to_thread(alike, groups, named, lambda each: _identities(directory, each))
+
+
+def _refuse_costly(groups: Sequence[Sequence[Found]], opened: int) -> None:
+    pairs = sum(len(group) * (len(group) - 1) // 2 for group in groups)
+    for count, what, limit in ((opened, "records", MAX_OPENED), (pairs, "pairs of records", MAX_COMPARED)):
+        if count > limit:
+            problem = f"{count} {what} would have to be compared, {limit} may be: name types with _type"
+            raise QueryRefused([Issue("error", "too-costly", problem, "_type")])
 
 
 def _types(params: Params) -> set[str]:

@@ -88,6 +88,8 @@ class Matching:
 
     async def accept(self, one: str, two: str, *, merge: bool = False) -> dict[str, Any]:
         """Link two charts because somebody has looked; ids are canonical."""
+        if self._chart(one) == self._chart(two):
+            raise SetupWrong("these are one and the same Patient")
         count = await self._registry.join(self._chart(one), self._chart(two), REVIEWED, merge=merge)
         await self._grant.follow_links()
         return {"linked": count}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -278,8 +279,11 @@ class Registry:
         return self._assurance.get(chart.chart, "")
 
     def are_apart(self, one: ChartRef, two: ChartRef) -> bool:
-        """Tell whether somebody has said that two charts are two humans'."""
-        return frozenset((one.chart, two.chart)) in self._apart
+        """Tell whether somebody has said that two charts, or two that are linked with them, are two humans'."""
+        return bool(self._apart) and any(
+            frozenset((mine.chart, theirs.chart)) in self._apart
+            for mine, theirs in product(self.linked(one), self.linked(two))
+        )
 
     async def link(self, links: Sequence[Link]) -> int:
         """Apply a cross-reference feed; return how many links are new or changed. Repeating it changes nothing."""
@@ -294,11 +298,15 @@ class Registry:
             merge: Also where both are linked with others already, who then are all one human.
 
         Raises:
-            SetupWrong: Both are linked with others, or somebody has said that they are two humans'.
+            SetupWrong: Both are linked with others, or somebody has said that they, or charts that they are linked
+                with, are two humans'.
         """
         async with self._changing:
             if self.are_apart(one, two):
-                raise SetupWrong("somebody has said that these are two humans: take that back with 'person unlink'")
+                raise SetupWrong(
+                    "somebody has said that these, or charts linked with them, are two humans: take that back with "
+                    "'person unlink'"
+                )
             held = [self._person_of.get(chart.chart) for chart in (one, two)]
             if None not in held and held[0] != held[1] and not merge:
                 raise SetupWrong(
@@ -366,9 +374,10 @@ class Registry:
 
     def _join(self, chart: str, person: str, assurance: str) -> None:
         self._leave(chart)
+        # The list first: a comparison that runs in a thread meanwhile looks for it under the person.
+        self._charts_of.setdefault(person, []).append(chart)
         self._person_of[chart] = person
         self._assurance[chart] = assurance
-        self._charts_of.setdefault(person, []).append(chart)
 
     def _leave(self, chart: str) -> None:
         before = self._person_of.pop(chart, None)

@@ -5,7 +5,7 @@ that the ledger has to take is noted before it is brought there, together with t
 commit afterwards, so that a crash at any point leaves it undone or finds it at the next start and finishes it.
 
 Invariants:
-    * one change is pending at a time, so transactions reach the ledger in the order in which they were signed;
+    * changes wait in the order in which they were signed, and none but the end of a trial behind another;
     * an institution's rules, its trial and the step that says so change in one commit of the vault.
 """
 
@@ -24,6 +24,7 @@ from fhir_bridge.seal import open_blob, seal_blob
 LIFE = "ruleset-life"
 PENDING = "ruleset-pending"
 _ONE = "change"
+_FIRST = 0
 
 PROPOSED, APPROVED = "proposed", "approved"
 ACTIVATED, ROLLED_BACK, ADOPTED, RENEWED = "activated", "rolled back", "adopted", "renewed"
@@ -73,16 +74,21 @@ class RuleLife:
         self._randomness = randomness
         self._key = key
         self._steps: dict[str, list[Step]] = {}
-        self.pending: PendingChange | None = None
+        self._waiting: dict[int, PendingChange] = {}
 
     async def load(self) -> None:
-        """Read every step, and the change that a crash cut off."""
+        """Read every step, and the changes that a crash cut off."""
         for place, value in await self._vault.documents(LIFE):
             step = msgspec.json.decode(open_blob(self._key, LIFE, place, value), type=Step)
             self._steps.setdefault(place.partition("/")[0], []).append(step)
-        left = await self._vault.document(PENDING, _ONE)
-        if left is not None:
-            self.pending = msgspec.msgpack.decode(open_blob(self._key, PENDING, _ONE, left), type=PendingChange)
+        for place, value in await self._vault.documents(PENDING):
+            left = open_blob(self._key, PENDING, place, value)
+            self._waiting[_number(place)] = msgspec.msgpack.decode(left, type=PendingChange)
+
+    @property
+    def pending(self) -> PendingChange | None:
+        """The change that the ledger has to take first; None if none waits."""
+        return next(iter(self._waiting.values()), None)
 
     def steps(self, institution: str) -> Sequence[Step]:
         """Return what happened to an institution's rules, the oldest first."""
@@ -94,31 +100,42 @@ class RuleLife:
         self._steps.setdefault(institution, []).append(step)
 
     async def begin(self, change: PendingChange, first: Step | None = None, also: Sequence[Document] = ()) -> None:
-        """Note a change before the ledger hears of it, and in the same commit a step before it and ``also``."""
-        name = change.target.name
-        sealed = seal_blob(self._key, PENDING, _ONE, msgspec.msgpack.encode(change), self._randomness)
+        """Note a change before the ledger hears of it, and in the same commit a step before it and ``also``.
+
+        Stands in the place of the change that the ledger has to take first, if there is one.
+        """
+        name, number = change.target.name, next(iter(self._waiting), _FIRST)
         documents = [*also, *([] if first is None else [self._document(name, first)])]
-        await self._vault.commit(Work(documents=[*documents, Document(PENDING, _ONE, sealed)]), None)
+        await self._vault.commit(Work(documents=[*documents, self._left(number, change)]), None)
         if first is not None:
             self._steps.setdefault(name, []).append(first)
-        self.pending = change
+        self._waiting[number] = change
+
+    async def end(self, change: PendingChange) -> None:
+        """Take an institution's trial away at once, and note in the same commit what the ledger has to hear of it."""
+        number = max(self._waiting, default=_FIRST - 1) + 1
+        also = [self._left(number, change)]
+        await self._registry.change_institution(change.target.name, lambda known: replace(known, trial=None), also)
+        self._waiting[number] = change
 
     async def finish(self, change: PendingChange, height: int | None) -> Step:
         """Make the change that the ledger has taken."""
         target, step = change.target, replace(change.step, height=height)
-        also = [self._document(target.name, step), Document(PENDING, _ONE, None)]
+        number = next(iter(self._waiting))
+        also = [self._document(target.name, step), Document(PENDING, _place(number), None)]
         if target.name in self._registry.institutions:
             await self._registry.change_institution(target.name, lambda known: _as(change, known), also)
         else:
             await self._registry.add_institution(target, also)
         self._steps.setdefault(target.name, []).append(step)
-        self.pending = None
+        del self._waiting[number]
         return step
 
     async def drop(self) -> None:
         """Give up the pending change, which the ledger will never take."""
-        await self._vault.commit(Work(documents=[Document(PENDING, _ONE, None)]), None)
-        self.pending = None
+        number = next(iter(self._waiting))
+        await self._vault.commit(Work(documents=[Document(PENDING, _place(number), None)]), None)
+        del self._waiting[number]
 
     async def change(self, institution: str, trial: TrialInForce | None, step: Step) -> None:
         """Begin or end a trial that the ledger need not hear of, with the step that says so."""
@@ -126,14 +143,30 @@ class RuleLife:
         await self._registry.change_institution(institution, lambda known: replace(known, trial=trial), also)
         self._steps.setdefault(institution, []).append(step)
 
+    def _left(self, number: int, change: PendingChange) -> Document:
+        place, content = _place(number), msgspec.msgpack.encode(change)
+        return Document(PENDING, place, seal_blob(self._key, PENDING, place, content, self._randomness))
+
     def _document(self, institution: str, step: Step) -> Document:
         place = f"{institution}/{len(self.steps(institution)):08d}"
         sealed = seal_blob(self._key, LIFE, place, msgspec.json.encode(step), self._randomness)
         return Document(LIFE, place, sealed)
 
 
+def _place(number: int) -> str:
+    return f"{_ONE}/{number:08d}" if number else _ONE
+
+
+def _number(place: str) -> int:
+    return int(place.partition("/")[2] or _FIRST)
+
+
 def _as(change: PendingChange, known: Institution) -> Institution:
     target = change.target
+    if change.step.kind == WITHDRAWN:
+        # It ended when that was noted, unless a greater share of it waited before; the rest is none of its business.
+        is_back = known.trial is not None and known.trial.is_canary and known.trial.ruleset == change.step.ruleset
+        return replace(known, trial=None) if is_back else known
     return replace(
         known,
         fhir_version=target.fhir_version,

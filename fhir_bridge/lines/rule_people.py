@@ -6,6 +6,8 @@ signs with the same key for ever. It is the node that signs: the ledger proves w
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 from blake3 import blake3
 
 from fhir_bridge.errors import SetupWrong
@@ -15,6 +17,10 @@ from ledger_core import Identity
 
 _PERSON = b"fhir-bridge/rules-person/1\0"
 _MAX_NAME = 100
+# Letters and marks that show nothing: with one of them a name would be another one to us and the same to its readers.
+_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | frozenset(
+    map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
 
 
 class RulePeople:
@@ -26,13 +32,13 @@ class RulePeople:
         self._key = key
 
     def person(self, name: str) -> Person:
-        """Return who goes by a name, whatever its spacing and case.
+        """Return who goes by a name, whatever its spacing and case, and however its accents are written.
 
         Raises:
             SetupWrong: Nobody can be called so.
         """
-        told = " ".join(name.split()).casefold()
-        if not told or len(told) > _MAX_NAME or not told.isprintable():
+        told = normalize("NFKC", " ".join(normalize("NFKC", name).split()).casefold())
+        if not told or len(told) > _MAX_NAME or not told.isprintable() or not _UNSEEN.isdisjoint(told):
             raise SetupWrong(f"whoever answers for rules needs a name of 1 to {_MAX_NAME} characters")
         return Person(told, self._identity(told).public.hex())
 

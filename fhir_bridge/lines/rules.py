@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -160,7 +161,7 @@ class Rules:
             Unavailable: The ledger does not take it now; it is done at the next change, or at the next start.
         """
         begun = time.perf_counter()
-        ruleset = self.copies.find(prefix)
+        ruleset = self._candidate(prefix)
         async with self._changing:
             await self._settle()
             known = self._registry.institution(name)
@@ -169,6 +170,8 @@ class Rules:
             author, approvers = self._answering(name, ruleset)
             self._want_four_eyes(approvers)
             step = Step(ACTIVATED, ruleset, self._now_us(), author, approvers, WHOLE)
+            # It may have been proposed before a restore, or where another process had the folder.
+            await self.copies.lay_out(ruleset)
             done = await self._use(self._with(known, ruleset), step)
         metrics.RULES_LIVE.observe(time.perf_counter() - begun)
         return {"ruleset": ruleset, "height": done.height}
@@ -177,22 +180,39 @@ class Rules:
         """Put a ruleset in force again that was: the one before the present one, unless another is named.
 
         It had its approval when it came into force, so it needs none now: going back must not wait for a second pair.
+        What an older release compiled is compiled by this one, and has another hash then.
 
         Raises:
             SetupWrong: There is none to go back to.
+            RulesetBroken: This release does not load it any more.
         """
         person = self._people.person(author)
         async with self._changing:
             await self._settle()
             known = self._registry.institution(name)
-            earlier = [s.ruleset for s in self.life.steps(name) if s.kind in IN_FORCE and s.ruleset != known.ruleset]
+            earlier = self._earlier(known)
             ruleset = (earlier[-1] if earlier else None) if prefix is None else self.copies.find(prefix)
             if ruleset not in earlier or ruleset is None:
                 raise SetupWrong("there is nothing to go back to: it was never in force here, or is now")
-            await self.copies.lay_out(ruleset)
+            ruleset = await self._of_today(ruleset)
             step = Step(ROLLED_BACK, ruleset, self._now_us(), person, (), WHOLE)
             done = await self._use(self._with(known, ruleset), step)
         return {"ruleset": ruleset, "height": done.height}
+
+    def _earlier(self, known: Institution) -> list[str]:
+        """Return what was in force before, the oldest first, and holds other files than what is in force now."""
+        now = self.copies.kept(known.ruleset).files if known.snapshot else None
+        used = [step.ruleset for step in self.life.steps(known.name) if step.kind in IN_FORCE]
+        return [each for each in used if self.copies.kept(each).files != now]
+
+    async def _of_today(self, ruleset: str) -> str:
+        """Have a kept ruleset laid out as this release compiles it; return its hash."""
+        if self.copies.kept(ruleset).engine == ENGINE:
+            await self.copies.lay_out(ruleset)
+            return ruleset
+        taken = await self.copies.again(ruleset)
+        await self.copies.keep(taken)
+        return taken.hash
 
     async def reload(self, name: str, directory: str, author: str) -> dict[str, Any]:
         """Take a pack in and put it in force at once; as propose and activate, in fewer commits.
@@ -232,7 +252,7 @@ class Rules:
             raise SetupWrong("author and approver must be two people")
         known = self._registry.institutions.get(name)
         if known is None or known.ruleset != taken.hash:
-            self._want_four_eyes(approvers)
+            self._want_four_eyes(approvers if author else ())
         await self.copies.keep(taken)
         return Admission(taken, person, approvers)
 
@@ -260,7 +280,7 @@ class Rules:
         Raises:
             SetupWrong: Nobody proposed it, or a canary is under way.
         """
-        ruleset = self.copies.find(prefix)
+        ruleset = self._candidate(prefix)
         async with self._changing:
             await self._settle()
             known = self._registry.institution(name)
@@ -279,7 +299,7 @@ class Rules:
         Raises:
             SetupWrong: As for :meth:`activate`, or it is in force.
         """
-        ruleset = self.copies.find(prefix)
+        ruleset = self._candidate(prefix)
         async with self._changing:
             await self._settle()
             known = self._registry.institution(name)
@@ -326,13 +346,10 @@ class Rules:
                 await self.life.change(name, None, step)
                 return True
             # First of all nothing more is made by it; the ledger hears of it now, or as soon as it listens.
-            after = await self._registry.change_institution(name, lambda held: replace(held, trial=None))
-            try:
+            ended = replace(known, trial=None)
+            await self.life.end(PendingChange(ended, step, self._people.signed(name, step)))
+            with contextlib.suppress(Unavailable):
                 await self._settle()
-                await self._use(after, step)
-            except Unavailable:
-                if self.life.pending is None or self.life.pending.step != step:
-                    await self.life.note(name, step)
             return True
 
     # --- how a change is made
@@ -345,10 +362,13 @@ class Rules:
         return done
 
     async def _settle(self) -> Step | None:
-        """Bring the pending change to the ledger and make it; a no-op without one."""
-        change = self.life.pending
-        if change is None:
-            return None
+        """Bring what waits to the ledger and make it; return the last step of it, None if nothing waits."""
+        done: Step | None = None
+        while (change := self.life.pending) is not None:
+            done = await self._make(change)
+        return done
+
+    async def _make(self, change: PendingChange) -> Step:
         try:
             height = await self._notary.submit(change.envelope)
         except LedgerRefused as no:
@@ -372,6 +392,15 @@ class Rules:
     def _trial(self, step: Step) -> TrialInForce:
         place = self.copies.place(step.ruleset)
         return TrialInForce(step.ruleset, place, step.share, step.kind == CANARY, step.at_us)
+
+    def _candidate(self, prefix: str) -> str:
+        """Return the hash that begins so, of a ruleset that this release has compiled."""
+        ruleset = self.copies.find(prefix)
+        if self.copies.kept(ruleset).engine != ENGINE:
+            raise SetupWrong(
+                "another release compiled this ruleset, and this one may make something else: propose it again"
+            )
+        return ruleset
 
     def _answering(self, name: str, ruleset: str) -> tuple[Person, tuple[Person, ...]]:
         """Return who proposed a ruleset for an institution last, and who else has approved it at any time."""
@@ -416,12 +445,11 @@ class Rules:
 
     async def _renew(self, institution: Institution) -> None:
         """Give the rules in force the hash that they have by the engine of this release; a trial ends."""
-        taken = await self.copies.again(institution.ruleset)
-        await self.copies.keep(taken)
+        ruleset = await self._of_today(institution.ruleset)
         reason = f"engine {ENGINE}, before it {self.copies.kept(institution.ruleset).engine}"
         person = self._people.institution(institution.name)
-        step = Step(RENEWED, taken.hash, self._now_us(), person, share=WHOLE, reason=reason)
-        await self._use(replace(self._with(institution, taken.hash), trial=None), step)
+        step = Step(RENEWED, ruleset, self._now_us(), person, share=WHOLE, reason=reason)
+        await self._use(replace(self._with(institution, ruleset), trial=None), step)
 
     def _now_us(self) -> int:
         return microseconds(self._clock.now())

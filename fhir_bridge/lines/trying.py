@@ -25,8 +25,8 @@ WHOLE = 10_000
 
 def tried(trial: Trial, received: Received, done: Processed, candidate: Callable[[], Processed]) -> Processed:
     """Return ``done``, or what a canary makes where the message falls to it, with the account of the trial."""
-    key = _whose(done, received) if trial.is_canary else received.body
-    if key is None or not _is_drawn(trial, key):
+    # Whom a quarantined entry is about nobody knows before the candidate has taken it.
+    if not (trial.is_canary and done.quarantined) and not _falls_to(trial, received, done):
         return done
     try:
         then = candidate()
@@ -35,16 +35,24 @@ def tried(trial: Trial, received: Received, done: Processed, candidate: Callable
             ((kind.what, kind.rule, kind.path, kind.code), count) for kind, count in differences(done, then).items()
         )
     except Exception as error:
-        return replace(
-            done, tried=Tried(trial.ruleset, 1, 0, is_used=False, failed=getattr(error, "code", type(error).__name__))
-        )
+        code = getattr(error, "code", type(error).__name__)
+        return replace(done, tried=Tried(trial.ruleset, 1, 0, is_used=False, failed=code))
+    if trial.is_canary and done.quarantined and not _falls_to(trial, received, done, then):
+        return done
     account = Tried(trial.ruleset, entries, lost, is_used=trial.is_canary, differences=found)
     return replace(then if trial.is_canary else done, tried=account)
 
 
-def _whose(done: Processed, received: Received) -> bytes | None:
+def _falls_to(trial: Trial, received: Received, done: Processed, *then: Processed) -> bool:
+    """Tell whether a message falls to a trial, as far as what was made of it tells whom it is about."""
+    key = _whose(received, done, *then) if trial.is_canary else received.body
+    return key is not None and _is_drawn(trial, key)
+
+
+def _whose(received: Received, done: Processed, *then: Processed) -> bytes | None:
     """Return what a message is drawn by: its patient's chart; None if it is about several patients."""
-    charts = {record.chart.chart for record in done.records if not record.chart.is_directory and record.chart.chart}
+    homes = [record.chart for made in (done, *then) for record in made.records]
+    charts = {home.chart for home in homes if not home.is_directory and home.chart}
     if len(charts) > 1:
         return None
     if charts:

@@ -30,6 +30,8 @@ Key = tuple[str, ...]
 MAX_BLOCK = 500
 """Records with a key in common, such as a birth date, of which every pair is compared."""
 
+_MIN_DIGITS = 6
+
 _CLOSE = 0.9
 """Jaro-Winkler likeness from which two names count as one spelled twice (W. E. Winkler, 1990)."""
 
@@ -55,7 +57,7 @@ class Likeness:
     Attributes:
         bits: Evidence for one human; below 0 for two.
         fields: Field → how the two compare in it: ``same``, ``similar``, ``different`` and the like.
-        shares_identifier: Both carry the same identifier of a trusted system.
+        shares_identifier: Both carry the same identifier of a trusted system, and of none a different one.
         is_ruled_out: Two humans, however much else agrees.
     """
 
@@ -69,13 +71,13 @@ def traits_of(patient: Mapping[str, Any]) -> Traits:
     """Return what is compared of a valid R4 Patient; old and maiden names and addresses count like the present."""
     names, places = patient.get("name", ()), patient.get("address", ())
     return Traits(
-        frozenset(_letters(n["family"]) for n in names if "family" in n),
-        tuple(dict.fromkeys(_letters(given) for n in names for given in n.get("given", ()) if given)),
+        _held(_letters(n["family"]) for n in names if "family" in n),
+        tuple(dict.fromkeys(filter(None, (_letters(given) for n in names for given in n.get("given", ()) if given)))),
         patient.get("birthDate", ""),
         patient.get("gender", "").replace("unknown", ""),
-        frozenset(fold(line) for place in places for line in place.get("line", ()) if line),
-        frozenset(fold(place["city"]) for place in places if "city" in place),
-        frozenset(_contact(t["value"]) for t in patient.get("telecom", ()) if "value" in t),
+        _held(fold(line) for place in places for line in place.get("line", ()) if line and _letters(line)),
+        _held(fold(place["city"]) for place in places if "city" in place and _letters(place["city"])),
+        _held(_contact(t["value"]) for t in patient.get("telecom", ()) if "value" in t),
         frozenset((i["system"], i["value"]) for i in patient.get("identifier", ()) if "system" in i and "value" in i),
     )
 
@@ -127,8 +129,14 @@ _BITS: Mapping[str, Mapping[str, float]] = {
     "sex": _bits(same=(0.98, 0.5), different=(0.02, 0.5)),
     "address": _bits(same=(0.50, 0.0005), same_town=(0.25, 0.05), different=(0.25, 0.95)),
     "telephone or mail": _bits(same=(0.50, 0.0005), different=(0.50, 0.9995)),
-    "identifier": _bits(same=(0.97, 0.000001), different=(0.03, 0.999999)),
+    # One number in common and another one that differs: one of the two is mistyped, or somebody else's.
+    "identifier": _bits(same=(0.96, 0.000001), same_and_different=(0.01, 0.0001), different=(0.03, 0.9999)),
 }
+
+
+def _held(values: Iterable[str]) -> frozenset[str]:
+    """Return what says something: a dash that stands for no name must not be a name that two have in common."""
+    return frozenset(filter(None, values))
 
 
 def _letters(name: str) -> str:
@@ -136,8 +144,10 @@ def _letters(name: str) -> str:
 
 
 def _contact(text: str) -> str:
+    """Return a mail address, or the last digits of a telephone number; nothing for "none" and 000-0000."""
     digits = "".join(c for c in text if c.isdigit())
-    return text.strip().casefold() if "@" in text else digits[-9:]
+    is_number = len(digits) >= _MIN_DIGITS and len(set(digits)) > 1
+    return text.strip().casefold() if "@" in text else digits[-9:] if is_number else ""
 
 
 def _block_keys(traits: Traits, trusted: Collection[str]) -> Iterable[Key]:
@@ -204,4 +214,5 @@ def _identifiers(one: Collection[tuple[str, str]], two: Collection[tuple[str, st
     shared = {system for system, _ in mine} & {system for system, _ in theirs}
     if not shared:
         return ""
-    return "same" if mine & theirs else "different"
+    same = {system for system, _ in mine & theirs}
+    return "different" if not same else "same" if same == shared else "same and different"

@@ -148,17 +148,19 @@ def load(path: Path, name: str) -> Node:
         name: What errors call it.
 
     Raises:
-        RulesetBroken: Not UTF-8, not YAML, or a key stands twice.
+        RulesetBroken: Not UTF-8, not YAML, nested too deep, or a key stands twice.
     """
     try:
         document = _composed(path.read_text("utf-8"))
+        return Node(None if document is None else _built(document, name), Spot(name))
+    except RecursionError as error:
+        raise Spot(name).broken("nested too deep") from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         spot = Spot(name, mark.line + 1, mark.column + 1) if mark else Spot(name)
         raise spot.broken(error.problem or "not YAML") from error
     except (YAMLError, UnicodeDecodeError, OSError) as error:
         raise Spot(name).broken(f"cannot be read: {type(error).__name__}") from error
-    return Node(None if document is None else _built(document, name), Spot(name))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

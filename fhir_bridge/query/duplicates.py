@@ -123,8 +123,6 @@ def _is_list(value: object) -> bool:
 
 
 def _are_alike(one: _Facts, two: _Facts, ground: str) -> bool:
-    if ground == IDENTICAL:
-        return one.plain == two.plain
     if ground == IDENTIFIER:
         # An accession number stands in every result of an order: a common number does not make two things one.
         shared = not one.identifiers.isdisjoint(two.identifiers)
@@ -134,6 +132,8 @@ def _are_alike(one: _Facts, two: _Facts, ground: str) -> bool:
 
 def _cliques(group: Sequence[tuple[Found, _Facts]], ground: str) -> list[tuple[Found, ...]]:
     """Return groups in which every two are alike: each record joins the first group all of which it is like."""
+    if ground == IDENTICAL:
+        return _identical(group)
     cliques: list[list[tuple[Found, _Facts]]] = []
     for each in group:
         home = next((c for c in cliques if all(_are_alike(held[1], each[1], ground) for held in c)), None)
@@ -142,3 +142,10 @@ def _cliques(group: Sequence[tuple[Found, _Facts]], ground: str) -> list[tuple[F
         else:
             home.append(each)
     return [tuple(found for found, _ in clique) for clique in cliques if len(clique) > 1]
+
+
+def _identical(group: Sequence[tuple[Found, _Facts]]) -> list[tuple[Found, ...]]:
+    by_content: dict[bytes, list[Found]] = defaultdict(list)
+    for found, facts in group:
+        by_content[facts.plain].append(found)
+    return [tuple(found) for found in by_content.values() if len(found) > 1]

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from fhir_bridge.fhir.dates import ALWAYS, Interval, interval, period
+from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.ucum import UCUM
 
 Body = dict[str, Any]
@@ -31,14 +33,16 @@ class Quantity:
         """Tell whether both round to the same at the precision of the coarser one."""
         if (self.comparator, self.unit) != (other.comparator, other.unit):
             return False
-        return abs(self.number - other.number) <= max(_half_step(self.number), _half_step(other.number))
+        apart = abs(self.number - other.number)
+        return not apart or apart <= _half_step(self.number) or apart <= _half_step(other.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """Code, time, outcome and performers of one record; ``outcome`` None and an empty rest mean: not known.
 
-    ``denied`` holds what turns a record into its opposite or takes it back (``not-done``, ``refuted``).
+    ``denied`` holds what turns a record into its opposite or takes it back (``not-done``, ``doNotPerform``,
+    modifier extensions).
     """
 
     code: Concept
@@ -50,10 +54,10 @@ class Event:
     def equals(self, other: Event) -> bool:
         """Tell whether everything is known of both and is the same."""
         return (
-            self.denied == other.denied
-            and _same_concept(self.code, other.code)
-            and self.time is not None
+            self.time is not None
             and self.time == other.time
+            and self.denied == other.denied
+            and _same_concept(self.code, other.code)
             and not self.performers.isdisjoint(other.performers)
             and _same_outcome(self.outcome, other.outcome)
         )
@@ -61,9 +65,9 @@ class Event:
     def may_be(self, other: Event) -> bool:
         """Tell whether nothing that is known of both differs."""
         return (
-            self.denied == other.denied
+            (self.time is None or other.time is None or self.time == other.time)
+            and self.denied == other.denied
             and (not self.code or not other.code or _same_concept(self.code, other.code))
-            and (self.time is None or other.time is None or self.time == other.time)
             and (self.outcome is None or other.outcome is None or _same_outcome(self.outcome, other.outcome))
         )
 
@@ -107,6 +111,8 @@ def _concept(value: object) -> Concept:
 
 def _same_concept(one: Concept, two: Concept) -> bool:
     """Tell whether two concepts have a code in common and differ in no system that both use."""
+    if one == two:
+        return bool(one)
     shared = one.keys() & two.keys()
     return bool(shared) and all(not one[system].isdisjoint(two[system]) for system in shared)
 
@@ -136,7 +142,12 @@ def _denied(resource: Body) -> str:
     status = resource.get("status", "")
     verified = _concept(resource.get("verificationStatus"))
     taken_back = {code for codes in verified.values() for code in codes} & {"refuted", "entered-in-error"}
-    return " ".join(sorted({status} & {"not-done", "entered-in-error", "cancelled"} | taken_back))
+    said = {status} & {"not-done", "entered-in-error", "cancelled"} | taken_back
+    if resource.get("doNotPerform") is True:
+        said.add("doNotPerform")
+    # Whatever it means, it may mean the opposite: only who says the same of a record tells of the same.
+    modifiers = resource.get("modifierExtension")
+    return " ".join([*sorted(said), *([] if modifiers is None else [render(modifiers).decode()])])
 
 
 # --- outcomes
@@ -177,7 +188,12 @@ def _quantity(value: Body) -> Quantity | None:
 
 def _half_step(number: Decimal) -> Decimal:
     exponent = number.as_tuple().exponent
-    return Decimal((0, (5,), min(exponent, 0) - 1)) if type(exponent) is int else Decimal(0)
+    return _half_of_place(min(exponent, 0)) if type(exponent) is int else Decimal(0)
+
+
+@lru_cache(maxsize=64)
+def _half_of_place(exponent: int) -> Decimal:
+    return Decimal((0, (5,), exponent - 1))
 
 
 def _same_outcome(one: tuple[Any, ...] | None, two: tuple[Any, ...] | None) -> bool:

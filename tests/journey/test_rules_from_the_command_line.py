@@ -47,6 +47,8 @@ def test_a_change_of_rules_from_the_command_line(tmp_path: Path) -> None:
         assert "1 examples pass" in told
         assert "changed rules: marks/first, marks/second" in told
         assert "four eyes" in typed(data, "rules", "activate", "northgate", digits, expect=2)[1]
+        named = ("rules", "activate", "northgate", digits, "--author", "Mallory")
+        assert "who proposed it answers for it" in typed(data, *named, expect=2)[1]
         assert "approved by ben" in typed(data, "rules", "approve", "northgate", digits, "--approver", "Ben")[0]
         assert "does 5% of the patients" in typed(data, "rules", "canary", "northgate", digits, "--share", "5%")[0]
         assert "canary" in typed(data, "rules", "status")[0]

@@ -199,15 +199,39 @@ def test_a_feed_is_read_under_the_names_hospitals_use(service: Service, tmp_path
         ("person,hospital\nP1,x\n", "no column 'patient'"),
         ("person,hospital,patient\nP1,x,\n", "line 2"),
         ("", "person"),
+        ("person,hospital,patient\nP1,x,M\xfcller\n", "not UTF-8"),
+        ("person,hospital,patient\nP1,x," + "9" * 200_000 + "\n", "cannot be read as CSV"),
     ],
+    ids=["no column", "an empty cell", "empty", "not UTF-8", "one cell without end"],
 )
 def test_a_wrong_feed_changes_nothing(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], feed: str, words: str
 ) -> None:
-    (tmp_path / "feed.csv").write_text(feed)
+    (tmp_path / "feed.csv").write_text(feed, encoding="latin-1")
     assert main(["person", "link", str(tmp_path / "feed.csv"), "--data", str(service.data)]) == 2
     assert words in one_error_line(capsys)
     assert service.calls == []
+
+
+@pytest.mark.parametrize("share", ["NaN", "1e9999999", "inf", "-1", "0.001%", "101%", "five"])
+def test_what_is_no_share_is_refused_before_anything_is_asked(
+    service: Service, capsys: pytest.CaptureFixture[str], share: str
+) -> None:
+    call = ["rules", "canary", "harbor", "58de", f"--share={share}", "--data", str(service.data)]
+    assert main(call) == 2
+    assert "is no share" in one_error_line(capsys)
+    assert service.calls == []
+
+
+def test_a_name_with_signs_of_an_address_is_asked_about_as_it_stands(service: Service) -> None:
+    service.answer = lambda call: (200, {"changes": [], "records_of_others": 0})
+    assert main(["rules", "history", "a/../b?c=d", "--data", str(service.data)]) == 0
+    assert service.calls[0].path.startswith("/rules/a%2F..%2Fb%3Fc%3Dd/history")
+
+
+def test_evidence_is_a_number(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["person", "suggest", "--least-bits", "nan", "--data", str(service.data)]) == 2
+    assert "--least-bits" in one_error_line(capsys)
 
 
 # --- ingest

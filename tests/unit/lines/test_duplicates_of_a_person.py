@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from fhir_bridge.fhir.validate import validate_r4
 from tests.support.bridge_world import Json, World, consent, fresh, observation, patient, running
 
@@ -53,6 +55,41 @@ async def test_a_scope_that_leaves_out_a_type_leaves_out_its_twins(tmp_path: Pat
         assert len(await _groups(world, await world.token(), mine)) == 1
         narrow = await world.token(scope="system/Patient.rs system/Condition.rs")
         assert await _groups(world, narrow, mine) == []
+
+
+async def test_who_may_not_read_practitioners_is_not_told_which_two_are_one(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        for name in ("a", "b"):
+            number = {"system": "http://hl7.org/fhir/sid/us-npi", "value": "1234567893"}
+            await world.send({"resourceType": "Practitioner", "id": name, "identifier": [number]})
+            by = {"performer": [{"reference": f"Practitioner/{name}"}]}
+            await world.send(observation(f"o-{name}", "p1", valueQuantity=VALUE, **by))
+        mine = await world.patient_id("p1")
+        assert len(await _groups(world, await world.token(), mine)) == 1
+        narrow = await world.token(scope="system/Patient.rs system/Observation.rs")
+        assert await _groups(world, narrow, mine) == []
+
+
+async def test_comparisons_are_bounded_and_a_hidden_record_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of which each must be compared with each other cost the square of their number."""
+    monkeypatch.setattr("fhir_bridge.lines.duplicates.MAX_COMPARED", 1)
+    async with running(fresh(tmp_path)) as world:
+        for institution, local, count in (("northgate", "p1", 2), ("harbor", "h1", 1)):
+            await world.send(patient(local), institution)
+            for number in range(count):
+                told = observation(f"{local}-{number}", local, valueQuantity=VALUE, **LAB)
+                await world.send(told, institution)
+        await world.link("x", ("northgate", "p1"), ("harbor", "h1"))
+        agent, who = await world.enrol("p1"), await world.token()
+        mine = await world.patient_id("p1")
+        assert len(await _groups(world, who, mine)) == 1
+        answer = await world.http.get(f"/fhir/Patient/{mine}/$duplicates", headers=agent)
+        assert answer.status_code == 400
+        assert answer.json()["issue"][0]["code"] == "too-costly"
+        assert await _groups(world, agent, mine, "?_type=Condition") == []
 
 
 async def test_what_the_operation_does_not_know_is_refused_and_a_stranger_is_not_found(tmp_path: Path) -> None:

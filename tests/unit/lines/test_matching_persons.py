@@ -109,6 +109,33 @@ async def test_a_shared_number_links_by_itself_only_where_that_is_asked_for_and_
         assert len(shown) == 2
 
 
+async def test_who_was_told_two_is_not_made_one_by_way_of_a_third(tmp_path: Path) -> None:
+    """One and two are two humans: whoever is one's cannot be two's, by a score no more than by a command."""
+    async with running(fresh(tmp_path)) as world:
+        number = {"identifier": [{"system": SSN, "value": "999-11-1111"}]}
+        await world.send(patient("a1") | ANNA | number)
+        await world.send(patient("a2") | ANNA | number, "harbor")
+        await world.send(patient("a3") | ANNA | number)
+        one, two = await world.patient_id("a1"), await world.patient_id("a2", "harbor")
+        third = await world.patient_id("a3")
+        await world.control.post("/persons/refuse", json={"one": one, "two": two})
+        _, done, _ = await _suggest(world, link_identifiers=True)
+        assert done["linked"] == 1
+        linked = [
+            {each["patient"] for each in (await world.control.get("/persons/linked", params={"patient": p})).json()}
+            for p in (one, two)
+        ]
+        assert sorted(map(len, linked)) == [1, 2]
+        # The pair that is left cannot be one human's, so nobody is asked about it.
+        assert (await _suggest(world))[0] == []
+        alone = one if len(linked[0]) == 1 else two
+        for merge in (False, True):
+            asked = {"one": alone, "two": third, "merge": merge}
+            answer = await world.control.post("/persons/accept", json=asked)
+            assert answer.status_code == 400
+            assert "two humans" in answer.text
+
+
 async def test_two_groups_are_one_human_only_where_somebody_says_so(tmp_path: Path) -> None:
     async with running(fresh(tmp_path)) as world:
         one, two, twin = await _three(world)
@@ -120,5 +147,7 @@ async def test_two_groups_are_one_human_only_where_somebody_says_so(tmp_path: Pa
         assert (await world.control.post("/persons/accept", json=asked)).status_code == 400
         assert (await world.control.post("/persons/accept", json=asked | {"merge": True})).json() == {"linked": 4}
         assert (await world.control.post("/persons/refuse", json=asked)).status_code == 400
+        itself = await world.control.post("/persons/accept", json={"one": one, "two": f"Patient/{one}"})
+        assert itself.status_code == 400
         unknown = await world.control.post("/persons/accept", json={"one": one, "two": "nobody"})
         assert unknown.status_code == 400

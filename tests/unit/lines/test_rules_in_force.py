@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fhir_bridge.errors import Unavailable
+from fhir_bridge.lines.pure import _ruleset
 from fhir_bridge.lines.rule_life import ACTIVATED, PendingChange, Step
 from tests.support.bridge_world import ROOT, World, fresh, observation, patient, running
 from tests.support.made_by import named, stored_by_ruleset
@@ -157,6 +161,8 @@ async def test_with_four_eyes_nobodys_rules_come_into_use_by_their_author_alone(
         assert (await world.control.post("/institutions", json=again)).status_code == 400
         both = again | {"author": "Anna", "approver": "ANNA"}
         assert (await world.control.post("/institutions", json=both)).status_code == 400
+        # One person who approves what nobody in particular brings is one pair of eyes.
+        assert (await world.control.post("/institutions", json=again | {"approver": "Ben"})).status_code == 400
         assert (await status(world))["ruleset"] == before
         assert len(uses(data)) == 2
         await order(world, "approve", ruleset=ruleset, approver="Ben")
@@ -164,6 +170,20 @@ async def test_with_four_eyes_nobodys_rules_come_into_use_by_their_author_alone(
         assert (await status(world))["ruleset"] == ruleset
         # What was approved once needs nobody at night.
         assert (await order(world, "rollback", author="anna"))["ruleset"] == before
+
+
+@pytest.mark.parametrize(
+    "spelled", [" JOSÉ  Ruiz", "jose\u0301 ruiz", "\uff4aosé ruiz", "jos\u034fé ruiz", "jos\u00ad\u00e9 ruiz"]
+)
+async def test_one_name_spelled_twice_is_one_pair_of_eyes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    data = fresh(tmp_path)
+    monkeypatch.setenv("FHIR_BRIDGE_RULES_FOUR_EYES", "true")
+    async with running(data) as world:
+        ruleset = await proposed(world, marking_pack(tmp_path / "pack", "one"), "josé ruiz")
+        why = await refused(world, "approve", ruleset=ruleset, approver=spelled)
+        assert "nobody approves what they proposed" in why or "needs a name" in why
 
 
 async def test_an_approval_is_of_one_content_and_of_one_institution(
@@ -257,6 +277,19 @@ async def test_a_copy_that_was_edited_or_is_gone_is_made_anew_at_the_next_start(
         assert of_one_ruleset(await stored_by_ruleset(world), {named(ruleset): "one"}) == {"one"}
 
 
+async def test_what_was_proposed_elsewhere_is_laid_out_before_it_comes_into_force(tmp_path: Path) -> None:
+    """After a restore, and where another machine takes over, the folder has what is in force and no more."""
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        ruleset = await proposed(world, marking_pack(tmp_path / "pack", "one"))
+    shutil.rmtree(data / "rulesets")
+    async with running(data) as world:
+        await order(world, "activate", ruleset=ruleset)
+        await world.send(patient("p1"))
+        await world.send(observation("o1", "p1"))
+        assert of_one_ruleset(await stored_by_ruleset(world), {named(ruleset): "one"}) == {"one"}
+
+
 async def test_what_an_older_release_registered_is_copied_at_the_first_start(tmp_path: Path) -> None:
     data = fresh(tmp_path)
     pack = marking_pack(tmp_path / "pack", "one")
@@ -273,6 +306,45 @@ async def test_what_an_older_release_registered_is_copied_at_the_first_start(tmp
         assert of_one_ruleset(await stored_by_ruleset(world), {named(ruleset): "one"}) == {"one"}
         assert (await world.control.get("/rules/northgate/history")).json()["changes"][0]["what"] == "adopted"
     assert uses(data)[-1].digest.hex() == ruleset
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the next release be started: its engine gives the same files another hash."""
+
+    def change(engine: str) -> None:
+        for module in ("normalize.pack", "lines.rules", "lines.rule_copies"):
+            monkeypatch.setattr(f"fhir_bridge.{module}.ENGINE", engine)
+        _ruleset.cache_clear()
+
+    return change
+
+
+async def test_going_back_after_an_upgrade_is_to_other_rules_as_this_release_compiles_them(
+    tmp_path: Path, engine: Callable[[str], None]
+) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        hashes = []
+        for mark in ("one", "two"):
+            hashes.append(await proposed(world, marking_pack(tmp_path / mark, mark)))
+            await order(world, "activate", ruleset=hashes[-1])
+        waiting = await proposed(world, marking_pack(tmp_path / "three", "three"))
+    engine("next")
+    async with running(data) as world:
+        await world.send(patient("p1"))
+        await world.send(observation("o1", "p1"))
+        renewed = (await status(world))["ruleset"]
+        for what, more in (("activate", {}), ("canary", {"share": 10_000}), ("shadow", {"share": 10_000})):
+            assert "propose it again" in await refused(world, what, ruleset=waiting, **more)
+        back = (await order(world, "rollback", author="ben"))["ruleset"]
+        assert (await world.send(observation("o2", "p1")))["outcomes"] == {"201": 1}
+        assert (await order(world, "rollback", author="ben", ruleset=hashes[1]))["ruleset"] == renewed
+        assert "nothing to go back to" in await refused(world, "rollback", author="ben", ruleset=hashes[1])
+        assert (await order(world, "rollback", author="ben", ruleset=hashes[0]))["ruleset"] == back
+        made = await stored_by_ruleset(world)
+    assert of_one_ruleset(made, {named(renewed): "two", named(back): "one"}) == {"one", "two"}
+    assert not {renewed, back} & set(hashes)
 
 
 # --- trials
@@ -372,6 +444,83 @@ async def test_withdrawing_a_canary_has_what_it_did_and_was_not_stored_done_agai
             await order(world, "withdraw", author="ben")
         await waiting
         assert of_one_ruleset(await stored_by_ruleset(world), {named(first): "one"}) == {"one"}
+
+
+async def test_a_withdrawal_that_a_crash_cuts_off_is_told_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, told and brought to the ledger, or not begun: never a canary that is over without anybody's word."""
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        first = await proposed(world, marking_pack(tmp_path / "one", "one"))
+        await order(world, "activate", ruleset=first)
+        second = await proposed(world, marking_pack(tmp_path / "two", "two"))
+        await order(world, "canary", ruleset=second, share=10_000)
+        left = asyncio.Event()
+
+        async def dies(*_: object) -> None:
+            # Whatever comes after the first commit.
+            left.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(world.bridge.rules, "_settle", dies)
+        asked = asyncio.create_task(order(world, "withdraw", author="ben"))
+        await asyncio.wait_for(left.wait(), 10)
+        assert (await status(world))["trial"] is None
+        asked.cancel()
+    async with running(data) as world:
+        now = await status(world)
+    assert now["trial"] is None
+    assert (now["last"]["what"], now["last"]["author"]) == ("withdrawn", "ben")
+    assert (uses(data)[-1].digest.hex(), uses(data)[-1].share) == (second, 0)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_canary_is_withdrawn_while_the_ledger_is_away_and_the_ledger_hears_of_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        first = await proposed(world, marking_pack(tmp_path / "one", "one"))
+        await order(world, "activate", ruleset=first)
+        second = await proposed(world, marking_pack(tmp_path / "two", "two"))
+        await order(world, "canary", ruleset=second, share=10_000)
+        in_force = (await pending(world, tmp_path / "pack", "three"))[1] if waits else first
+
+        async def away(_: bytes) -> int:
+            raise Unavailable("the ledger cannot take a transaction now")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(world.bridge.rules._notary, "submit", away)
+            await order(world, "withdraw", author="ben")
+            assert (await status(world))["trial"] is None
+    async with running(data) as world:
+        now = await status(world)
+        told = world.bridge.rules.life.steps("northgate")
+        assert world.bridge.rules.life.pending is None
+    assert (now["ruleset"], now["trial"]) == (in_force, None)
+    assert (second, 0) in [(use.digest.hex(), use.share) for use in uses(data)]
+    assert [step.kind for step in told].count("withdrawn") == 1
+
+
+async def test_a_greater_share_that_waited_does_not_bring_a_withdrawn_canary_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        second = await proposed(world, marking_pack(tmp_path / "two", "two"))
+        await order(world, "canary", ruleset=second, share=500)
+
+        async def away(_: bytes) -> int:
+            raise Unavailable("the ledger cannot take a transaction now")
+
+        monkeypatch.setattr(world.bridge.rules._notary, "submit", away)
+        answer = await world.control.post("/rules/northgate/canary", json={"ruleset": second, "share": 2_000})
+        assert answer.status_code == 503
+        await order(world, "withdraw", author="ben")
+    async with running(data) as world:
+        assert (await status(world))["trial"] is None
+    assert [use.share for use in uses(data)[-3:]] == [500, 2_000, 0]
 
 
 # --- the story

@@ -132,6 +132,23 @@ def test_a_message_about_several_patients_is_never_a_canarys(tmp_path: Path) -> 
     assert done.rules == load_ruleset(one).hash
 
 
+def test_what_the_rules_in_force_quarantine_is_drawn_by_its_patient_too(tmp_path: Path) -> None:
+    strict = marking_pack(tmp_path / "strict", "one", also=QUARANTINE)
+    two = marking_pack(tmp_path / "two", "two")
+    in_force = replace(source(strict), trial=on_trial(two, 5_000, is_canary=True))
+
+    def by_canary(body: dict[str, Any]) -> bool:
+        return process(received(body), in_force, LIMITS).rules == load_ruleset(two).hash
+
+    drawn = {name: by_canary(patient(name)) for name in (f"p{n}" for n in range(12))}
+    assert set(drawn.values()) == {True, False}
+    for name, is_drawn in drawn.items():
+        assert {by_canary(observation(f"o{n}-{name}", name)) for n in range(6)} == {is_drawn}
+        # Of a second patient too: what it says of p1 is quarantined, and would be stored by the candidate.
+        both = bundle(("PUT", "Patient/x", patient("x")), ("PUT", "Observation/o", observation("o", name)))
+        assert not by_canary(both)
+
+
 def test_what_only_one_of_two_rulesets_takes_is_told_from_what_only_the_other_takes(tmp_path: Path) -> None:
     good = marking_pack(tmp_path / "good", "one")
     strict = marking_pack(tmp_path / "strict", "one", also=QUARANTINE)

@@ -97,11 +97,34 @@ def test_twins_stay_two_and_a_shared_number_says_otherwise() -> None:
         ({"address": [{"line": ["2 Long Street"], "city": "BOSTON"}]}, "address", "same town"),
         ({"address": []}, "address", None),
         ({"telecom": [{"value": "5555124505"}]}, "telephone or mail", "same"),
+        ({"telecom": [{"value": "unknown"}]}, "telephone or mail", None),
+        ({"telecom": [{"value": "0"}]}, "telephone or mail", None),
+        ({"name": [{"family": "-", "given": ["?"]}]}, "family name", None),
+        ({"name": [{"family": "-", "given": ["?"]}]}, "given name", None),
     ],
     ids=str,
 )
 def test_each_field_says_how_it_compares(more: Json, field: str, how: str | None) -> None:
     assert compared(patient(), patient(**more)).fields.get(field) == how
+
+
+def test_what_holds_nothing_is_no_evidence_that_two_are_one() -> None:
+    nothing = {
+        "name": [{"family": "-", "given": ["-"]}],
+        "telecom": [{"value": "none"}, {"value": "000-000-0000"}],
+        "address": [{"line": ["-"], "city": "."}],
+    }
+    how = compared(patient(**nothing), patient(**nothing))
+    assert how.fields.keys() == {"birth date", "sex"}
+
+
+def test_a_number_in_common_speaks_for_little_where_another_number_differs() -> None:
+    both = [{"system": SSN, "value": "1"}, {"system": "urn:national", "value": "2"}]
+    one, two = patient(identifier=both), patient(identifier=[both[0], both[1] | {"value": "3"}])
+    how = likeness(one, two, {SSN, "urn:national"})
+    assert (how.fields["identifier"], how.shares_identifier) == ("same and different", False)
+    assert 0 < how.bits < likeness(one, one, {SSN, "urn:national"}).bits - 5
+    assert likeness(one, two, {SSN}).fields["identifier"] == "same"
 
 
 names = st.sampled_from(["", "Anna", "Ana", "Berta", "A"])

@@ -78,3 +78,11 @@ def test_what_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(Fault, match="cannot be read"):
         load(tmp_path / "t.yaml", "t.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 20_000, "a: " + "{b: " * 20_000, "- " * 20_000], ids=["[", "{", "-"])
+def test_what_is_nested_without_end_is_a_fault_of_the_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(Fault):
+        read(tmp_path, text)
+    with pytest.raises(Fault, match="nested"):
+        read(tmp_path, "a: " + "[" * 5_000 + "]" * 5_000)

@@ -198,6 +198,32 @@ def test_what_was_not_done_is_no_twin_of_what_was() -> None:
     assert told(dose("1", "completed"), dose("2", "not-done")) == []
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"doNotPerform": True}, {"modifierExtension": [{"url": "urn:not", "valueBoolean": True}]}],
+    ids=["doNotPerform", "modifierExtension"],
+)
+def test_what_a_modifier_turns_into_something_else_is_no_twin(more: Json) -> None:
+    def order(name: str, **more: Any) -> Json:
+        return {
+            "resourceType": "MedicationRequest",
+            "id": name,
+            "status": "active",
+            "intent": "order",
+            "medicationCodeableConcept": {"coding": [{"system": "urn:rx", "code": "1"}]},
+            "authoredOn": "2026-03-01T10:00:00Z",
+            "requester": {"reference": "Practitioner/a"},
+            "dosageInstruction": [{"doseAndRate": [{"doseQuantity": quantity(5, "mg")}]}],
+            "note": [{"text": name}],
+            "identifier": [{"system": "urn:orders", "value": "1"}],
+            **more,
+        }
+
+    assert told(order("1"), order("2")) != []
+    assert told(order("1"), order("2", **more)) == []
+    assert told(order("1", **more), order("2", **more)) != []
+
+
 def test_the_order_of_records_changes_nothing_and_every_two_of_a_group_are_alike() -> None:
     records = [
         glucose(str(n), valueQuantity=quantity(v), note=[{"text": str(n)}]) for n, v in enumerate((95, 95.2, 95, 97))
