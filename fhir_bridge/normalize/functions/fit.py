@@ -23,7 +23,7 @@ from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.reference_text import contained_types, type_of
 from fhir_bridge.fhir.releases import BASIC, WITHOUT_R4, type_in_r4
 from fhir_bridge.fhir.tables import Definitions, Element, r4
-from fhir_bridge.normalize.code_maps import CodeMap
+from fhir_bridge.normalize.code_maps import CodeMap, MapRow
 from fhir_bridge.normalize.draft import By, Draft, Unconvertible
 from fhir_bridge.normalize.functions.casts import cast, parts_of
 from fhir_bridge.normalize.functions.cross_version import (
@@ -63,9 +63,10 @@ def fit_to_r4(args: Args) -> Act:
     """
     bench = args.bench
     release = bench.releases[0]
-    renamed = {code: t.code for (_s, code), t in _table(args, "map").items()}
-    same = {key: t.code for key, t in _table(args, "codes").items()}
-    wider = {key: t.code for key, t in _table(args, "wider").items()}
+    renamed = {row.code: row.target.code for row in _rows(args, "map")}
+    same = {(row.system, row.code): row.target.code for row in _rows(args, "codes")}
+    # Without a target: R4 has no code at all, and an extension tells.
+    wider = {(row.system, row.code): row.target.code for row in _rows(args, "wider")}
 
     def act(draft: Draft) -> None:
         fit = _Fit(draft, bench.by, release, renamed, same, wider)
@@ -80,11 +81,11 @@ def fit_to_r4(args: Args) -> Act:
     return act
 
 
-def _table(args: Args, key: str) -> Mapping[tuple[str, str], Any]:
+def _rows(args: Args, key: str) -> tuple[MapRow, ...]:
     if args.values.get(key) is None:
-        return {}
+        return ()
     table: CodeMap = args.named(key, args.bench.tables.maps, "map")
-    return table.targets
+    return table.rows
 
 
 class _Fit:
