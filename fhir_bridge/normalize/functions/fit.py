@@ -61,7 +61,7 @@ def fit_to_r4(args: Args) -> Act:
     release = bench.releases[0]
     renamed = {code: t.code for (_s, code), t in _table(args, "map").items()}
     same = {key: t.code for key, t in _table(args, "codes").items()}
-    wider = {key: t.code for key, t in _table(args, "wider").items()}
+    wider = _wider(args)
 
     def act(draft: Draft) -> None:
         fit = _Fit(draft, bench.by, release, renamed, same, wider)
@@ -81,6 +81,14 @@ def _table(args: Args, key: str) -> Mapping[tuple[str, str], Any]:
         return {}
     table: CodeMap = args.named(key, args.bench.tables.maps, "map")
     return table.targets
+
+
+def _wider(args: Args) -> dict[tuple[str, str], str]:
+    """Codes for which R4 has only a wider one, or none (an empty text) and it does no harm to go without."""
+    if args.values.get("wider") is None:
+        return {}
+    table: CodeMap = args.named("wider", args.bench.tables.maps, "map")
+    return {key: rows[0].target.code for key, rows in table.by_code.items()}
 
 
 class _Fit:
@@ -150,9 +158,11 @@ class _Fit:
             return self._all_out(holder, key, path, place)
         element = origin[0] if origin else None
         placing = Placing()
-        for item, sibling in items_of(holder, key):
+        many = type(holder.get(key)) is list
+        for index, (item, sibling) in enumerate(items_of(holder, key)):
             is_now = self._kind_of(item, kind, homes)
-            self._place(placing, homes, is_now, element, item, sibling, path, f"{place}.{key}")
+            where = f"{place}.{key}[{index}]" if many else f"{place}.{key}"
+            self._place(placing, homes, is_now, element, item, sibling, path, where)
         self._write(holder, key, placing, homes, place)
         return placing.extensions
 
@@ -220,8 +230,14 @@ class _Fit:
         """Put a value into a home of R4 if it fits there."""
         key, now, now_kind = home
         if value is None:
-            placing.placed.setdefault(key, []).append((None, sibling))
-            return kind == now_kind or r4().types[now_kind].kind == "primitive-type"
+            if kind == now_kind or r4().types[now_kind].kind == "primitive-type":
+                placing.placed.setdefault(key, []).append((None, sibling))
+                return True
+            # "Not known", say, of a code that R4 has as a concept: an object can hold it where R4 asks for no more.
+            if "." in now_kind or required(now_kind) or type(sibling) is not dict:
+                return False
+            placing.placed.setdefault(key, []).append((dict(sibling), None))
+            return True
         done = cast(value, kind, now_kind, element, self._release)
         if done is None:
             return False
@@ -367,6 +383,9 @@ class _Fit:
         made: list[dict[str, Any]] = []
         kept: dict[str, Any] = {"resourceType": BASIC}
         for key in plain_keys(body):
+            if known.get(key, ("", ""))[1] == "code" and body.get(key) == "entered-in-error":
+                text = "a Basic cannot say that it was entered in error, and would look valid"
+                raise Unconvertible(Issue("error", "not-supported", text, f"{sent}.{key}"))
             if key in _SHARED or (key == "identifier" and known[key][0].many):
                 kept |= {k: body[k] for k in (key, "_" + key) if k in body}
             elif key == about and type(body[key]) is dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.functions.casts import parts_of
 from fhir_bridge.normalize.functions.cross_version import url_of
 from fhir_bridge.normalize.functions.datatypes import IMPLIED
 from fhir_bridge.normalize.functions.editing import codes_of_concept, listed, on_body, swap, without
@@ -61,11 +62,12 @@ def _used_reasons(draft: Draft, by: By, body: dict[str, Any], place: str) -> Non
         notes = [
             {"url": url_of("R5", "Encounter.reason.use"), "valueCodeableConcept": u} for u in reason.get("use", ())
         ]
+        notes += reason.get("extension", ())
         for value in values:
-            for key, target in (("concept", concepts), ("reference", references)):
-                if key in value:
-                    held = [*value[key].get("extension", ()), *notes]
-                    target.append({**({"extension": held} if held else {}), **without(value[key], "extension")})
+            for kind, each in parts_of("CodeableReference", value):
+                held = [*each.get("extension", ()), *notes]
+                made = {**({"extension": held} if held else {}), **without(each, "extension")}
+                (references if kind == "Reference" else concepts).append(made)
     if concepts or references:
         swap(draft, by, body, place, reasonCode=concepts, reasonReference=references, reason=left)
 
@@ -105,14 +107,22 @@ def _included_structure(draft: Draft, by: By, body: dict[str, Any], place: str) 
 def _schedules(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
     """R4 nutritionorder.html: ``schedule`` is timings; what is taken as needed stays for an extension."""
     for part in ("oralDiet", "supplement"):
-        for each in listed(body.get(part)):
+        for at, each in _placed(body.get(part), f"{place}.{part}"):
             schedule = each.get("schedule")
             if type(schedule) is dict and set(schedule) == {"timing"}:
-                swap(draft, by, each, f"{place}.{part}", schedule=schedule["timing"])
-    for each in listed(body.get("enteralFormula", {}).get("administration")):
+                swap(draft, by, each, at, schedule=schedule["timing"])
+    administered = body.get("enteralFormula", {}).get("administration")
+    for at, each in _placed(administered, f"{place}.enteralFormula.administration"):
         schedule = each.get("schedule")
         if type(schedule) is dict and set(schedule) == {"timing"} and len(schedule["timing"]) == 1:
-            swap(draft, by, each, f"{place}.enteralFormula.administration", schedule=schedule["timing"][0])
+            swap(draft, by, each, at, schedule=schedule["timing"][0])
+
+
+def _placed(value: Any, place: str) -> list[tuple[str, Any]]:
+    """Each part of an element with the place where it stands."""
+    if type(value) is list:
+        return [(f"{place}[{index}]", each) for index, each in enumerate(value)]
+    return [] if value is None else [(place, value)]
 
 
 def _membership(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:

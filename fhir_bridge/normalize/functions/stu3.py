@@ -83,7 +83,8 @@ def _dicom_parts(draft: Draft, by: By, series: dict[str, Any], place: str) -> No
         _strip_oid(draft, by, instance, where)
         before = instance.get("sopClass")
         if type(before) is str:
-            instance["sopClass"] = {"system": "urn:ietf:rfc:3986", "code": before}
+            beside = instance.pop("_sopClass", {})
+            instance["sopClass"] = {**beside, "system": "urn:ietf:rfc:3986", "code": before}
             draft.changed(by, f"{where}.sopClass", before, instance["sopClass"])
 
 
@@ -115,7 +116,8 @@ def device(args: Args) -> Act:
             draft.changed(by, "Device.modelNumber", None, model)
         if type(body.get("version")) is str:
             before = body["version"]
-            body["version"] = [{"value": before}]
+            beside = {"_value": body.pop("_version")} if "_version" in body else {}
+            body["version"] = [{"value": before, **beside}]
             draft.changed(by, "Device.version", before, body["version"])
 
     return act
@@ -152,7 +154,7 @@ def benefit_totals(args: Args) -> Act:
         for key, code in _TOTALS:
             if key in draft.body:
                 amount = draft.body.pop(key)
-                draft.changed(by, f"ExplanationOfBenefit.{key}", amount, None)
+                draft.changed(by, f"{draft.body['resourceType']}.{key}", amount, None)
                 category = {"coding": [{"system": _ADJUDICATION, "code": code}]}
                 _append(draft, by, "total", {"category": category, "amount": amount})
 
@@ -173,7 +175,7 @@ def observation_related(args: Args) -> Act:
         left = []
         for item in related:
             key = _RELATED.get(item.get("type"))
-            if key and "target" in item:
+            if key and set(item) == {"type", "target"}:
                 draft.body[key] = [*draft.body.get(key, ()), item["target"]]
                 draft.changed(by, f"Observation.{key}", None, draft.body[key])
             else:
@@ -205,6 +207,9 @@ def explanation(args: Args) -> Act:
     return act
 
 
+_PRISM = {"_prism": "_amount", "_base": "_base"}
+
+
 def prisms(args: Args) -> Act:
     """STU3 has one prism with its base, R4 a list of both (visionprescription.html); R4 requires both."""
     by = args.bench.by
@@ -213,7 +218,8 @@ def prisms(args: Args) -> Act:
         for index, lens in enumerate(draft.body.get("dispense", ())):
             if not isinstance(lens.get("prism"), list) and "prism" in lens and "base" in lens:
                 before = {key: lens[key] for key in ("prism", "base")}
-                lens["prism"] = [{"amount": lens["prism"], "base": lens.pop("base")}]
+                beside = {new: lens.pop(old) for old, new in _PRISM.items() if old in lens}
+                lens["prism"] = [{"amount": lens["prism"], "base": lens.pop("base"), **beside}]
                 draft.changed(by, f"VisionPrescription.dispense[{index}].prism", before, lens["prism"])
 
     return act
