@@ -45,10 +45,12 @@ def fates(sent: Body, made: Body, changes: Sequence[Change], definitions: Defini
         if change.before is not None:
             touched.setdefault(change.element, index)
     for leaf in leaves(sent, definitions):
+        # A type may change its name (ProcedureRequest to ServiceRequest); places start with it.
+        place = f"{made['resourceType']}.{leaf.place.partition('.')[2]}"
         touch = _first_touch(leaf.place, touched)
+        if place != leaf.place:
+            touch = min((t for t in (touch, _first_touch(place, touched)) if t is not None), default=None)
         if touch is None:
-            # A type may change its name (ProcedureRequest to ServiceRequest); places start with it.
-            place = f"{made['resourceType']}.{leaf.place.partition('.')[2]}"
             yield Fate(leaf, CARRIED if _same(result.get(place), leaf.value) else LOST)
         else:
             change = changes[touch]
