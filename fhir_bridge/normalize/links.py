@@ -146,8 +146,10 @@ def name_types_of_r4(draft: Draft) -> None:
     """Give references R4's names of types and leave the sender's ids: what they look like without canonical ids."""
     for reference, chain, _allowed in walk(draft.body).references:
         text = reference.get("reference")
-        parsed = parse_reference(text) if type(text) is str else None
-        if parsed is None or parsed.type is None or type_in_r4(parsed.type) == parsed.type:
+        if type(text) is not str:
+            continue
+        parsed = parse_reference(text)
+        if parsed.type is None or type_in_r4(parsed.type) == parsed.type:
             continue
         head, sent, tail = text.rpartition(parsed.type + ("?" if parsed.id is None else f"/{parsed.id}"))
         reference["reference"] = f"{head}{type_in_r4(parsed.type)}{sent.removeprefix(parsed.type)}{tail}"

@@ -295,7 +295,10 @@ class _Fit:
         is_told = any((path, code) in self._wider for code in codes_of(value))
         turns = element is not None and element.modifier and value is not False
         if (turns or value == "entered-in-error") and not is_told and path not in _HARMLESS:
-            text = f"R4 has no place for what {path} says here, and it can turn the record's meaning around"
+            text = (
+                f"R4 has no place for what {path} says here, and it can turn the record's meaning around; "
+                f"a rule of the pack with 'from: {self._release.release}' can decide"
+            )
             raise Unconvertible(Issue("error", "not-supported", text, place))
         self._fit_within(value, kind, place)
         url = url_of(self._release.release, path_of(element, path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -117,6 +118,17 @@ def test_nothing_of_the_hospitals_feeds_is_lost(name: str, file: str) -> None:
         total += each.fates
     assert total["carried"] > 0
     assert total["lost"] == 0
+
+
+def test_a_record_of_ten_thousand_changes_takes_no_longer_than_its_changes() -> None:
+    many = 10_000
+    sent = {"resourceType": "Patient", "id": "p", "photo": [{"title": f"t{n}"} for n in range(many)]}
+    told = [Change(f"Patient.photo[{n}].title", f"t{n}", None, "r", "w") for n in range(many)]
+    told += [Change(f"Patient.photo[{n}].extension", None, [{"valueString": f"t{n}"}], "r", "w") for n in range(many)]
+    started = time.process_time()
+    found = Counter(f.fate for f in fates(sent, {"resourceType": "Patient", "id": "p"}, told, r4()))
+    assert found == {"carried": 1, "extension": many}
+    assert time.process_time() - started < 5
 
 
 def other_release(folder: Path, release: str) -> Path:
