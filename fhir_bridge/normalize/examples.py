@@ -75,6 +75,8 @@ def _run(path: Path, rules: Ruleset) -> ExampleResult:
         sent = parse(path.read_bytes())
     except RecordRefused as refusal:
         return _result(stem, [_not_json(refusal)])
+    if type(sent.get("resourceType")) is not str:
+        return _result(stem, [Difference("", "the input has no resourceType")])
     try:
         found = preview(sent, rules.fhir_version, rules)
     except RecordRefused as refusal:

@@ -153,3 +153,10 @@ def test_a_column_that_is_named_and_not_there_does_not_load(tmp_path: Path, head
     folder = pack(tmp_path / "p", RULE + "do: []\n", source, codes__m_csv=f"{head}\nlab,A,1\n".replace(",", head[4]))
     with pytest.raises(RulesetBroken, match="no column"):
         load_ruleset(folder)
+
+
+def test_an_example_that_is_no_resource_fails_and_the_others_run(tmp_path: Path) -> None:
+    folder = pack(tmp_path / "p")
+    (folder / "examples").mkdir()
+    (folder / "examples" / "one.input.json").write_text("{}")
+    assert [result.differences for result in run_examples(folder)] == [("the input has no resourceType",)]
