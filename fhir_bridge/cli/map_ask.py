@@ -18,7 +18,7 @@ def ask(
     expression: Annotated[str, typer.Argument(help="FHIRPath, as in a rule's 'when'.")],
     files: Annotated[list[str], typer.Argument(help="Resources or bundles, one a file or one a line; - for stdin.")],
     on: Annotated[str, typer.Option("--on", help="Ask records of this type only, as a rule's 'on' does.")] = "",
-    release: Annotated[str, typer.Option("--release", help="R4 or STU3: whose elements it names.")] = "R4",
+    release: Annotated[str, typer.Option("--release", help="R4, R4B, R5 or STU3: whose elements it names.")] = "R4",
     as_json: AsJson = False,
 ) -> None:
     """Show what an expression selects in records; of a bundle its entries. Nothing is stored.
@@ -51,13 +51,13 @@ class _Asking:
     """One expression, compiled for each type of record that comes."""
 
     def __init__(self, expression: str, only: str, release: str) -> None:
-        from fhir_bridge.fhir.tables import r4, stu3
+        from fhir_bridge.fhir.tables import definitions_of
+        from fhir_bridge.model.ingest import FhirVersion
 
-        releases = {"R4": r4, "STU3": stu3}
-        if release not in releases:
-            raise Failure("--release is R4 or STU3", exit_code=SETUP)
+        if release not in FhirVersion.__members__:
+            raise Failure("--release is R4, R4B, R5 or STU3", exit_code=SETUP)
         self._expression, self._only = expression, only
-        self._definitions = releases[release]()
+        self._definitions = definitions_of(release)
         self._compiled: dict[str, Any] = {}
         self.asked = 0
         self.problem = ""
@@ -102,13 +102,18 @@ def _row(item: Any) -> dict[str, Any]:
 
 
 def _records(name: str) -> Iterator[dict[str, Any]]:
+    from fhir_bridge.errors import RecordRefused
     from fhir_bridge.fhir.json import parse
 
     with messages.opened(name) as (found, _):
-        for message in found:
-            body = parse(message)
+        for number, message in enumerate(found, 1):
+            try:
+                body = parse(message)
+            except RecordRefused as refusal:
+                raise Failure(f"{name}:{number}: {refusal.issues[0].diagnostics}") from refusal
             if body.get("resourceType") == "Bundle":
-                entries = [each for each in body.get("entry", ()) if type(each) is dict]
+                held = body.get("entry")
+                entries = [each for each in held if type(each) is dict] if type(held) is list else []
                 yield from filter(_is_resource, (each.get("resource") for each in entries))
             elif _is_resource(body):
                 yield body

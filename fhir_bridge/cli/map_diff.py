@@ -96,6 +96,6 @@ def _tell(found: Comparison, top: int, show_values: bool) -> None:
         for example in difference.examples:
             print(f"\n{screen.styled(example.record, 'bold')} {screen.styled(example.place, 'cyan')}")
             if example.before:
-                print(screen.styled(f"  - {example.before}", "red"))
+                print(screen.styled(f"  - {screen.visible(example.before)}", "red"))
             if example.after:
-                print(screen.styled(f"  + {example.after}", "green"))
+                print(screen.styled(f"  + {screen.visible(example.after)}", "green"))

@@ -140,7 +140,7 @@ def _lines(change: Change) -> Iterator[str]:
     before, after = _json_lines(change.before), _json_lines(change.after)
     for line in difflib.unified_diff(before, after, n=1, lineterm=""):
         if not line.startswith(("---", "+++")):
-            yield "  …" if line.startswith("@@") else f"{line[0]} {line[1:]}"
+            yield "  …" if line.startswith("@@") else f"{line[0]} {screen.visible(line[1:])}"
 
 
 def _json_lines(value: Any) -> list[str]:

@@ -84,6 +84,7 @@ def _words(words: str) -> str:
 
 
 def _short(text: str) -> str:
+    text = screen.visible(text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 

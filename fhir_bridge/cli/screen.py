@@ -45,6 +45,13 @@ def styled(text: str, style: str) -> str:
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
 
+def visible(text: str) -> str:
+    """Return text with what would steer a terminal, or end a line, written out; a sender's texts are not obeyed."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_aligned(rows: Sequence[Sequence[Any]], head: Sequence[str], *, indent: str = "") -> None:
     """Print rows under a head in columns that line up, numbers to the right; for terminal and file alike."""
     cells = [[_shortened(each) for each in row] for row in rows]
@@ -64,7 +71,7 @@ _WIDEST = 64
 
 
 def _shortened(value: Any) -> str:
-    text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+    text = f"{value:,}" if isinstance(value, int) else "" if value is None else visible(str(value))
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST // 2 - 1]}…{text[-_WIDEST // 2 :]}"
 
 
@@ -132,4 +139,4 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -10,10 +10,11 @@ from typing import Any
 
 from fhir_bridge.errors import RecordRefused
 from fhir_bridge.fhir.json import parse
+from fhir_bridge.fhir.tables import definitions_of
 from fhir_bridge.mapping_tools.fates import fates
 from fhir_bridge.mapping_tools.sample import PASSED, Message, Outcome, outcomes
 from fhir_bridge.mapping_tools.vocabulary import Vocabulary
-from fhir_bridge.mapping_tools.walking import UNKNOWN, definitions_of, nodes
+from fhir_bridge.mapping_tools.walking import UNKNOWN, nodes
 from fhir_bridge.mapping_tools.watching import Tally, watched
 from fhir_bridge.normalize import Ruleset, load_ruleset
 from fhir_bridge.normalize.pack import constants_of, source_of

@@ -21,6 +21,7 @@ from fhir_bridge.normalize import load_ruleset
 
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 _MAX_KINDS = 5_000
+_CODE = re.compile(r"[\w.:/+*^-]{0,40}")
 _INDEX = re.compile(r"\[\d+\]")
 
 
@@ -41,7 +42,7 @@ class Difference:
     Attributes:
         how: ``added``, ``removed`` or ``changed``.
         code: What the record is about (its first coding), where that tells more than the path.
-        rule: Behind the new value, or behind the old one where nothing stands any more; empty for none.
+        rule: Of the new version that wrote or removed it, else of the old one; empty for none.
     """
 
     path: str
@@ -167,7 +168,7 @@ def _count_values(found: Comparison, one: Outcome, other: Outcome, examples: int
     name = str((other.made or {}).get("resourceType", ""))
     for place, was, now in _differing(one.made, other.made, name):
         how = ADDED if was is None else REMOVED if now is None else CHANGED
-        rule = _rule_behind(place, one if now is None else other) or _rule_behind(place, one)
+        rule = _rule_behind(place, other) or _rule_behind(place, one)
         key = (_INDEX.sub("", place), how, about, rule)
         difference = found.differences.get(key)
         if difference is None:
@@ -219,11 +220,14 @@ def _texts_below(value: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _about(body: Mapping[str, Any]) -> str:
-    """The first code of a record as the sender wrote it: ``system|code``; a code, not a person's value."""
+    """The first code of a record as the sender wrote it: ``system|code``; a text in its place is a person's value."""
     code = body.get("code")
     codings = code.get("coding") if type(code) is dict else None
     first = codings[0] if type(codings) is list and codings else None
-    return f"{first.get('system', '')}|{first.get('code', '')}" if type(first) is dict else ""
+    if type(first) is not dict:
+        return ""
+    written = str(first.get("code", ""))
+    return f"{first.get('system', '')}|{written if _CODE.fullmatch(written) else '(a text)'}"
 
 
 def _rule_behind(place: str, outcome: Outcome) -> str:

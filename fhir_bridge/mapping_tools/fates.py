@@ -44,15 +44,18 @@ def fates(sent: Body, made: Body, changes: Sequence[Change], definitions: Defini
     for index, change in enumerate(changes):
         if change.before is not None:
             touched.setdefault(change.element, index)
+    kept = _Kept(changes)
     for leaf in leaves(sent, definitions):
+        # A type may change its name (ProcedureRequest to ServiceRequest); places start with it.
+        place = f"{made['resourceType']}.{leaf.place.partition('.')[2]}"
         touch = _first_touch(leaf.place, touched)
+        if place != leaf.place:
+            touch = min((t for t in (touch, _first_touch(place, touched)) if t is not None), default=None)
         if touch is None:
-            # A type may change its name (ProcedureRequest to ServiceRequest); places start with it.
-            place = f"{made['resourceType']}.{leaf.place.partition('.')[2]}"
             yield Fate(leaf, CARRIED if _same(result.get(place), leaf.value) else LOST)
         else:
             change = changes[touch]
-            yield Fate(leaf, _after(leaf.value, change, changes), change.rule)
+            yield Fate(leaf, _after(leaf.value, change, kept), change.rule)
 
 
 def _first_touch(place: str, touched: Mapping[str, int]) -> int | None:
@@ -66,36 +69,49 @@ def _first_touch(place: str, touched: Mapping[str, int]) -> int | None:
     return min(found, default=None)
 
 
-def _after(value: Any, change: Change, changes: Sequence[Change]) -> str:
+def _after(value: Any, change: Change, kept: _Kept) -> str:
     if change.after is not None:
         return CONSUMED
-    kept = [
-        _holds(other.after, value, "extension" in other.element) for other in changes if other.rule == change.rule
-    ]
-    if "plain" in kept:
-        return CONSUMED
-    return EXTENSION if "extension" in kept else DROPPED
+    return kept.of_rule(change.rule).get(_key(value), DROPPED)
 
 
-def _holds(after: Any, value: Any, inside: bool) -> str:
-    """Tell whether a change put the value somewhere: ``plain``, ``extension`` or empty."""
-    found = ""
+class _Kept:
+    """What each rule put somewhere, read once for a rule: a record can have thousands of changes."""
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self._changes = changes
+        self._by_rule: dict[str, dict[_Key, str]] = {}
+
+    def of_rule(self, rule: str) -> dict[_Key, str]:
+        """Value → ``CONSUMED`` where it stands in an element, ``EXTENSION`` where in extensions alone."""
+        found = self._by_rule.get(rule)
+        if found is None:
+            found = self._by_rule[rule] = {}
+            for change in self._changes:
+                if change.rule == rule:
+                    _note(change.after, "extension" in change.element, found)
+        return found
+
+
+def _note(after: Any, inside: bool, found: dict[_Key, str]) -> None:
     if type(after) is dict:
         for key, each in after.items():
-            held = _holds(each, value, inside or key == "extension")
-            if held == "plain":
-                return held
-            found = held or found
+            _note(each, inside or key == "extension", found)
     elif type(after) is list:
         for each in after:
-            held = _holds(each, value, inside)
-            if held == "plain":
-                return held
-            found = held or found
-    elif _same(after, value):
-        return "extension" if inside else "plain"
-    return found
+            _note(each, inside, found)
+    elif not inside:
+        found[_key(after)] = CONSUMED
+    else:
+        found.setdefault(_key(after), EXTENSION)
+
+
+_Key = tuple[type, str]
+
+
+def _key(value: Any) -> _Key:
+    return type(value), str(value)
 
 
 def _same(one: Any, other: Any) -> bool:
-    return one is not None and type(one) is type(other) and str(one) == str(other)
+    return one is not None and _key(one) == _key(other)

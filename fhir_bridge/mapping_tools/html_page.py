@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
+from html import escape as escaped
 
 _JOINT = re.compile(r"[./|_]")
 _STYLE = """
@@ -93,6 +93,13 @@ class Page:
     facts: Sequence[tuple[str, str]] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
     foot: str = ""
+
+
+def escape(text: str) -> str:
+    """Text for a page; what no page can show, or what would turn its letters around, is written out."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(text)
 
 
 def written(page: Page) -> str:

@@ -16,7 +16,7 @@ from fhir_bridge.intake import receive
 from fhir_bridge.model.ingest import Body, Change, Received, Reception, Refusal, Validated
 from fhir_bridge.normalize import Ruleset
 from fhir_bridge.normalize.draft import Unconvertible
-from fhir_bridge.normalize.message import faults_of, labelled
+from fhir_bridge.normalize.message import faults_of, offline
 
 PASSED, QUARANTINED, REFUSED = "passed", "quarantined", "refused"
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -86,7 +86,7 @@ def outcomes_of(message: Message, reception: Reception, ruleset: Ruleset) -> Ite
 def _of_entry(place: str, entry: Validated, sent: Body, ruleset: Ruleset) -> Outcome:
     named = place, str(sent["resourceType"]), str(sent.get("id", ""))
     try:
-        draft = labelled(sent, ruleset.fhir_version, ruleset, packaged_sets())
+        draft = offline(sent, ruleset.fhir_version, ruleset, packaged_sets())
     except Unconvertible as verdict:
         return _outcome(named, QUARANTINED, sent, issues=(verdict.issue,))
     faults = faults_of(draft, ruleset.fhir_version, entry.flags)

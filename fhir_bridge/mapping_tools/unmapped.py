@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fhir_bridge.fhir.tables import definitions_of
 from fhir_bridge.fhir.ucum import UCUM
 from fhir_bridge.mapping_tools.coverage import vocabulary_of
 from fhir_bridge.mapping_tools.sample import Message, outcomes
 from fhir_bridge.mapping_tools.unit_guesses import guess_ucum
 from fhir_bridge.mapping_tools.vocabulary import CODE, IDENTIFIER, UNIT, Gap
-from fhir_bridge.mapping_tools.walking import definitions_of, nodes
+from fhir_bridge.mapping_tools.walking import nodes
 from fhir_bridge.normalize import Ruleset, load_ruleset
 from fhir_bridge.normalize.code_maps import CodeMap, Target
 from fhir_bridge.normalize.map_files import COLUMNS as MAP_COLUMNS

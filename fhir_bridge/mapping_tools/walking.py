@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from fhir_bridge.fhir.tables import Definitions, r4, stu3
-from fhir_bridge.model.ingest import Body, FhirVersion
+from fhir_bridge.fhir.tables import Definitions, definitions_of
+from fhir_bridge.model.ingest import Body
 
 UNKNOWN = ""
 """Type of what the definitions do not have."""
@@ -32,11 +32,6 @@ class Leaf:
     place: str
     type: str
     value: Any
-
-
-def definitions_of(version: FhirVersion) -> Definitions:
-    """The definitions by which records of a release are walked."""
-    return stu3() if version is FhirVersion.STU3 else r4()
 
 
 def leaves(body: Body, definitions: Definitions) -> Iterator[Leaf]:
@@ -76,8 +71,7 @@ def _one(value: Any, kind: str, path: str, place: str, release: str) -> Iterator
 
 @cache
 def _keys(type_name: str, release: str) -> dict[str, str]:
-    definitions = stu3() if release == "STU3" else r4()
-    row = definitions.types.get(type_name)
+    row = definitions_of(release).types.get(type_name)
     if row is None:
         return {}
     found = {key: kind for element in row.elements.values() for key, kind in element.json_keys().items()}

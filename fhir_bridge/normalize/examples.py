@@ -82,6 +82,8 @@ def _run(path: Path, rules: Ruleset) -> ExampleResult:
         return _refused(path, refusal)
     if isinstance(sent, Difference):
         return _result(stem, [sent])
+    if type(sent.get("resourceType")) is not str:
+        return _result(stem, [Difference("", "the input has no resourceType")])
     try:
         found = preview(sent, rules.fhir_version, rules)
     except RecordRefused as refusal:

@@ -23,7 +23,7 @@ from fhir_bridge.fhir.releases import id_in_r4, type_in_r4
 from fhir_bridge.model.ids import DIRECTORY_TYPES, canonical_id, is_canonical, is_of_network
 from fhir_bridge.model.ingest import Body, Validated
 from fhir_bridge.normalize.draft import By, Draft
-from fhir_bridge.normalize.reference_places import Chain, FoundReference, written
+from fhir_bridge.normalize.reference_places import Chain, FoundReference, walk, written
 
 REFERENCES = By("core/references", "references name records by canonical id")
 DISPLAY = By("core/reference-display", "a display towards a clinical record would name what a consent may hide")
@@ -144,6 +144,20 @@ class Links:
             self.wanted.add(identifier)
             return None
         return f"Patient/{found}"
+
+
+def name_types_of_r4(draft: Draft) -> None:
+    """Give references R4's names of types and leave the sender's ids: what they look like without canonical ids."""
+    for reference, chain, _allowed in walk(draft.body).references:
+        text = reference.get("reference")
+        if type(text) is not str:
+            continue
+        parsed = parse_reference(text)
+        if parsed.type is None or type_in_r4(parsed.type) == parsed.type:
+            continue
+        head, sent, tail = text.rpartition(parsed.type + ("?" if parsed.id is None else f"/{parsed.id}"))
+        reference["reference"] = f"{head}{type_in_r4(parsed.type)}{sent.removeprefix(parsed.type)}{tail}"
+        draft.changed(REFERENCES, written(chain) + ".reference", text, reference["reference"], is_safe=True)
 
 
 def local_id(entry: Validated, resource: Body | None) -> str:

@@ -29,7 +29,7 @@ from fhir_bridge.model.ingest import (
 from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
 from fhir_bridge.normalize.draft import Draft, Unconvertible, below, copied, within
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
-from fhir_bridge.normalize.links import Links, local_id
+from fhir_bridge.normalize.links import Links, local_id, name_types_of_r4
 from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.rules import LABEL, STAGES
@@ -140,10 +140,22 @@ def preview(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelS
         RecordRefused: A rule, or the release, forbids to pass it on.
     """
     try:
-        draft = labelled(resource, version, ruleset, sets or packaged_sets())
+        draft = offline(resource, version, ruleset, sets or packaged_sets())
     except Unconvertible as verdict:
         raise RecordRefused([verdict.issue]) from None
     return Preview(draft.body, tuple(draft.changes), tuple(draft.flags))
+
+
+def offline(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets) -> Draft:
+    """Return a draft as :func:`labelled` does, its references by R4's types: as it will be, but for canonical ids.
+
+    Raises:
+        Unconvertible: A rule, or the release, forbids to pass it on.
+    """
+    draft = labelled(resource, version, ruleset, sets)
+    if version is not FhirVersion.R4:
+        name_types_of_r4(draft)
+    return draft
 
 
 def labelled(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: LabelSets) -> Draft:

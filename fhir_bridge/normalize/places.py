@@ -176,7 +176,9 @@ def _rows(types: frozenset[str], name: str, releases: tuple[Definitions, ...]) -
         for type_name in sorted(types):
             row = definitions.types.get(type_name)
             for element in row.elements.values() if row else ():
-                if name in (element.name, element.name.removesuffix("[x]")) or name in element.json_keys():
+                if name == element.name or (
+                    element.is_choice and (f"{name}[x]" == element.name or name in element.json_keys())
+                ):
                     found.append(element)
     return found
 

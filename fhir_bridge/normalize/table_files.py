@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from fhir_bridge.normalize.yaml_text import Mapping, Spot
+from fhir_bridge.normalize.yaml_text import Mapping, Spot, did_you_mean
 
 Key = tuple[str, str]
 """``(system, code)``; the system is empty for a bare code."""
@@ -35,6 +35,9 @@ def rows(
     where = _texts(declared, "where", None)
     file = declared.require("file")
     for spot, row in read(folder, file.text("file"), pack, file.spot):
+        for column in (*names.values(), *where):
+            if column not in row:
+                raise Spot(spot.file).broken(f"no column {column!r}{did_you_mean(column, row)}")
         if any(row.get(column) != value for column, value in where.items()):
             continue
         made = {}

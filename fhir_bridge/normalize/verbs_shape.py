@@ -86,10 +86,25 @@ def _coerce(args: Args) -> Act:
             before = found.value
             after = convert(before)
             if after is not before and after is not None:
+                beside = found.parent.get(f"_{found.key}") if type(found.parent) is dict else None
+                if beside is not None and (joined := _joined(after, beside)) is not None:
+                    after = joined
+                    del found.parent[f"_{found.key}"]
+                    draft.changed(by, f"{found.place.removesuffix(str(found.key))}_{found.key}", beside, None)
                 found.parent[found.key] = after
                 draft.changed(by, found.place, before, after, sources=origin(before, after, found.place))
 
     return act
+
+
+def _joined(after: Any, beside: Any) -> Any:
+    """Put what stood beside a primitive into the object it became; None where it became none."""
+    if type(after) is dict and type(beside) is dict:
+        return {**beside, **after}
+    if type(after) is list and type(beside) is list and len(after) == len(beside):
+        made = [_joined(each, held or {}) for each, held in zip(after, beside, strict=True)]
+        return made if all(each is not None for each in made) else None
+    return None
 
 
 def _to_concept(system: str | None) -> Callable[[Any], Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode
 
 from fhir_bridge.errors import RulesetBroken
 
@@ -151,16 +151,33 @@ def load(path: Path, name: str) -> Node:
         RulesetBroken: Not UTF-8, not YAML, nested too deep, or a key stands twice.
     """
     try:
-        document = _composed(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        document = _composed(text)
+        if "&" in text and _size(document, {}) > _LARGEST:
+            raise Spot(name).broken("its aliases repeat more than a file may hold")
         return Node(None if document is None else _built(document, name), Spot(name))
     except RecursionError as error:
-        raise Spot(name).broken("nested too deep") from error
+        raise Spot(name).broken("nested too deep, or an alias that holds itself") from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         spot = Spot(name, mark.line + 1, mark.column + 1) if mark else Spot(name)
         raise spot.broken(error.problem or "not YAML") from error
     except (YAMLError, UnicodeDecodeError, OSError) as error:
         raise Spot(name).broken(f"cannot be read: {type(error).__name__}") from error
+
+
+_LARGEST = 1_000_000
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many nodes there are once every alias is written out; looks at each node once."""
+    if not isinstance(node, CollectionNode):
+        return 1
+    if id(node) not in known:
+        below = [part for each in node.value for part in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = _LARGEST  # What holds itself has no end.
+        known[id(node)] = 1 + sum(_size(each, known) for each in below)
+    return known[id(node)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,8 @@ from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.fhir.tables import r4
 from fhir_bridge.fhir.validate import validate_r4
 from fhir_bridge.intake import Limits, receive
+from fhir_bridge.mapping_tools.coverage import cover
+from fhir_bridge.mapping_tools.sample import Message
 from fhir_bridge.model.ingest import FhirVersion, Received, Validated
 from fhir_bridge.normalize import Kind, load_ruleset, preview
 from fhir_bridge.normalize.draft import Draft
@@ -242,3 +245,13 @@ def test_a_consent_means_the_same_by_a_feed_as_from_a_persons_agent() -> None:
             assert {k: draft.body.get(k) for k in read} == {k: agents.get(k) for k in read}, source["id"]
             compared += 1
     assert compared > 5
+
+
+@EVERY
+def test_coverage_loses_no_value_of_an_example(release: str, tmp_path: Path) -> None:
+    (tmp_path / "source.yaml").write_text(f"institution: x\nfhir_version: {release}\nextends: core\n")
+    found = cover(tmp_path, (Message(f"{n}", render(each)) for n, each in enumerate(official(release))))
+    assert [path for path, each in found.elements.items() if each.fates["lost"]] == []
+    assert found.unknown == {}
+    stopped = {kind for (kind, verdict), count in found.records.items() if verdict != "passed" and count}
+    assert stopped == {kind for of, kind, _id in {*NOT_CONVERTED, *INVALID_IN_R4} if of == release}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -48,8 +48,9 @@ class Compared:
 
 @cache
 def core() -> Ruleset:
-    """The rules that every source gets."""
-    return load_ruleset(ROOT / "mappings" / "core")
+    """The rules that every source gets, but for those about R4's content, which say nothing about releases."""
+    every = load_ruleset(ROOT / "mappings" / "core")
+    return replace(every, rules=tuple(rule for rule in every.rules if rule.stage != "content"))
 
 
 def told(release: str, source: Json, ruleset: Ruleset | None = None, sets: LabelSets | None = None) -> Draft | Issue:

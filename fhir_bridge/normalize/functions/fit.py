@@ -233,8 +233,14 @@ class _Fit:
         """Put a value into a home of R4 if it fits there."""
         key, now, now_kind = home
         if value is None:
-            placing.placed.setdefault(key, []).append((None, sibling, place))
-            return kind == now_kind or r4().types[now_kind].kind == "primitive-type"
+            if kind == now_kind or r4().types[now_kind].kind == "primitive-type":
+                placing.placed.setdefault(key, []).append((None, sibling, place))
+                return True
+            # "Not known", say, of a code that R4 has as a concept: an object can hold it where R4 asks for no more.
+            if "." in now_kind or required(now_kind) or type(sibling) is not dict:
+                return False
+            placing.placed.setdefault(key, []).append((dict(sibling), None, place))
+            return True
         done = cast(value, kind, now_kind, element, self._release)
         if done is None:
             return False
@@ -304,7 +310,10 @@ class _Fit:
         is_told = any((path, code) in self._wider for code in codes_of(value))
         turns = element is not None and element.modifier and value is not False
         if (turns or value == "entered-in-error") and not is_told and path not in _HARMLESS:
-            text = f"R4 has no place for what {path} says here, and it can turn the record's meaning around"
+            text = (
+                f"R4 has no place for what {path} says here, and it can turn the record's meaning around; "
+                f"a rule of the pack with 'from: {self._release.release}' can decide"
+            )
             raise Unconvertible(Issue("error", "not-supported", text, place))
         self._fit_within(value, kind, place)
         url = url_of(self._release.release, path_of(element, path))
@@ -417,6 +426,9 @@ class _Fit:
         made: list[dict[str, Any]] = []
         kept: dict[str, Any] = {"resourceType": BASIC}
         for key in plain_keys(body):
+            if known.get(key, ("", ""))[1] == "code" and body.get(key) == "entered-in-error":
+                text = "a Basic cannot say that it was entered in error, and would look valid"
+                raise Unconvertible(Issue("error", "not-supported", text, f"{sent}.{key}"))
             if key in _SHARED or (key == "identifier" and known[key][0].many):
                 kept |= {k: body[k] for k in (key, "_" + key) if k in body}
             elif key == about and type(body[key]) is dict:

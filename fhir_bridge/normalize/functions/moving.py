@@ -37,11 +37,9 @@ def _lifted(part: dict[str, Any], child: str, url: str) -> dict[str, Any]:
         return part
     made = dict(part[child])
     rest = {k: v for k, v in part.items() if k not in (child, "id", "extension")}
-    if rest:
-        made["extension"] = [*made.get("extension", ()), *_beside(rest, url)]
-        # An extension stands in front of what it belongs to.
-        made = {"extension": made.pop("extension"), **made}
-    return made
+    held = [*made.pop("extension", ()), *part.get("extension", ()), *_beside(rest, url)]
+    # An extension stands in front of what it belongs to.
+    return {"extension": held, **made} if held else made
 
 
 def _beside(parts: Mapping[str, Any], url: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fhir_bridge.normalize.draft import By, Draft
+from fhir_bridge.normalize.functions.casts import parts_of
 from fhir_bridge.normalize.functions.cross_version import url_of
 from fhir_bridge.normalize.functions.datatypes import IMPLIED
 from fhir_bridge.normalize.functions.editing import codes_of_concept, listed, on_body, swap, without
@@ -61,11 +62,12 @@ def _used_reasons(draft: Draft, by: By, body: dict[str, Any], place: str) -> Non
         notes = [
             {"url": url_of("R5", "Encounter.reason.use"), "valueCodeableConcept": u} for u in reason.get("use", ())
         ]
+        notes += reason.get("extension", ())
         for value in values:
-            for key, target in (("concept", concepts), ("reference", references)):
-                if key in value:
-                    held = [*value[key].get("extension", ()), *notes]
-                    target.append({**({"extension": held} if held else {}), **without(value[key], "extension")})
+            for kind, each, _ in parts_of("CodeableReference", value):
+                held = [*each.get("extension", ()), *notes]
+                made = {**({"extension": held} if held else {}), **without(each, "extension")}
+                (references if kind == "Reference" else concepts).append(made)
     if concepts or references:
         swap(draft, by, body, place, reasonCode=concepts, reasonReference=references, reason=left)
 

@@ -89,6 +89,9 @@ def _outcome(draft: Draft, by: By, body: dict[str, Any], place: str) -> None:
     held = body.get("outcome")
     if type(held) is not dict or held.get("code", {}).get("code") not in _OUTCOMES:
         return
+    if not (set(held) <= {"code", "detail"} and set(held["code"]) <= {"system", "code", "display"}):
+        # More than a code was said; it stays whole.
+        return
     details = held.get("detail", ())
     text = details[0]["text"] if len(details) == 1 and set(details[0]) == {"text"} else None
     if details and text is None:

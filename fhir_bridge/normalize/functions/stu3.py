@@ -79,9 +79,13 @@ def _dicom_parts(draft: Draft, by: By, series: dict[str, Any], place: str) -> No
         _strip_oid(draft, by, instance, where)
         before = instance.get("sopClass")
         if type(before) is str:
-            instance["sopClass"] = {"system": "urn:ietf:rfc:3986", "code": before}
-            sources = {"code": f"{where}.sopClass"}
-            draft.changed(by, f"{where}.sopClass", before, instance["sopClass"], sources=sources)
+            beside = instance.get("_sopClass", {})
+            made = {**beside, "system": "urn:ietf:rfc:3986", "code": before}
+            sources = {"code": f"{where}.sopClass"} | {key: f"{where}._sopClass.{key}" for key in beside}
+            instance["sopClass"] = made
+            draft.changed(by, f"{where}.sopClass", before, made, sources=sources)
+            if beside:
+                draft.changed(by, f"{where}._sopClass", instance.pop("_sopClass"), None)
 
 
 def _strip_oid(draft: Draft, by: By, holder: dict[str, Any], place: str) -> None:
@@ -107,7 +111,8 @@ def device(args: Args) -> Act:
         if "model" in body:
             swap(draft, by, body, "Device", modelNumber=body["model"], model=None)
         if type(body.get("version")) is str:
-            swap(draft, by, body, "Device", version=[{"value": body["version"]}])
+            value = {"value": body["version"]} | ({"_value": body["_version"]} if "_version" in body else {})
+            swap(draft, by, body, "Device", version=[value], _version=None)
 
     return act
 
@@ -160,7 +165,7 @@ def observation_related(args: Args) -> Act:
         after: dict[str, list[Any]] = {}
         for item in related:
             key = _RELATED.get(item.get("type"))
-            if key and "target" in item:
+            if key and set(item) == {"type", "target"}:
                 after.setdefault(key, listed(draft.body.get(key))[:]).append(item["target"])
             else:
                 left.append(item)
@@ -185,6 +190,9 @@ def explanation(args: Args) -> Act:
     return act
 
 
+_PRISM = {"_prism": "_amount", "_base": "_base"}
+
+
 def prisms(args: Args) -> Act:
     """STU3 has one prism with its base, R4 a list of both (visionprescription.html); R4 requires both."""
     by = args.bench.by
@@ -192,8 +200,10 @@ def prisms(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for index, lens in enumerate(draft.body.get("dispense", ())):
             if not isinstance(lens.get("prism"), list) and "prism" in lens and "base" in lens:
-                made = [{"amount": lens["prism"], "base": lens["base"]}]
-                swap(draft, by, lens, f"VisionPrescription.dispense[{index}]", prism=made, base=None)
+                beside = {new: lens[old] for old, new in _PRISM.items() if old in lens}
+                made = [{"amount": lens["prism"], "base": lens["base"], **beside}]
+                gone = dict.fromkeys(("base", *_PRISM))
+                swap(draft, by, lens, f"VisionPrescription.dispense[{index}]", prism=made, **gone)
 
     return act
 

@@ -63,7 +63,7 @@ def test_a_record_that_cannot_answer_is_told(file: str, capsys: pytest.CaptureFi
         (["name["], "cannot read 'name[' at its end"),
         (["today()"], "another result each time"),
         (["id", "--on", "Claim"], "no record of that type"),
-        (["id", "--release", "R5"], "--release is R4 or STU3"),
+        (["id", "--release", "R6"], "--release is R4, R4B, R5 or STU3"),
     ],
 )
 def test_what_fits_no_record_is_told(
@@ -71,3 +71,35 @@ def test_what_fits_no_record_is_told(
 ) -> None:
     assert main(["map", "ask", words[0], file, *words[1:]]) == 2
     assert why in capsys.readouterr().err
+
+
+def test_records_of_r5_are_asked_by_its_own_elements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps({"resourceType": "Encounter", "id": "e", "actualPeriod": {"start": "2026"}}))
+    assert main(["map", "ask", "actualPeriod.start", str(path), "--release", "R5"]) == 0
+    assert "2026" in capsys.readouterr().out
+    assert main(["map", "ask", "actualPeriod.start", str(path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"resourceType": "Bundle", "entry": 5}', "no record of that type"),
+        ("{no json", "broken.ndjson:1: not valid JSON"),
+    ],
+)
+def test_what_is_no_bundle_is_told_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, words: str
+) -> None:
+    path = tmp_path / "broken.ndjson"
+    path.write_text(line + "\n")
+    assert main(["map", "ask", "id", str(path)]) in (1, 2)
+    assert words in capsys.readouterr().err
+
+
+def test_a_senders_text_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({**PATIENT, "name": [{"family": "\x1b[2J\x9bA\tB\u202eC\nD"}]}))
+    assert main(["map", "ask", "name.family", str(path)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split("\t")[3:] == [r"\x1b[2J\x9bA\tB\u202eC\nD"]

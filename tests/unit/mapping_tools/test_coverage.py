@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -117,6 +118,56 @@ def test_nothing_of_the_hospitals_feeds_is_lost(name: str, file: str) -> None:
         total += each.fates
     assert total["carried"] > 0
     assert total["lost"] == 0
+
+
+def test_a_record_of_ten_thousand_changes_takes_no_longer_than_its_changes() -> None:
+    many = 10_000
+    sent = {"resourceType": "Patient", "id": "p", "photo": [{"title": f"t{n}"} for n in range(many)]}
+    told = [Change(f"Patient.photo[{n}].title", f"t{n}", None, "r", "w") for n in range(many)]
+    told += [Change(f"Patient.photo[{n}].extension", None, [{"valueString": f"t{n}"}], "r", "w") for n in range(many)]
+    started = time.process_time()
+    found = Counter(f.fate for f in fates(sent, {"resourceType": "Patient", "id": "p"}, told, r4()))
+    assert found == {"carried": 1, "extension": many}
+    assert time.process_time() - started < 5
+
+
+def other_release(folder: Path, release: str) -> Path:
+    """A pack of another release that leaves everything to the core."""
+    folder.mkdir()
+    (folder / "source.yaml").write_text(f"institution: x\nfhir_version: {release}\nextends: core\n")
+    return folder
+
+
+def test_records_of_r5_are_walked_by_the_definitions_of_r5(tmp_path: Path) -> None:
+    visit = {
+        "resourceType": "Encounter",
+        "id": "e",
+        "status": "completed",
+        "subjectStatus": {"coding": [{"system": HOUSE, "code": "arrived"}]},
+        "length": {"value": 3, "unit": "hours"},
+        "reason": [{"value": [{"concept": {"coding": [{"system": HOUSE, "code": "R1"}]}}]}],
+    }
+    found = cover(other_release(tmp_path / "p", "R5"), feed(visit, {**visit, "id": "f", "hospitalization": {}}))
+    assert found.records == {("Encounter", "passed"): 1, ("unreadable", "refused"): 1}
+    assert {gap.value for gap in found.vocabulary.gaps.values()} == {"arrived", "R1", "hours"}
+    assert found.unknown == {"Encounter.hospitalization": 1}
+
+
+def test_an_order_of_stu3_passes_as_it_would_in_the_service_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    order = {
+        "resourceType": "ProcedureRequest",
+        "id": "o",
+        "status": "active",
+        "intent": "order",
+        "code": {"text": "x-ray"},
+        "subject": {"reference": "Patient/p"},
+        "performer": {"reference": "Practitioner/d"},
+        "basedOn": [{"reference": "https://cedar.example.org/ReferralRequest/r"}],
+    }
+    found = cover(other_release(tmp_path / "p", "STU3"), feed(order))
+    assert found.records == {("ProcedureRequest", "passed"): 1}
+    assert found.elements["ProcedureRequest.performer.reference"].fates == {"consumed": 1}
+    assert not any(each.fates["lost"] for each in found.elements.values())
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:

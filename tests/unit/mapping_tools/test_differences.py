@@ -145,3 +145,23 @@ def test_what_is_no_pack_in_no_revision_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NoSuchRevision), pack_at(name):
         pass
+
+
+def test_what_a_new_rule_removes_is_told_of_the_new_rule(tmp_path: Path) -> None:
+    one, other = house(tmp_path / "a", KEEPING), house(tmp_path / "b")
+    found = compare(one, other, feed(observation("a", "GLU", note=[{"text": "asleep"}])))
+    assert [(d.path, d.how, d.rule) for d in found.by_volume()] == [
+        ("Observation.note.text", "removed", "house/notes")
+    ]
+
+
+def test_a_text_in_place_of_a_code_is_a_value_and_stays_out_of_sight(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "named.ndjson"
+    path.write_text(json.dumps(observation("a", "Zzcanary born 1970", note=[{"text": "asleep"}])) + "\n")
+    packs = [str(house(tmp_path / "a")), str(house(tmp_path / "b", KEEPING))]
+    page = tmp_path / "page.html"
+    assert main(["map", "diff", *packs, "--on", str(path), "--html", str(page)]) == 1
+    assert main(["map", "diff", *packs, "--on", str(path), "--json"]) == 1
+    assert "Zzcanary" not in capsys.readouterr().out + page.read_text()

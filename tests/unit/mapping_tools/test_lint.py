@@ -105,6 +105,35 @@ def test_a_condition_that_a_record_can_meet_is_left_alone(tmp_path: Path, when: 
     assert findings(tmp_path, condition(when)) == []
 
 
+@pytest.mark.parametrize(("when", "on"), [("active = 'true'", "Patient"), ("code = '8310-5'", "Observation")])
+def test_two_types_that_are_never_equal_are_one_mistake(tmp_path: Path, when: str, on: str) -> None:
+    assert [each.code for each in findings(tmp_path, condition(when, on))] == ["broken"]
+
+
+@pytest.mark.parametrize(
+    ("release", "on", "when"),
+    [
+        ("R5", "MedicationStatement", "status = 'recorded'"),
+        ("R5", "Encounter", "status = 'discharged'"),
+        ("STU3", "Claim", "use = 'proposed'"),
+    ],
+)
+def test_a_condition_on_records_of_another_release_is_judged_by_it(
+    tmp_path: Path, release: str, on: str, when: str
+) -> None:
+    rule = condition(when, on).replace("rule: r\n", f"rule: r\nfrom: {release}\n")
+    assert findings(tmp_path, rule) == []
+    assert [each.code for each in findings(tmp_path, rule.replace("'\n", "x'\n"))] == ["never-holds"]
+
+
+def test_a_rule_for_another_release_than_the_packs_needs_no_example(tmp_path: Path) -> None:
+    rule = condition("status = 'final'").replace("rule: r\n", "rule: r\nfrom: R5\n")
+    folder = pack(tmp_path / "p", rule, HEAD)
+    assert "no-example" not in {each.code for each in lint(folder)}
+    (folder / "source.yaml").write_text(HEAD + "fhir_version: R5\n")
+    assert "no-example" in {each.code for each in lint(folder)}
+
+
 def test_two_writers_of_one_element_are_both_named(tmp_path: Path) -> None:
     rules = "".join(
         f"- rule: {name}\n  version: 1\n  on: Observation\n  why: w\n  do:\n"

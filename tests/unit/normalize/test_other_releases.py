@@ -18,6 +18,9 @@ from tests.unit.normalize.bench import MAPPINGS
 EXTENSION = "http://hl7.org/fhir/5.0/StructureDefinition/extension-"
 SUBJECT = {"reference": "Patient/p"}
 SOUP = {"text": "soup"}
+SOMEBODY = {"display": "somebody"}
+BESIDE = {"extension": [{"url": "http://example.org/beside", "valueString": "kept beside"}]}
+CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 
 
 @cache
@@ -229,3 +232,101 @@ def test_exceptions_of_an_stu3_consent_are_provisions_of_r4() -> None:
         "provision": [{"type": "deny", "code": [{"coding": [{"code": "1"}]}]}],
     }
     assert found["policyRule"]["coding"] == [{"system": "urn:ietf:rfc:3986", "code": "http://example.org/policy"}]
+
+
+# HL7's STU3 page on claim-use and R4's define these codes in the same words (codesystem-claim-use.html).
+@pytest.mark.parametrize(
+    ("sent", "use"), [("complete", "claim"), ("proposed", "preauthorization"), ("exploratory", "predetermination")]
+)
+def test_a_proposed_claim_asks_for_authorization(sent: str, use: str) -> None:
+    assert told("STU3", "Claim", use=sent, patient=SUBJECT)["use"] == use
+
+
+@pytest.mark.parametrize(
+    ("release", "kind", "element", "value"),
+    [
+        ("R5", "CommunicationRequest", "intent", "order"),
+        ("R5", "Condition", "clinicalStatus", {"coding": [{"system": CLINICAL, "code": "unknown"}]}),
+        ("R5", "ResearchSubject", "status", "retired"),
+        ("STU3", "ResearchStudy", "status", "stopped"),
+    ],
+)
+def test_a_code_without_counterpart_that_does_no_harm_is_kept_beside(
+    release: str, kind: str, element: str, value: Any
+) -> None:
+    found = told(release, kind, subject=SUBJECT, **{element: value})
+    number = {"R5": "5.0", "STU3": "3.0"}[release]
+    url = f"http://hl7.org/fhir/{number}/StructureDefinition/extension-{kind}.{element}"
+    assert [each for each in found["extension"] if each["url"] == url and value in each.values()]
+    assert element not in found
+
+
+def test_what_nobody_knows_of_a_condition_is_no_reason_to_keep_it_back() -> None:
+    system = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
+    found = told("STU3", "Condition", subject=SUBJECT, verificationStatus="unknown")
+    (kept,) = found["extension"]
+    assert kept["valueCodeableConcept"] == {"coding": [{"system": system, "code": "unknown"}]}
+    absent = {
+        "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]
+    }
+    assert told("STU3", "Condition", subject=SUBJECT, _verificationStatus=absent)["verificationStatus"] == absent
+
+
+def test_what_stands_beside_a_status_follows_it_into_the_concept() -> None:
+    found = told("STU3", "Condition", subject=SUBJECT, clinicalStatus="active", _clinicalStatus=BESIDE)
+    assert found["clinicalStatus"] == {**BESIDE, "coding": [{"system": CLINICAL, "code": "active"}]}
+    assert "_clinicalStatus" not in found
+
+
+@pytest.mark.parametrize("release_and_type", [("R5", "NutritionIntake"), ("R5", "DeviceDispense")])
+def test_a_type_without_counterpart_that_was_entered_in_error_is_kept_back(release_and_type: tuple[str, str]) -> None:
+    release, kind = release_and_type
+    with pytest.raises(RecordRefused) as refused:
+        told(release, kind, status="entered-in-error", subject=SUBJECT)
+    assert [i.expression for i in refused.value.issues] == [f"{kind}.status"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "status", "expected"),
+    [
+        ("y", "active", "active"),
+        ("n", "completed", "not-taken"),
+        ("unk", "active", "unknown"),
+        ("unk", "completed", "unknown"),
+        ("unk", "entered-in-error", "entered-in-error"),
+        ("na", "intended", "intended"),
+    ],
+)
+def test_r4_does_not_say_taken_where_nobody_knows(taken: str, status: str, expected: str) -> None:
+    found = told("STU3", "MedicationStatement", subject=SUBJECT, taken=taken, status=status)
+    assert found["status"] == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [("achieved", "completed"), ("behind-target", "active"), ("sustaining", "active")]
+)
+def test_how_far_a_goal_is_stays_beside_its_wider_status(sent: str, status: str) -> None:
+    found = told("STU3", "Goal", subject=SUBJECT, description=SOUP, status=sent)
+    assert found["lifecycleStatus"] == status
+    (kept,) = found["_lifecycleStatus"]["extension"]
+    assert kept["valueCode"] == sent
+
+
+@pytest.mark.parametrize(
+    ("release", "kind", "sent"),
+    [
+        ("STU3", "MedicationRequest", {"requester": {**BESIDE, "agent": SOMEBODY}}),
+        ("STU3", "DiagnosticReport", {"performer": [{**BESIDE, "actor": SOMEBODY}]}),
+        ("STU3", "Observation", {"related": [{**BESIDE, "type": "has-member", "target": SOMEBODY}]}),
+        ("STU3", "Device", {"version": "1", "_version": BESIDE}),
+        ("STU3", "ImagingStudy", {"series": [{"instance": [{"sopClass": "urn:oid:1.2", "_sopClass": BESIDE}]}]}),
+        ("STU3", "VisionPrescription", {"dispense": [{"prism": 1, "_prism": BESIDE, "base": "up"}]}),
+        ("R5", "Encounter", {"reason": [{**BESIDE, "value": [{"concept": SOUP}]}]}),
+        ("R5", "Encounter", {"reason": [{"value": [{**BESIDE, "reference": SOMEBODY}]}]}),
+        ("R5", "AuditEvent", {"outcome": {**BESIDE, "code": {"code": "0"}}}),
+        ("R5", "AuditEvent", {"outcome": {"code": {**BESIDE, "code": "0"}}}),
+        ("R5", "Practitioner", {"communication": [{**BESIDE, "language": SOUP}]}),
+    ],
+)
+def test_an_extension_of_a_part_that_r4_lacks_is_not_lost(release: str, kind: str, sent: dict[str, Any]) -> None:
+    assert "kept beside" in str(told(release, kind, **sent))

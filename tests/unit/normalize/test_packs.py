@@ -142,3 +142,21 @@ def test_core_is_found_even_when_it_does_not_stand_beside_the_pack(tmp_path: Pat
         fit = f"{release.lower()}/fit"
         assert fit in every
         assert fit in {r.name for r in alone.rules_for("fit", "Patient", release)}
+
+
+@pytest.mark.parametrize("head", ["sort,local,loinc", "kind;local;loinc"])
+def test_a_column_that_is_named_and_not_there_does_not_load(tmp_path: Path, head: str) -> None:
+    source = (
+        "institution: x\nmaps:\n  m:\n    file: codes/m.csv\n    where: {kind: lab}\n"
+        "    columns: {code: local, target_code: loinc}\n    constants: {system: s, target_system: t}\n"
+    )
+    folder = pack(tmp_path / "p", RULE + "do: []\n", source, codes__m_csv=f"{head}\nlab,A,1\n".replace(",", head[4]))
+    with pytest.raises(RulesetBroken, match="no column"):
+        load_ruleset(folder)
+
+
+def test_an_example_that_is_no_resource_fails_and_the_others_run(tmp_path: Path) -> None:
+    folder = pack(tmp_path / "p")
+    (folder / "examples").mkdir()
+    (folder / "examples" / "one.input.json").write_text("{}")
+    assert [result.differences for result in run_examples(folder)] == [("the input has no resourceType",)]

@@ -86,3 +86,19 @@ def test_what_is_nested_without_end_is_a_fault_of_the_file(tmp_path: Path, text:
         read(tmp_path, text)
     with pytest.raises(Fault, match="nested"):
         read(tmp_path, "a: " + "[" * 5_000 + "]" * 5_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "a: &a [x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{f'*{chr(97 + n)},' * 9}]\n" for n in range(9)),
+            "aliases",
+        ),
+        ("a: &a [*a]\n", "alias"),
+        ("a: " + "[" * 5_000 + "]" * 5_000, "too deep"),
+    ],
+)
+def test_a_file_that_would_never_end_is_refused_at_once(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(Fault, match=words):
+        read(tmp_path, text)
