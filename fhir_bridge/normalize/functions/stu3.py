@@ -145,7 +145,7 @@ def benefit_totals(args: Args) -> Act:
                 category = {"coding": [{"system": _ADJUDICATION, "code": code}]}
                 total = {"category": category, "amount": draft.body[key]}
                 totals = [*listed(draft.body.get("total")), total]
-                swap(draft, by, draft.body, "ExplanationOfBenefit", total=totals, **{key: None})
+                swap(draft, by, draft.body, str(draft.body["resourceType"]), total=totals, **{key: None})
 
     return act
 
