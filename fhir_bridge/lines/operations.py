@@ -119,7 +119,7 @@ class Operations:
             self._save_credentials(name, credentials)
         institution = await self._rules.admit(institution, admission)
         await self._reader.subscribe(name)
-        return {**self._describe(institution), "not_judged": _not_judged(ruleset, institution.fhir_version)}
+        return {**self._describe(institution), "not_judged": _not_judged(ruleset)}
 
     def institutions(self) -> list[dict[str, Any]]:
         """Return what is public about every institution."""
@@ -317,14 +317,9 @@ def chart_count(charts: Sequence[ChartRef]) -> int:
     return sum(not chart.is_directory for chart in charts)
 
 
-def _not_judged(ruleset: Ruleset, version: FhirVersion) -> list[str]:
+def _not_judged(ruleset: Ruleset) -> list[str]:
     """Say what an institution's profiles demand of its records and nobody judges."""
-    if ruleset.profiles is None:
-        return []
-    of_release = (
-        ["profiles are of R4: what comes as STU3 is not judged by them"] if version is FhirVersion.STU3 else []
-    )
-    return [*of_release, *ruleset.profiles.notes]
+    return [] if ruleset.profiles is None else list(ruleset.profiles.notes)
 
 
 def _summary(anchored: Anchored) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _run(message: Message, ruleset: Ruleset, steps: dict[str, float]) -> list[Va
     shaped_at = perf_counter()
     for entry, draft in zip(entries, drafts, strict=True):
         if draft is not None:
-            faults_of(draft, ruleset.fhir_version, entry.flags)
+            faults_of(draft, ruleset.fhir_version, entry.flags, ruleset.profiles)
     steps[INTAKE] += taken_at - started
     steps[RULES] += shaped_at - taken_at
     steps[AGAIN] += perf_counter() - shaped_at

@@ -89,7 +89,7 @@ def _of_entry(place: str, entry: Validated, sent: Body, ruleset: Ruleset) -> Out
         draft = offline(sent, ruleset.fhir_version, ruleset, packaged_sets())
     except Unconvertible as verdict:
         return _outcome(named, QUARANTINED, sent, issues=(verdict.issue,))
-    faults = faults_of(draft, ruleset.fhir_version, entry.flags)
+    faults = faults_of(draft, ruleset.fhir_version, entry.flags, ruleset.profiles)
     changes, flags = tuple(draft.changes), (*entry.flags, *draft.flags)
     if faults:
         return _outcome(named, QUARANTINED, sent, changes=changes, issues=faults)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse_any
@@ -34,6 +35,9 @@ from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
+
+if TYPE_CHECKING:
+    from fhir_bridge.fhir.profiles import Profiles
 
 RELEASE_RULE = "message/release"
 """Name of the step in lineage that says which release a message came in, where that is not R4 by a pack for R4."""
@@ -126,7 +130,16 @@ def normalize(
         links.add(entry, type_name, local, draft.body)
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
     is_transaction = reception.kind == "transaction"
-    records = _finished(works, links, source, by_sets, rules_hash, quarantined, is_transaction=is_transaction)
+    records = _finished(
+        works,
+        links,
+        source,
+        by_sets,
+        rules_hash,
+        quarantined,
+        is_transaction=is_transaction,
+        profiles=ruleset.profiles,
+    )
     by_index = sorted([*deletions, *records], key=lambda record: record.index)
     return Normalization(
         tuple(by_index), tuple(sorted(quarantined, key=lambda q: q.index)), tuple(sorted(links.wanted))
@@ -231,6 +244,7 @@ def _finished(
     quarantined: list[Quarantined],
     *,
     is_transaction: bool,
+    profiles: Profiles | None,
 ) -> list[Normalized]:
     for work in works:
         work.targets, work.updated_us = settle(work.draft, work.id, links, source, sets)
@@ -238,7 +252,7 @@ def _finished(
     charts = charts_of(placed, source, is_transaction=is_transaction)
     records = []
     for work, chart in zip(works, charts, strict=True):
-        faults = faults_of(work.draft, source.fhir_version, work.entry.flags)
+        faults = faults_of(work.draft, source.fhir_version, work.entry.flags, profiles)
         if chart is None:
             faults = (
                 *faults,
@@ -262,11 +276,20 @@ def _finished(
     return records
 
 
-def faults_of(draft: Draft, version: FhirVersion, held: Iterable[Issue]) -> tuple[Issue, ...]:
-    """Return errors of a record that rules have reshaped; warnings become flags, but for those ``held`` already."""
+def faults_of(
+    draft: Draft, version: FhirVersion, held: Iterable[Issue], profiles: Profiles | None
+) -> tuple[Issue, ...]:
+    """Return errors of a record that rules have reshaped; warnings become flags, but for those ``held`` already.
+
+    Args:
+        version: Release that the record came in. Profiles are of R4: what came in it, or in R4B, was judged by them
+            as it came; the rest is judged as what it became.
+    """
     if version is FhirVersion.R4 and not draft.was_reshaped:
         return ()
     issues = validate_r4(draft.body)
+    if profiles is not None and version in (FhirVersion.STU3, FhirVersion.R5) and not is_refused(issues):
+        issues += profiles.judge(draft.body)
     if is_refused(issues):
         return tuple(issue for issue in issues if issue.severity in ("error", "fatal"))
     known = {(f.code, f.expression.rpartition(".")[2]) for f in held}

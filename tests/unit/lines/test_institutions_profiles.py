@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.support.bridge_world import fresh, patient, running
 from tests.unit.fhir.profile_samples import folder_of, profile, url
@@ -36,9 +39,21 @@ async def test_a_packs_profiles_judge_its_institution_alone_and_say_what_they_ca
         assert not (await world.send(patient("p1"), "cedar")).get("dead_letters")
 
 
-async def test_an_institution_that_sends_stu3_is_told_that_its_profiles_judge_nothing_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", ["STU3", "R5"])
+@pytest.mark.parametrize("mode", ["error", "warning"])
+async def test_what_comes_in_another_release_is_judged_as_what_it_becomes(
+    tmp_path: Path, release: str, mode: str
+) -> None:
+    """Else a sender would escape profiles by declaring another release than it is registered with."""
     async with running(fresh(tmp_path)) as world:
-        sent = registering(tmp_path / "pack", "error") | {"fhir_version": "STU3"}
-        made = (await world.control.post("/institutions", json=sent)).json()
-        assert "profiles are of R4: what comes as STU3 is not judged by them" in made["not_judged"]
-        assert not (await world.send(patient("p1"), "cedar")).get("dead_letters")
+        made = await world.control.post("/institutions", json=registering(tmp_path / "pack", mode))
+        assert made.status_code == 200, made.text
+        content_type = f"application/fhir+json; fhirVersion={ {'STU3': '3.0', 'R5': '5.0'}[release] }"
+        outcomes = []
+        for name, more in (("p1", {}), ("p2", {"address": [{"city": "Boston"}]})):
+            body = json.dumps(patient(name, **more)).encode()
+            headers = {"content-type": content_type}
+            given = {"institution": "cedar"}
+            answer = await world.control.post("/ingest", params=given, content=body, headers=headers)
+            outcomes.append(answer.json()["outcomes"])
+        assert outcomes == [{"202": 1} if mode == "error" else {"201": 1}, {"201": 1}]
