@@ -148,12 +148,16 @@ async def test_what_is_no_traceparent_begins_a_trace_of_ours(
 async def test_messages_of_one_commit_each_have_it_and_are_linked(tmp_path: Path, collector: Collector) -> None:
     async with running(fresh(tmp_path)) as world:
         put = world.bridge.reader._bus.put
-        async with world.bridge.services.ingest.committing:
+        ingest = world.bridge.services.ingest
+        async with ingest.committing:
             for number in range(4):
                 await put("northgate", json.dumps(patient(f"p{number}")).encode())
-            while world.bridge.services.ingest.load.messages < 4:
+            while ingest.load.messages < 4:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.2)
+            # All but the first wait for its commit; their rooms must be done, or each is committed by itself.
+            while not all(job.processed.done() for job in ingest._jobs._queue):  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
     commits = [each for each in collector.spans if each.name == "commit"]
     assert len({each.trace_id for each in commits}) == len(commits) == 4
     firsts = {each.span_id: told(each)["fhir_bridge.messages"] for each in commits if not each.links}
