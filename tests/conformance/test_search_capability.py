@@ -64,6 +64,7 @@ async def test_the_statement_is_valid(world: World) -> None:
 OF_ALL = {"receipt", "explain"}
 OF_PATIENT = OF_ALL | {
     "everything",
+    "duplicates",
     "simulate",
     "decisions",
     "decision-opening",
@@ -74,7 +75,7 @@ OF_PATIENT = OF_ALL | {
     "end-guardianship",
     "attest-consent",
 }
-"""What docs/access.md, explain.md and decision-receipts.md offer."""
+"""What docs/access.md, explain.md, decision-receipts.md and persons.md offer."""
 
 
 async def test_the_operations_that_are_documented_are_listed_and_no_other(world: World) -> None:
