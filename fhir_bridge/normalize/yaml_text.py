@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+# Parsing is most of loading a pack (2026-11), and of a pack that is loaded again nearly all is as it was. Whoever is
+# given a graph must not change it.
+@lru_cache(maxsize=512)
 def _composed(text: str) -> Any:
     try:
         return YAML(typ="safe").compose(text)
