@@ -160,7 +160,7 @@ def _count_verdict(found: Comparison, one: Outcome | None, other: Outcome | None
     found.verdicts[key] += 1
     named = found.verdict_examples.setdefault(key, [])
     if len(named) < examples:
-        named.append((other or one).name)  # type: ignore[union-attr]
+        named.append((other or one).name)  # type: ignore[union-attr]  # one of both is there
 
 
 def _count_values(found: Comparison, one: Outcome, other: Outcome, examples: int) -> None:

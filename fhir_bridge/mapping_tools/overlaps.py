@@ -69,7 +69,7 @@ def _clash(one: _Write, other: _Write, tables: Tables) -> bool:
     verbs = {one.step.verb, other.step.verb}
     if verbs == {"translate"}:
         maps = [tables.maps.get(step.texts.get("map", "")) for step in (one.step, other.step)]
-        if all(maps) and not (maps[0].systems & maps[1].systems):  # type: ignore[union-attr]
+        if all(maps) and not (maps[0].systems & maps[1].systems):  # type: ignore[union-attr]  # all() has looked
             return False
     if len(verbs) == 2 and verbs & {"translate", "unit"}:
         # Translating what another rule has put there is an order, not a quarrel.

@@ -48,7 +48,7 @@ def _value(element: ElementTree.Element, kind: str) -> tuple[Any, Any]:
     beside = {k: v for k, v in element.attrib.items() if k != "value"}
     extensions = [_object(each, "Extension") for each in element]
     if extensions:
-        beside["extension"] = extensions  # type: ignore[assignment]
+        beside["extension"] = extensions  # type: ignore[assignment]  # a text until here, a list from here
     return _primitive(element.get("value"), kind), beside or None
 
 

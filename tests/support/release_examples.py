@@ -100,6 +100,6 @@ def _decoded(line: str) -> Json | str:
     if line.startswith("!"):
         return line[1:]
     try:
-        return json.loads(line, parse_float=str, parse_int=str)  # type: ignore[no-any-return]
+        return json.loads(line, parse_float=str, parse_int=str)  # type: ignore[no-any-return]  # an object a line
     except json.JSONDecodeError:
         return "no JSON"

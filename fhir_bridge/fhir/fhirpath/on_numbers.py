@@ -75,6 +75,7 @@ def _round(value: Decimal | int, places: int = 0) -> Decimal | None:
     if places > _MOST_DIGITS or type(value) is int:
         return Decimal(value)
     try:
+        # An int has left above, by a test that mypy does not narrow by.
         return value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, EXACT)  # type: ignore[union-attr]
     except DecimalException:
         return Decimal(value)

@@ -195,6 +195,7 @@ def _moved(value: Temporal, seconds: Decimal) -> Temporal:
     year, month, day, hour, minute, second = _filled(value, _first)
     total = second + seconds
     minutes = int((total / 60).to_integral_value(ROUND_FLOOR))
+    # Without a zone: the text keeps its own, whatever that is.
     moved = datetime(int(year), int(month), int(day), int(hour), int(minute)) + timedelta(minutes=minutes)  # noqa: DTZ001
     parts = (moved.year, moved.month, moved.day, moved.hour, moved.minute, total - minutes * 60)
     return replace(value, parts=parts[: len(value.parts)])

@@ -36,7 +36,7 @@ _PLAIN_RESOURCES = frozenset({"Bundle", "Binary", "Parameters", "DomainResource"
 _OPEN = frozenset({"Resource", "DomainResource"})
 
 # What a function or an operator can want, and the types that give it.
-_TEXT = frozenset("string code id markdown uri url canonical oid uuid base64Binary xhtml".split())  # noqa: SIM905
+_TEXT = frozenset("string code id markdown uri url canonical oid uuid base64Binary xhtml".split())  # noqa: SIM905 - reads as a table
 KINDS: Mapping[str, Types] = {
     "text": STRING | _TEXT,
     "number": INTEGER | DECIMAL | {"integer", "positiveInt", "unsignedInt", "decimal"},

@@ -193,7 +193,7 @@ def _alone(rules: Ruleset, original: bytes) -> object:
 
 
 def test_good_rows_among_bad_ones_are_all_taken(rules: Ruleset) -> None:
-    good: Callable[[int], str] = lambda n: f"{n};03.04.2026;08:15;GLU;Glukose;5,6;mmol/l\n"  # noqa: E731
+    good: Callable[[int], str] = lambda n: f"{n};03.04.2026;08:15;GLU;Glukose;5,6;mmol/l\n"  # noqa: E731 - a line of CSV by its number
     data = LABS + "".join(good(n) + f'{n};"never closed\n' for n in range(30))
     assert [r["subject"]["reference"] for r in resources(received(rules, data.encode()))] == [
         f"Patient/{n}" for n in range(30)

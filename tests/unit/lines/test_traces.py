@@ -155,7 +155,7 @@ async def test_messages_of_one_commit_each_have_it_and_are_linked(tmp_path: Path
             while ingest.load.messages < 4:
                 await asyncio.sleep(0.01)
             # All but the first wait for its commit; their rooms must be done, or each is committed by itself.
-            while not all(job.processed.done() for job in ingest._jobs._queue):  # type: ignore[attr-defined]
+            while not all(job.processed.done() for job in ingest._jobs._queue):  # type: ignore[attr-defined]  # peek, as the line does
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
     commits = [each for each in collector.spans if each.name == "commit"]
