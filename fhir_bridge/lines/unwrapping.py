@@ -137,7 +137,7 @@ class Unwrapping:
         return None
 
     def _decrypted(self, received: Received) -> Received:
-        inside, signature = self._crypto.decrypt(received.body, self._secrets(received.institution)), ""
+        inside, signature = self._crypto.decrypt(received.content, self._secrets(received.institution)), ""
         if media_type(inside.content_type) == JOSE:
             signature, inside = self._crypto.detach(inside.content)
         return replace(
@@ -300,7 +300,7 @@ def _with(lineage: bytes, entry: bytes) -> bytes:
 def _signed_bytes(message: Received) -> bytes:
     """Return what a signature covers: the message; for one without a value its key, which says what is deleted."""
     asked = message.interaction
-    return message.body if asked is None or asked.method != "DELETE" else f"{asked.type}/{asked.id}".encode()
+    return message.content if asked is None or asked.method != "DELETE" else f"{asked.type}/{asked.id}".encode()
 
 
 def _receiving(institution: str, number: int) -> KeyName:
