@@ -25,7 +25,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from multiprocessing.connection import Connection
@@ -35,7 +35,7 @@ from typing import Any, Final
 
 from fhir_bridge.errors import Issue, RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
-from fhir_bridge.lines.keeping import RECORDS_AT_ONCE, KeptRecords, encode
+from fhir_bridge.lines.keeping import RECORDS_AT_ONCE, KeptRecords, encode, in_blocks
 from fhir_bridge.lines.pure import Flow, process
 from fhir_bridge.model.ingest import (
     ChartRef,
@@ -55,6 +55,8 @@ _STARTS: Final = 2
 _DEADLY = Issue("error", "too-costly", "processing this message ends the process that does it")
 _PR_SET_PDEATHSIG = 1
 _END_S = 10.0
+_WORTH_A_WORKER_BYTES = 32 << 20
+"""A worker that has done so large a message is ended: what it has freed lies scattered and is not given back."""
 _GC_THRESHOLDS = (50_000, 20, 50)
 
 Work = Callable[[Received, SourceContext, Limits], Processed]
@@ -87,10 +89,10 @@ class InlineRooms:
 
     def _process_large(self, received: Received, source: SourceContext, overflow: Overflow) -> Processed:
         kept, flow = KeptRecords(overflow), Flow(received, source, self._limits)
-        for some in _blocks(flow):
+        for some in in_blocks(flow):
             kept.put(encode(some))
         kept.say_charts(flow.charts)
-        return replace(flow.done, records=tuple(kept.slim))
+        return replace(flow.done, records=kept)
 
     async def close(self) -> None:
         """Nothing to stop."""
@@ -155,6 +157,8 @@ class WorkerRooms:
                 # A ruleset on trial may be what ended it, and must not cost the message.
                 source = replace(source, trial=None)
                 continue
+            if len(received.body) >= _WORTH_A_WORKER_BYTES:
+                self._end(worker)
             # Outside: what the work raised may be an OSError too, and says nothing about the worker.
             if isinstance(done, Exception):
                 raise done
@@ -240,7 +244,7 @@ class _Worker:
         if isinstance(done, Exception):
             return done
         kept.say_charts(charts)
-        return replace(done, records=tuple(kept.slim))
+        return replace(done, records=kept)
 
     def end(self) -> None:
         """End the process, in order if it still listens."""
@@ -300,7 +304,7 @@ def _done(received: Received, source: SourceContext, limits: Limits, work: Work)
 def _give_flow(pipe: Connection, flow: Flow) -> None:
     """Send the records of a large message as they come, in blocks that end with an empty one, then the rest."""
     done: Processed | Exception
-    blocks = _blocks(flow)
+    blocks = in_blocks(flow)
     while True:
         try:
             block = next(blocks, ())
@@ -313,12 +317,6 @@ def _give_flow(pipe: Connection, flow: Flow) -> None:
         pipe.send_bytes(encode(block))
     pipe.send_bytes(b"")
     pipe.send((done, flow.charts))
-
-
-def _blocks(flow: Flow) -> Iterator[tuple[Normalized, ...]]:
-    records = iter(flow)
-    while block := tuple(itertools.islice(records, RECORDS_AT_ONCE)):
-        yield block
 
 
 def _give(pipe: Connection, done: Processed | Exception) -> None:

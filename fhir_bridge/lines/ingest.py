@@ -42,6 +42,7 @@ from fhir_bridge.lines.jobs import (
     referred_to,
     restrictions,
 )
+from fhir_bridge.lines.keeping import in_blocks
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
@@ -475,23 +476,22 @@ class IngestLine:
             refusals = list(processed.refusals)
             same_as: dict[str, str] = {}
             names: list[str] = []
-            homes = await self._homes(processed.records, layer)
-            for number, record in enumerate(processed.records, 1):
-                if number % _RECORDS_AT_ONCE == 0:
-                    # A large message would keep everybody else waiting.
-                    await asyncio.sleep(0)
-                try:
-                    home = layer.home(record.id) or homes.get(record.id)
-                    outcome = await self._take(record, home, layer, charts, now)
-                    if outcome.id != record.id:
-                        same_as[record.id] = outcome.id
-                        names.append(f"{record.type}/{record.id}")
-                    job.outcomes.append(outcome)
-                except Refused as no:
-                    refusals.append(Refusal(record.index, (no.issue,)))
-                    job.elsewhere = no.found if isinstance(no, Elsewhere) else None
-                    job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
-                    job.status = no.status if len(refusals) == 1 else job.status
+            # A large message would keep everybody else waiting, and its records are not all to be held.
+            for some in in_blocks(processed.records, _RECORDS_AT_ONCE):
+                homes = await self._homes(some, layer)
+                for record in some:
+                    try:
+                        home = layer.home(record.id) or homes.get(record.id)
+                        outcome = await self._take(record, home, layer, charts, now)
+                        if outcome.id != record.id:
+                            same_as[record.id] = outcome.id
+                            names.append(f"{record.type}/{record.id}")
+                        job.outcomes.append(outcome)
+                    except Refused as no:
+                        refusals.append(Refusal(record.index, (no.issue,)))
+                        job.elsewhere = no.found if isinstance(no, Elsewhere) else None
+                        job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
+                        job.status = no.status if len(refusals) == 1 else job.status
             processed = judged(processed, refusals)
             if names and not processed.refused and not referred_to(processed.records).isdisjoint(names):
                 raise Redirected(job, same_as, {})

@@ -1,15 +1,16 @@
 """The records of a large message: whole on disk, in sealed blocks; what the line decides by in memory.
 
-The ingest line works on slim records, which have their place, their ids and what it takes to find and to compare
-them. When one is sealed, it is asked for whole.
+The ingest line decides on slim records, which have their place, their ids and what it takes to find and to compare
+them, and holds of those it takes next to nothing. When one is sealed, it is asked for whole.
 """
 
 from __future__ import annotations
 
 import pickle
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final, overload
 
 import msgspec
@@ -19,53 +20,89 @@ from fhir_bridge.ports.overflow import Overflow
 
 RECORDS_AT_ONCE: Final = 256
 """Records in a block."""
-_SOMEBODY: Final = ("",)
 _NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
-_NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": _SOMEBODY}
+_NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
 _NO_LINEAGE = b"[]"
 _sealed = msgspec.msgpack.Decoder(list[Sealed])
 
 
-class KeptRecords:
-    """Records in the order of their entries, a block after the other."""
+class KeptRecords(Sequence[Normalized]):
+    """Slim records in the order of their entries, read from disk block after block, each for a moment."""
 
     def __init__(self, overflow: Overflow) -> None:
         self._overflow = overflow
-        self._firsts: list[int] = []
-        self._opened: tuple[int, dict[int, Normalized]] = (-1, {})
-        self.slim: list[Normalized] = []
+        self._whole, self._slim = _Blocks(overflow), _Blocks(overflow)
+        self._charts: Mapping[int, ChartRef | None] = {}
+        self._added = _NO_LINEAGE
+        self._missing: frozenset[int] = frozenset()
 
     def put(self, block: bytes) -> None:
         """Keep a block, as :func:`encode` makes it."""
-        self._overflow.put(block)
         records = decode(block)
-        self._firsts.append(records[0].index)
-        self.slim += [self._slim(record) for record in records]
+        self._whole.put(block, records)
+        slim = [_slim(record) for record in records]
+        self._slim.put(encode(slim), slim)
 
     def say_charts(self, charts: Mapping[int, ChartRef | None]) -> None:
         """Learn whose records are that did not say it themselves; None for one that was none after all."""
-        if charts:
-            said = [(record, charts.get(record.index, record.chart)) for record in self.slim]
-            self.slim = [replace(record, chart=chart) for record, chart in said if chart is not None]
+        self._charts = charts
+        self._missing = frozenset(index for index, chart in charts.items() if chart is None)
 
-    def whole(self, slim: Normalized) -> Normalized:
-        """Return a record whole, with what was said of the slim one since. Cheap in the order of the entries."""
-        number = bisect_right(self._firsts, slim.index) - 1
-        at, opened = self._opened
-        if at != number:
-            opened = {record.index: record for record in decode(self._overflow.get(number))}
-            self._opened = number, opened
-        record = opened[slim.index]
-        return replace(record, chart=slim.chart, lineage=_joined(record.lineage, slim.lineage))
+    def add_to_lineage(self, entry: bytes) -> None:
+        """Have one more change, as JSON, at the end of the lineage of each."""
+        self._added = b"[" + entry + b"]"
 
-    def _slim(self, record: Normalized) -> Normalized:
-        row = record.row
-        names_a_patient = any(row.search.get(name) for name in ("patient", "subject"))
-        search = _NAMES_A_PATIENT if names_a_patient else _NOTHING_FOUND
-        if "identifier" in row.search:
-            search = {**search, "identifier": row.search["identifier"]}
-        slim_row = replace(row, labels=(), codes=(), data_period_us=None, search=search, references=())
-        return replace(record, original=b"", content=b"", lineage=_NO_LINEAGE, row=slim_row, kept=self)
+    def __len__(self) -> int:
+        return self._slim.count - len(self._missing)
+
+    def __iter__(self) -> Iterator[Normalized]:
+        for number in range(self._slim.number):
+            for record in self._slim.block(number):
+                if record.index not in self._missing:
+                    yield replace(record, chart=self._charts.get(record.index) or record.chart, kept=self)
+
+    @overload
+    def __getitem__(self, index: int) -> Normalized: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Normalized]: ...
+    def __getitem__(self, index: int | slice) -> Normalized | Sequence[Normalized]:
+        return list(self)[index]
+
+    def whole(self, index: int) -> Normalized:
+        """Return the record of an entry whole; cheap in the order of the entries."""
+        record = self._whole.of_entry(index)
+        chart = self._charts.get(index) or record.chart
+        return replace(record, chart=chart, lineage=_joined(record.lineage, self._added))
+
+
+class _Blocks:
+    """Blocks of records in an overflow, found by the entry of a record; the one read last is held."""
+
+    def __init__(self, overflow: Overflow) -> None:
+        self._overflow = overflow
+        self._numbers: list[int] = []
+        self._firsts: list[int] = []
+        self._opened: tuple[int, Sequence[Normalized]] = (-1, ())
+        self.count = 0
+
+    @property
+    def number(self) -> int:
+        return len(self._numbers)
+
+    def put(self, block: bytes, records: Sequence[Normalized]) -> None:
+        self._numbers.append(self._overflow.put(block))
+        self._firsts.append(records[0].index)
+        self.count += len(records)
+
+    def block(self, number: int) -> Sequence[Normalized]:
+        return decode(self._overflow.get(self._numbers[number]))
+
+    def of_entry(self, index: int) -> Normalized:
+        number = bisect_right(self._firsts, index) - 1
+        if self._opened[0] != number:
+            self._opened = number, self.block(number)
+        records = self._opened[1]
+        return records[bisect_left(records, index, key=lambda record: record.index)]
 
 
 class KeptSealed(Sequence[Sealed]):
@@ -104,6 +141,23 @@ class KeptSealed(Sequence[Sealed]):
 
     def _block(self, number: int) -> list[Sealed]:
         return _sealed.decode(self._overflow.get(number))
+
+
+def _slim(record: Normalized) -> Normalized:
+    row = record.row
+    names_a_patient = any(row.search.get(name) for name in ("patient", "subject"))
+    search = _NAMES_A_PATIENT if names_a_patient else _NOTHING_FOUND
+    if "identifier" in row.search:
+        search = {**search, "identifier": row.search["identifier"]}
+    slim_row = replace(row, labels=(), codes=(), data_period_us=None, search=search, references=())
+    return replace(record, original=b"", content=b"", lineage=b"", row=slim_row)
+
+
+def in_blocks(records: Iterable[Normalized], size: int = RECORDS_AT_ONCE) -> Iterator[tuple[Normalized, ...]]:
+    """Yield the records, so many at a time."""
+    waiting = iter(records)
+    while some := tuple(islice(waiting, size)):
+        yield some
 
 
 def encode(records: Sequence[Normalized]) -> bytes:

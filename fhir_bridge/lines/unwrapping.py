@@ -33,6 +33,7 @@ from blake3 import blake3
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.lines.claims import CLAIM, Claims, claim_of
 from fhir_bridge.lines.jobs import Job
+from fhir_bridge.lines.keeping import KeptRecords
 from fhir_bridge.lines.media_types import declared_version, media_type
 from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.versions import microseconds
@@ -270,6 +271,9 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     }
     change = Change("", None, after, SIGNATURE_RULE, "the sender's signature over the whole message holds")
     entry = msgspec.json.encode(change)
+    if isinstance(processed.records, KeptRecords):
+        processed.records.add_to_lineage(entry)
+        return replace(processed, opened=message, signed=signed)
     records = tuple(replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
     return replace(processed, records=records, opened=message, signed=signed)
 

@@ -6,7 +6,7 @@ whose numbers keep their text (see ``fhir_bridge.fhir.json``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -283,8 +283,8 @@ class IndexRow:
 class Keeping(Protocol):
     """Where records are that are too many to be held whole."""
 
-    def whole(self, slim: Normalized) -> Normalized:
-        """Return a record whole."""
+    def whole(self, index: int) -> Normalized:
+        """Return the record of an entry whole."""
         ...
 
 
@@ -300,8 +300,8 @@ class Normalized:
         identifiers: ``system|value`` of a Patient's identifiers (record numbers), for the
             institution's own look-up; empty for other types.
         lineage: JSON bytes of the changes (``[{element, before, after, rule, reason, sources?, table?}]``).
-        kept: Set for a slim record, which has neither ``original`` nor ``content``, of ``lineage`` what was added
-            since, and of ``row`` what the ingest line decides by; :attr:`whole` is the record itself.
+        kept: Set for a slim record, which has neither ``original``, ``content`` nor ``lineage``, and of ``row`` what
+            the ingest line decides by; :attr:`whole` is the record itself.
     """
 
     index: int
@@ -323,7 +323,7 @@ class Normalized:
     @property
     def whole(self) -> Normalized:
         """The record with everything that belongs to it."""
-        return self if self.kept is None else self.kept.whole(self)
+        return self if self.kept is None else self.kept.whole(self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +368,7 @@ class Processed:
     """
 
     kind: str
-    records: tuple[Normalized, ...] = ()
+    records: Sequence[Normalized] = ()
     quarantined: tuple[Quarantined, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     refused: tuple[Issue, ...] = ()
