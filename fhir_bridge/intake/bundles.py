@@ -65,6 +65,7 @@ class _Judge:
         self._issues: list[list[Issue]] = []
         self._whole: list[Issue] = []
         self._found = 0
+        self._broken: dict[Issue, None] = {}
         self._urls: set[str] = set()
         self._targets: set[tuple[str, str]] = set()
 
@@ -74,6 +75,8 @@ class _Judge:
         for value, some in self._parts.blocks():
             self._judge_shell(value, some)
             entries += [self._entry(entry) for entry in some]
+        for issue in self._broken if not self._found else ():
+            self._note(issue)
         errors = [i for i in self._whole if i.severity == "error"]
         if errors or (self._kind == "transaction" and any(isinstance(e, Refusal) for e in entries)):
             return Reception(self._kind, refused=self._refusal(), bundle_id=self._parts.id)
@@ -91,22 +94,32 @@ class _Judge:
         start = len(self._issues)
         self._issues += [[] for _ in some]
         for issue in self._validate(value, entries=False):
-            match = _ENTRY.match(issue.expression)
-            # What is said of the whole is said again beside every part of its entries.
-            if start and not match and issue in self._whole:
-                continue
-            # As much as one validation tells; it may be one of many parts here.
-            if self._found >= (MAX_ISSUES if issue.severity == "error" else MAX_ISSUES // 2):
-                continue
-            self._found += 1
-            if issue.diagnostics.startswith(_JUDGED_HERE):
-                continue
-            if match:
-                index = start + int(match[1])
-                place = f"Bundle.entry[{index}]{issue.expression[match.end() :]}"
-                self._issues[index].append(replace(issue, expression=place) if start else issue)
-            else:
-                self._whole.append(issue)
+            if self._parts.are_decoded or self._is_news(issue, start):
+                self._note(issue, start)
+
+    def _is_news(self, issue: Issue, start: int) -> bool:
+        """Tell whether a finding would be told of a Bundle that was judged at once, rather than in parts."""
+        if issue.code == "invariant" and issue.expression == "Bundle":
+            # Told in the end, for it is not judged where anything else is wrong.
+            self._broken[issue] = None
+            return False
+        if start and not _ENTRY.match(issue.expression) and issue in self._whole:
+            return False
+        if self._found >= (MAX_ISSUES if issue.severity == "error" else MAX_ISSUES // 2):
+            return False
+        self._found += 1
+        return True
+
+    def _note(self, issue: Issue, start: int = 0) -> None:
+        match = _ENTRY.match(issue.expression)
+        if issue.diagnostics.startswith(_JUDGED_HERE):
+            return
+        if match is None:
+            self._whole.append(issue)
+            return
+        index = start + int(match[1])
+        place = f"Bundle.entry[{index}]{issue.expression[match.end() :]}"
+        self._issues[index].append(replace(issue, expression=place) if start else issue)
 
     def _judge_entry(self, entry: EntryParts) -> Interaction | None:
         issues, place = self._issues[entry.index], f"Bundle.entry[{entry.index}]"
