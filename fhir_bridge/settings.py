@@ -24,6 +24,11 @@ class IngestSettings(BaseSettings):
     group_max_messages: int = Field(256, ge=1, le=10_000, description="Messages in one vault commit at the most.")
     group_max_bytes: int = Field(4 << 20, ge=1 << 16, description="Message bytes in one vault commit, about.")
     max_message_bytes: int = Field(64 << 20, ge=1 << 10, description="Bytes of one message.")
+    large_message_bytes: int = Field(
+        4 << 20,
+        ge=1 << 10,
+        description="Bytes from which what a message makes is kept on disk, sealed, until it is committed whole.",
+    )
     claims_keep_s: int = Field(
         7 * 86_400, ge=60, description="Seconds in which a record of the bus can claim what was put to /fhir/$claim."
     )

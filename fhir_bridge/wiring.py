@@ -38,6 +38,7 @@ from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.ledger_place import is_begun, ledger_address, note_place, refusal
 from fhir_bridge.adapters.migrations import Migrated
+from fhir_bridge.adapters.overflow import FileOverflows
 from fhir_bridge.adapters.readiness import Readiness
 from fhir_bridge.adapters.spool import Spool
 from fhir_bridge.adapters.sqlite_support import Connect, connect_file
@@ -45,7 +46,7 @@ from fhir_bridge.adapters.vault_database import VaultDatabase
 from fhir_bridge.adapters.vault_schema import migrate_vault
 from fhir_bridge.adapters.vault_sql import SqlVault
 from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
-from fhir_bridge.adapters.workers import InlineRooms, WorkerRooms
+from fhir_bridge.adapters.workers import InlineRooms, Large, WorkerRooms
 from fhir_bridge.consent import NetworkPolicies, OwnRecords, load_policies
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, SetupWrong
 from fhir_bridge.http.app import create_app
@@ -96,6 +97,7 @@ from fhir_bridge.lines.write import WriteLine
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.ports.bus import Bus
 from fhir_bridge.ports.keys import KeyKind, KeyName
+from fhir_bridge.ports.overflow import Overflows
 from fhir_bridge.ports.rooms import Rooms
 from fhir_bridge.settings import (
     AccessSettings,
@@ -194,8 +196,9 @@ async def open_bridge(
         clients = Clients(vault, keys, randomness)
         indexes = Indexes(vault=vault, registry=registry, randomness=randomness, settings=IndexSettings())
         book = ChartBook(indexes, max_rows=AnswerSettings().index_max_rows)
+        overflows = FileOverflows(data, randomness)
         rooms = _rooms(
-            ingest_settings if workers is None else ingest_settings.model_copy(update={"workers": workers})
+            ingest_settings if workers is None else ingest_settings.model_copy(update={"workers": workers}), overflows
         )
         stack.push_async_callback(rooms.close)
         policies = await _policies()
@@ -247,6 +250,7 @@ async def open_bridge(
             registry=registry,
             book=book,
             rooms=TriedRooms(rooms, trials),
+            overflows=overflows,
             unwrapping=unwrapping,
             notary=notary,
             clock=clock,
@@ -637,9 +641,10 @@ def _open_ledger(data: Path, address: Path | str, keyring: FileKeyring, network:
     return ledger
 
 
-def _rooms(settings: IngestSettings) -> Rooms:
+def _rooms(settings: IngestSettings, overflows: Overflows) -> Rooms:
     limits = Limits(settings.max_message_bytes, settings.max_entries, settings.max_depth)
-    return WorkerRooms(settings.workers, limits) if settings.workers else InlineRooms(limits)
+    large = Large(settings.large_message_bytes, overflows)
+    return WorkerRooms(settings.workers, limits, large) if settings.workers else InlineRooms(limits, large)
 
 
 def _vault_database(data: Path, connect: Connect = connect_file) -> VaultDatabase:

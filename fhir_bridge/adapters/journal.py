@@ -38,6 +38,7 @@ Entry = tuple[str, Key, bytes]
 
 _DOMAIN = b"fhir-bridge/journal/1\0"
 _encode = msgspec.msgpack.Encoder().encode
+_encode_into = msgspec.msgpack.Encoder().encode_into
 _decoder = msgspec.msgpack.Decoder(list[tuple[str, tuple[str | int, ...], bytes]])
 
 
@@ -92,7 +93,7 @@ class Journal:
         """
         self._connection = connection
         self._key = key
-        self._entries: list[Entry] = []
+        self._begin()
         self.number, self.head = -1, BEGINNING
         self._take_up()
 
@@ -103,22 +104,25 @@ class Journal:
 
     def note(self, table: str, key: Key, row: Sequence[Cell]) -> None:
         """Enter that ``row`` is now what ``table`` holds under ``key``."""
-        self._entries.append((table, key, row_digest(self._key, table, row)))
+        self.note_seen(table, key, row_digest(self._key, table, row))
 
     def note_gone(self, table: str, key: Key) -> None:
         """Enter that ``table`` no longer holds ``key``."""
-        self._entries.append((table, key, GONE))
+        self.note_seen(table, key, GONE)
 
     def note_seen(self, table: str, key: Key, digest: bytes) -> None:
         """Enter a digest made elsewhere, such as the head of another journal."""
-        self._entries.append((table, key, digest))
+        # Encoded at once: a commit of many records would hold three texts and a digest of each.
+        _encode_into((table, key, digest), self._entries, -1)
+        self._count += 1
 
     def append(self) -> bytes:
         """Write what was noted as one row of the running transaction; return the new head."""
-        entries = _encode(self._entries)
+        entries = _array_head(self._count) + self._entries
         head = next_head(self._key, self.number + 1, self.head, entries)
         self._connection.execute("INSERT INTO journal VALUES (?, ?, ?)", (self.number + 1, entries, head))
-        self.number, self.head, self._entries = self.number + 1, head, []
+        self.number, self.head = self.number + 1, head
+        self._begin()
         return head
 
     def reload(self, connection: Connection | None = None) -> None:
@@ -128,8 +132,11 @@ class Journal:
             connection: Instead of the one there was.
         """
         self._connection = connection or self._connection
-        self._entries = []
+        self._begin()
         self._take_up()
+
+    def _begin(self) -> None:
+        self._entries, self._count = bytearray(), 0
 
     def _take_up(self) -> None:
         rows = self._connection.execute("SELECT * FROM journal ORDER BY number DESC LIMIT 2").fetchall()
@@ -141,6 +148,13 @@ class Journal:
         if next_head(self._key, last.number, previous, last.entries) != last.head:
             raise IntegrityBroken("the journal does not end under this key; run fsck")
         self.number, self.head = last.number, last.head
+
+
+def _array_head(count: int) -> bytes:
+    """Return what MessagePack puts before the items of an array."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdd" + count.to_bytes(4, "big")
 
 
 def row_digest(key: bytes, table: str, row: Sequence[Cell]) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from fhir_bridge.adapters.journal import Cell, Journal
 from fhir_bridge.adapters.vault_database import InDoubt, VaultDatabase
@@ -25,6 +26,7 @@ from fhir_bridge.ports.vault import Anchorer, Batch, Document, Replacement, Work
 
 KeyHead = Callable[[], tuple[int, bytes] | None]
 _DOUBT_S = 0.2
+_ROWS_AT_ONCE = 1_024
 
 
 class VaultWriter:
@@ -57,11 +59,10 @@ class VaultWriter:
         with self._database.translated(), self._one_transaction():
             # Not before: the transaction may first have taken the vault up again.
             number = self._next_batch if needs_batch else None
-            self._write(work, number)
+            leaves = self._write(work, number)
             self._note_key_store()
             head = self._journal.append()
             if number is not None and anchor is not None:
-                leaves = [r.commitment for r in work.records] + [a.head for a in work.audits]
                 self._write_batch(number, anchor(number=number, commitments=leaves, journal_head=head))
         if number is not None:
             self._next_batch = number + 1
@@ -141,9 +142,11 @@ class VaultWriter:
         newest = self._connection.execute("SELECT max(number) FROM batches").fetchone()[0]
         self._next_batch = 0 if newest is None else newest + 1
 
-    def _write(self, work: Work, batch: int | None) -> None:
+    def _write(self, work: Work, batch: int | None) -> list[bytes]:
+        """Write all rows; return what the batch stands for."""
+        leaves: list[bytes] = []
         if work.records:
-            self._insert("records", (_record_row(record, batch) for record in work.records))
+            self._insert("records", _record_rows(work.records, batch, leaves))
         if work.segments:
             self._insert("segments", ((s.chart, s.number, batch, s.ciphertext) for s in work.segments))
         for replacement in work.replacements:
@@ -159,6 +162,7 @@ class VaultWriter:
         )
         for document in work.documents:
             self._write_document(document)
+        return leaves + [audit.head for audit in work.audits]
 
     def _replace(self, new: Replacement) -> None:
         """Put one segment in the place of several, all of which must be there."""
@@ -203,10 +207,11 @@ class VaultWriter:
 
     def _run(self, table: str, sql: str, rows: Iterable[Sequence[Cell]]) -> None:
         layout, note = TABLES[table], self._journal.note
-        written = list(rows)
-        self._connection.executemany(sql, written)
-        for row in written:
-            note(table, layout.key(row), row)
+        waiting = iter(rows)
+        while written := list(islice(waiting, _ROWS_AT_ONCE)):
+            self._connection.executemany(sql, written)
+            for row in written:
+                note(table, layout.key(row), row)
 
     def _write_marks(self, anchored: Sequence[tuple[int, int, int]]) -> None:
         known = self._known_anchors([number for number, _, _ in anchored])
@@ -225,16 +230,20 @@ def _other_writer() -> IntegrityBroken:
     return IntegrityBroken("another process has written this vault: start again")
 
 
-def _record_row(record: Sealed, batch: int | None) -> tuple[Cell, ...]:
-    if len(record.commitment) != 32:
-        raise IntegrityBroken("a commitment has 32 bytes")
-    return (
-        record.chart,
-        record.id,
-        record.version,
-        batch,
-        record.commitment,
-        record.normalised,
-        record.original,
-        record.lineage,
-    )
+def _record_rows(
+    records: Iterable[Sealed], batch: int | None, commitments: list[bytes]
+) -> Iterator[tuple[Cell, ...]]:
+    for record in records:
+        if len(record.commitment) != 32:
+            raise IntegrityBroken("a commitment has 32 bytes")
+        commitments.append(record.commitment)
+        yield (
+            record.chart,
+            record.id,
+            record.version,
+            batch,
+            record.commitment,
+            record.normalised,
+            record.original,
+            record.lineage,
+        )

@@ -25,16 +25,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
 from operator import attrgetter
 from typing import Any, Final
 
 from fhir_bridge.errors import Issue, RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
-from fhir_bridge.lines.pure import process
+from fhir_bridge.lines.keeping import RECORDS_AT_ONCE, KeptRecords, encode, in_blocks
+from fhir_bridge.lines.pure import Flow, process
 from fhir_bridge.model.ingest import (
     ChartRef,
     IndexRow,
@@ -44,6 +46,8 @@ from fhir_bridge.model.ingest import (
     Received,
     SourceContext,
 )
+from fhir_bridge.model.shared_bytes import CAN_SHARE, attached, shared
+from fhir_bridge.ports.overflow import Overflow, Overflows
 
 _ATTEMPTS: Final = 4
 """So many workers may die of one message: one may be killed by somebody else, or two."""
@@ -51,21 +55,44 @@ _STARTS: Final = 2
 _DEADLY = Issue("error", "too-costly", "processing this message ends the process that does it")
 _PR_SET_PDEATHSIG = 1
 _END_S = 10.0
+_WORTH_A_WORKER_BYTES = 32 << 20
+"""A worker that has done so large a message is ended: what it has freed lies scattered and is not given back."""
 _GC_THRESHOLDS = (50_000, 20, 50)
-_RECORDS_AT_ONCE = 256
 
 Work = Callable[[Received, SourceContext, Limits], Processed]
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """From how many bytes on a message is large, so that what it makes is kept on disk, and where."""
+
+    at_least_bytes: int
+    overflows: Overflows
+
+    def holds(self, received: Received, source: SourceContext) -> bool:
+        """Tell whether a message is large; one on which a ruleset is tried is compared whole."""
+        return CAN_SHARE and len(received.body) >= self.at_least_bytes and source.trial is None
 
 
 class InlineRooms:
     """The pure rooms in a thread; for tools that handle a few messages."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, large: Large | None = None) -> None:
         self._limits = limits
+        self._large = large
 
     async def process(self, received: Received, source: SourceContext) -> Processed:
         """See :class:`fhir_bridge.ports.rooms.Rooms`."""
+        if self._large is not None and self._large.holds(received, source):
+            return await asyncio.to_thread(self._process_large, received, source, self._large.overflows.open())
         return await asyncio.to_thread(process, received, source, self._limits)
+
+    def _process_large(self, received: Received, source: SourceContext, overflow: Overflow) -> Processed:
+        kept, flow = KeptRecords(overflow), Flow(received, source, self._limits)
+        for some in in_blocks(flow):
+            kept.put(encode(some))
+        kept.say_charts(flow.charts)
+        return replace(flow.done, records=kept)
 
     async def close(self) -> None:
         """Nothing to stop."""
@@ -76,8 +103,9 @@ class WorkerRooms:
 
     work: Work = staticmethod(process)
 
-    def __init__(self, workers: int, limits: Limits) -> None:
+    def __init__(self, workers: int, limits: Limits, large: Large | None = None) -> None:
         self._limits = limits
+        self._large = large
         self._threads = ThreadPoolExecutor(workers, "room")
         self._own = threading.local()
         self._workers: set[_Worker] = set()
@@ -115,12 +143,22 @@ class WorkerRooms:
         for _ in range(_ATTEMPTS):
             worker = self._worker()
             try:
-                done = worker.ask(received, source, self._limits)
+                if self._large is not None and self._large.holds(received, source):
+                    kept = KeptRecords(self._large.overflows.open())
+                    done = worker.ask_large(received, source, self._limits, kept)
+                else:
+                    done = worker.ask(received, source, self._limits)
+            except Unavailable:
+                # It still sends what nobody takes.
+                self._end(worker)
+                raise
             except (EOFError, OSError):
                 self._end(worker)
                 # A ruleset on trial may be what ended it, and must not cost the message.
                 source = replace(source, trial=None)
                 continue
+            if len(received.body) >= _WORTH_A_WORKER_BYTES:
+                self._end(worker)
             # Outside: what the work raised may be an OSError too, and says nothing about the worker.
             if isinstance(done, Exception):
                 raise done
@@ -183,9 +221,30 @@ class _Worker:
         Raises:
             EOFError, OSError: The worker has died.
         """
-        self._pipe.send((replace(received, body=b""), source, limits))
+        self._pipe.send((replace(received, body=b""), source, limits, 0))
         self._pipe.send_bytes(received.body)
         return _taken(self._pipe)
+
+    def ask_large(
+        self, received: Received, source: SourceContext, limits: Limits, kept: KeptRecords
+    ) -> Processed | Exception:
+        """Have a large message done, its records put to ``kept`` as they come; else as :meth:`ask`.
+
+        Raises:
+            EOFError, OSError: The worker has died.
+            Unavailable: The records cannot be kept.
+        """
+        with shared(received.body) as descriptor:
+            self._pipe.send((replace(received, body=b""), source, limits, len(received.body)))
+            send_handle(self._pipe, descriptor, self.pid)
+            while block := self._pipe.recv_bytes():
+                kept.put(block)
+        received_last: tuple[Processed | Exception, Mapping[int, ChartRef | None]] = self._pipe.recv()
+        done, charts = received_last
+        if isinstance(done, Exception):
+            return done
+        kept.say_charts(charts)
+        return replace(done, records=kept)
 
     def end(self) -> None:
         """End the process, in order if it still listens."""
@@ -220,19 +279,44 @@ def _serve(pipe: Connection, parent: int, work: Work) -> None:
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
         for number in itertools.count():
-            _give(pipe, _done(pipe, work))
+            _serve_one(pipe, work)
             if number == 0:
                 _spare_the_collector()
 
 
-def _done(pipe: Connection, work: Work) -> Processed | Exception:
-    """Wait for a message and do it."""
-    received, source, limits = pipe.recv()
-    received = replace(received, body=pipe.recv_bytes())
+def _serve_one(pipe: Connection, work: Work) -> None:
+    """Wait for a message and give what comes of it."""
+    received, source, limits, shared_bytes = pipe.recv()
+    if shared_bytes:
+        view = attached(recv_handle(pipe), shared_bytes)
+        _give_flow(pipe, Flow(replace(received, body=view), source, limits))
+    else:
+        _give(pipe, _done(replace(received, body=pipe.recv_bytes()), source, limits, work))
+
+
+def _done(received: Received, source: SourceContext, limits: Limits, work: Work) -> Processed | Exception:
     try:
         return work(received, source, limits)
     except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
         return error
+
+
+def _give_flow(pipe: Connection, flow: Flow) -> None:
+    """Send the records of a large message as they come, in blocks that end with an empty one, then the rest."""
+    done: Processed | Exception
+    blocks = in_blocks(flow)
+    while True:
+        try:
+            block = next(blocks, ())
+        except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
+            done = error
+            break
+        if not block:
+            done = flow.done
+            break
+        pipe.send_bytes(encode(block))
+    pipe.send_bytes(b"")
+    pipe.send((done, flow.charts))
 
 
 def _give(pipe: Connection, done: Processed | Exception) -> None:
@@ -244,9 +328,9 @@ def _give(pipe: Connection, done: Processed | Exception) -> None:
     records.reverse()
     pipe.send((done, len(records)))
     while records:
-        pipe.send(records[-_RECORDS_AT_ONCE:][::-1])
+        pipe.send(records[-RECORDS_AT_ONCE:][::-1])
         # What the other side holds by now need not be held here.
-        del records[-_RECORDS_AT_ONCE:]
+        del records[-RECORDS_AT_ONCE:]
 
 
 def _taken(pipe: Connection) -> Processed | Exception:

@@ -6,12 +6,18 @@ but not the bytes, and the commitment of a record binds the bytes.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, overload
 
 import msgspec
 
-from fhir_bridge.fhir.json import MAX_BYTES, MAX_DEPTH, parse
+from fhir_bridge.fhir.json import MAX_BYTES, MAX_DEPTH, NotStrictJson, parse, parse_any
+
+_ENTRIES_AT_ONCE: Final = 256
+_ENTRY_DEPTH: Final = 2
+"""An entry stands in the array of a Bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +82,30 @@ class EntryParts:
 
 @dataclass(frozen=True, slots=True)
 class BundleParts:
-    """A Bundle and its entries; ``value`` is the whole, decoded."""
+    """A Bundle and its entries.
+
+    Attributes:
+        value: The whole, decoded; without its entries where those are decoded each time they are asked for.
+        types_by_url: ``fullUrl`` → type of the resource of an entry.
+    """
 
     value: dict[str, Any] = field(repr=False)
-    entries: tuple[EntryParts, ...]
+    entries: Sequence[EntryParts]
+    types_by_url: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def are_decoded(self) -> bool:
+        """False if every entry is decoded, strictly, each time it is asked for, and held by nobody."""
+        return not isinstance(self.entries, _DecodedAnew)
+
+    def blocks(self) -> Iterator[tuple[dict[str, Any], Sequence[EntryParts]]]:
+        """Yield the Bundle as it is with some of its entries, and those, until all were given."""
+        if self.are_decoded:
+            yield self.value, self.entries
+            return
+        for start in range(0, len(self.entries), _ENTRIES_AT_ONCE):
+            some = [self.entries[at] for at in range(start, min(start + _ENTRIES_AT_ONCE, len(self.entries)))]
+            yield self.value | {"entry": [each.value for each in some]}, some
 
     @property
     def type(self) -> str | None:
@@ -121,7 +147,80 @@ def cut(data: bytes, value: dict[str, Any]) -> BundleParts:
         return BundleParts(value, ())
     raws = _BUNDLE.decode(data).entry
     entries = tuple(EntryParts(i, bytes(raw), listed[i]) for i, raw in enumerate(raws))
-    return BundleParts(value, entries)
+    types: dict[str, str] = {}
+    for entry in entries:
+        _note_type(entry, types)
+    return BundleParts(value, entries, types)
+
+
+def cut_in_turn(data: bytes | memoryview, *, max_depth: int = MAX_DEPTH) -> BundleParts | None:
+    """Cut a Bundle of which no more than one entry is to be decoded at a time.
+
+    None where that cannot be done: for a Bundle without entries, for one in which something else looks like the
+    beginning of its entries, and for whatever is not strict JSON, which decoding it whole tells best.
+
+    Args:
+        data: Must stay as it is while anybody holds the entries, which are read from it.
+    """
+    try:
+        raws = _BUNDLE.decode(data).entry
+        shell = _without_entries(data, raws)
+        value = parse(shell, max_depth=max_depth) if shell is not None else {}
+        if not raws or value.get("entry") != []:
+            return None
+        entries = _DecodedAnew(raws, max_depth - _ENTRY_DEPTH)
+        types: dict[str, str] = {}
+        for entry in entries:
+            _note_type(entry, types)
+    except (msgspec.MsgspecError, RecursionError, NotStrictJson):
+        return None
+    return BundleParts(value, entries, types)
+
+
+class _DecodedAnew(Sequence[EntryParts]):
+    """See :attr:`BundleParts.are_decoded`."""
+
+    def __init__(self, raws: list[msgspec.Raw], max_depth: int) -> None:
+        self._raws = raws
+        self._max_depth = max_depth
+
+    def __len__(self) -> int:
+        return len(self._raws)
+
+    @overload
+    def __getitem__(self, index: int) -> EntryParts: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[EntryParts]: ...
+    def __getitem__(self, index: int | slice) -> EntryParts | Sequence[EntryParts]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        raw = bytes(self._raws[index])
+        return EntryParts(index, raw, parse_any(raw, max_depth=self._max_depth, max_bytes=len(raw)))
+
+
+def _without_entries(data: bytes | memoryview, raws: list[msgspec.Raw]) -> bytes | None:
+    """Return a Bundle with an empty array where its entries were; None if they are not found where they should be.
+
+    That they were found is for the caller to see: the Bundle that is left has an empty ``entry`` of its own.
+    """
+    begun = _BEGIN.search(data)
+    if begun is None:
+        return None
+    at = begun.end()
+    for number, raw in enumerate(map(bytes, raws)):
+        between = (_BETWEEN if number else _SPACE).match(data, at)
+        at = between.end() if between is not None else len(data)
+        if bytes(data[at : at + len(raw)]) != raw:
+            return None
+        at += len(raw)
+    end = _END.match(data, at)
+    return bytes(data[: begun.end()]) + b"]" + bytes(data[end.end() :]) if end is not None else None
+
+
+def _note_type(entry: EntryParts, types: dict[str, str]) -> None:
+    name = entry.resource.get("resourceType") if type(entry.resource) is dict else None
+    if entry.full_url is not None and type(name) is str:
+        types[entry.full_url] = name
 
 
 class _Bundle(msgspec.Struct):
@@ -133,6 +232,10 @@ class _Entry(msgspec.Struct):
 
 
 _BUNDLE = msgspec.json.Decoder(_Bundle)
+_BEGIN = re.compile(rb'"entry"[ \t\r\n]*:[ \t\r\n]*\[')
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_BETWEEN = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
+_END = re.compile(rb"[ \t\r\n]*\]")
 _ENTRY = msgspec.json.Decoder(_Entry)
 
 

@@ -23,6 +23,7 @@ from fastapi import Request
 
 from fhir_bridge.errors import CodingUnsupported, Issue, MessageLate, MessageTooLong, RecordRefused
 from fhir_bridge.http.caller import services_of
+from fhir_bridge.model.shared_bytes import CAN_SHARE, SharedBytes
 
 CODINGS: Final = ("gzip", "zstd")
 _GZIP = 16 + zlib.MAX_WBITS
@@ -31,10 +32,16 @@ _STEP_BYTES = 512
 """So few compressed bytes at a time: a block of zstd takes four of them and may hold 128 KiB."""
 _MOST_MEMBERS = 1_000
 _AT_ONCE_BYTES = 256 << 10
+_FEW_BYTES = 4 << 20
 
 
 async def body_of(request: Request, limit: int) -> bytes:
-    """Return what a request's body holds, decompressed.
+    """Return what a request's body holds, as :func:`message_of` does, but never in shared memory."""
+    return bytes(await message_of(request, limit))
+
+
+async def message_of(request: Request, limit: int) -> bytes | memoryview:
+    """Return what a request's body holds, decompressed; a view of shared memory if that is much.
 
     Raises:
         MessageTooLong: More than ``limit`` bytes.
@@ -51,23 +58,23 @@ async def body_of(request: Request, limit: int) -> bytes:
     return body
 
 
-async def read_body(request: Request, limit: int) -> bytes | None:
+async def read_body(request: Request, limit: int) -> bytes | memoryview | None:
     """Return a request's body as it came; None as soon as more than ``limit`` bytes of it have come.
 
     Raises:
         MessageLate: It did not come whole in time.
     """
-    received, seconds = bytearray(), services_of(request).max_body_s
+    received, seconds = _Gathered(), services_of(request).max_body_s
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
-                received += chunk
-                if len(received) > limit:
+                received.add(chunk)
+                if received.size > limit:
                     return None
     except TimeoutError:
         problem = f"a body must come whole within {seconds} seconds; send less at once, or compressed"
         raise MessageLate([Issue("error", "timeout", problem)]) from None
-    return bytes(received)
+    return received.whole()
 
 
 async def pieces_of(request: Request, limit: int, still_s: int) -> AsyncIterator[bytes]:
@@ -133,16 +140,41 @@ def _coding_of(request: Request) -> str:
     return coding
 
 
-def _decompressed(coding: str, sent: bytes, limit: int) -> bytes | None:
-    found = bytearray()
+class _Gathered:
+    """Bytes as they come; many of them in memory that the workers share, so that they are held once."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._few = bytearray()
+        self._many: SharedBytes | None = None
+
+    def add(self, piece: bytes) -> None:
+        """Append bytes."""
+        self.size += len(piece)
+        if self._many is None and CAN_SHARE and self.size > _FEW_BYTES:
+            self._many = SharedBytes()
+            self._many.add(self._few)
+            self._few = bytearray()
+        if self._many is None:
+            self._few += piece
+        else:
+            self._many.add(piece)
+
+    def whole(self) -> bytes | memoryview:
+        """Return all of them."""
+        return bytes(self._few) if self._many is None else self._many.view()
+
+
+def _decompressed(coding: str, sent: bytes | memoryview, limit: int) -> bytes | memoryview | None:
+    found = _Gathered()
     unfolding = _Unfolding(coding, _MOST_MEMBERS)
     with _told(coding):
         for piece in unfolding.feed(sent):
-            found += piece
-            if len(found) > limit:
+            found.add(piece)
+            if found.size > limit:
                 return None
         unfolding.end()
-    return bytes(found)
+    return found.whole()
 
 
 def _some(pieces: Iterator[bytes], coding: str) -> bytes:
@@ -176,7 +208,7 @@ class _Unfolding:
         self._member: _Member | None = None
         self._members = 0
 
-    def feed(self, sent: bytes) -> Iterator[bytes]:
+    def feed(self, sent: bytes | memoryview) -> Iterator[bytes]:
         """Yield what the next bytes of the body hold.
 
         Raises:
@@ -188,7 +220,7 @@ class _Unfolding:
                 if self._members == self._most_members:
                     raise EOFError
                 self._member, self._members = self._begin(), self._members + 1
-            step = sent[at : at + _STEP_BYTES]
+            step = bytes(sent[at : at + _STEP_BYTES])
             at += len(step)
             yield self._member.decompress(step)
             if self._member.eof:

@@ -260,7 +260,7 @@ def _preview(processed: Processed) -> dict[str, Any]:
                 "changes": json.loads(record.lineage),
                 "body": record.content.decode(),
             }
-            for record in processed.records
+            for record in (each.whole for each in processed.records)
         ],
         QUARANTINED: [{"index": q.index, "issues": [asdict(i) for i in q.issues]} for q in processed.quarantined],
         "refused": [asdict(i) for i in processed.refused]

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 
-from fhir_bridge.http.bodies import body_of
+from fhir_bridge.http.bodies import body_of, message_of
 from fhir_bridge.http.caller import question_of, requester_of, services_of
 from fhir_bridge.http.errors import as_response
 from fhir_bridge.http.formats import require_formats
@@ -26,7 +26,7 @@ Params = list[tuple[str, str]]
 async def bundle(request: Request) -> Response:
     """Take a transaction, batch or collection bundle."""
     who = await requester_of(request)
-    body = await _body(request)
+    body = await message_of(request, services_of(request).max_body_bytes)
     content_type = request.headers.get("content-type", "")
     return as_response(await services_of(request).write.bundle(who, body, content_type))
 

@@ -65,7 +65,7 @@ async def token(request: Request) -> JSONResponse:
     if body is None:
         return JSONResponse({"error": "invalid_request"}, 413, _NO_STORE)
     form: dict[str, str] = {}
-    for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True):
+    for name, value in parse_qsl(bytes(body).decode("utf-8", "replace"), keep_blank_values=True):
         if name in form:
             problem = {"error": "invalid_request", "error_description": "a parameter is repeated"}
             return JSONResponse(problem, 400, _NO_STORE)

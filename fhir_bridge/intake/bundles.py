@@ -7,17 +7,20 @@ in the Bundle, so that a sender finds the fault in a message of thousands.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.bundles import BundleParts, EntryParts
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
+from fhir_bridge.fhir.run import MAX_ISSUES
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.limits import Limits
 from fhir_bridge.intake.releases import validator_of
 from fhir_bridge.intake.requests import read_request
-from fhir_bridge.model.ingest import FhirVersion, Interaction, Reception, Refusal, Validated
+from fhir_bridge.model.ingest import Body, FhirVersion, Interaction, Reception, Refusal, Validated
 
 if TYPE_CHECKING:
     from fhir_bridge.fhir.profiles import Profiles
@@ -59,20 +62,26 @@ class _Judge:
         self._validate = validator_of(version, profiles)
         self._parts = parts
         self._kind = parts.type or ""
-        self._types_by_url = _types_by_url(parts.entries)
-        self._issues: list[list[Issue]] = [[] for _ in parts.entries]
+        self._issues: list[list[Issue]] = []
         self._whole: list[Issue] = []
+        self._found = 0
+        self._broken: dict[Issue, None] = {}
+        self._urls: set[str] = set()
+        self._targets: set[tuple[str, str]] = set()
 
     def reception(self) -> Reception:
         """Judge everything, then decide what is taken."""
-        self._judge_shell()
-        found = [self._judge_entry(entry) for entry in self._parts.entries]
-        self._judge_together(found)
-        entries = tuple(self._entry(e, i) for e, i in zip(self._parts.entries, found, strict=True))
+        entries: list[Validated | Refusal] = []
+        for value, some in self._parts.blocks():
+            self._judge_shell(value, some)
+            entries += [self._entry(entry) for entry in some]
+        for issue in self._broken if not self._found else ():
+            self._note(issue)
         errors = [i for i in self._whole if i.severity == "error"]
         if errors or (self._kind == "transaction" and any(isinstance(e, Refusal) for e in entries)):
             return Reception(self._kind, refused=self._refusal(), bundle_id=self._parts.id)
-        return Reception(self._kind, entries, bundle_id=self._parts.id)
+        whole = None if self._parts.are_decoded else partial(_whole, self._parts.entries)
+        return Reception(self._kind, tuple(entries), bundle_id=self._parts.id, whole=whole)
 
     def _refusal(self) -> tuple[Issue, ...]:
         """Every finding, errors first and no more than a sender can read."""
@@ -80,16 +89,37 @@ class _Judge:
         every.sort(key=lambda issue: issue.severity != "error")
         return tuple(every[:MAX_REPORTED])
 
-    def _judge_shell(self) -> None:
-        """The Bundle without the resources in it."""
-        for issue in self._validate(self._parts.value, entries=False):
-            match = _ENTRY.match(issue.expression)
-            if issue.diagnostics.startswith(_JUDGED_HERE):
-                continue
-            if match and int(match[1]) < len(self._issues):
-                self._issues[int(match[1])].append(issue)
-            else:
-                self._whole.append(issue)
+    def _judge_shell(self, value: Body, some: Sequence[EntryParts]) -> None:
+        """The Bundle with some of its entries, without the resources in them."""
+        start = len(self._issues)
+        self._issues += [[] for _ in some]
+        for issue in self._validate(value, entries=False):
+            if self._parts.are_decoded or self._is_news(issue, start):
+                self._note(issue, start)
+
+    def _is_news(self, issue: Issue, start: int) -> bool:
+        """Tell whether a finding would be told of a Bundle that was judged at once, rather than in parts."""
+        if issue.code == "invariant" and issue.expression == "Bundle":
+            # Told in the end, for it is not judged where anything else is wrong.
+            self._broken[issue] = None
+            return False
+        if start and not _ENTRY.match(issue.expression) and issue in self._whole:
+            return False
+        if self._found >= (MAX_ISSUES if issue.severity == "error" else MAX_ISSUES // 2):
+            return False
+        self._found += 1
+        return True
+
+    def _note(self, issue: Issue, start: int = 0) -> None:
+        match = _ENTRY.match(issue.expression)
+        if issue.diagnostics.startswith(_JUDGED_HERE):
+            return
+        if match is None:
+            self._whole.append(issue)
+            return
+        index = start + int(match[1])
+        place = f"Bundle.entry[{index}]{issue.expression[match.end() :]}"
+        self._issues[index].append(replace(issue, expression=place) if start else issue)
 
     def _judge_entry(self, entry: EntryParts) -> Interaction | None:
         issues, place = self._issues[entry.index], f"Bundle.entry[{entry.index}]"
@@ -99,46 +129,41 @@ class _Judge:
         deletes = interaction is not None and interaction.method == "DELETE"
         if entry.resource is not None and not deletes:
             where = f"{place}.resource"
-            issues += self._validate(entry.resource, place=where, types_by_url=self._types_by_url)
+            issues += self._validate(entry.resource, place=where, types_by_url=self._parts.types_by_url)
             _judge_identity(entry, place, issues)
         return interaction
 
-    def _judge_together(self, found: list[Interaction | None]) -> None:
+    def _judge_together(self, entry: EntryParts, interaction: Interaction | None) -> None:
         """No two entries of one fullUrl (bdl-7) or about one resource (http.html#trules)."""
-        urls: set[str] = set()
-        targets: set[tuple[str, str]] = set()
-        for entry, interaction in zip(self._parts.entries, found, strict=True):
-            place = f"Bundle.entry[{entry.index}]"
-            if entry.full_url is not None:
-                if entry.full_url in urls:
-                    text = "bdl-7: another entry has the same fullUrl"
-                    self._add(entry, Issue("error", "invariant", text, f"{place}.fullUrl"))
-                urls.add(entry.full_url)
-            if interaction is not None and interaction.id is not None:
-                target = (interaction.type, interaction.id)
-                if target in targets:
-                    text = "another entry is about the same resource"
-                    self._add(entry, Issue("error", "duplicate", text, place))
-                targets.add(target)
+        issues, place = self._issues[entry.index], f"Bundle.entry[{entry.index}]"
+        if entry.full_url is not None:
+            if entry.full_url in self._urls:
+                text = "bdl-7: another entry has the same fullUrl"
+                issues.append(Issue("error", "invariant", text, f"{place}.fullUrl"))
+            self._urls.add(entry.full_url)
+        if interaction is not None and interaction.id is not None:
+            target = (interaction.type, interaction.id)
+            if target in self._targets:
+                text = "another entry is about the same resource"
+                issues.append(Issue("error", "duplicate", text, place))
+            self._targets.add(target)
 
-    def _entry(self, entry: EntryParts, interaction: Interaction | None) -> Validated | Refusal:
+    def _entry(self, entry: EntryParts) -> Validated | Refusal:
+        interaction = self._judge_entry(entry)
+        self._judge_together(entry, interaction)
         issues = tuple(self._issues[entry.index])
         if interaction is None or is_refused(list(issues)):
             return Refusal(entry.index, issues)
+        if not self._parts.are_decoded:
+            return Validated(entry.index, interaction, entry.full_url, b"", None, issues)
         resource = None if interaction.method == "DELETE" else entry.resource
         return Validated(entry.index, interaction, entry.full_url, entry.raw, resource, issues)
 
-    def _add(self, entry: EntryParts, issue: Issue) -> None:
-        self._issues[entry.index].append(issue)
 
-
-def _types_by_url(entries: Iterable[EntryParts]) -> dict[str, str]:
-    types: dict[str, str] = {}
-    for entry in entries:
-        name = entry.resource.get("resourceType") if type(entry.resource) is dict else None
-        if entry.full_url is not None and type(name) is str:
-            types[entry.full_url] = name
-    return types
+def _whole(entries: Sequence[EntryParts], judged: Validated) -> Validated:
+    entry = entries[judged.index]
+    resource = None if judged.interaction.method == "DELETE" else entry.resource
+    return replace(judged, original=entry.raw, resource=resource)
 
 
 def _judge_identity(entry: EntryParts, place: str, issues: list[Issue]) -> None:

@@ -49,7 +49,7 @@ def receive_foreign(received: Received, source: SourceFormat, limits: Limits, pr
         issue = Issue("error", "too-long", f"a message may hold at most {limits.max_bytes} bytes")
         return Reception("single", refused=(issue,))
     try:
-        parts = source.read(received.body, received.content_type, limits.max_entries)
+        parts = source.read(received.content, received.content_type, limits.max_entries)
     except RecordRefused as refusal:
         return Reception("single", refused=refusal.issues)
     return Reception("batch", tuple(judged(part, profiles) for part in parts))

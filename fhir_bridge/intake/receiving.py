@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fhir_bridge.errors import Issue, RecordRefused
-from fhir_bridge.fhir.bundles import cut
+from fhir_bridge.fhir.bundles import cut, cut_in_turn
 from fhir_bridge.fhir.json import NotStrictJson, parse
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.bundles import receive_bundle
@@ -28,6 +29,8 @@ from fhir_bridge.ports.formats import SourceFormat
 
 if TYPE_CHECKING:
     from fhir_bridge.fhir.profiles import Profiles
+
+_START_BYTES = 256
 
 
 def receive(
@@ -48,7 +51,7 @@ def receive(
         Entries in order. A message that cannot be taken at all has ``refused`` and no entries.
     """
     if received.interaction is not None and received.interaction.method == "DELETE":
-        deletion = Validated(0, received.interaction, None, received.body, None)
+        deletion = Validated(0, received.interaction, None, received.content, None)
         return Reception("single", (deletion,))
     try:
         source = format_of(received.content_type, formats)
@@ -60,12 +63,33 @@ def receive(
     if refused is not None:
         return Reception("single", refused=(refused,))
     try:
-        value = parse(received.body, max_depth=limits.max_depth, max_bytes=limits.max_bytes)
+        value = parse(received.content, max_depth=limits.max_depth, max_bytes=limits.max_bytes)
     except NotStrictJson as error:
         return Reception("single", refused=error.issues)
     if value.get("resourceType") == "Bundle" and received.interaction is None:
-        return receive_bundle(cut(received.body, value), received.fhir_version, limits, profiles)
+        return receive_bundle(cut(received.content, value), received.fhir_version, limits, profiles)
     return _receive_single(received, value, profiles)
+
+
+def receive_in_turn(
+    received: Received, limits: Limits, profiles: Profiles | None = None, formats: Sequence[SourceFormat] = ()
+) -> Reception | None:
+    """Decode and validate a Bundle as :func:`receive` does, but hold no more of it decoded than some entries.
+
+    None for what has to be taken whole: what is not a Bundle, and what cannot be cut or is not strict JSON.
+    """
+    if received.interaction is not None or len(received.body) > limits.max_bytes:
+        return None
+    start = replace(received, body=bytes(received.body[:_START_BYTES]))
+    try:
+        if format_of(received.content_type, formats) is not None or _refuse_format(start, limits) is not None:
+            return None
+    except RecordRefused:
+        return None
+    parts = cut_in_turn(received.body, max_depth=limits.max_depth)
+    if parts is None or parts.value.get("resourceType") != "Bundle":
+        return None
+    return receive_bundle(parts, received.fhir_version, limits, profiles)
 
 
 def examine(body: bytes, version: FhirVersion, profiles: Profiles | None = None) -> list[Issue]:
@@ -102,7 +126,7 @@ def _refuse_format(received: Received, limits: Limits) -> Issue | None:
     """What can be refused without decoding: too long, empty, not JSON at all."""
     if len(received.body) > limits.max_bytes:
         return Issue("error", "too-long", f"a message may hold at most {limits.max_bytes} bytes")
-    start = received.body[:256].lstrip()
+    start = bytes(received.body[:_START_BYTES]).lstrip()
     if not start:
         return Issue(
             "error",
@@ -112,7 +136,7 @@ def _refuse_format(received: Received, limits: Limits) -> Issue | None:
     # NULs out, so that UTF-16 hides nothing.
     plain = start.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
     if plain.startswith(b"<") or "xml" in received.content_type.lower():
-        return _refuse_xml(received.body.replace(b"\0", b""))
+        return _refuse_xml(received.content.replace(b"\0", b""))
     if "ndjson" in received.content_type.lower():
         return Issue("error", "not-supported", "send the lines of an NDJSON file as single messages")
     return None
@@ -133,7 +157,7 @@ def _receive_single(received: Received, resource: dict[str, Any], profiles: Prof
     if is_refused(issues):
         return Reception("single", (Refusal(0, tuple(issues)),), refused=tuple(issues))
     interaction = received.interaction or implied_interaction(resource)
-    return Reception("single", (Validated(0, interaction, None, received.body, resource, tuple(issues)),))
+    return Reception("single", (Validated(0, interaction, None, received.content, resource, tuple(issues)),))
 
 
 def _check_interaction(interaction: Interaction | None, resource: dict[str, Any]) -> list[Issue]:

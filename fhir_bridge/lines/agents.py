@@ -70,7 +70,7 @@ def restated_record(
         raise IntegrityBroken("a withdrawal without an address")
     asked = replace(received.interaction, method="PUT", id=record_id)
     resource = parse(stored) | {"status": status}
-    return _normalized(asked, received.interaction.id, resource, received.body, home, registry, by)
+    return _normalized(asked, received.interaction.id, resource, received.content, home, registry, by)
 
 
 def told_in_r4(body: bytes) -> bytes:

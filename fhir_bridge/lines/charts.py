@@ -122,6 +122,15 @@ class ChartBook:
         self._indexes.appended(chart)
         self._held_rows += len(rows)
 
+    def outgrown(self, charts: Iterable[str]) -> None:
+        """Drop charts to which a commit has appended segments, named once for each, that are too much to be held.
+
+        Each must have been opened before that commit; who asks for it next reads it from the vault.
+        """
+        for chart in charts:
+            self.forget(chart)
+            self._indexes.appended(chart)
+
     def trim(self) -> None:
         """Drop charts beyond the bound, the least recently used first."""
         if self._held_rows <= self._max_rows:

@@ -55,7 +55,7 @@ class ConditionalWrites:
             anchored = await self._ingest.push(replace(received, interaction=asked))
             if anchored.elsewhere is None:
                 return _told(anchored)
-            if asked.id is None and _states_id(received.body):
+            if asked.id is None and _states_id(received.content):
                 problem = "the body states another id than the matching record has"
                 raise RecordRefused([Issue("error", "invalid", problem, f"{asked.type}.id")])
             asked = replace(asked, id=anchored.elsewhere or None)

@@ -42,9 +42,11 @@ from fhir_bridge.lines.jobs import (
     referred_to,
     restrictions,
 )
+from fhir_bridge.lines.keeping import in_blocks
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
+from fhir_bridge.lines.sealing import SealedGroup, seal_group
 from fhir_bridge.lines.staging import (
     Elsewhere,
     Layer,
@@ -67,19 +69,18 @@ from fhir_bridge.model.ingest import (
     Processed,
     Received,
     Refusal,
-    Sealed,
-    stamped,
 )
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyStore
+from fhir_bridge.ports.overflow import Overflows
 from fhir_bridge.ports.rooms import Rooms
-from fhir_bridge.ports.vault import Batch, Document, Segment, Vault, Work
-from fhir_bridge.seal import seal_record, seal_segment
+from fhir_bridge.ports.vault import Batch, Document, Vault, Work
 from fhir_bridge.settings import IngestSettings
 from fhir_bridge.telemetry import logger
 
 _log = logger("ingest")
 _RETRY_S = 0.5
+_RECORDS_AT_ONCE = 512
 _MOVED = Issue(
     "error", "conflict", "this record belongs to another patient already: delete it and send it under a new id"
 )
@@ -128,6 +129,7 @@ class IngestLine:
         registry: Registry,
         book: ChartBook,
         rooms: Rooms,
+        overflows: Overflows,
         unwrapping: Unwrapping,
         notary: Notary,
         clock: Clock,
@@ -143,6 +145,7 @@ class IngestLine:
         self._registry = registry
         self._book = book
         self._rooms = rooms
+        self._overflows = overflows
         self._unwrapping = unwrapping
         self._notary = notary
         self._clock = clock
@@ -418,10 +421,10 @@ class IngestLine:
             await self._stage(job, group, charts, now)
         refs = {s.chart.chart: s.chart for s in group.staged}
         keys = {chart: self._registry.chart_key(ref) for chart, ref in refs.items()}
-        sealed, segments, rows = await asyncio.to_thread(self._seal, group.staged, keys, charts)
+        sealed = await asyncio.to_thread(self._seal, group.staged, keys, charts)
         work = Work(
-            records=sealed,
-            segments=segments,
+            records=sealed.records,
+            segments=sealed.segments,
             positions=[j.received.position for j in jobs if j.received.position is not None],
             letters=[letter for j in jobs for letter in j.letters],
             documents=[*self._documents(group, jobs), *await self._unwrapping.evidence(jobs)],
@@ -430,13 +433,15 @@ class IngestLine:
         batch = await self._write(work)
         self._registry.know(refs.values())
         if batch is not None:
-            for chart, added in rows.items():
+            for chart, added in sealed.rows.items():
                 self._book.added(chart, batch, added)
+            if not sealed.rows:
+                self._book.outgrown(segment.chart for segment in sealed.segments)
             self._last_batch = batch
             self._unanchored[batch] = time.monotonic()
         self._book.in_use.clear()
         self._book.trim()
-        self._count(jobs, sealed)
+        self._count(jobs, len(sealed.records))
         await self._tell_consents(group)
         self._anchoring.put_nowait((self._last_batch, jobs))
 
@@ -471,20 +476,22 @@ class IngestLine:
             refusals = list(processed.refusals)
             same_as: dict[str, str] = {}
             names: list[str] = []
-            homes = await self._homes(processed.records, layer)
-            for record in processed.records:
-                try:
-                    home = layer.home(record.id) or homes.get(record.id)
-                    outcome = await self._take(record, home, layer, charts, now)
-                    if outcome.id != record.id:
-                        same_as[record.id] = outcome.id
-                        names.append(f"{record.type}/{record.id}")
-                    job.outcomes.append(outcome)
-                except Refused as no:
-                    refusals.append(Refusal(record.index, (no.issue,)))
-                    job.elsewhere = no.found if isinstance(no, Elsewhere) else None
-                    job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
-                    job.status = no.status if len(refusals) == 1 else job.status
+            # A large message would keep everybody else waiting, and its records are not all to be held.
+            for some in in_blocks(processed.records, _RECORDS_AT_ONCE):
+                homes = await self._homes(some, layer)
+                for record in some:
+                    try:
+                        home = layer.home(record.id) or homes.get(record.id)
+                        outcome = await self._take(record, home, layer, charts, now)
+                        if outcome.id != record.id:
+                            same_as[record.id] = outcome.id
+                            names.append(f"{record.type}/{record.id}")
+                        job.outcomes.append(outcome)
+                    except Refused as no:
+                        refusals.append(Refusal(record.index, (no.issue,)))
+                        job.elsewhere = no.found if isinstance(no, Elsewhere) else None
+                        job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
+                        job.status = no.status if len(refusals) == 1 else job.status
             processed = judged(processed, refusals)
             if names and not processed.refused and not referred_to(processed.records).isdisjoint(names):
                 raise Redirected(job, same_as, {})
@@ -611,20 +618,8 @@ class IngestLine:
 
     def _seal(
         self, staged: Sequence[StagedRecord], keys: dict[str, bytes], charts: dict[str, OpenChart]
-    ) -> tuple[list[Sealed], list[Segment], dict[str, list[IndexRow]]]:
-        rows: dict[str, list[IndexRow]] = {}
-        sealed: list[Sealed] = []
-        for item in staged:
-            when = instant_of(item.row.last_updated_us)
-            body = b"" if item.row.deleted else stamped(item.record, version=item.row.version, last_updated=when)
-            key = keys[item.chart.chart]
-            sealed.append(seal_record(item.record, item.chart.chart, body, item.row.version, key, self._randomness))
-            rows.setdefault(item.chart.chart, []).append(item.row)
-        segments = [
-            seal_segment(keys[chart], chart, charts[chart].next_segment, added, self._randomness)
-            for chart, added in rows.items()
-        ]
-        return sealed, segments, rows
+    ) -> SealedGroup:
+        return seal_group(staged, keys, charts, self._overflows, self._randomness)
 
     def _documents(self, group: Layer, jobs: Sequence[Job]) -> list[Document]:
         charts = {item.chart.chart: item.chart for item in group.staged}
@@ -644,9 +639,9 @@ class IngestLine:
             if self.on_consent is not None:
                 await self.on_consent(item.chart, item.row.id, item.row.version)
 
-    def _count(self, jobs: Sequence[Job], sealed: Sequence[Sealed]) -> None:
+    def _count(self, jobs: Sequence[Job], stored: int) -> None:
         self.counters["messages"] += len(jobs)
-        self.counters["stored"] += len(sealed)
+        self.counters["stored"] += stored
         for job in jobs:
             self.counters["entries"] += len(job.outcomes)
             self.counters["refused"] += bool(job.refused)
@@ -658,24 +653,26 @@ class IngestLine:
 
     async def _anchor_forever(self) -> None:
         while True:
-            batch, jobs = await self._anchoring.get()
-            with tracing.shared("anchor", [job.span for job in jobs], messages=len(jobs)):
-                await self._settle(batch)
-            for outbox in self.outboxes:
-                outbox.wake()
-            for job in jobs:
-                if not job.done.done():
-                    job.done.set_result(
-                        Anchored(
-                            job.kind,
-                            tuple(job.outcomes),
-                            self._height,
-                            job.refused,
-                            tuple(x.id for x in job.letters),
-                            job.status,
-                            job.elsewhere,
-                        )
+            await self._anchor(*await self._anchoring.get())
+
+    async def _anchor(self, batch: int, jobs: Sequence[Job]) -> None:
+        with tracing.shared("anchor", [job.span for job in jobs], messages=len(jobs)):
+            await self._settle(batch)
+        for outbox in self.outboxes:
+            outbox.wake()
+        for job in jobs:
+            if not job.done.done():
+                job.done.set_result(
+                    Anchored(
+                        job.kind,
+                        tuple(job.outcomes),
+                        self._height,
+                        job.refused,
+                        tuple(x.id for x in job.letters),
+                        job.status,
+                        job.elsewhere,
                     )
+                )
 
     async def _settle(self, number: int) -> None:
         """Bring every batch up to this one to the ledger, in order, however often it takes.

@@ -174,7 +174,7 @@ def names_a_patient(record: Normalized) -> bool:
 
 def referred_to(message: Sequence[Normalized]) -> frozenset[str]:
     """Return every ``Type/id`` that an entry of the message refers to."""
-    return frozenset(name for each in message for name in each.row.references)
+    return frozenset(name for each in message for name in each.whole.row.references)
 
 
 def judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:

@@ -185,7 +185,7 @@ def _in_commits(untold: Sequence[tuple[str, bytes]]) -> Iterator[Sequence[tuple[
 
 def _placed(letter: Letter) -> list[Issue]:
     """Return a letter's issues, each with its place in the message as it was sent."""
-    is_bundle = any(finding.index is not None for finding in letter.findings) and _is_bundle(letter.received.body)
+    is_bundle = any(finding.index is not None for finding in letter.findings) and _is_bundle(letter.received.content)
     return [
         in_entry(issue, finding.index) if is_bundle and finding.index is not None else issue
         for finding in letter.findings

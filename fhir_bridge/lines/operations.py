@@ -208,7 +208,7 @@ class Operations:
         sealed = await self._find_letter(letter_id)
         letter = open_letter(self._keys, sealed)
         try:
-            message = letter.received.body.decode()
+            message = letter.received.content.decode()
         except UnicodeDecodeError:
             message = "base64:" + base64.b64encode(letter.received.body).decode()
         return _describe_letter(sealed, letter) | {

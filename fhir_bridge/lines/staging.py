@@ -8,17 +8,18 @@ all its entries hold.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.lines.charts import OpenChart
 from fhir_bridge.lines.versions import held_before, is_superseded, place, unchanged, versioned
-from fhir_bridge.model.ingest import ChartRef, IndexRow, Normalized, Outcome
+from fhir_bridge.model.ingest import ChartRef, IndexRow, Interaction, Normalized, Outcome
 
 _SUPERSEDED = Issue(
     "error", "conflict", "a newer version came after this message: ask the sender to send it again if it still holds"
 )
+_TAKEN = Interaction("PUT", "")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -118,7 +119,7 @@ class Layer:
         place(extended, row)
         self.histories[record.id] = extended
         self.chart_of[record.id] = chart
-        self.staged.append(StagedRecord(record, chart, row))
+        self.staged.append(StagedRecord(_spare(record, row), chart, row))
         if row.deleted:
             return _outcome(record, row, "204 No Content")
         return _outcome(record, row, "200 OK" if history else "201 Created")
@@ -128,6 +129,13 @@ class Layer:
         self.histories.update(above.histories)
         self.chart_of.update(above.chart_of)
         self.staged += above.staged
+
+
+def _spare(record: Normalized, row: IndexRow) -> Normalized:
+    """Return a slim record without what it takes no longer once it is staged; any other as it is."""
+    if record.kept is None:
+        return record
+    return replace(record, interaction=_TAKEN, id=row.id, local_id="", row=row)
 
 
 def instant_of(microseconds: int) -> datetime:

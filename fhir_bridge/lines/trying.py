@@ -45,7 +45,7 @@ def tried(trial: Trial, received: Received, done: Processed, candidate: Callable
 
 def _falls_to(trial: Trial, received: Received, done: Processed, *then: Processed) -> bool:
     """Tell whether a message falls to a trial, as far as what was made of it tells whom it is about."""
-    key = _whose(received, done, *then) if trial.is_canary else received.body
+    key = _whose(received, done, *then) if trial.is_canary else received.content
     return key is not None and _is_drawn(trial, key)
 
 
@@ -58,7 +58,7 @@ def _whose(received: Received, done: Processed, *then: Processed) -> bytes | Non
     if charts:
         return charts.pop().encode()
     named = [record.interaction for record in done.records] + [each.interaction for each in done.quarantined]
-    return f"{named[0].type}/{named[0].id}".encode() if named and named[0].id else received.body
+    return f"{named[0].type}/{named[0].id}".encode() if named and named[0].id else received.content
 
 
 def _is_drawn(trial: Trial, key: bytes) -> bool:

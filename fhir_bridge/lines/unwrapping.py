@@ -33,6 +33,7 @@ from blake3 import blake3
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.lines.claims import CLAIM, Claims, claim_of
 from fhir_bridge.lines.jobs import Job
+from fhir_bridge.lines.keeping import KeptRecords
 from fhir_bridge.lines.media_types import declared_version, media_type
 from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.versions import microseconds
@@ -137,7 +138,7 @@ class Unwrapping:
         return None
 
     def _decrypted(self, received: Received) -> Received:
-        inside, signature = self._crypto.decrypt(received.body, self._secrets(received.institution)), ""
+        inside, signature = self._crypto.decrypt(received.content, self._secrets(received.institution)), ""
         if media_type(inside.content_type) == JOSE:
             signature, inside = self._crypto.detach(inside.content)
         return replace(
@@ -270,6 +271,9 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     }
     change = Change("", None, after, SIGNATURE_RULE, "the sender's signature over the whole message holds")
     entry = msgspec.json.encode(change)
+    if isinstance(processed.records, KeptRecords):
+        processed.records.add_to_lineage(entry)
+        return replace(processed, opened=message, signed=signed)
     records = tuple(replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
     return replace(processed, records=records, opened=message, signed=signed)
 
@@ -300,7 +304,7 @@ def _with(lineage: bytes, entry: bytes) -> bytes:
 def _signed_bytes(message: Received) -> bytes:
     """Return what a signature covers: the message; for one without a value its key, which says what is deleted."""
     asked = message.interaction
-    return message.body if asked is None or asked.method != "DELETE" else f"{asked.type}/{asked.id}".encode()
+    return message.content if asked is None or asked.method != "DELETE" else f"{asked.type}/{asked.id}".encode()
 
 
 def _receiving(institution: str, number: int) -> KeyName:

@@ -100,7 +100,7 @@ def _withdrawal_in(received: Received) -> _Withdrawal | None:
     if asked.method == "DELETE":
         return _Withdrawal(asked.id)
     try:
-        content = parse(received.body)
+        content = parse(received.content)
     except NotStrictJson:
         return None
     status, body_id = content.get("status"), content.get("id")

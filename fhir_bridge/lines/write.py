@@ -62,7 +62,7 @@ class WriteLine:
         self._clock = clock
         self._base_url = base_url
 
-    async def bundle(self, who: Requester, body: bytes, content_type: str) -> Reply:
+    async def bundle(self, who: Requester, body: bytes | memoryview, content_type: str) -> Reply:
         """Take a bundle or a CSV file; answer with the transaction-response when it is durable and anchored.
 
         Raises:
@@ -119,7 +119,7 @@ class WriteLine:
         return await self.written(who, anchored.outcomes[0], sent.prefer)
 
     def _received(
-        self, institution: str, body: bytes, content_type: str, interaction: Interaction | None
+        self, institution: str, body: bytes | memoryview, content_type: str, interaction: Interaction | None
     ) -> Received:
         known = self._registry.institution(institution)
         is_csv = interaction is None and media_type(content_type) == CSV

@@ -6,15 +6,21 @@ whose numbers keep their text (see ``fhir_bridge.fhir.json``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from fhir_bridge.errors import Issue
+
+if TYPE_CHECKING:
+    Bytes = bytes | memoryview
+else:
+    # What is stored is read back as bytes; msgspec refuses a choice of two kinds of them.
+    Bytes = bytes
 
 Body = dict[str, Any]
 """A decoded FHIR JSON object."""
@@ -75,11 +81,12 @@ class Received:
     found: ``system|value`` and canonical id. ``signature`` is the sender's
     detached JWS over the message; the sender had agreed by then to sign, or to
     encrypt, what it sends by bus where ``must_be_signed`` or ``must_be_encrypted``.
+    A large ``body`` is a view of memory that processes share (``shared_bytes.py``).
     """
 
     institution: str
     fhir_version: FhirVersion
-    body: bytes
+    body: Bytes
     received_at: datetime
     content_type: str = "application/fhir+json"
     interaction: Interaction | None = None
@@ -89,6 +96,11 @@ class Received:
     signature: str = ""
     must_be_signed: bool = False
     must_be_encrypted: bool = False
+
+    @property
+    def content(self) -> bytes:
+        """The body as bytes: itself, or a copy of shared memory."""
+        return bytes(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +152,15 @@ class Reception:
     ``kind`` is ``transaction``, ``batch``, ``collection`` or ``single``. For a
     refused message (undecodable, or a transaction with a refused entry)
     ``refused`` says why and ``entries`` is empty: nothing of it may be stored.
+    ``whole`` is set for a large bundle, which is not held decoded: its entries
+    have neither bytes nor resource until it gives them, each time anew.
     """
 
     kind: str
     entries: tuple[Validated | Refusal, ...] = ()
     refused: tuple[Issue, ...] = ()
     bundle_id: str | None = None
+    whole: Callable[[Validated], Validated] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +280,14 @@ class IndexRow:
     content: bytes
 
 
+class Keeping(Protocol):
+    """Where records are that are too many to be held whole."""
+
+    def whole(self, index: int) -> Normalized:
+        """Return the record of an entry whole."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Normalized:
     """One record in R4 with canonical ids, ready to be versioned and sealed.
@@ -277,6 +300,8 @@ class Normalized:
         identifiers: ``system|value`` of a Patient's identifiers (record numbers), for the
             institution's own look-up; empty for other types.
         lineage: JSON bytes of the changes (``[{element, before, after, rule, reason, sources?, table?}]``).
+        kept: Set for a slim record, which has neither ``original``, ``content`` nor ``lineage``, and of ``row`` what
+            the ingest line decides by; :attr:`whole` is the record itself.
     """
 
     index: int
@@ -293,6 +318,12 @@ class Normalized:
     lineage: bytes
     ruleset: str
     flags: tuple[Issue, ...] = ()
+    kept: Keeping | None = None
+
+    @property
+    def whole(self) -> Normalized:
+        """The record with everything that belongs to it."""
+        return self if self.kept is None else self.kept.whole(self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +368,7 @@ class Processed:
     """
 
     kind: str
-    records: tuple[Normalized, ...] = ()
+    records: Sequence[Normalized] = ()
     quarantined: tuple[Quarantined, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     refused: tuple[Issue, ...] = ()

@@ -27,6 +27,7 @@ from fhir_bridge.normalize.explaining import (
     rules_of,
 )
 from fhir_bridge.normalize.guesses import Guess, remaining_guesses
+from fhir_bridge.normalize.in_turn import InTurn
 from fhir_bridge.normalize.labelling import StoredVersion, is_settled, relabelled, ruleset_under
 from fhir_bridge.normalize.message import Normalization, Preview, explain_changes, normalize, preview
 from fhir_bridge.normalize.pack import (
@@ -49,6 +50,7 @@ __all__ = [
     "ExampleResult",
     "Explanation",
     "Guess",
+    "InTurn",
     "Kind",
     "MapRow",
     "Normalization",

@@ -37,14 +37,31 @@ def charts_of(records: Sequence[Placed], source: SourceContext, *, is_transactio
     charts = [own_chart(record, source, known) for record in records]
     if None not in charts:
         return charts
-    place = {f"{record.type}/{record.id}": index for index, record in enumerate(records)}
+    names = [f"{record.type}/{record.id}" for record in records]
+    return follow(charts, names, [record.targets for record in records], is_transaction=is_transaction)
+
+
+def follow(
+    charts: list[ChartRef | None],
+    names: Sequence[str],
+    targets: Sequence[tuple[str, ...]],
+    *,
+    is_transaction: bool,
+) -> list[ChartRef | None]:
+    """Return the charts with those of records that name none themselves, as far as something tells.
+
+    Args:
+        names: ``Type/id`` of each record.
+        targets: What each refers to.
+    """
+    place = {name: index for index, name in enumerate(names)}
     waiting = [index for index, chart in enumerate(charts) if chart is not None]
     while waiting:
         index = waiting.pop(0)
         chart = charts[index]
         if chart is None or chart.is_directory:
             continue
-        for target in records[index].targets:
+        for target in targets[index]:
             found = place.get(target)
             if found is not None and charts[found] is None:
                 charts[found] = chart

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 RELEASE_RULE = "message/release"
 """Name of the step in lineage that says which release a message came in, where that is not R4 by a pack for R4."""
-NO_CHART = Issue("error", "business-rule", "names no patient, and no record of the message refers to it")
+NO_CHART = Issue("error", "business-rule", "no patient, and no record of the message refers to it")
 
 
 _RELEASES = {
@@ -115,17 +115,20 @@ def normalize(
     links = Links(source.id_key, ruleset.base_urls, same_as, patients)
     for entry in entries:
         if entry.resource is None:
-            _delete(entry, source, rules_hash, deletions, quarantined)
+            made = deleted(entry, source, rules_hash)
+            if isinstance(made, Normalized):
+                deletions.append(made)
+            else:
+                quarantined.append(made)
             continue
         local = local_id(entry, entry.resource)
         resource = entry.resource if may_edit else copied(entry.resource)
         try:
             draft = shaped(resource, source.fhir_version, ruleset)
         except Unconvertible as verdict:
-            quarantined.append(_quarantine(entry, (verdict.issue,)))
+            quarantined.append(quarantine(entry, (verdict.issue,)))
             continue
-        if {source.fhir_version, ruleset.fhir_version} != {FhirVersion.R4}:
-            draft.changes.append(_RELEASES[source.fhir_version])
+        note_release(draft, source.fhir_version, ruleset)
         type_name = draft.body["resourceType"]
         links.add(entry, type_name, local, draft.body)
         works.append(_Work(entry, local, links.id_of(type_name, local), draft))
@@ -193,6 +196,12 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
     return draft
 
 
+def note_release(draft: Draft, version: FhirVersion, ruleset: Ruleset) -> None:
+    """Put on record which release a message came in, where that is not R4 by a pack for R4."""
+    if {version, ruleset.fhir_version} != {FhirVersion.R4}:
+        draft.changes.append(_RELEASES[version])
+
+
 def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
     """Run every stage but the labels: first on what the resource contains, then on itself."""
     draft = Draft(body, str(body["resourceType"]))
@@ -254,12 +263,9 @@ def _finished(
     for work, chart in zip(works, charts, strict=True):
         faults = faults_of(work.draft, source.fhir_version, work.entry.flags, profiles)
         if chart is None:
-            faults = (
-                *faults,
-                Issue("error", "business-rule", "no patient, and no record of the message refers to it"),
-            )
+            faults = (*faults, NO_CHART)
         if chart is None or faults:
-            quarantined.append(_quarantine(work.entry, faults))
+            quarantined.append(quarantine(work.entry, faults))
             continue
         records.append(
             finish(
@@ -297,34 +303,27 @@ def faults_of(
     return ()
 
 
-def _delete(
-    entry: Validated,
-    source: SourceContext,
-    rules_hash: str,
-    deletions: list[Normalized],
-    quarantined: list[Quarantined],
-) -> None:
+def deleted(entry: Validated, source: SourceContext, rules_hash: str) -> Normalized | Quarantined:
+    """Return the tombstone that a DELETE asks for."""
     local = entry.interaction.id
     if not local:
         issue = Issue("error", "not-supported", "a deletion must name one record by its id")
-        quarantined.append(_quarantine(entry, (issue,)))
-        return
+        return quarantine(entry, (issue,))
     local = id_in_r4(entry.interaction.type, local)
     type_name = type_in_r4(entry.interaction.type)
     record_id = Links(source.id_key, frozenset()).id_of(type_name, local)
     chart = chart_of_type(type_name, record_id, source) or unknown_chart(source.institution)
-    deletions.append(
-        deletion(
-            entry,
-            type_name=type_name,
-            record_id=record_id,
-            local_id=local,
-            chart=chart,
-            source=source,
-            ruleset_hash=rules_hash,
-        )
+    return deletion(
+        entry,
+        type_name=type_name,
+        record_id=record_id,
+        local_id=local,
+        chart=chart,
+        source=source,
+        ruleset_hash=rules_hash,
     )
 
 
-def _quarantine(entry: Validated, issues: tuple[Issue, ...]) -> Quarantined:
+def quarantine(entry: Validated, issues: tuple[Issue, ...]) -> Quarantined:
+    """Return an entry that is kept and not converted, and why."""
     return Quarantined(entry.index, entry.interaction, entry.original, issues)

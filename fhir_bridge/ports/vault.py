@@ -23,8 +23,8 @@ from fhir_bridge.model.ingest import Position, Sealed
 class Segment:
     """Encrypted index rows of one chart.
 
-    A commit appends one under the next ``number``, counted from 0. One that took the place of several has the number
-    of the last of them, so numbers may leave gaps; ``number`` orders a chart's segments.
+    A commit appends one, or several, under the next ``number``, counted from 0. One that took the place of several
+    has the number of the last of them, so numbers may leave gaps; ``number`` orders a chart's segments.
     """
 
     chart: str

@@ -83,6 +83,19 @@ def tree(pid: int) -> dict[int, Usage]:
     return {member: Usage(cpu[member], *_memory(member)) for member in found if member in cpu}
 
 
+def proportional(pid: int) -> dict[int, int]:
+    """Return the bytes that a process and all below it take, those that several share counted once (proc(5), Pss)."""
+    found: dict[int, int] = {}
+    for member in tree(pid):
+        try:
+            text = Path(f"/proc/{member}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        size = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
+        found[member] = int(size[1]) << 10 if size else 0
+    return found
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the nearest-rank percentile of a non-empty sequence."""
     ordered = sorted(values)

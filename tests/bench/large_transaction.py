@@ -1,7 +1,7 @@
 """Memory while a service takes one very large transaction: what the server and its worker hold above idle, at most.
 
 The transaction is one patient's records again and again under other ids, sent over HTTP; the memory of the process
-tree is looked at twenty times a second.
+tree is looked at twenty times a second. What processes share, as they do the message itself, is counted once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from tests.bench.feeding import FEED, Figures, server_pid
-from tests.bench.gauge import tree
+from tests.bench.gauge import proportional
 from tests.bench.hapi_ingest import transactions
 from tests.bench.wire import over_tcp, post_all
 from tests.support.hospitals import directory
@@ -57,7 +57,7 @@ def large_transaction(megabytes: int) -> dict[str, Figures]:
         service.ingest(FEED, directory(FEED))
         pid, headers = server_pid(service), _HEADERS | service.token(FEED)
         post_all(over_tcp(service.port), "/fhir", headers, [next(transactions())], in_flight=1)
-        idle = {member: usage.resident for member, usage in tree(pid).items()}
+        idle = proportional(pid)
         begun = time.perf_counter()
         with _watched(pid) as highest:
             (answer,) = post_all(over_tcp(service.port), "/fhir", headers, [body], in_flight=1)
@@ -84,7 +84,7 @@ def _watched(pid: int) -> Iterator[_Highest]:
 
     def look() -> None:
         while not over.wait(_LOOK_S):
-            now = {member: usage.resident for member, usage in tree(pid).items()}
+            now = proportional(pid)
             highest.together = max(highest.together, sum(now.values()))
             for member, size in now.items():
                 highest.each[member] = max(highest.each.get(member, 0), size)

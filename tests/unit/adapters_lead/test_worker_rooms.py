@@ -32,16 +32,16 @@ def deadly_process(received: Received, source: SourceContext, limits: Limits) ->
         os.kill(os.getpid(), signal.SIGKILL)
     if received.body == FAILING:
         raise FileNotFoundError("pack")
-    if received.body.startswith(UNLUCKY):
-        with Path(os.fsdecode(received.body.removeprefix(UNLUCKY))).open("ab") as tries:
+    if received.content.startswith(UNLUCKY):
+        with Path(os.fsdecode(received.content.removeprefix(UNLUCKY))).open("ab") as tries:
             tries.write(b"x")
-        if tries_of(received.body) <= 3:
+        if tries_of(received.content) <= 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return process(_received(GOOD), source, limits)
     if received.content_type.startswith("/"):
         with Path(received.content_type).open("a") as begun_by:
             begun_by.write(f"{os.getpid()}\n")
-        return process(_received(received.body), source, limits)
+        return process(_received(received.content), source, limits)
     return process(received, source, limits)
 
 

@@ -1,0 +1,178 @@
+"""The records of a large message: whole on disk, in sealed blocks; what the line decides by in memory.
+
+The ingest line decides on slim records, which have their place, their ids and what it takes to find and to compare
+them, and holds of those it takes next to nothing. When one is sealed, it is asked for whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any, Final, overload
+
+import msgspec
+
+from fhir_bridge.model.ingest import ChartRef, Normalized, Sealed
+from fhir_bridge.ports.overflow import Overflow
+
+RECORDS_AT_ONCE: Final = 256
+"""Records in a block."""
+_NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
+_NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
+_NO_LINEAGE = b"[]"
+_sealed = msgspec.msgpack.Decoder(list[Sealed])
+
+
+class KeptRecords(Sequence[Normalized]):
+    """Slim records in the order of their entries, read from disk block after block, each for a moment."""
+
+    def __init__(self, overflow: Overflow) -> None:
+        self._overflow = overflow
+        self._whole, self._slim = _Blocks(overflow), _Blocks(overflow)
+        self._charts: Mapping[int, ChartRef | None] = {}
+        self._added = _NO_LINEAGE
+        self._missing: frozenset[int] = frozenset()
+
+    def put(self, block: bytes) -> None:
+        """Keep a block, as :func:`encode` makes it."""
+        records = decode(block)
+        self._whole.put(block, records)
+        slim = [_slim(record) for record in records]
+        self._slim.put(encode(slim), slim)
+
+    def say_charts(self, charts: Mapping[int, ChartRef | None]) -> None:
+        """Learn whose records are that did not say it themselves; None for one that was none after all."""
+        self._charts = charts
+        self._missing = frozenset(index for index, chart in charts.items() if chart is None)
+
+    def add_to_lineage(self, entry: bytes) -> None:
+        """Have one more change, as JSON, at the end of the lineage of each."""
+        self._added = b"[" + entry + b"]"
+
+    def __len__(self) -> int:
+        return self._slim.count - len(self._missing)
+
+    def __iter__(self) -> Iterator[Normalized]:
+        for number in range(self._slim.number):
+            for record in self._slim.block(number):
+                if record.index not in self._missing:
+                    yield replace(record, chart=self._charts.get(record.index) or record.chart, kept=self)
+
+    @overload
+    def __getitem__(self, index: int) -> Normalized: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Normalized]: ...
+    def __getitem__(self, index: int | slice) -> Normalized | Sequence[Normalized]:
+        return list(self)[index]
+
+    def whole(self, index: int) -> Normalized:
+        """Return the record of an entry whole; cheap in the order of the entries."""
+        record = self._whole.of_entry(index)
+        chart = self._charts.get(index) or record.chart
+        return replace(record, chart=chart, lineage=_joined(record.lineage, self._added))
+
+
+class _Blocks:
+    """Blocks of records in an overflow, found by the entry of a record; the one read last is held."""
+
+    def __init__(self, overflow: Overflow) -> None:
+        self._overflow = overflow
+        self._numbers: list[int] = []
+        self._firsts: list[int] = []
+        self._opened: tuple[int, Sequence[Normalized]] = (-1, ())
+        self.count = 0
+
+    @property
+    def number(self) -> int:
+        return len(self._numbers)
+
+    def put(self, block: bytes, records: Sequence[Normalized]) -> None:
+        self._numbers.append(self._overflow.put(block))
+        self._firsts.append(records[0].index)
+        self.count += len(records)
+
+    def block(self, number: int) -> Sequence[Normalized]:
+        return decode(self._overflow.get(self._numbers[number]))
+
+    def of_entry(self, index: int) -> Normalized:
+        number = bisect_right(self._firsts, index) - 1
+        if self._opened[0] != number:
+            self._opened = number, self.block(number)
+        records = self._opened[1]
+        return records[bisect_left(records, index, key=lambda record: record.index)]
+
+
+class KeptSealed(Sequence[Sealed]):
+    """Sealed records on disk, a block after the other."""
+
+    def __init__(self, overflow: Overflow) -> None:
+        self._overflow = overflow
+        self._blocks = self._count = 0
+        self._held: list[Sealed] = []
+
+    def append(self, sealed: Sealed) -> None:
+        """Add one; it is on disk with the block that it fills."""
+        self._held.append(sealed)
+        self._count += 1
+        if len(self._held) == RECORDS_AT_ONCE:
+            self._overflow.put(msgspec.msgpack.encode(self._held))
+            self._blocks, self._held = self._blocks + 1, []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Sealed]:
+        for number in range(self._blocks):
+            yield from self._block(number)
+        yield from self._held
+
+    @overload
+    def __getitem__(self, index: int) -> Sealed: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sealed]: ...
+    def __getitem__(self, index: int | slice) -> Sealed | Sequence[Sealed]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self._count))]
+        number, at = divmod(range(self._count)[index], RECORDS_AT_ONCE)
+        return (self._block(number) if number < self._blocks else self._held)[at]
+
+    def _block(self, number: int) -> list[Sealed]:
+        return _sealed.decode(self._overflow.get(number))
+
+
+def _slim(record: Normalized) -> Normalized:
+    row = record.row
+    names_a_patient = any(row.search.get(name) for name in ("patient", "subject"))
+    search = _NAMES_A_PATIENT if names_a_patient else _NOTHING_FOUND
+    if "identifier" in row.search:
+        search = {**search, "identifier": row.search["identifier"]}
+    slim_row = replace(row, labels=(), codes=(), data_period_us=None, search=search, references=())
+    return replace(record, original=b"", content=b"", lineage=b"", row=slim_row)
+
+
+def in_blocks(records: Iterable[Normalized], size: int = RECORDS_AT_ONCE) -> Iterator[tuple[Normalized, ...]]:
+    """Yield the records, so many at a time."""
+    waiting = iter(records)
+    while some := tuple(islice(waiting, size)):
+        yield some
+
+
+def encode(records: Sequence[Normalized]) -> bytes:
+    """Return a block of records, for :func:`decode`."""
+    return pickle.dumps(records, pickle.HIGHEST_PROTOCOL)
+
+
+def decode(block: bytes) -> Sequence[Normalized]:
+    """Return the records of a block; only of one that a worker or an overflow of ours gave."""
+    records: Sequence[Normalized] = pickle.loads(block)  # noqa: S301 - as between processes, where it comes from
+    return records
+
+
+def _joined(lineage: bytes, added: bytes) -> bytes:
+    """Append one JSON array to another without reading the numbers in them, whose text is kept."""
+    if added == _NO_LINEAGE:
+        return lineage
+    return added if lineage == _NO_LINEAGE else lineage[:-1] + b"," + added[1:]
