@@ -8,7 +8,8 @@ Invariants:
     * the digits of the question alone say how wide ``eq`` and ``ne`` are, in the unit of the question;
     * what a limit is compared with is exact: it is the fraction that UCUM makes of it, or of the value, and no float;
     * amounts of something (:data:`~fhir_bridge.fhir.ucum.AMOUNTS`) are no mere numbers and not each other: whoever
-      asks for a percentage gets no mmol/mol, and who asks for mmol/L no meq/L.
+      asks for a percentage gets no mmol/mol, and who asks for mmol/L no meq/L;
+    * what is counted in words (``{score}``) is a number by the tables and never a percentage.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from fhir_bridge.fhir.ucum import AMOUNTS, UCUM, Canonical, canonical, exactly, is_measure
+from fhir_bridge.fhir.ucum import AMOUNTS, UCUM, canonical, exactly, is_measure
 from fhir_bridge.query.refusals import QueryRefused, invalid
 from fhir_bridge.query.values import PREFIXED, ValueTest, split, unescape
 
@@ -106,7 +107,6 @@ def _across_units(name: str, asked: _Asked, code: str) -> ValueTest:
     """Return the test for a UCUM unit: every unit that is met is looked up once."""
     if not is_measure(asked.number):
         raise QueryRefused([invalid(name, "is a number beyond any measurement")])
-    target = canonical(code, AMOUNTS)
     tests: dict[str, StoredTest | None] = {code: asked.test()}
 
     def one(value: Any) -> bool:
@@ -114,16 +114,19 @@ def _across_units(name: str, asked: _Asked, code: str) -> ValueTest:
             return False
         unit = value[2]
         if unit not in tests:
-            tests[unit] = _in_unit(asked, target, canonical(unit, AMOUNTS))
+            tests[unit] = _in_unit(asked, code, unit)
         test = tests[unit]
         return test is not None and test(Decimal(value[0]))
 
     return lambda values: any(one(value) for value in values)
 
 
-def _in_unit(asked: _Asked, target: Canonical | None, source: Canonical | None) -> StoredTest | None:
+def _in_unit(asked: _Asked, code: str, unit: str) -> StoredTest | None:
     """Return the test for values of a unit, or None if they cannot be compared with what is asked for."""
+    target, source = canonical(code, AMOUNTS), canonical(unit, AMOUNTS)
     if target is None or source is None or source.dimension != target.dimension:
+        return None
+    if not target.dimension and source.factor != target.factor and "{" in code + unit:
         return None
     if not source.function and not target.function:
         return asked.test(source.factor / target.factor)

@@ -128,6 +128,13 @@ def test_an_amount_is_no_number_and_no_equivalent() -> None:
     assert ids(f"lt1|{UCUM}|eq/L", *rows) == "calcium"
 
 
+def test_a_score_is_no_percentage() -> None:
+    rows = (row("pain", "3", "{score}"), row("ratio", "0.5", "L/L"), row("plain", "2", "1"))
+    assert ids(f"ge50|{UCUM}|%", *rows) == "plain ratio"
+    assert ids(f"3|{UCUM}|1", *rows) == "pain"
+    assert ids(f"gt100|{UCUM}|{{percentile}}", row("it", "2", "10*3")) == ""
+
+
 def test_without_a_system_code_and_unit_count_as_they_are_written() -> None:
     # search.html#quantity: "where the unit - either the code (code) or the stated human unit (unit) are"
     rows = (row("code", "5.4", "mg/dL", unit="mg/dl"), row("unit", "5.4", unit="mg/dl"), row("other", "54", "mg/L"))
