@@ -13,7 +13,7 @@ from typing import Any
 
 from fhir_bridge.fhir.bindings import binding_check
 from fhir_bridge.fhir.fragments import check_fragments
-from fhir_bridge.fhir.narrative import check_narrative, is_blank
+from fhir_bridge.fhir.narrative import check_narrative, is_active, is_blank
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Path, compile_path
 from fhir_bridge.fhir.primitives import TESTS, Problem, Test
@@ -21,6 +21,7 @@ from fhir_bridge.fhir.quality import check_quantity
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference, type_of
 from fhir_bridge.fhir.run import Place, Run
 from fhir_bridge.fhir.shortcuts import SHORTCUTS, Surely
+from fhir_bridge.fhir.stated_rules import STATED_OTHERWISE, rule_of
 from fhir_bridge.fhir.tables import Definitions, Element, Invariant, TypeRow
 
 Check = Callable[[Any, Place, Run], None]
@@ -53,6 +54,7 @@ _ERRATA = frozenset(
         ("Observation", "performer", "Encounter"),
     }
 )
+_SHOWN = frozenset({"string", "markdown"})
 _URIS = frozenset({"uri", "url", "canonical"})
 _QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "Age", "Count", "Distance", "Duration", "MoneyQuantity"})
 _SUGGESTIONS = 10
@@ -113,7 +115,7 @@ class _Compiler:
         required, choices, one_of = _cardinalities(row)
         invariants = self._invariants(row.name, row.invariants)
         is_resource = row.kind == "resource"
-        extra = _by_hand(row)
+        extra = _by_hand(row, self._definitions.release)
         sound: dict[tuple[str, ...], tuple[tuple[str, KeyCheck], ...]] = {}
 
         def check_all(value: dict[str, Any], place: Place, run: Run) -> None:
@@ -187,7 +189,7 @@ class _Compiler:
         bound = binding_check(element, type_name, self._definitions)
         is_uri, is_rules = type_name in _URIS, element.name == "implicitRules"
         if not (is_narrative or bound or is_uri or invariants):
-            return _of_form(test)
+            return _of_form(test) if type_name not in _SHOWN else _of_text(test)
 
         def check(value: Any, place: Place, run: Run) -> None:
             problem = test(value)
@@ -302,9 +304,10 @@ class _Compiler:
     def _invariants(self, type_name: str, rules: tuple[Invariant, ...]) -> list[tuple[Invariant, Holds]]:
         compiled = []
         for rule in rules:
+            expression = STATED_OTHERWISE.get(rule.key, rule.expression)
             try:
-                path = compile_path(rule.expression, type_name, self._definitions)
-                compiled.append((rule, _either(SHORTCUTS.get(rule.expression), path)))
+                path = compile_path(expression, type_name, self._definitions)
+                compiled.append((rule, _either(SHORTCUTS.get(expression), path)))
             except PathNotUnderstood:
                 if rule.key not in NOT_CHECKED_OF[self._definitions.release]:
                     raise
@@ -324,6 +327,19 @@ def _of_form(test: Test) -> Check:
         problem = test(value)
         if problem is not None:
             _report(problem, value, place, run)
+
+    return check
+
+
+def _of_text(test: Test) -> Check:
+    """A text that somebody will show: FHIR allows any, and not every page escapes it."""
+
+    def check(value: Any, place: Place, run: Run) -> None:
+        problem = test(value)
+        if problem is not None:
+            _report(problem, value, place, run)
+        elif "<" in value and is_active(value):
+            run.flag("security", "the text holds a tag that a browser would run; show it escaped", place)
 
     return check
 
@@ -370,12 +386,14 @@ def _unknown(key: str, place: Place, run: Run, names: frozenset[str]) -> None:
     run.error("structure", text, (place, key) if known else place)
 
 
-def _by_hand(row: TypeRow) -> tuple[Check, ...]:
+def _by_hand(row: TypeRow, release: str) -> tuple[Check, ...]:
     if row.name == "Extension":
         return (_extension,)
     if row.name in _QUANTITIES:
         return (check_quantity,)
-    return (_only_in_container,) if row.kind == "resource" else ()
+    stated = rule_of(row) if release == "R4" else None
+    found = (stated,) if stated is not None else ()
+    return (_only_in_container, *found) if row.kind == "resource" else found
 
 
 def _extension(value: dict[str, Any], place: Place, run: Run) -> None:

@@ -22,7 +22,7 @@ from fhir_bridge.fhir.tables import search_parameters
 from fhir_bridge.fhir.timeline import DATING_ELEMENTS, dated
 from fhir_bridge.model.ingest import IndexRow
 
-EXTRACTION = 3
+EXTRACTION = 4
 """Raise this whenever the code takes other values from a body than before, with the same tables."""
 
 DEFINITIONS_BYTES = 16

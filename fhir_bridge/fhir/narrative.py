@@ -38,6 +38,11 @@ _LINK_SCHEMES = frozenset({"http", "https", "mailto", "tel", "ftp", "urn", "cid"
 _TAG = re.compile(r"<[^>]*>")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _IGNORED_BY_BROWSERS = re.compile(r"[\x00-\x20\x7f]")
+_RUNS = re.compile(
+    r"<(?:script|iframe|frameset|object|embed|applet)[\s/>]"
+    r"|<[a-z][^<>]*[\s/\"']on(?:error|load|click|focus|toggle|begin|mouse[a-z]+|pointer[a-z]+|animation[a-z]+)\s*=",
+    re.IGNORECASE,
+)
 _ACTIVE_STYLE = re.compile(
     r"expression\s*\(|url\s*\(|@import|behavior\s*:|-moz-binding|javascript:|\\", re.IGNORECASE
 )
@@ -59,6 +64,14 @@ def check_narrative(text: str) -> Problem | None:
 def is_blank(text: str) -> bool:
     """Tell whether well-formed narrative shows nothing (txt-2, which HL7's own examples break)."""
     return "<img" not in text and not _TAG.sub("", text).strip()
+
+
+def is_active(text: str) -> bool:
+    """Tell whether a text that is no narrative would be run by a page that shows it without escaping it.
+
+    No more is asked: ``<`` stands in many a finding (``<base excess>``, ``<b onset = 3 days``).
+    """
+    return _RUNS.search(text) is not None
 
 
 class _Doctype(Exception):

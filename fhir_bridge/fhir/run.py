@@ -28,7 +28,7 @@ def written(place: Place) -> str:
 class Run:
     """One validation of one resource (contained ones included).
 
-    ``found`` counts every finding; ``issues`` keeps the first ``MAX_ISSUES``, at most half of them flags.
+    ``found`` counts the errors; ``issues`` keeps the first ``MAX_ISSUES`` findings, at most half of them flags.
     """
 
     __slots__ = (
@@ -70,8 +70,8 @@ class Run:
         self._add("warning", code, text, place)
 
     def _add(self, severity: str, code: str, text: str, place: Place) -> None:
-        # Flags get half the room, so that no error is lost behind them.
-        self.found += 1
+        # Flags get half the room, so that no error is lost behind them, and keep no rule from being looked at.
+        self.found += severity == "error"
         room = MAX_ISSUES if severity == "error" else MAX_ISSUES // 2
         if len(self.issues) < room:
             self.issues.append(Issue(severity, code, text, written(place)))

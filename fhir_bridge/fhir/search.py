@@ -9,7 +9,7 @@ Forms of the values:
     * date: ``(low, high)``, half-open µs since 1970 UTC;
     * reference: ``Type/id``, ``|system|value`` for a logical or conditional one, else the text (absolute, canonical);
     * string and uri: the text as it stands; :func:`fold` makes two of them comparable;
-    * quantity: ``(number text, system, code or unit)``; number: its text;
+    * quantity: ``(number text, system, code or unit)``, then the unit if it is written otherwise; number: its text;
     * composite: ``(values, values)`` in one part of a resource, in the order of its components. What a composite of
       the resource as a whole says stands under the parameters of its components, and is not extracted again.
 

@@ -130,12 +130,14 @@ def _strings(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _quantities(value: Any) -> tuple[tuple[str, str, str], ...]:
+def _quantities(value: Any) -> tuple[tuple[str, ...], ...]:
     if type(value) is not dict or "value" not in value:
         return ()
     # Money says currency where Quantity says code.
-    code = value.get("code") or value.get("currency") or value.get("unit") or ""
-    return ((str(value["value"]), value.get("system", ""), code),)
+    unit = value.get("unit") or ""
+    code = value.get("code") or value.get("currency") or unit
+    found = (str(value["value"]), value.get("system", ""), code)
+    return (found if unit in ("", code) else (*found, unit),)
 
 
 def _numbers(value: Any) -> tuple[str, ...]:

@@ -18,10 +18,7 @@ from decimal import Context, Decimal, DecimalException
 from fractions import Fraction
 from functools import lru_cache
 
-from fhir_bridge.fhir.ucum import Canonical, canonical, exactly, is_falling, is_in_capitals
-
-APART = frozenset({"mol", "eq", "osm"})
-"""Amounts of something, which are no mere numbers."""
+from fhir_bridge.fhir.ucum import AMOUNTS, Canonical, canonical, exactly, is_falling, is_in_capitals
 
 GUARD_DIGITS = 2
 # Measured on the sample hospital's 1,354 converted values: with two digits beyond the precision sent every value
@@ -78,8 +75,8 @@ def counted(value: Decimal, unit: str, to: str, analyte: Analyte) -> Fraction | 
 
 def same(unit: str, to: str) -> bool:
     """Tell whether two codes mean the same unit."""
-    form = canonical(unit, APART)
-    return form is not None and form == canonical(to, APART)
+    form = canonical(unit, AMOUNTS)
+    return form is not None and form == canonical(to, AMOUNTS)
 
 
 def kept_digits(
@@ -128,7 +125,7 @@ def turns_around(unit: str, to: str) -> bool:
 @lru_cache(maxsize=4096)
 def _bridge(unit: str, to: str, analyte: Analyte) -> tuple[Canonical, Canonical] | None:
     """The canonical forms of two units, made commensurable by what is known of the analyte; None if they are not."""
-    source, target = canonical(unit, APART), canonical(to, APART)
+    source, target = canonical(unit, AMOUNTS), canonical(to, AMOUNTS)
     if source is None or target is None:
         return None
     if source.dimension == target.dimension:

@@ -25,7 +25,7 @@ from fhir_bridge.fhir.search import (
 from fhir_bridge.model.access import PermittedView, Place, Predicate
 from fhir_bridge.model.index import Places
 from fhir_bridge.model.ingest import IndexRow
-from fhir_bridge.query import linking, values
+from fhir_bridge.query import amounts, linking, values
 from fhir_bridge.query.including import INCLUDES, Include, read_include
 from fhir_bridge.query.refusals import QueryRefused, invalid, unsupported
 from fhir_bridge.query.values import FindSet, ValueTest
@@ -287,8 +287,8 @@ def _value_test(kind: str, asked: _Asked, text: str) -> ValueTest:
         return values.string_test(name, text, modifier or None)
     plain: dict[str, Callable[[str, str], ValueTest]] = {
         "uri": values.uri_test,
-        "quantity": values.quantity_test,
-        "number": values.number_test,
+        "quantity": amounts.quantity_test,
+        "number": amounts.number_test,
     }
     return plain[kind](name, text)
 

@@ -100,7 +100,7 @@ def comparable(key: Key, rules: Sequence[Rule]) -> tuple[Any, ...]:
         if is_missing:
             out += (1, 0)
         elif rule.kind in _NUMERIC:
-            # A key travels as text, and numbers keep theirs; units are not converted.
+            # A key travels as text, and numbers keep theirs; an order goes by the number, whatever its unit.
             number = Decimal(value)
             out += (0, -number if rule.is_descending else number)
         elif not rule.is_descending:

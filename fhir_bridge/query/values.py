@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from fhir_bridge.fhir.dates import interval
@@ -22,7 +21,7 @@ ValueTest = Callable[[Sequence[Any]], bool]
 FindSet = Callable[[str], ValueSet | None]
 """From ``url`` or ``url|version`` to a loaded value set."""
 
-_PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
+PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 _R4_VERSION = "4.0.1"
 _NO_CODES: frozenset[str] = frozenset()
 _NOTHING_IMPLIED: Mapping[str, str] = {}
@@ -138,7 +137,7 @@ def date_test(name: str, text: str, now_us: int) -> ValueTest:
 
 
 def _prefixed_date(name: str, text: str) -> tuple[str, tuple[int, int]]:
-    match = _PREFIXED.fullmatch(text)
+    match = PREFIXED.fullmatch(text)
     bounds = interval(match[2].replace(" ", "+")) if match and match[2][:4].isdigit() else None
     if match is None or bounds is None:
         raise QueryRefused(
@@ -192,53 +191,6 @@ def uri_test(name: str, text: str) -> ValueTest:
     if not wanted:
         raise QueryRefused([invalid(name, "is empty")])
     return lambda values: wanted in values
-
-
-def quantity_test(name: str, text: str) -> ValueTest:
-    """``[prefix]number|system|code`` or the number alone; units are compared, never converted."""
-    parts = [unescape(part) for part in split(text, "|")]
-    if len(parts) not in (1, 3):
-        raise QueryRefused([invalid(name, "is no quantity: number or number|system|code")])
-    compare = _number(name, parts[0])
-    system, code = (parts[1], parts[2]) if len(parts) == 3 else ("", "")
-
-    def one(value: Sequence[str]) -> bool:
-        return (not system or value[1] == system) and (not code or value[2] == code) and compare(value[0])
-
-    return lambda values: any(one(value) for value in values)
-
-
-def number_test(name: str, text: str) -> ValueTest:
-    """A number with a prefix."""
-    compare = _number(name, text)
-    return lambda values: any(compare(value) for value in values)
-
-
-def _number(name: str, text: str) -> Callable[[str], bool]:
-    """``eq`` compares within the precision written: 100 means [99.5, 100.5) (search.html#number)."""
-    match = _PREFIXED.fullmatch(text)
-    try:
-        wanted = Decimal(match[2]) if match else Decimal("NaN")
-    except InvalidOperation:
-        wanted = Decimal("NaN")
-    if match is None or not wanted.is_finite():
-        raise QueryRefused([invalid(name, "is no number")])
-    exponent = wanted.as_tuple().exponent
-    half = Decimal((0, (5,), (exponent if isinstance(exponent, int) else 0) - 1))
-    slack = abs(wanted) / _APPROXIMATELY if match[1] == "ap" else half
-    compare: dict[str, Callable[[Decimal], bool]] = {
-        "eq": lambda n: wanted - half <= n < wanted + half,
-        "ne": lambda n: not wanted - half <= n < wanted + half,
-        "gt": lambda n: n > wanted,
-        "sa": lambda n: n > wanted,
-        "lt": lambda n: n < wanted,
-        "eb": lambda n: n < wanted,
-        "ge": lambda n: n >= wanted,
-        "le": lambda n: n <= wanted,
-        "ap": lambda n: wanted - slack <= n <= wanted + slack,
-    }
-    test = compare[match[1] or "eq"]
-    return lambda stored: test(Decimal(stored))
 
 
 def alternatives(text: str) -> Iterator[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from fhir_bridge.fhir.ucum import canonical, commensurable, convert, display, is_ucum
+from fhir_bridge.fhir.ucum import UCUM, canonical, commensurable, convert, display, is_ucum
+from fhir_bridge.query.amounts import quantity_test
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +70,15 @@ def test_conversion() -> None:
         if not agrees(found := convert(Decimal(c["value"]), c["srcUnit"], c["dstUnit"]), c["outcome"])
     }
     assert (len(cases), wrong) == (30, {})
+
+
+def test_a_search_finds_what_each_conversion_says_is_the_same() -> None:
+    """The outcome as it is told, with its digits, asked of a record in the source unit."""
+    for case in official("conversion"):
+        test = quantity_test("value-quantity", f"{case['outcome']}|{UCUM}|{case['dstUnit']}")
+        assert test([(case["value"], UCUM, case["srcUnit"])]), case
+        for other in (Decimal(2), Decimal("0.4"), Decimal(-1)):
+            assert not test([(str(Decimal(case["value"]) * other), UCUM, case["srcUnit"])]), case
 
 
 def test_multiplication_and_division() -> None:

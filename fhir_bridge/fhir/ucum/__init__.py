@@ -11,12 +11,13 @@ Invariants:
 
 from __future__ import annotations
 
-from fhir_bridge.fhir.ucum.canonical import Canonical, canonical
-from fhir_bridge.fhir.ucum.conversion import commensurable, convert, exactly, is_falling
+from fhir_bridge.fhir.ucum.canonical import AMOUNTS, Canonical, canonical
+from fhir_bridge.fhir.ucum.conversion import commensurable, convert, exactly, is_falling, is_measure
 from fhir_bridge.fhir.ucum.names import display
 from fhir_bridge.fhir.ucum.syntax import is_in_capitals, is_ucum
 
 __all__ = [
+    "AMOUNTS",
     "UCUM",
     "Canonical",
     "canonical",
@@ -26,6 +27,7 @@ __all__ = [
     "exactly",
     "is_falling",
     "is_in_capitals",
+    "is_measure",
     "is_ucum",
 ]
 

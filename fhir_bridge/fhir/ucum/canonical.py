@@ -13,6 +13,9 @@ from functools import lru_cache
 
 from fhir_bridge.fhir.ucum.syntax import Component, Number, Simple, Term, parse
 
+AMOUNTS = frozenset({"mol", "eq", "osm"})
+"""Amounts of something. By the tables a mole is a number and an equivalent a mole; what was measured is neither."""
+
 # Ten to a higher power measures nothing; keeps the factor of a hostile code small.
 _MAX_POWER = 99
 

@@ -46,7 +46,7 @@ def exactly(value: Decimal, source: Canonical, target: Canonical) -> Fraction | 
 
     Only logarithms, roots and angles are rounded, to 40 and 15 digits.
     """
-    if source.dimension != target.dimension or not _is_measure(value):
+    if source.dimension != target.dimension or not is_measure(value):
         return None
     try:
         base = Fraction(value)
@@ -58,7 +58,8 @@ def exactly(value: Decimal, source: Canonical, target: Canonical) -> Fraction | 
         return None
 
 
-def _is_measure(value: Decimal) -> bool:
+def is_measure(value: Decimal) -> bool:
+    """Tell whether a number is within what anybody measures, and small enough to be made a fraction of."""
     return (
         value.is_finite()
         and (not value or abs(value.adjusted()) <= _MAX_EXPONENT)

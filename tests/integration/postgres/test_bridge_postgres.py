@@ -27,6 +27,7 @@ from tests.support.bridge_world import ROOT, World, consent, fresh, observation,
 from tests.support.jose import Signer, encrypted
 from tests.support.postgres import PostgresServer
 from tests.unit.lines.test_imports import begun, counts, ended, lines_of, ndjson
+from tests.unit.lines.test_indexes import GLUCOSE, check_units
 
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
 JSON = {"Content-Type": "application/fhir+json"}
@@ -96,6 +97,17 @@ async def test_it_takes_answers_restarts_and_checks_as_with_a_file(tmp_path: Pat
         with psycopg.connect(url) as connection:
             connection.execute("UPDATE records SET lineage = lineage || '\\x00' WHERE seq = 1")
         assert any(each.place.startswith("records ") and each.what == "edited" for each in findings(data))
+
+
+async def test_a_value_is_found_in_another_unit_as_with_a_file(tmp_path: Path, url: str) -> None:
+    data = on_postgres(tmp_path, url)
+    with vault_at(url):
+        async with running(data) as world:
+            await world.send(patient("p1"))
+            await world.send(observation("mg", "p1", valueQuantity=GLUCOSE))
+            await check_units(world)
+        async with running(data) as world:
+            await check_units(world)
 
 
 async def test_two_bridges_never_share_a_vault(tmp_path: Path, url: str) -> None:

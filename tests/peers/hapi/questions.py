@@ -182,7 +182,7 @@ def _numbers(chart: _Chart, type_name: str, name: str) -> None:
 
 
 def _quantities(chart: _Chart, type_name: str, name: str) -> None:
-    number, system, code = chart.random.choice(chart.values(type_name, name))
+    number, system, code, *_ = chart.random.choice(chart.values(type_name, name))
     for prefix in PREFIXES:
         chart.ask(f"{name} {prefix or 'no prefix'} number", type_name, (name, prefix + number))
         if system and code:
@@ -223,7 +223,7 @@ def _of_component(value: Any) -> str | None:
         return _escaped(value)
     if len(value) == 2 and type(value[0]) is str:
         return _whole(value[0], value[1])
-    if len(value) == 3:
+    if len(value) > 2:
         return str(value[0])
     if type(value[0]) is int and abs(value[0]) < _LATEST:
         return f"{_EPOCH + timedelta(microseconds=value[0]):%Y-%m-%d}"

@@ -19,7 +19,7 @@ from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.timeline import dated
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "data" / "hl7-examples" / "r4.ndjson.gz"
-TAKEN = (3, "ceaf55d8aea1d0f307a40d4cbf4c63679a9a83f6c2be6daa610b9b19d7b74c7f")
+TAKEN = (4, "6a19cb209ad7fbc4222d9bd0825ce019c69ed2a773ffdfbbb8356b4a8b7c8b1e")
 
 
 def test_what_is_taken_from_the_official_examples_goes_with_this_version() -> None:

@@ -24,6 +24,7 @@ RELEASES = pytest.mark.parametrize("release", ["r4", "stu3"])
 FLAGGED_EXAMPLES = {
     ("ActivityDefinition", "heart-valve-replacement", "invariant"),
     ("Basic", "referral", "not-supported"),
+    ("DiagnosticReport", "example-pgx", "value"),
     ("DeviceMetric", "example", "invalid"),
     ("MedicationRequest", "medrx0301", "invalid"),
     ("Observation", "clinical-gender", "invalid"),

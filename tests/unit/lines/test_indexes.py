@@ -179,6 +179,33 @@ async def test_a_chart_of_other_definitions_is_made_anew_before_anybody_is_answe
         assert await world.findings() == []
 
 
+async def check_units(world: World) -> None:
+    """Ask for blood glucose of 5.4 g/L in other units and by what people call the unit."""
+    for query, expected in (
+        ("5.4|http://unitsofmeasure.org|g/L", ["mg"]),
+        ("gt5.4|http://unitsofmeasure.org|g/L", []),
+        ("le0.0054|http://unitsofmeasure.org|kg/L", ["mg"]),
+        ("540||mg/dl", ["mg"]),
+        ("540||mg/dL", ["mg"]),
+        ("540|http://unitsofmeasure.org|mmol/L", []),
+    ):
+        assert await found(world, f"value-quantity={query}") == expected, query
+
+
+GLUCOSE = {"value": 540, "unit": "mg/dl", "system": "http://unitsofmeasure.org", "code": "mg/dL"}
+
+
+async def test_a_value_is_found_in_another_unit_in_charts_indexed_before_that_was_so(tmp_path: Path) -> None:
+    data = fresh(tmp_path)
+    async with running(data) as world:
+        await world.send(patient("p1"))
+        await world.send(observation("mg", "p1", valueQuantity=GLUCOSE))
+        await check_units(world)
+    await forget_values(data)
+    async with running(data) as world:
+        await check_units(world)
+
+
 async def test_reindex_tells_how_far_it_is_and_finds_nothing_to_do_the_second_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
