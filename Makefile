@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
+# Processes for tests that wait for services and brokers half of their time: one more than there are cores.
+LANES ?= 3
 
 # Compiled modules are kept wherever they are made: without them each start of a service, of its rooms and of pytest
 # compiles the project anew, which is twice to three times the work of the start itself.
@@ -74,11 +76,8 @@ test: env kafka hapi cases profiles ucum versions peers clients ## Everything, r
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check
-	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
-	$(BIN)/pytest tests/leak -n $(JOBS)
-	$(BIN)/pytest tests/fault/ledger -n $(JOBS)
-	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
-		--ignore=tests/fault/ledger -v --durations=25
+	$(BIN)/pytest tests --ignore=tests/bench -m "not quick" -n $(LANES) --dist loadgroup --no-loadscope-reorder \
+		-v --durations=25
 
 bench: env hapi cases ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
