@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
-# Processes for tests that wait for services and brokers half of their time: one more than there are cores.
+# Processes for tests: one more than there are cores, for many wait for a disk, a service or a broker.
 LANES ?= 3
 
 # Compiled modules are kept wherever they are made: without them each start of a service, of its rooms and of pytest
@@ -14,7 +14,7 @@ LANES ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi cases profiles ucum versions bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check lint quick test kafka hapi cases profiles ucum versions bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,11 +45,16 @@ format: env ## Format the code
 	$(BIN)/ruff check --fix .
 
 check: env ## Format, lint, strict types, import contracts, quick tests
+	@$(MAKE) --no-print-directory -j 2 lint quick
+
+lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/contract -n $(JOBS) -m "not slow"
+	$(BIN)/mypy
+
+quick: env
+	$(BIN)/pytest tests/unit tests/contract -m quick -n $(LANES)
 
 hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
 	@tools/fetch-hapi
