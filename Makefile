@@ -6,9 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
+# Processes for tests: one more than there are cores, for many wait for a disk, a service or a broker.
+LANES ?= 3
+
+# Compiled modules are kept wherever they are made: without them each start of a service, of its rooms and of pytest
+# compiles the project anew, which is twice to three times the work of the start itself.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test kafka hapi cases profiles ucum versions bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
+.PHONY: help env demo check lint quick test kafka hapi cases profiles ucum versions bench peers beside-hapi faults fuzz fuzz-api leak-hunt races timing clients compare-verifiers mutants soak format verifier lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,11 +45,16 @@ format: env ## Format the code
 	$(BIN)/ruff check --fix .
 
 check: env ## Format, lint, strict types, import contracts, quick tests
+	@$(MAKE) --no-print-directory -j 2 lint quick
+
+lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/contract -n $(JOBS) -m "not slow"
+	$(BIN)/mypy
+
+quick: env
+	$(BIN)/pytest tests/unit tests/contract -m quick -n $(LANES)
 
 hapi: ## Fetch HAPI FHIR's JPA server (Maven Central) into .build/hapi
 	@tools/fetch-hapi
@@ -70,11 +81,8 @@ test: env kafka hapi cases profiles ucum versions peers clients ## Everything, r
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check
-	$(BIN)/pytest tests/unit tests/contract -m slow -n $(JOBS)
-	$(BIN)/pytest tests/leak -n $(JOBS)
-	$(BIN)/pytest tests/fault/ledger -n $(JOBS)
-	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
-		--ignore=tests/fault/ledger -v --durations=25
+	$(BIN)/pytest tests --ignore=tests/bench -m "not quick" -n $(LANES) --dist loadgroup --no-loadscope-reorder \
+		-v --durations=25
 
 bench: env hapi cases ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)

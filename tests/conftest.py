@@ -1,6 +1,72 @@
-"""Tests do not depend on how fast the machine is: no example has a deadline."""
+"""What holds for all tests: no deadlines, a collector with little to walk through, and who runs beside whom.
 
+``make check`` runs what is quick, ``make test`` then the rest in several processes at once (pytest-xdist, ``--dist
+loadgroup``). There a module's tests stay in one process, for most of them share a service, a broker or a server that
+takes long to start; tests of the folders in ``SCATTERED`` share nothing dear and go wherever there is room. What may
+take longest begins first, else all would wait for it at the end.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent
+QUICK = ("unit", "contract")
+"""Folders of which ``make check`` runs what is not marked as slow."""
+SCATTERED = ("unit", "contract", "leak", "fault/ledger")
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is quick, and keep modules together; before pytest selects by marks and xdist reads groups.
+
+    The longest limit of time comes first; pytest-randomly has shuffled the tests by then, and each module keeps its
+    order.
+    """
+    for item in items:
+        folder = item.path.parent.relative_to(ROOT).as_posix()
+        if _is_below(folder, QUICK) and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
+        if not _is_below(folder, SCATTERED):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if config.getoption("dist", "no") == "loadgroup":
+        longest = {item.path: 0.0 for item in items}
+        for item in items:
+            longest[item.path] = max(longest[item.path], _limit_s(item))
+        items.sort(key=lambda item: -longest[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what lives to the end: modules, and what they have read."""
+    _spare_the_collector()
+    gc.set_threshold(*_GC_THRESHOLDS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected_by_module() -> Iterator[None]:
+    """Collect what a module's tests leave behind while they are the ones to blame, and spare what stays."""
+    yield
+    _spare_the_collector()
+
+
+def _spare_the_collector() -> None:
+    gc.collect()
+    gc.freeze()
+
+
+def _is_below(folder: str, tops: tuple[str, ...]) -> bool:
+    return any(folder == top or folder.startswith(f"{top}/") for top in tops)
+
+
+def _limit_s(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark is not None else 0.0

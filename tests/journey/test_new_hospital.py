@@ -20,9 +20,9 @@ import pytest
 
 from fhir_bridge.fhir.ucum import UCUM
 from fhir_bridge.model.ids import canonical_id
-from tests.journey.test_tour import free_port
 from tests.support.hospitals import Number
 from tests.support.pages import ROOT, check_page, play, steps
+from tests.support.ports import free_port
 from tests.support.service import Service, running
 from tests.support.state import id_key
 from tests.support.valley import FORGOTTEN, OBSERVATIONS, every_entry, feed, patients_sent, values

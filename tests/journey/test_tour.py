@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 from tests.support.pages import ROOT, check_page, play, steps
+from tests.support.ports import free_port
 
 TOUR = ROOT / "docs" / "tour.md"
 
@@ -28,9 +28,3 @@ def test_every_command_of_the_tour_does_what_the_page_shows(tmp_path: Path) -> N
 
     log = (tmp_path / "service.log").read_text() if (tmp_path / "service.log").is_file() else ""
     check_page(tour, outputs, log=log[-2_000:])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 from tests.support.pages import ROOT, check_page, play, steps
+from tests.support.ports import free_ports
 
 PAGE = ROOT / "docs" / "witness.md"
 PORTS = ("8481", "8482", "8483")
@@ -36,9 +35,7 @@ def test_every_command_of_the_page_does_what_it_shows(tmp_path: Path) -> None:
 
 
 def with_free_ports(page: str) -> str:
-    with contextlib.ExitStack() as held:
-        for shown in PORTS:
-            assert shown in page
-            probe = held.enter_context(socket.create_server(("127.0.0.1", 0)))
-            page = re.sub(rf"\b{shown}\b", str(probe.getsockname()[1]), page)
+    for shown, free in zip(PORTS, free_ports(len(PORTS)), strict=True):
+        assert shown in page
+        page = re.sub(rf"\b{shown}\b", str(free), page)
     return page

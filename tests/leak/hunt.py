@@ -8,6 +8,7 @@ against copies of the code that hold planted leaks.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -29,6 +30,7 @@ FEW_CASES_A_PAIR = 40
 """When one difference is enough: more worlds, fewer questions of each."""
 
 SHRINKING_WORLDS = 24
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 _SELDOM = {13: consents_asked, 21: begging}
 """Asked towards the end of each world, some times; more often when the hunt is for their channel."""
@@ -253,6 +255,9 @@ def main() -> int:
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    # What is loaded stays, and the collector would walk through it again and again: a quarter of a short hunt.
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     host = Host(asked.template)
     try:
         tally = run(

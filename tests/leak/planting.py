@@ -57,7 +57,8 @@ def planted(patch: Path, folder: Path) -> Path:
         DoesNotApply: The patch no longer fits.
     """
     # Compiled modules come along: only what the patch changes is compiled again.
-    shutil.copytree(ROOT / "fhir_bridge", folder / "fhir_bridge")
+    # Not what another process is just compiling: such a file is renamed while it is copied.
+    shutil.copytree(ROOT / "fhir_bridge", folder / "fhir_bridge", ignore=shutil.ignore_patterns("*.pyc.*"))
     for name in ("tests", "ledger_core", "mappings"):
         (folder / name).symlink_to(ROOT / name)
     done = subprocess.run(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / ".build" / "hapi"
@@ -43,7 +44,7 @@ class Hapi:
         Raises:
             HapiMissing: Java or the jars are not there.
         """
-        self.port = _free_port()
+        self.port = free_port()
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._command = [_java(), f"-Xmx{heap}", *options, "-cp", f"{PLACE}/classes:{PLACE}/lib/*", "HapiBesideUs"]
@@ -125,9 +126,3 @@ def _java() -> str:
     if java is None:
         raise HapiMissing("there is no Java here: run `make hapi`, or install a Java runtime of 17 or later")
     return java
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

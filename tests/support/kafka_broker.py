@@ -16,6 +16,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.ports import free_ports
+
 CLUSTER_ID = "ZmhpcmJyaWRnZXRlc3QwMA"
 START_LIMIT_S = 180.0
 JARS = Path(__file__).resolve().parents[2] / ".build" / "kafka" / "lib"
@@ -176,15 +178,3 @@ def _find_java() -> str:
 def _java_of_home() -> str | None:
     home = os.environ.get("JAVA_HOME", "")
     return shutil.which("java", path=f"{home}/bin") if home else None
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for each in held:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in held]
-    finally:
-        for each in held:
-            each.close()

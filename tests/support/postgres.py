@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.ports import free_port
 
 ACCOUNT = "postgres"
 ROOMY = ("shared_buffers=1GB", "max_wal_size=4GB")
@@ -32,9 +33,7 @@ class PostgresServer:
     """One server on a loopback port, which can be killed and started again."""
 
     def __init__(self, programs: Path, settings: Sequence[str] = ()) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._programs = programs
         self._settings = settings
         self._folder = Path(tempfile.mkdtemp(prefix="fhir-bridge-postgres-"))

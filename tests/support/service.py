@@ -32,6 +32,7 @@ import httpx
 from fhir_bridge.adapters.access import request_token
 from fhir_bridge.adapters.ambient import SystemRandomness
 from tests.support.hospitals import MAPPINGS, ROOT, VERSIONS, Lane, Patient, directory, lanes, links, patients
+from tests.support.ports import free_port
 
 START_LIMIT_S = 180.0
 ANSWER_LIMIT_S = 300.0
@@ -45,7 +46,7 @@ class Service:
 
     def __init__(self, data: Path, *, kafka: str | None = None, **settings: str) -> None:
         self.data = data
-        self.port = _free_port()
+        self.port = free_port()
         self._stands_by = False
         self.log = data.with_name(data.name + ".log")
         self._kafka = kafka
@@ -405,9 +406,3 @@ def consent(patient: str, *institutions: str, deny: Mapping[str, Any] | None = N
 def _good(answer: httpx.Response) -> httpx.Response:
     assert answer.is_success, f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text}"
     return answer
-
-
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])

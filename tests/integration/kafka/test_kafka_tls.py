@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.errors import Unavailable
-from tests.support.kafka_broker import KafkaBroker, free_ports
+from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_reading import read
+from tests.support.ports import free_ports
 
 pytestmark = [
     pytest.mark.kafka,

@@ -180,7 +180,7 @@ def test_too_many_connections_are_hung_up_on_and_the_witness_recovers(address: W
                 continue
             refused += 1
         assert refused
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with contextlib.suppress(LedgerUnavailable):
             ask(address.url, TRUNK.note(5), 0, ())
@@ -223,14 +223,14 @@ def test_whoever_drips_is_hung_up_on_at_the_deadline(tmp_path: Path, head: bytes
 
 
 def test_whoever_keeps_a_connection_has_a_deadline_for_each_request(tmp_path: Path) -> None:
-    with serving(Bench(tmp_path / "w"), request_timeout_s=2.0) as address:
+    with serving(Bench(tmp_path / "w"), request_timeout_s=4.0) as address:
         host, port = address.url.removeprefix("http://").split(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         for _ in range(4):
             connection.request("GET", "/")
             assert connection.getresponse().read()
             first = connection.sock
-            time.sleep(0.7)
+            time.sleep(1.4)
         assert connection.sock is first
         connection.close()
 

@@ -121,9 +121,9 @@ def test_the_longest_text_that_a_pattern_is_run_on_takes_no_more_than_seconds(
     limit = longest(pattern, is_whole=is_whole)
     made = compiled(pattern)
     length = 1_000_000 if limit is None else min(limit, 1_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
     (made.fullmatch if is_whole else made.search)(text * length)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_a_text_too_long_for_a_pattern_shows_no_violation() -> None:

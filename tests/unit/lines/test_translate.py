@@ -227,9 +227,9 @@ def test_asking_the_other_way_round_does_not_read_the_map_for_each_code() -> Non
     rows = tuple(MapRow(HOUSE, f"c{n}", Target(LOINC, f"t{n % 1000}")) for n in range(20_000))
     codes = CodeMap("big", rows)
     wanted = Wanted(tuple((LOINC, f"u{n}", "") for n in range(4_000)), {"reverse": "true"})
-    started = time.perf_counter()
+    started = time.process_time()
     assert list(_matches(codes, wanted, {})) == []
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     one = Wanted(((LOINC, "t7", ""),), {"reverse": "true"})
     assert [row.target.code for row, _ in _matches(codes, one, {})] == [f"c{n}" for n in range(7, 20_000, 1000)]
 
