@@ -20,6 +20,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode
+from ruamel.yaml.resolver import VersionedResolver
 
 from fhir_bridge.errors import RulesetBroken
 
@@ -193,10 +194,28 @@ def _document(text: str, name: str) -> Node:
 
 
 def _composed(text: str) -> Any:
+    reader = YAML(typ="safe")
+    reader.Resolver = _Resolver
     try:
-        return YAML(typ="safe").compose(text)
+        return reader.compose(text)
     except MarkedYAMLError:
         return YAML(typ="safe", pure=True).compose(text)
+
+
+class _Resolver(VersionedResolver):
+    """Tells once what each word of a text is: a file of rules says the same few again and again."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._known: dict[Any, Any] = {}
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """Return the tag of a node; see :class:`VersionedResolver`."""
+        key = (kind, value, implicit)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = super().resolve(kind, value, implicit)
+        return found
 
 
 def _built(node: Any, file: str) -> Any:
