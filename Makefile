@@ -76,7 +76,7 @@ test: env kafka hapi cases profiles ucum versions peers clients ## Everything, r
 	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/contract --ignore=tests/bench --ignore=tests/leak \
 		--ignore=tests/fault/ledger -v --durations=25
 
-bench: env hapi cases ## Measure the main paths on this machine (ARGS=--quick for a short run)
+bench: env hapi cases versions ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
 
 peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)
