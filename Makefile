@@ -84,7 +84,7 @@ test: env kafka hapi cases profiles ucum versions peers clients ## Everything, r
 	$(BIN)/pytest tests --ignore=tests/bench -m "not quick" -n $(LANES) --dist loadgroup --no-loadscope-reorder \
 		-v --durations=25
 
-bench: env hapi cases ## Measure the main paths on this machine (ARGS=--quick for a short run)
+bench: env hapi cases versions ## Measure the main paths on this machine (ARGS=--quick for a short run)
 	$(BIN)/python -m tests.bench.run $(ARGS)
 
 peers: env ## Build the Go programs that tests and the benchmark compare with (Go comes by PyPI)

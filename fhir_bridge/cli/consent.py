@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from fhir_bridge.cli import screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 app = typer.Typer(help="Why consent decides as it does; consents signed on paper.", rich_markup_mode=None)
 
@@ -44,7 +44,7 @@ def explain(
     """Say which rule of which consent opens or closes a record, or all records, to a requester."""
     params = _params(about, practitioner, purpose, role)
     path = None if record is None else f"{_record(record)}/$explain"
-    answer = asyncio.run(_ask(data_directory(data), patient, institution, path, "$explain", params))
+    answer = wait_for(_ask(data_directory(data), patient, institution, path, "$explain", params))
     _show(answer, as_json, _explained if record is not None else _counted)
 
 
@@ -64,7 +64,7 @@ def simulate(
     """Say what a requester sees and what a draft or a withdrawal would change. Nothing is stored or signed."""
     params = [*_params(about, practitioner, purpose, role), *(("revoke", name) for name in revoke or ())]
     body = None if draft is None else draft.read_bytes()
-    answer = asyncio.run(_ask(data_directory(data), patient, institution, None, "$simulate", params, body))
+    answer = wait_for(_ask(data_directory(data), patient, institution, None, "$simulate", params, body))
     _show(answer, as_json, _compared)
 
 
@@ -83,7 +83,7 @@ def attest(
     from fhir_bridge.cli.guardians import ask_as_clerk
 
     path = f"Patient/{patient}/$attest-consent"
-    answer, _ = asyncio.run(ask_as_clerk(data_directory(data), institution, practitioner, path, paper.read_bytes()))
+    answer, _ = wait_for(ask_as_clerk(data_directory(data), institution, practitioner, path, paper.read_bytes()))
     if as_json:
         screen.print_json(answer)
         return

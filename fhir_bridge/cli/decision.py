@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from fhir_bridge.cli import screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 app = typer.Typer(help="Receipts of decisions: proofs of what was asked and answered.", rich_markup_mode=None)
 
@@ -38,7 +38,7 @@ def receipt(
 ) -> None:
     """Write the receipt of the decision behind an answer, to the practitioner or the system that got it."""
     path = f"/fhir/AuditEvent/$decision-receipt?request={_id(request)}"
-    _write(asyncio.run(_as_institution(data_directory(data), institution, practitioner, path)), out)
+    _write(wait_for(_as_institution(data_directory(data), institution, practitioner, path)), out)
 
 
 @app.command("list")
@@ -51,7 +51,7 @@ def list_decisions(
 ) -> None:
     """List who asked about a patient and what came of it, denials included."""
     path = f"$decisions?_count={count}"
-    answer = json.loads(asyncio.run(_as_patient(data_directory(data), patient, institution, path)))
+    answer = json.loads(wait_for(_as_patient(data_directory(data), patient, institution, path)))
     columns = ("request", "instant", "outcome", "institution", "practitioner", "purpose", "asked")
     rows = [_row(each["part"]) for each in answer.get("parameter", [])]
     screen.print_rows(rows, columns, as_json=as_json, empty="no decisions yet")
@@ -61,7 +61,7 @@ def list_decisions(
 def opening(request: Request, patient: Patient, institution: At = None, out: Out = None, data: Data = None) -> None:
     """Write what a decision about a patient rested on, for the patient to keep or to hand to an auditor."""
     path = f"$decision-opening?request={_id(request)}"
-    _write(asyncio.run(_as_patient(data_directory(data), patient, institution, path)), out)
+    _write(wait_for(_as_patient(data_directory(data), patient, institution, path)), out)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from fhir_bridge.cli import screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 app = typer.Typer(help="Guardians of patients, on an institution's word.", rich_markup_mode=None)
 
@@ -53,7 +53,7 @@ def attest(
     given |= {"key": json.dumps(public)} | ({"from": begins} if begins is not None else {})
     path = f"Patient/{patient}/$attest-guardian"
     directory = data_directory(data)
-    answer, token_url = asyncio.run(ask_as_clerk(directory, institution, practitioner, path, _parameters(given)))
+    answer, token_url = wait_for(ask_as_clerk(directory, institution, practitioner, path, _parameters(given)))
     told = {each["name"]: each["valueString"] for each in answer["parameter"]}
     if new_key is not None:
         _save(new_key, {"client_id": told["client_id"], "private_jwk": private, "token_url": token_url})
@@ -76,7 +76,7 @@ def end(
     """End a guardian's time at once; permits it signed end with it, denials stay."""
     path = f"Patient/{patient}/$end-guardianship"
     body = _parameters({"guardian": guardian})
-    asyncio.run(ask_as_clerk(data_directory(data), institution, practitioner, path, body))
+    wait_for(ask_as_clerk(data_directory(data), institution, practitioner, path, body))
     screen.remark("ended")
 
 

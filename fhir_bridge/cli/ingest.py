@@ -8,7 +8,6 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -24,9 +23,12 @@ from fhir_bridge.cli import csv_files, messages, screen
 from fhir_bridge.cli.csv_files import FileFormat, Format
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, InstitutionName, data_directory
+from fhir_bridge.cli.waiting import wait_for
 from fhir_bridge.errors import BridgeError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from fhir_bridge.cli.control import Control
     from fhir_bridge.formats import CsvFormat
 
@@ -97,7 +99,7 @@ def ingest(
     """Send messages (JSON, one a file or one a line, or the rows of CSV) and wait until they are anchored."""
     directory = data_directory(data)
     total = _size(files)
-    tally = asyncio.run(_ingest(directory, institution, files, file_format, total))
+    tally = wait_for(_ingest(directory, institution, files, file_format, total))
     if as_json:
         screen.print_json(_summary(institution, tally))
     else:
@@ -135,6 +137,8 @@ async def _lanes(
 
     After a failure what still waits is passed over and what is under way is answered: nothing is cancelled midway.
     """
+    import asyncio
+
     lanes: list[asyncio.Queue[_Message | None]] = [asyncio.Queue(_WAITING_PER_LANE) for _ in range(_IN_FLIGHT)]
     try:
         async with asyncio.TaskGroup() as group:
@@ -158,6 +162,8 @@ async def _drain(lane: asyncio.Queue[_Message | None], control: Control, institu
 
 
 async def _send(control: Control, institution: str, message: _Message) -> Mapping[str, Any]:
+    from asyncio import sleep
+
     from fhir_bridge.cli.control import Refused
 
     deadline = time.monotonic() + _PATIENCE_S
@@ -170,7 +176,7 @@ async def _send(control: Control, institution: str, message: _Message) -> Mappin
         except Refused as refusal:
             if refusal.status not in _BUSY or time.monotonic() > deadline:
                 raise
-            await asyncio.sleep(refusal.retry_after_s or 1)
+            await sleep(refusal.retry_after_s or 1)
 
 
 def _read(files: Sequence[str], file_format: Format, csv_format: CsvFormat | None) -> Iterator[_Message]:

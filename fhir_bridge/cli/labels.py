@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from fhir_bridge.cli import screen, service
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 app = typer.Typer(help="Value sets that label sensitive records.", rich_markup_mode=None)
 
@@ -97,7 +97,7 @@ def _read(path: Path, files: dict[str, str]) -> str:
 
 
 def _run(directory: Path, as_json: bool) -> None:
-    done = asyncio.run(_relabel(directory))
+    done = wait_for(_relabel(directory))
     words = f"{done['done']} of {done['charts']} charts labelled, {done['versions']} new versions"
     _tell(done, as_json, words)
     if done["failed"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fhir_bridge.cli.options import Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 app = typer.Typer(help="What outsiders check this ledger with.", rich_markup_mode=None)
 
@@ -34,19 +34,19 @@ def verify(
 @app.command()
 def policy(out: Out = None, data: Data = None) -> None:
     """Write the verifier's policy: the log's name and keys. Hand it over by a way that receipts do not take."""
-    asyncio.run(_copy(data_directory(data), "/ledger/policy", out))
+    wait_for(_copy(data_directory(data), "/ledger/policy", out))
 
 
 @app.command()
 def export(out: Out = None, data: Data = None) -> None:
     """Write everything on the ledger, for an auditor to replay. It holds commitments only, no record."""
-    asyncio.run(_copy(data_directory(data), "/ledger/export", out))
+    wait_for(_copy(data_directory(data), "/ledger/export", out))
 
 
 @app.command()
 def checkpoint(out: Out = None, data: Data = None) -> None:
     """Write the signed head of the log."""
-    asyncio.run(_copy(data_directory(data), "/ledger/checkpoint", out))
+    wait_for(_copy(data_directory(data), "/ledger/checkpoint", out))
 
 
 async def _copy(data: Path, path: str, out: Path | None) -> None:

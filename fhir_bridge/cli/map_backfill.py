@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from fhir_bridge.cli import screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 
 def backfill(
@@ -35,7 +35,7 @@ def backfill(
     if rule and since:
         raise Failure("--rule and --since are two ways to choose: give one", exit_code=SETUP)
     order = {"institution": institution, "rule": rule, "since": since, "dry_run": dry_run}
-    done = asyncio.run(_run(directory, order))
+    done = wait_for(_run(directory, order))
     if as_json:
         screen.print_json(done)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fhir_bridge import __version__
-from fhir_bridge.cli import screen
+from fhir_bridge.cli import collector, screen
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson
 
@@ -40,10 +40,11 @@ def lint(
     """Find what is wrong or doubtful in rule packs, all of it at once. Exit code 1 on errors."""
     for pack in packs:
         refuse_no_pack(pack)
-    from fhir_bridge.mapping_tools.findings import worst
-    from fhir_bridge.mapping_tools.lint import lint as findings_of
+    with collector.paused():
+        from fhir_bridge.mapping_tools.findings import worst
+        from fhir_bridge.mapping_tools.lint import lint as findings_of
 
-    findings = [finding for pack in packs for finding in findings_of(pack)]
+        findings = [finding for pack in packs for finding in findings_of(pack)]
     _print(findings, Format.JSON if as_json else form)
     errors = sum(finding.severity == "error" for finding in findings)
     screen.remark(f"{_many(errors, 'error')}, {_many(len(findings) - errors, 'warning')}")

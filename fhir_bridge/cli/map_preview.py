@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fhir_bridge.cli import csv_files, messages, screen
+from fhir_bridge.cli import collector, csv_files, messages, screen
 from fhir_bridge.cli.csv_files import FileFormat, Format
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.feeds import messages_in
 from fhir_bridge.cli.map_lint import refuse_no_pack
 from fhir_bridge.cli.options import AsJson, Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 if TYPE_CHECKING:
     from fhir_bridge.mapping_tools.sample import Message, Outcome
@@ -57,13 +56,11 @@ def preview(
 
 def _offline(pack: Path, file: str, file_format: Format, everything: bool, as_json: bool) -> None:
     refuse_no_pack(pack)
-    # Definitions and rules stay; looking for garbage among them takes a sixth of the start (2026-11).
-    gc.disable()
-    from fhir_bridge.mapping_tools.sample import PASSED, outcomes
-    from fhir_bridge.normalize import load_ruleset
+    with collector.paused():
+        from fhir_bridge.mapping_tools.sample import PASSED, outcomes
+        from fhir_bridge.normalize import load_ruleset
 
-    rules = load_ruleset(pack)
-    gc.enable()
+        rules = load_ruleset(pack)
     found = list(outcomes(_messages(pack, file, file_format, everything), rules))
     if as_json:
         from fhir_bridge.fhir.json import render
@@ -161,7 +158,7 @@ def _only_file(names: list[str]) -> str:
 
 def _online(file: str, file_format: Format, institution: str, data: Path | None, as_json: bool) -> None:
     directory = data_directory(data)
-    shown = asyncio.run(_asked(directory, institution, file, file_format))
+    shown = wait_for(_asked(directory, institution, file, file_format))
     if as_json:
         screen.print_json(shown)
     else:

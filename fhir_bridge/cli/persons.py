@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import math
@@ -15,6 +14,7 @@ import typer
 from fhir_bridge.cli import screen, service
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 person = typer.Typer(help="Which charts belong to one human.", rich_markup_mode=None)
 
@@ -77,7 +77,7 @@ def suggest(
     if least_bits is not None and not math.isfinite(least_bits):
         raise Failure("--least-bits must be a number", exit_code=SETUP)
     body = {"least_bits": least_bits, "link_identifiers": link_identifiers}
-    found, done = asyncio.run(_suggested(data_directory(data), body))
+    found, done = wait_for(_suggested(data_directory(data), body))
     if as_json:
         screen.print_json({"suggestions": found} | done)
         return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from fhir_bridge.cli.waiting import wait_for
 
 
 def get(data: Path, path: str, **params: str | None) -> Any:
@@ -17,7 +18,7 @@ def get(data: Path, path: str, **params: str | None) -> Any:
         async with open_control(data) as control:
             return await control.get(path, **params)
 
-    return asyncio.run(question())
+    return wait_for(question())
 
 
 def post(data: Path, path: str, body: Mapping[str, Any]) -> Any:
@@ -29,4 +30,4 @@ def post(data: Path, path: str, body: Mapping[str, Any]) -> Any:
         async with open_control(data) as control:
             return await control.post(path, body)
 
-    return asyncio.run(order())
+    return wait_for(order())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import typer
 
 from fhir_bridge.cli.failing import SETUP, Failure
 from fhir_bridge.cli.options import Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 if TYPE_CHECKING:
     import httpx
@@ -40,7 +40,7 @@ def token(
     extras = {name: value for name, value in stated.items() if value is not None}
     if patient is not None and extras:
         raise Failure(f"--{next(iter(extras))} is for an institution's staff, not for a patient", exit_code=SETUP)
-    print(asyncio.run(_sign_in(directory, institution, patient, extras)))
+    print(wait_for(_sign_in(directory, institution, patient, extras)))
 
 
 async def _sign_in(data: Path, institution: str | None, patient: str | None, extras: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from enum import StrEnum
@@ -14,6 +13,7 @@ import typer
 from fhir_bridge.cli import screen, service
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
+from fhir_bridge.cli.waiting import wait_for
 
 
 def fsck(
@@ -32,7 +32,7 @@ def fsck(
     if checkpoint is not None and not checkpoint.is_file():
         raise Failure(f"{checkpoint} is not a file", exit_code=SETUP)
     note = None if checkpoint is None else checkpoint.read_text()
-    findings, done = asyncio.run(_fsck(data_directory(data), deep, note))
+    findings, done = wait_for(_fsck(data_directory(data), deep, note))
     if as_json:
         screen.print_json({"findings": findings, **done})
     else:
@@ -49,7 +49,7 @@ def reindex(data: Data = None, as_json: AsJson = False) -> None:
 
     A running service does the same by itself, in the background and for each chart that is opened.
     """
-    done = asyncio.run(_reindex(data_directory(data)))
+    done = wait_for(_reindex(data_directory(data)))
     if as_json:
         screen.print_json(done)
     else:
@@ -85,7 +85,7 @@ def restore(
     from fhir_bridge.wiring import restore as bring_back
 
     bring_back(source, keys, directory)
-    findings, _ = asyncio.run(_fsck(directory, False, None))
+    findings, _ = wait_for(_fsck(directory, False, None))
     for finding in findings:
         print(f"{finding['place']}: {finding['what']}")
     if findings:

@@ -6,16 +6,16 @@ For the validator, the search values and the compartment. The tables are made fr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Invariant:
+
+class Invariant(msgspec.Struct, frozen=True, array_like=True):
     """One error-level constraint of the standard."""
 
     key: str
@@ -55,15 +55,24 @@ class Element:
         return {f"{stem}{t[0].upper()}{t[1:]}": t for t in self.types}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class TypeRow:
-    """One resource type, datatype, backbone element or primitive."""
+    """One resource type, datatype, backbone element or primitive. Equal only to itself."""
 
     name: str
     kind: str
     is_abstract: bool
-    elements: Mapping[str, Element]
     invariants: tuple[Invariant, ...]
+    written: msgspec.Raw = field(repr=False)
+
+    @cached_property
+    def elements(self) -> Mapping[str, Element]:
+        """Its elements by name, made when first asked for: whoever starts needs a few types of hundreds."""
+        rows = _ELEMENTS.decode(self.written)
+        return {
+            name: Element(name, row.min, row.many, row.types, row.targets, row.codes, row.modifier, row.invariants)
+            for name, row in rows.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +142,9 @@ def stu3() -> Definitions:
 @cache
 def r4b() -> Definitions:
     """FHIR R4B (4.3.0): R4 but for what its table holds."""
-    table, base = _load("r4b.json"), r4()
-    own, own_codes = _types(table), _codes(table)
-    without = frozenset(table["without"])
-    return Definitions(
-        "R4B", {n: row for n, row in base.types.items() if n not in without} | own, {**base.codes, **own_codes}
-    )
+    table, base = _table("r4b.json"), r4()
+    kept = {name: row for name, row in base.types.items() if name not in table.without}
+    return Definitions("R4B", kept | _types(table), {**base.codes, **table.codes})
 
 
 @cache
@@ -182,42 +188,51 @@ def summary_elements() -> Mapping[str, frozenset[str]]:
 
 
 def _definitions(release: str, file: str) -> Definitions:
-    table = _load(file)
-    return Definitions(release, _types(table), _codes(table))
+    table = _table(file)
+    return Definitions(release, _types(table), table.codes)
 
 
-def _types(table: dict[str, Any]) -> dict[str, TypeRow]:
-    return {name: _type(name, row) for name, row in table["types"].items()}
-
-
-def _codes(table: dict[str, Any]) -> dict[str, dict[str, frozenset[str]]]:
+def _types(table: _Table) -> dict[str, TypeRow]:
     return {
-        url: {system: frozenset(found) for system, found in systems.items()}
-        for url, systems in table["codes"].items()
+        name: TypeRow(name, row.kind, row.abstract, row.invariants, row.elements) for name, row in table.types.items()
     }
 
 
-def _type(name: str, row: dict[str, Any]) -> TypeRow:
-    elements = {n: _element(n, e) for n, e in row["elements"].items()}
-    return TypeRow(name, row["kind"], row.get("abstract", False), elements, _invariants(row))
+class _ElementText(msgspec.Struct):
+    """An element as it stands in a file of definitions."""
+
+    min: int
+    many: bool
+    types: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    codes: str | None = None
+    modifier: bool = False
+    invariants: tuple[Invariant, ...] = ()
 
 
-def _element(name: str, row: dict[str, Any]) -> Element:
-    return Element(
-        name=name,
-        min=row["min"],
-        many=row["many"],
-        types=tuple(row["types"]),
-        targets=tuple(row.get("targets", ())),
-        codes=row.get("codes"),
-        modifier=row.get("modifier", False),
-        invariants=_invariants(row),
-    )
+class _TypeText(msgspec.Struct):
+    kind: str
+    elements: msgspec.Raw
+    abstract: bool = False
+    invariants: tuple[Invariant, ...] = ()
 
 
-def _invariants(row: dict[str, Any]) -> tuple[Invariant, ...]:
-    return tuple(Invariant(*i) for i in row.get("invariants", ()))
+class _Table(msgspec.Struct):
+    types: dict[str, _TypeText]
+    codes: dict[str, dict[str, frozenset[str]]]
+    without: frozenset[str] = frozenset()
+
+
+_ELEMENTS = msgspec.json.Decoder(dict[str, _ElementText])
+
+
+def _table(file: str) -> _Table:
+    return msgspec.json.decode(_bytes(file), type=_Table)
 
 
 def _load(file: str) -> Any:
-    return json.loads(files("fhir_bridge.fhir").joinpath("definitions", file).read_bytes())
+    return msgspec.json.decode(_bytes(file))
+
+
+def _bytes(file: str) -> bytes:
+    return files("fhir_bridge.fhir").joinpath("definitions", file).read_bytes()

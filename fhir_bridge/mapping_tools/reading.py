@@ -16,6 +16,7 @@ from fhir_bridge.normalize.code_maps import CodeMap
 from fhir_bridge.normalize.csv_choices import described_files, read_table
 from fhir_bridge.normalize.draft import By
 from fhir_bridge.normalize.functions import FUNCTIONS
+from fhir_bridge.normalize.loaded_tables import TABLE_KINDS, load_table
 from fhir_bridge.normalize.preferred_units import PreferredUnits
 from fhir_bridge.normalize.tables import LabelTable, Tables, UnitTable
 from fhir_bridge.normalize.verb_args import Arg, Args, Bench, replaced
@@ -104,7 +105,7 @@ def core_of(read: PackText) -> PackText | None:
 
 def _read_tables(read: PackText, source: YamlMapping) -> None:
     """Load every table; one that is broken stays empty, so that naming it is no second mistake."""
-    for kind, load_table in packs.TABLE_KINDS.items():
+    for kind in TABLE_KINDS:
         try:
             entries = list(packs.declared(source, kind))
         except Fault as fault:
@@ -113,7 +114,7 @@ def _read_tables(read: PackText, source: YamlMapping) -> None:
         for name, entry in entries:
             held = getattr(read.tables, kind)
             try:
-                held[name] = load_table(name, entry, read.folder, read.label)
+                held[name] = load_table(kind, name, entry, read.folder, read.label)
             except Fault as fault:
                 read.faults.append(fault)
                 held[name] = _EMPTY[kind](name)

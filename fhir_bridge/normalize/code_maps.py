@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cached_property
+from functools import cached_property, lru_cache
 
+from fhir_bridge.normalize.same import Same
 from fhir_bridge.normalize.table_files import Key
 
 SAME = frozenset({"equal", "equivalent"})
@@ -189,7 +190,7 @@ class Translator:
         self._codes = codes
         self._maps = maps
         self._accept = accept
-        self._known = {key: told(rows, accept) for key, rows in codes.by_code.items()}
+        self._known = _answers(Same(codes), accept)
         self._systems = frozenset(each.system for each in codes.unmapped)
         self.look_up: Callable[[Key], Answer | None] = self._by_mode if self._systems else self._known.get
 
@@ -202,6 +203,12 @@ class Translator:
             return None
         # What the map's author says to use is used, but marked: nobody said that it means the same.
         return told(rows, self._accept | {"relatedto"})
+
+
+# One map serves many rules, and is the same one when its pack is loaded again.
+@lru_cache(maxsize=256)
+def _answers(codes: Same[CodeMap], accept: frozenset[str]) -> Mapping[Key, Answer]:
+    return {key: told(rows, accept) for key, rows in codes.value.by_code.items()}
 
 
 def unnamed(

@@ -19,18 +19,17 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.code_maps import CodeMap
 from fhir_bridge.normalize.csv_choices import read_csv_format
-from fhir_bridge.normalize.map_files import load_map
-from fhir_bridge.normalize.preferred_units import load_preferred
+from fhir_bridge.normalize.loaded_tables import TABLE_KINDS, load_table
 from fhir_bridge.normalize.profile_choices import read_profiles
-from fhir_bridge.normalize.rules import ANY, STAGES, Rule, compile_rule, release_of, written_rules
-from fhir_bridge.normalize.tables import Tables, load_labels, load_units
+from fhir_bridge.normalize.rules import ANY, STAGES, Rule, Surroundings, compile_rule, release_of, written_rules
+from fhir_bridge.normalize.tables import Tables
 from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, load
 from fhir_bridge.ports.formats import SourceFormat
 
@@ -54,14 +53,6 @@ SOURCE_KEYS = (
 )
 SOURCE = "source.yaml"
 _OWN = {"profiles": "profiles are chosen by", "csv": "CSV files are described by"}
-
-TABLE_KINDS: AnyMapping[str, Callable[[str, Mapping, Path, str], Any]] = {
-    "maps": load_map,
-    "units": load_units,
-    "labels": load_labels,
-    "preferred_units": load_preferred,
-}
-"""Key of ``source.yaml`` and field of ``Tables`` → what reads one table of the kind."""
 
 ENGINE = "4"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
@@ -144,18 +135,20 @@ def load_ruleset(directory: Path) -> Ruleset:
                 raise source.key_spot(own).broken(f"{words} an institution's own pack")
         constants |= constants_of(source)
         _load_tables(source, folder, tables)
+        around = Surroundings.of(tables, constants)
         for path in rule_files(folder):
-            for rule in written_rules(load(path, _label(folder, path))):
+            for rule in written_rules(load(path, label_of(folder, path))):
                 _refuse_double(rule, names)
                 release = release_of(rule)
                 if folder != directory and release not in (None, version):
                     later.setdefault(str(release), []).append(rule)
                 else:
-                    rules += compile_rule(rule, tables, constants)
+                    rules += compile_rule(rule, around)
     profiles = read_profiles(head, directory, version)
     formats = read_csv_format(head, version, constants)
     digest = _hash(layers, b"" if profiles is None else profiles.digest)
-    compiled_later = {r: partial(_compiled, written, tables, dict(constants)) for r, written in later.items()}
+    whole = Surroundings.of(tables, constants)
+    compiled_later = {release: partial(_compiled, written, whole) for release, written in later.items()}
     return Ruleset(
         directory.name, digest, version, _base_urls(head), _ordered(rules), tables, profiles, compiled_later, formats
     )
@@ -165,8 +158,8 @@ def _ordered(rules: list[Rule]) -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: STAGES.index(rule.stage)))
 
 
-def _compiled(written: list[Mapping], tables: Tables, constants: dict[str, str]) -> list[Rule]:
-    return [rule for each in written for rule in compile_rule(each, tables, constants)]
+def _compiled(written: list[Mapping], around: Surroundings) -> list[Rule]:
+    return [rule for each in written for rule in compile_rule(each, around)]
 
 
 def load_code_maps(directory: Path) -> dict[str, CodeMap]:
@@ -178,7 +171,7 @@ def load_code_maps(directory: Path) -> dict[str, CodeMap]:
     found: dict[str, CodeMap] = {}
     for folder in layers_of(directory):
         for name, entry in declared(source_of(folder), "maps"):
-            found[name] = load_map(name, entry, folder, folder.name)
+            found[name] = load_table("maps", name, entry, folder, folder.name)
     return found
 
 
@@ -192,7 +185,7 @@ def find_map(directory: Path, name: str) -> tuple[CodeMap, Path] | list[str]:
     for folder in reversed(layers_of(directory)):
         for each, entry in declared(source_of(folder), "maps"):
             if each == name:
-                found = load_map(name, entry, folder, folder.name)
+                found = load_table("maps", name, entry, folder, folder.name)
                 return found, folder / entry.require("file").text("file")
             names.append(each)
     return names
@@ -244,7 +237,8 @@ def rule_files(folder: Path) -> list[Path]:
     return sorted(p for p in found if "examples" not in p.relative_to(folder).parts)
 
 
-def _label(folder: Path, path: Path) -> str:
+def label_of(folder: Path, path: Path) -> str:
+    """Return what complaints call a file of a pack."""
     return f"{folder.name}/{path.relative_to(folder).as_posix()}"
 
 
@@ -277,9 +271,9 @@ def _base_urls(source: Mapping) -> frozenset[str]:
 
 
 def _load_tables(source: Mapping, folder: Path, tables: Tables) -> None:
-    for kind, load_table in TABLE_KINDS.items():
+    for kind in TABLE_KINDS:
         for name, entry in declared(source, kind):
-            getattr(tables, kind)[name] = load_table(name, entry, folder, folder.name)
+            getattr(tables, kind)[name] = load_table(kind, name, entry, folder, folder.name)
 
 
 def declared(source: Mapping, key: str) -> Iterator[tuple[str, Mapping]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fhir_bridge.fhir.fhirpath import Expression, PathFailed, PathNotUnderstood, compile_expression
@@ -132,10 +133,16 @@ def _compiled(text: str, resource: str, among: Iterable[tuple[str, Definitions]]
     problem = "nothing to ask"
     for type_name, definitions in among:
         try:
-            return compile_expression(text, type_name, definitions, resource=resource)
+            return _expression(text, type_name, definitions, resource)
         except PathNotUnderstood as error:
             problem = str(error)
     raise spot.broken(problem)
+
+
+# A pack's rules ask the same in many places, and lint compiles what the loader has compiled.
+@lru_cache(maxsize=4096)
+def _expression(text: str, type_name: str, definitions: Definitions, resource: str) -> Expression:
+    return compile_expression(text, type_name, definitions, resource=resource)
 
 
 def _split(text: str, spot: Spot) -> Iterator[tuple[str, str | None]]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 
 from fhir_bridge.fhir.fhirpath import PathFailed
 from fhir_bridge.fhir.tables import Definitions, definitions_of, r4
 from fhir_bridge.normalize import verbs_codes, verbs_shape, verbs_translate, verbs_units, verbs_verdicts
 from fhir_bridge.normalize.draft import By, Draft
 from fhir_bridge.normalize.places import Condition, compile_condition
+from fhir_bridge.normalize.same import Same
 from fhir_bridge.normalize.tables import Tables
 from fhir_bridge.normalize.verb_args import Act, Args, Bench, Verb, replaced
-from fhir_bridge.normalize.yaml_text import Mapping, Node, Spot, did_you_mean
+from fhir_bridge.normalize.yaml_text import Keys, Mapping, Node, Spot, did_you_mean
 
 VERBS: AnyMapping[str, Verb] = {
     **verbs_shape.VERBS,
@@ -74,13 +76,38 @@ def written_rules(document: Node) -> list[Mapping]:
     return [node.mapping("a rule") for node in nodes]
 
 
-def compile_rule(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:
-    """Compile one rule, once for each type it works on.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a pack gives its rules: its tables and constants, as they are at one moment."""
+
+    tables: Tables = field(compare=False)
+    constants: AnyMapping[str, str] = field(compare=False)
+    key: tuple[object, ...]
+
+    @classmethod
+    def of(cls, tables: Tables, constants: AnyMapping[str, str]) -> Surroundings:
+        """Take what there is now; tables that are added later are not seen."""
+        kinds = {each.name: getattr(tables, each.name) for each in fields(tables)}
+        held = [(kind, name, Same(table)) for kind, named in kinds.items() for name, table in named.items()]
+        return cls(
+            Tables(**{kind: dict(named) for kind, named in kinds.items()}),
+            dict(constants),
+            (tuple(held), tuple(sorted(constants.items()))),
+        )
+
+
+def compile_rule(rule: Mapping, around: Surroundings) -> tuple[Rule, ...]:
+    """Compile one rule, once for each type it works on; the same rule in the same surroundings is compiled once.
 
     Raises:
         RulesetBroken: With file, line and column.
     """
-    yield from _compile(rule, tables, constants)
+    return _compiled(Same(rule.values), rule.spot, around)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(rule: Same[Keys], spot: Spot, around: Surroundings) -> tuple[Rule, ...]:
+    return tuple(_compile(Mapping(rule.value, spot), around.tables, around.constants))
 
 
 def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> Iterator[Rule]:

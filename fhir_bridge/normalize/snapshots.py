@@ -15,13 +15,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from fhir_bridge.normalize.pack import SOURCE, Ruleset, files_of, layers_of
+from fhir_bridge.normalize.pack import Ruleset, files_of, label_of, layers_of, rule_files, source_of
 from fhir_bridge.normalize.profile_choices import ELSEWHERE, package_place, package_texts
+from fhir_bridge.normalize.same import Same
 from fhir_bridge.normalize.tables import Tables
 from fhir_bridge.normalize.yaml_text import load
 
@@ -61,7 +63,7 @@ def take_snapshot(directory: Path) -> Snapshot:
         name = directory.name if folder == layers[-1] else "core"
         files |= {f"{name}/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in files_of(folder)}
     elsewhere: dict[str, str] = {}
-    for text in package_texts(load(directory / SOURCE, f"{directory.name}/{SOURCE}").mapping(SOURCE)):
+    for text in package_texts(source_of(directory)):
         package = package_place(directory, text)
         inside = package.resolve().is_relative_to(directory) and not Path(text).is_absolute()
         place = (
@@ -85,21 +87,39 @@ def rule_prints(directory: Path, ruleset: Ruleset) -> dict[str, str]:
     constants: dict[str, Any] = {}
     rules: dict[str, Any] = {}
     for folder in layers_of(directory):
-        source = load(folder / SOURCE, SOURCE).value
+        source = source_of(folder).values
         constants |= {name: source[name] for name in _OWN if name in source} | (source.get("constants") or {})
-        for path in files_of(folder):
-            if path.suffix == ".yaml" and path.name != SOURCE:
-                held = load(path, path.name).value
-                rules |= {rule["rule"]: rule for rule in ([held] if isinstance(held, dict) else held)}
+        for path in rule_files(folder):
+            held = load(path, label_of(folder, path)).value
+            rules |= {rule["rule"]: rule for rule in ([held] if isinstance(held, dict) else held)}
     return {name: _rule_print(rule, tables, constants) for name, rule in rules.items()}
 
 
 def _rule_print(rule: Any, tables: Mapping[str, str], constants: Mapping[str, Any]) -> str:
-    text = json.dumps(rule, sort_keys=True, default=str, ensure_ascii=False)
-    named = sorted({word for word in _texts(rule.get("do")) if word in tables})
-    used = sorted(set(_CONSTANT.findall(text)))
-    rests_on = [text, *(tables[name] for name in named), *(f"{name}={constants.get(name)}" for name in used)]
+    written = _written(Same(rule))
+    named = sorted(written.words & tables.keys())
+    rests_on = [
+        written.text,
+        *(tables[name] for name in named),
+        *(f"{name}={constants.get(name)}" for name in written.constants),
+    ]
     return blake3(json.dumps(rests_on).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A rule as a text, the words in what it does, and the constants that it names."""
+
+    text: str
+    words: frozenset[str]
+    constants: tuple[str, ...]
+
+
+@lru_cache(maxsize=4096)
+def _written(rule: Same[Any]) -> _Written:
+    text = json.dumps(rule.value, sort_keys=True, default=str, ensure_ascii=False)
+    words = frozenset(_texts(rule.value.get("do")))
+    return _Written(text, words, tuple(sorted(set(_CONSTANT.findall(text)))))
 
 
 def _table_prints(tables: Tables) -> dict[str, str]:
@@ -107,8 +127,13 @@ def _table_prints(tables: Tables) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in fields(tables):
         for name, table in getattr(tables, each.name).items():
-            found[name] = blake3((found.get(name, "") + _settled(table)).encode()).hexdigest()
+            found[name] = blake3((found.get(name, "") + _content(Same(table))).encode()).hexdigest()
     return found
+
+
+@lru_cache(maxsize=256)
+def _content(table: Same[Any]) -> str:
+    return _settled(table.value)
 
 
 def _settled(value: Any) -> str:

@@ -30,6 +30,7 @@ from tests.bench import (
     rooms,
     rules,
     timing,
+    versions,
 )
 from tests.bench.feeding import Figures
 from tests.bench.gauge import machine
@@ -65,6 +66,7 @@ _PARTS = (
     "validators",
     "fhirpath",
     "rules",
+    "versions",
     "map-tools",
     "workers",
     "size",
@@ -114,6 +116,7 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "validators": lambda: rooms.validators(3 if quick else 15),
         "fhirpath": lambda: fhirpath.fhirpath(3 if quick else 9),
         "rules": lambda: rules.rules(6 if quick else 24, 3 if quick else 9),
+        "versions": lambda: versions.versions(10 if quick else 40, 3 if quick else 9, 2 if quick else 6),
         "map-tools": lambda: map_tools.map_tools(3 if quick else 9, 8 if quick else 20),
         "workers": lambda: ingest_growth.by_workers(1 if quick else 5),
         "size": lambda: ingest_growth.by_size((10_000,) if quick else ingest_growth.SIZES),

@@ -80,13 +80,9 @@ def shipped_stu3() -> tuple[Json, ...]:
 
 def by_converter(release: str, resources: Sequence[Json]) -> list[Json | str]:
     """Return what HL7's converter makes of each resource: R4, or the class of the exception it fails with."""
-    classes = BUILD / "classes"
-    assert (classes / "ConvertToR4.class").is_file(), "the converter is missing: make versions"
-    jars = [*sorted((ROOT / ".build/hapi/lib").glob("*.jar"))]
-    lines = b"".join(release.encode() + b"\t" + render(resource) + b"\n" for resource in resources)
     done = subprocess.run(
-        ["java", "-Xmx1g", "-XX:+UseSerialGC", "-cp", ":".join(map(str, [classes, *jars])), "ConvertToR4"],
-        input=lines,
+        converter_command(),
+        input=converter_lines(release, resources),
         stdout=subprocess.PIPE,
         check=True,
         timeout=300,
@@ -94,6 +90,19 @@ def by_converter(release: str, resources: Sequence[Json]) -> list[Json | str]:
     found = done.stdout.decode().split("\n")[:-1]
     assert len(found) == len(resources)
     return [_decoded(line) for line in found]
+
+
+def converter_command() -> list[str]:
+    """Return what starts HL7's converter on standard input."""
+    classes = BUILD / "classes"
+    assert (classes / "ConvertToR4.class").is_file(), "the converter is missing: make versions"
+    jars = [*sorted((ROOT / ".build/hapi/lib").glob("*.jar"))]
+    return ["java", "-Xmx1g", "-XX:+UseSerialGC", "-cp", ":".join(map(str, [classes, *jars])), "ConvertToR4"]
+
+
+def converter_lines(release: str, resources: Sequence[Json]) -> bytes:
+    """Return resources of a release as the converter reads them."""
+    return b"".join(release.encode() + b"\t" + render(resource) + b"\n" for resource in resources)
 
 
 def _decoded(line: str) -> Json | str:

@@ -97,7 +97,17 @@ def test_the_demo_keeps_off_the_stores_that_the_environment_names(monkeypatch: p
 
 
 def test_starting_loads_nothing_heavy() -> None:
-    heavy = ("fastapi", "httpx", "fhir", "pydantic", "rich", "joserfc", "fhir_bridge.wiring", "ledger_core")
+    heavy = (
+        "fastapi",
+        "httpx",
+        "fhir",
+        "pydantic",
+        "rich",
+        "joserfc",
+        "fhir_bridge.wiring",
+        "ledger_core",
+        "asyncio",
+    )
     code = f"import sys, fhir_bridge.cli.main as m; print([n for n in {heavy!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

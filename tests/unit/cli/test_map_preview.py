@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def test_each_change_shows_both_sides_and_the_rule(
     assert lines.count("    by house/codes: the house's dictionary") == 2
     assert "--all" in shown.err
     assert "records: 1, changed: 1, would not pass: 0" in shown.err
+
+
+def test_it_waits_for_no_service_and_loads_nothing_that_could(tmp_path: Path, message: str) -> None:
+    heavy = ("asyncio", "fastapi", "httpx", "fhir", "rich", "fhir_bridge.wiring", "ledger_core")
+    code = (
+        "import sys; from fhir_bridge.cli.main import main; "
+        f"main({['map', 'preview', str(house(tmp_path / 'p')), message]!r}); "
+        f"print([n for n in {heavy!r} if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_all_messages_and_an_exit_code_for_what_would_not_pass(
