@@ -24,7 +24,6 @@ Rule = Callable[[dict[str, Any], Place, Run], None]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _OFFICIAL = re.compile(r"http://hl7\.org/fhir/SearchParameter/(?P<base>[A-Z][A-Za-z]+)-(?P<name>[^|]+)(?:\|4\.0\.1)?")
-_EVERY_TYPE = frozenset({"Resource", "DomainResource"})
 _WHITESPACE = re.compile(r"\s+")
 
 
@@ -128,7 +127,7 @@ def _search_parameter(value: dict[str, Any], place: Place, run: Run) -> None:
     base, original = found
     if kind != original.kind:
         run.error("business-rule", "is not the type of the definition that this is derived from", (place, "type"))
-    if base not in _EVERY_TYPE and any(each != base for each in bases):
+    if any(each != base for each in bases):
         run.error("business-rule", "is no base of the definition that this is derived from", (place, "base"))
 
 
@@ -140,7 +139,7 @@ def _offered_parameter(value: dict[str, Any], place: Place, run: Run) -> None:
 
 
 def _official(url: object) -> tuple[str, SearchParameter] | None:
-    """Return base and definition of one of R4's own search parameters whose URL names one base, or None."""
+    """Return base and definition of an official search parameter whose URL names one base and its code, or None."""
     match = _OFFICIAL.fullmatch(url) if type(url) is str else None
     found = search_parameters().get(match["base"], {}).get(match["name"]) if match else None
     return (match["base"], found) if match and found is not None else None

@@ -122,7 +122,7 @@ def _criterion(scene: Scene, version: Version) -> tuple[str, str]:
             ("_id", scene.id_of(version)),
             ("_id", version.id),
             ("status", scene.pick("final", "active", "completed", "finished")),
-            ("value-quantity", f"{scene.pick('gt', 'lt', '')}{scene.random.randrange(40, 180)}"),
+            ("value-quantity", f"{scene.pick('gt', 'lt', '')}{_amount(scene.random.randrange(40, 180))}"),
             ("code-value-quantity", f"{LOINC}|{scene.code()}$gt60"),
             (about, place),
             (about, place.partition("/")[2]),
@@ -144,6 +144,11 @@ def _criterion(scene: Scene, version: Version) -> tuple[str, str]:
             ("lot-number", f"Lot{mark}"),
         ]
     )
+
+
+def _amount(number: int) -> str:
+    """A number, or the same in percent: the records are in unity."""
+    return f"{number * 100}|http://unitsofmeasure.org|%" if number % 2 else str(number)
 
 
 def _patient_parameter(scene: Scene) -> str:

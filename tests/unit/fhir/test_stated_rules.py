@@ -309,6 +309,9 @@ def _filled(made: Json) -> Json:
     return made | more.get(made["resourceType"], {})
 
 
+PART = {"definition": "http://hl7.org/fhir/SearchParameter/Organization-name", "expression": "name"}
+
+
 def search_parameter(**changes: Any) -> Json:
     return {
         "resourceType": "SearchParameter",
@@ -339,6 +342,8 @@ def search_parameter(**changes: Any) -> Json:
         ({"type": "token", "derivedFrom": "http://hl7.org/fhir/SearchParameter/Resource-id"}, None),
         # "A composite search parameter that combines a search on two values together."
         ({"type": "composite", "derivedFrom": "http://x.example/other"}, "component"),
+        ({"type": "composite", "component": [PART], "derivedFrom": "http://x.example/other"}, "component"),
+        ({"type": "composite", "component": [PART, PART], "derivedFrom": "http://x.example/other"}, None),
     ],
 )
 def test_a_search_parameter_agrees_with_what_it_is_derived_from(changes: Json, expected: str | None) -> None:

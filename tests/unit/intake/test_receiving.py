@@ -120,6 +120,11 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
         "invalid",
         f"{E0}.fullUrl",
     ),
+    "fullUrl that is not absolute": (
+        entry(patient(), fullUrl="Patient/p1"),
+        "value",
+        f"{E0}.fullUrl",
+    ),
     "fullUrl of another type": (
         entry(patient(), fullUrl="http://x.example/Observation/p1"),
         "invalid",
