@@ -357,8 +357,8 @@ def test_what_the_pack_accepts_is_not_told_and_what_it_need_not_accept_is(tmp_pa
         tmp_path, "", HEAD + idle + ACCEPTED.format(finding="unused-constant", of="'%source.idle', '%source.none'")
     )
     assert [(f.code, f.line, f.column) for f in told] == [("unused-constant", 3, 22), ("unused-acceptance", 5, 53)]
-    (told,) = findings(tmp_path, "", HEAD + ACCEPTED.format(finding="unused-constants", of="x"))
-    assert "did you mean 'unused-constant'?" in told.message
+    (misspelt,) = findings(tmp_path, "", HEAD + ACCEPTED.format(finding="unused-constants", of="x"))
+    assert "did you mean 'unused-constant'?" in misspelt.message
 
 
 def test_an_error_is_told_whatever_the_pack_accepts(tmp_path: Path) -> None:
