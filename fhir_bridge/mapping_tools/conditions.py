@@ -6,13 +6,14 @@ no text, two different values at once, a claim together with its own denial.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from fhir_bridge.fhir.path_syntax import Binary, Call, Literal, Node, PathNotUnderstood, Step, read
 from fhir_bridge.fhir.tables import Definitions, Element
 
 _NUMBERS = frozenset({"integer", "decimal", "positiveInt", "unsignedInt"})
 _STRUCTURES = ("complex-type", "resource")
+_SHOWN = 8
 _DENIALS = (("exists", "empty"), ("empty", "exists"))
 
 
@@ -36,6 +37,27 @@ def exclude_each_other(one: str | None, other: str | None) -> bool:
     except PathNotUnderstood:
         return False
     return _contradiction(parts) is not None
+
+
+def is_over(condition: str | None, path: str, value: object) -> bool:
+    """Tell that a condition asks for another value at ``path`` than the one that stands there now."""
+    try:
+        asked, there = (list(_conjuncts(read(condition))), read(path)) if condition is not None else ([], None)
+    except PathNotUnderstood:
+        return False
+    return any(
+        isinstance(part, Binary)
+        and part.op == "="
+        and part.left == there
+        and isinstance(part.right, Literal)
+        and part.right.value != value
+        for part in asked
+    )
+
+
+def some_of(known: Collection[str]) -> str:
+    """Return some words of many, for a message."""
+    return ", ".join(sorted(known)[:_SHOWN]) + (", …" if len(known) > _SHOWN else "")
 
 
 def _never(node: Node, type_name: str, definitions: Definitions) -> str | None:
@@ -64,7 +86,7 @@ def _comparison(node: Node, type_name: str, definitions: Definitions) -> str | N
     """``element = literal`` where the element can never be that."""
     if not isinstance(node, Binary) or node.op != "=" or not isinstance(node.right, Literal):
         return None
-    elements = _elements(node.left, type_name, definitions)
+    elements = elements_of(node.left, type_name, definitions)
     if elements is None or len(elements) != 1:
         return None
     element, value = elements[0], node.right.value
@@ -81,9 +103,7 @@ def _comparison(node: Node, type_name: str, definitions: Definitions) -> str | N
     if kind == "code" and element.codes and isinstance(value, str):
         known = {code for codes in definitions.codes[element.codes].values() for code in codes}
         if value not in known:
-            return f"{element.name} is never {value!r}, but one of {', '.join(sorted(known)[:8])}" + (
-                ", …" if len(known) > 8 else ""
-            )
+            return f"{element.name} is never {value!r}, but one of {some_of(known)}"
     return None
 
 
@@ -94,23 +114,23 @@ def _filter(node: Node, type_name: str, definitions: Definitions) -> str | None:
     inner = node.base
     if node.name == "exists" and not node.args:
         return _filter(inner, type_name, definitions) if isinstance(inner, Call) else None
-    elements = [] if inner is None else _elements(inner, type_name, definitions)
+    elements = [] if inner is None else elements_of(inner, type_name, definitions)
     kinds = {kind for element in elements or () for kind in element.types}
     if len(kinds) != 1 or not node.args:
         return None
     return _never(node.args[0], kinds.pop(), definitions)
 
 
-def _elements(node: Node, type_name: str, definitions: Definitions) -> list[Element] | None:
+def elements_of(node: Node, type_name: str, definitions: Definitions) -> list[Element] | None:
     """The elements that a plain path means; None where it is more than names."""
     if isinstance(node, Call) and node.name == "where" and node.base is not None:
-        return _elements(node.base, type_name, definitions)
+        return elements_of(node.base, type_name, definitions)
     if not isinstance(node, Step):
         return None
     if node.base is None:
         owners = [type_name]
     else:
-        above = _elements(node.base, type_name, definitions)
+        above = elements_of(node.base, type_name, definitions)
         if above is None:
             return None
         owners = [kind for element in above for kind in element.types]

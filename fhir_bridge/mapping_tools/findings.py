@@ -14,10 +14,14 @@ CODES = {
     "not-ucum": ("error", "a unit table gives a unit that is not UCUM"),
     "zero-factor": ("error", "a factor of zero converts nothing"),
     "check-digit": ("error", "a code whose check digit is wrong is a typing mistake"),
+    "outside-binding": ("error", "a rule writes a code that the element's required value set does not have"),
+    "unknown-zone": ("error", "the time zone is none of IANA's"),
     "never-holds": ("warning", "a condition that no record can meet"),
     "shadowed": ("warning", "an earlier rule leaves this one nothing to do"),
     "two-writers": ("warning", "two rules of one stage write the same element"),
+    "empty-do": ("warning", "the rule does nothing"),
     "no-example": ("warning", "no example makes the rule change a record"),
+    "empty-table": ("warning", "the table holds nothing"),
     "unused-table": ("warning", "no rule names the table"),
     "unused-constant": ("warning", "no rule names the constant"),
     "guess": ("warning", "guessed by map new and confirmed by nobody"),
@@ -26,6 +30,7 @@ CODES = {
     "no-version": ("warning", "a rule without a version cannot be told from its former self"),
     "odd-code": ("warning", "a code that is not written as its system writes codes"),
     "misread-unit": ("warning", "UCUM reads the unit as something else"),
+    "unused-acceptance": ("warning", "source.yaml accepts what lint does not find"),
 }
 """Code → severity and meaning; both are public and stay."""
 

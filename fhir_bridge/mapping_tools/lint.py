@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fhir_bridge.errors import BridgeError
 from fhir_bridge.mapping_tools.conditions import why_never
-from fhir_bridge.mapping_tools.findings import Finding, found
+from fhir_bridge.mapping_tools.findings import CODES, Finding, found
+from fhir_bridge.mapping_tools.literals import literal_findings
 from fhir_bridge.mapping_tools.overlaps import overlaps
 from fhir_bridge.mapping_tools.reading import PackText, core_of, read_pack
-from fhir_bridge.mapping_tools.table_faults import literal_findings, table_findings
+from fhir_bridge.mapping_tools.table_faults import empty_findings, table_findings
 from fhir_bridge.mapping_tools.watching import watched
 from fhir_bridge.normalize import load_ruleset, remaining_guesses, run_examples
+from fhir_bridge.normalize.accepted import read_accepted
 from fhir_bridge.normalize.guesses import COLUMN, COMMENT
 from fhir_bridge.normalize.pack import SOURCE, declared, rule_files
 from fhir_bridge.normalize.rules import ANY, releases_of
 from fhir_bridge.normalize.table_files import GUESS
-from fhir_bridge.normalize.yaml_text import Fault, Keys, Spot
+from fhir_bridge.normalize.yaml_text import Fault, Keys, Spot, did_you_mean
 
 _CONSTANT = re.compile(r"%source\.(\w+)")
 _TABLES = {"maps": "map", "units": "unit table", "labels": "label table"}
@@ -47,6 +50,7 @@ def lint(folder: Path, label: str = "") -> list[Finding]:
         *_conditions(read),
         *(each for each in _overlaps(read, core) if each.file.startswith(f"{name}/")),
         *table_findings(read),
+        *empty_findings(read),
         *literal_findings(read.rules),
         *_unused(read),
         *_left_out(read),
@@ -61,7 +65,31 @@ def lint(folder: Path, label: str = "") -> list[Finding]:
     ]
     mapped_twice = {(each.file, each.line) for each in doubts if each.code == "two-targets"}
     kept = [each for each in faults if (each.file, each.line) not in mapped_twice]
-    return sorted({*kept, *doubts})
+    return sorted(set(_not_accepted(read, {*kept, *doubts})))
+
+
+def _not_accepted(read: PackText, findings: set[Finding]) -> Iterator[Finding]:
+    """What ``source.yaml`` does not accept, and what it accepts for nothing."""
+    try:
+        accepted = [] if read.source is None else read_accepted(read.source)
+    except Fault as fault:
+        accepted = []
+        yield found(fault.spot, "broken", fault.message)
+    used = set()
+    for each in findings:
+        fitting = [a for a in accepted if a.finding == each.code and a.name in _words(each.message)]
+        used.update(fitting)
+        # A pack that does not work is not made to work by saying so.
+        if not fitting or each.severity == "error":
+            yield each
+    for one in accepted:
+        if one not in used:
+            known = did_you_mean(one.finding, CODES) if one.finding not in CODES else ""
+            yield found(one.spot, "unused-acceptance", f"lint finds no {one.finding} of {one.name}{known}")
+
+
+def _words(message: str) -> set[str]:
+    return {word.strip(".,:;'\"()") for word in message.split()}
 
 
 def _doubled_names(read: PackText, core: PackText | None) -> Iterator[Finding]:
@@ -115,9 +143,23 @@ def _left_out(read: PackText) -> Iterator[Finding]:
     if read.source is not None and "time_zone" not in read.source.names() and "institution" in read.source.names():
         spot = Spot(f"{read.label}/{SOURCE}")
         yield found(spot, "no-time-zone", "time_zone is missing: in which zone do the institution's clocks run?")
+    zone = None if read.source is None else read.source.get("time_zone")
+    if zone is not None and isinstance(zone.value, str) and not _is_zone(zone.value):
+        yield found(zone.spot, "unknown-zone", f"IANA has no time zone {zone.value!r}")
     for rule in read.rules:
+        do = rule.node.mapping("a rule").get("do")
+        if do is not None and do.value == []:
+            yield found(do.spot, "empty-do", f"{rule.name} does nothing")
         if not rule.has_version:
             yield found(rule.spot, "no-version", f"{rule.name} has no version")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
 
 def _guesses(read: PackText) -> Iterator[Finding]:

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fhir_bridge.mapping_tools.conditions import exclude_each_other
+from fhir_bridge.mapping_tools.conditions import exclude_each_other, is_over
 from fhir_bridge.mapping_tools.findings import Finding, found
 from fhir_bridge.mapping_tools.reading import RuleText, StepText
 from fhir_bridge.normalize.rules import ANY, STAGES
 from fhir_bridge.normalize.tables import Tables
+from fhir_bridge.normalize.yaml_text import Keys
 
 _DECIDING = {"set": "path", "default": "path", "copy": "to", "remove": "path", "translate": "path", "unit": "path"}
 """Verbs that decide what an element is, with the argument that names it; others work on what is there."""
@@ -74,7 +75,14 @@ def _clash(one: _Write, other: _Write, tables: Tables) -> bool:
     if len(verbs) == 2 and verbs & {"translate", "unit"}:
         # Translating what another rule has put there is an order, not a quarrel.
         return False
+    if one.step.verb == "set" and is_over(other.rule.when, one.step.texts["path"], _value(one.step)):
+        # Where the first one acted the other no longer does.
+        return False
     return not exclude_each_other(one.rule.when, other.rule.when)
+
+
+def _value(step: StepText) -> object:
+    return step.args.value.get("value") if isinstance(step.args.value, Keys) else None
 
 
 def _too_late(rules: Sequence[RuleText]) -> Iterator[Finding]:

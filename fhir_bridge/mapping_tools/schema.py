@@ -11,7 +11,9 @@ from typing import Any
 
 from fhir_bridge.fhir.profiles import SEVERITIES
 from fhir_bridge.fhir.tables import definitions_of, r4
+from fhir_bridge.mapping_tools.findings import CODES
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.accepted import KEYS as ACCEPTED_KEYS
 from fhir_bridge.normalize.csv_choices import DELIMITERS, TABLE_KEYS
 from fhir_bridge.normalize.csv_columns import COLUMN_KEYS
 from fhir_bridge.normalize.map_files import COLUMNS as MAP_COLUMNS
@@ -76,6 +78,7 @@ def source_schema() -> Json:
                 _table(LABEL_COLUMNS, label_system=_said("code system of the labels")), "label tables for tag"
             ),
             "profiles": {"type": "array", "items": _profile()},
+            "accepted": {"type": "array", "items": _accepted(), "description": "findings of lint that may stand"},
             "why": _TEXT,
         },
         "$defs": {"resource": {"enum": sorted(r4().resource_types())}},
@@ -229,6 +232,15 @@ def _object(known: Mapping[str, Json], keys: Sequence[str], required: Sequence[s
 
 def _one_or_more(each: Json) -> Json:
     return {"anyOf": [each, {"type": "array", "items": each, "minItems": 1}]}
+
+
+def _accepted() -> Json:
+    known: Json = {
+        "finding": {"enum": [code for code, (severity, _) in CODES.items() if severity == "warning"]},
+        "of": {**_list("words of the finding's message: the code, rule or table that it is about"), "minItems": 1},
+        "why": _TEXT,
+    }
+    return _object(known, ACCEPTED_KEYS, ACCEPTED_KEYS)
 
 
 def _profile() -> Json:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fhir_bridge.fhir.ucum import UCUM, is_ucum
 from fhir_bridge.mapping_tools.check_digits import fault_of_code
 from fhir_bridge.mapping_tools.findings import Finding, found
-from fhir_bridge.mapping_tools.reading import PackText, RuleText
+from fhir_bridge.mapping_tools.reading import PackText
 from fhir_bridge.normalize.code_maps import NONE
+from fhir_bridge.normalize.loaded_tables import TABLE_KINDS, load_table
 from fhir_bridge.normalize.map_files import COLUMNS as MAP_COLUMNS
 from fhir_bridge.normalize.pack import declared
 from fhir_bridge.normalize.table_files import columns_of, guessed, read, rows
@@ -45,26 +45,39 @@ def table_findings(read: PackText) -> Iterator[Finding]:
                 continue
 
 
-def literal_findings(rules: Sequence[RuleText]) -> Iterator[Finding]:
-    """Yield what is wrong with codes of LOINC and SNOMED CT that stand in rules."""
-    for rule in rules:
-        for step in rule.steps:
-            for system, code in _codings(step.args.value):
-                fault = fault_of_code(system, code)
-                if fault is not None:
-                    yield found(step.args.spot, *fault)
+def empty_findings(read: PackText) -> Iterator[Finding]:
+    """Yield the tables that hold nothing and are no guess: a filter that fits no row, a file without any."""
+    if read.source is None:
+        return
+    for kind in TABLE_KINDS:
+        try:
+            entries = list(declared(read.source, kind))
+        except Fault:
+            continue
+        for name, entry in entries:
+            if not _is_broken(kind, name, entry, read) and not guessed(entry) and _is_empty(kind, name, read):
+                spot = read.source.require(kind).mapping(kind).key_spot(name)
+                yield found(spot, "empty-table", f"{name} holds nothing: no row of its file is for it")
 
 
-def _codings(value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        system, code = value.get("system"), value.get("code")
-        if isinstance(system, str) and isinstance(code, str):
-            yield system, code
-        for each in value.values():
-            yield from _codings(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _codings(each)
+def _is_broken(kind: str, name: str, entry: Mapping, read: PackText) -> bool:
+    """Whether the reader has told that the table cannot be read."""
+    try:
+        load_table(kind, name, entry, read.folder, read.label)
+    except Fault:
+        return True
+    return False
+
+
+def _is_empty(kind: str, name: str, read: PackText) -> bool:
+    tables = read.tables
+    if kind == "maps":
+        return not (tables.maps[name].rows or tables.maps[name].waiting or tables.maps[name].unmapped)
+    if kind == "units":
+        return not (tables.units[name].rows or tables.units[name].spellings)
+    if kind == "labels":
+        return not tables.labels[name].labels
+    return not (tables.preferred_units[name].targets or tables.preferred_units[name].spellings)
 
 
 def _map_findings(entry: Mapping, folder: Path, label: str) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from fhir_bridge.model.ingest import FhirVersion
+from fhir_bridge.normalize.accepted import read_accepted
 from fhir_bridge.normalize.code_maps import CodeMap
 from fhir_bridge.normalize.csv_choices import read_csv_format
 from fhir_bridge.normalize.loaded_tables import TABLE_KINDS, load_table
@@ -49,6 +50,7 @@ SOURCE_KEYS = (
     "labels",
     "profiles",
     "csv",
+    "accepted",
     "why",
 )
 SOURCE = "source.yaml"
@@ -144,6 +146,7 @@ def load_ruleset(directory: Path) -> Ruleset:
                     later.setdefault(str(release), []).append(rule)
                 else:
                     rules += compile_rule(rule, around)
+    read_accepted(head)
     profiles = read_profiles(head, directory, version)
     formats = read_csv_format(head, version, constants)
     digest = _hash(layers, b"" if profiles is None else profiles.digest)
