@@ -81,7 +81,7 @@ test: env kafka hapi cases profiles ucum versions peers clients ## Everything, r
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check
-	$(BIN)/pytest tests --ignore=tests/bench -m "not quick" -n $(LANES) --dist loadgroup --no-loadscope-reorder \
+	$(BIN)/pytest tests --ignore=tests/bench -m "not quick" -n $(LANES) --dist loadscope --no-loadscope-reorder \
 		-v --durations=25
 
 bench: env hapi cases ## Measure the main paths on this machine (ARGS=--quick for a short run)
