@@ -77,7 +77,7 @@ kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
 	@tools/fetch-clients
 
-test: env kafka hapi cases profiles ucum versions peers clients ## Everything, real Kafka and HAPI included
+test: env kafka hapi cases profiles ucum versions peers clients ## Everything, real Kafka and HAPI included (LANES=5 on more cores)
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check

@@ -3,7 +3,7 @@
 ``make check`` runs what is quick, ``make test`` then the rest in several processes at once (pytest-xdist, ``--dist
 loadscope``). There a module's tests stay in one process, for most of them share a service, a broker or a server that
 takes long to start; tests of the folders in ``SCATTERED`` share nothing dear and go wherever there is room. What may
-take longest begins first, else all would wait for it at the end.
+take longest begins first, and single tests fill the rest, else all would wait for one process at the end.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         longest = {item.path: 0.0 for item in items}
         for item in items:
             longest[item.path] = max(longest[item.path], _limit_s(item))
-        items.sort(key=lambda item: -longest[item.path])
+        items.sort(key=lambda item: (item.nodeid.startswith(SCATTERED), -longest[item.path]))
 
 
 def pytest_collection_finish() -> None:
