@@ -77,11 +77,11 @@ kafka: ## Fetch Apache Kafka (Maven Central) into .build/kafka
 clients: ## Fetch FHIR clients that others wrote (PyPI, npm, Maven Central) into .build/clients
 	@tools/fetch-clients
 
-test: env kafka hapi cases profiles ucum versions peers clients ## Everything, real Kafka and HAPI included
+test: env kafka hapi cases profiles ucum versions peers clients ## Everything, real Kafka and HAPI included (LANES=5 on more cores)
 	@tools/need curl jq
 	@tools/need-postgres
 	$(MAKE) check
-	$(BIN)/pytest tests --ignore=tests/bench -m "not quick" -n $(LANES) --dist loadgroup --no-loadscope-reorder \
+	$(BIN)/pytest tests --ignore=tests/bench -m "not quick" -n $(LANES) --dist loadscope --no-loadscope-reorder \
 		-v --durations=25
 
 bench: env hapi cases versions ## Measure the main paths on this machine (ARGS=--quick for a short run)

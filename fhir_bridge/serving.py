@@ -31,7 +31,6 @@ from fhir_bridge.wiring import Bridge, check_settings, open_bridge
 _LOOK_S = 0.1
 _HANDOVER_S = 30.0
 """An ending process may let go of its addresses a little later than of its data directory."""
-_GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def serve(data: Path, port: int, kafka: str | None = None, *, standby: bool = False) -> int:
@@ -144,11 +143,10 @@ def _spare_the_collector() -> None:
     """Keep the cyclic collector from walking again and again what only grows: definitions, opened index rows.
 
     With the defaults it was 100 of the 260 ms that the first answer about a chart took (2026-11). What
-    answering leaves behind is freed by its reference counts.
+    answering leaves behind is freed by its reference counts. The command has set wide thresholds when it began.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 class _Server(uvicorn.Server):

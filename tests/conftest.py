@@ -1,48 +1,58 @@
 """What holds for all tests: no deadlines, a collector with little to walk through, and who runs beside whom.
 
 ``make check`` runs what is quick, ``make test`` then the rest in several processes at once (pytest-xdist, ``--dist
-loadgroup``). There a module's tests stay in one process, for most of them share a service, a broker or a server that
+loadscope``). There a module's tests stay in one process, for most of them share a service, a broker or a server that
 takes long to start; tests of the folders in ``SCATTERED`` share nothing dear and go wherever there is room. What may
-take longest begins first, else all would wait for it at the end.
+take longest begins first, and single tests fill the rest, else all would wait for one process at the end.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-ROOT = Path(__file__).resolve().parent
-QUICK = ("unit", "contract")
+QUICK = ("tests/unit/", "tests/contract/")
 """Folders of which ``make check`` runs what is not marked as slow."""
-SCATTERED = ("unit", "contract", "leak", "fault/ledger")
+SCATTERED = (*QUICK, "tests/leak/", "tests/fault/ledger/")
 _GC_THRESHOLDS = (50_000, 20, 50)
 
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
 
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist comes without types
+    """Gives each process whole modules, and of some folders single tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(SCATTERED) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule | None:
+    """Distribute by module where xdist is asked to."""
+    return ByModule(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is quick, and keep modules together; before pytest selects by marks and xdist reads groups.
+    """Mark what is quick before pytest selects by marks; in a process of several, put the longest modules first.
 
-    The longest limit of time comes first; pytest-randomly has shuffled the tests by then, and each module keeps its
-    order.
+    How long a module may take says its longest limit of time. pytest-randomly has shuffled the tests by now, and each
+    module keeps its order.
     """
     for item in items:
-        folder = item.path.parent.relative_to(ROOT).as_posix()
-        if _is_below(folder, QUICK) and item.get_closest_marker("slow") is None:
+        if item.nodeid.startswith(QUICK) and item.get_closest_marker("slow") is None:
             item.add_marker("quick")
-        if not _is_below(folder, SCATTERED):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    if config.getoption("dist", "no") == "loadgroup":
+    if hasattr(config, "workerinput"):
         longest = {item.path: 0.0 for item in items}
         for item in items:
             longest[item.path] = max(longest[item.path], _limit_s(item))
-        items.sort(key=lambda item: -longest[item.path])
+        items.sort(key=lambda item: (item.nodeid.startswith(SCATTERED), -longest[item.path]))
 
 
 def pytest_collection_finish() -> None:
@@ -61,10 +71,6 @@ def _collected_by_module() -> Iterator[None]:
 def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
-
-
-def _is_below(folder: str, tops: tuple[str, ...]) -> bool:
-    return any(folder == top or folder.startswith(f"{top}/") for top in tops)
 
 
 def _limit_s(item: pytest.Item) -> float:

@@ -276,6 +276,7 @@ for _kind in (Processed, Normalized, IndexRow, Interaction, ChartRef):
 def _serve(pipe: Connection, parent: int, work: Work) -> None:
     """Do one message after the other until the other side closes."""
     _end_with_parent(parent)
+    gc.set_threshold(*_GC_THRESHOLDS)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
         for number in itertools.count():
@@ -351,7 +352,6 @@ def _spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def _end_with_parent(parent: int) -> None:

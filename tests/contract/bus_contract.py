@@ -17,7 +17,7 @@ from fhir_bridge.ports.bus import Bus, Message, Notice
 
 INSTITUTION = "northgate"
 OTHER = "harbor"
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 class BusWorld(Protocol):

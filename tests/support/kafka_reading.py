@@ -8,7 +8,7 @@ from fhir_bridge.errors import Unavailable
 from fhir_bridge.ports.bus import Bus, Message
 
 
-async def read(bus: Bus, wanted: int, *, within_s: float = 20.0) -> list[Message]:
+async def read(bus: Bus, wanted: int, *, within_s: float = 60.0) -> list[Message]:
     """Take until ``wanted`` messages have come, or fail when the time is over."""
     got: list[Message] = []
     async with asyncio.timeout(within_s):
@@ -20,7 +20,7 @@ async def read(bus: Bus, wanted: int, *, within_s: float = 20.0) -> list[Message
     return got
 
 
-async def put_until_held(bus: Bus, institution: str, value: bytes, *, within_s: float = 40.0) -> None:
+async def put_until_held(bus: Bus, institution: str, value: bytes, *, within_s: float = 60.0) -> None:
     """Put, and put again while the broker is away, as a sender does."""
     async with asyncio.timeout(within_s):
         while True:

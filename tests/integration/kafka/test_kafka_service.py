@@ -20,7 +20,7 @@ from tests.support.collector import told as span_told
 from tests.support.jose import Signer, encrypted
 from tests.support.kafka_broker import KafkaBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def told(broker: KafkaBroker, topic: str, count: int) -> list[tuple[dict[s
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             records = [await consumer.getone() for _ in range(count)]
         more = await consumer.getmany(timeout_ms=500)
     finally:
@@ -64,7 +64,7 @@ async def told(broker: KafkaBroker, topic: str, count: int) -> list[tuple[dict[s
     return sorted(notices, key=lambda notice: (notice[0].get("position", b""), notice[1].get("height", 0)))
 
 
-async def until(fact: Callable[[], Any], within_s: float = 30.0) -> None:
+async def until(fact: Callable[[], Any], within_s: float = 60.0) -> None:
     async with asyncio.timeout(within_s):
         while not await fact():
             await asyncio.sleep(0.05)

@@ -233,7 +233,7 @@ async def commit_at_last(vault: SqlVault, make: Callable[[], Work]) -> None:
 
 
 async def opened_soon(url: str) -> SqlVault:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with suppress(DataDirectoryInUse):
                 return SqlVault(PostgresDatabase(url), MAC_KEY)
