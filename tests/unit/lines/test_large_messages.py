@@ -88,7 +88,7 @@ BY_HAND = (
 async def told(data: Path, monkeypatch: pytest.MonkeyPatch, at_least: int, workers: int, send: Send) -> list[Json]:
     monkeypatch.setenv("FHIR_BRIDGE_INGEST_LARGE_MESSAGE_BYTES", str(at_least))
     async with running(data, workers=workers) as world:
-        answers = await send(world)
+        answers: list[Json] = await send(world)
         assert await world.findings() == []
         return answers
 
@@ -183,6 +183,20 @@ async def test_nothing_lies_in_plain_text_on_the_disk(tmp_path: Path, monkeypatc
             assert b"Observation" not in content
             assert b"resourceType" not in content
         assert nameless(data) == [], "given back"
+
+
+async def test_a_letter_holds_a_message_of_many_megabytes(tmp_path: Path) -> None:
+    """What is held in memory that processes share is bytes again in the letter."""
+    fat = [put(observation(f"fat-{n}", "p1", note=[{"text": "x" * 700_000}])) for n in range(8)]
+    body = bundle(*fat, put(NOBODYS), put(patient("p9")), kind="batch")
+    assert len(body) > 5 << 20
+    async with running(fresh(tmp_path)) as world:
+        who = await world.token() | {"Content-Type": "application/fhir+json"}
+        answer = await world.http.post("/fhir", content=body, headers=who)
+        assert [each["response"]["status"][:3] for each in answer.json()["entry"]] == ["201"] * 8 + ["202", "201"]
+        (listed,) = (await world.control.get("/letters")).json()
+        letter = (await world.control.get(f"/letters/{listed['id']}")).json()
+        assert letter["message"].encode() == body
 
 
 def nameless(folder: Path) -> list[bytes]:
