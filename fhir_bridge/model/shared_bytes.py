@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -21,6 +22,7 @@ class SharedBytes:
 
     def __init__(self) -> None:
         self._file = os.memfd_create("message")
+        self._closing = weakref.finalize(self, os.close, self._file)
         self._size = 0
 
     def add(self, piece: bytes | bytearray | memoryview) -> None:
@@ -32,7 +34,8 @@ class SharedBytes:
 
     def view(self) -> memoryview:
         """Return what was added; to be called once, and nothing added after."""
-        return memoryview(_Mapped(self._file, self._size))
+        self._closing.detach()
+        return attached(self._file, self._size)
 
 
 @contextmanager
@@ -50,8 +53,12 @@ def shared(content: bytes | memoryview) -> Iterator[int]:
 
 
 def attached(descriptor: int, size: int) -> memoryview:
-    """Return the view of shared memory that another process has filled; it has the descriptor from now on."""
-    return memoryview(_Mapped(descriptor, size))
+    """Return the view of shared memory behind a descriptor, which the view has from now on."""
+    try:
+        return memoryview(_Mapped(descriptor, size))
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 class _Mapped(mmap.mmap):

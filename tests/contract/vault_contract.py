@@ -68,6 +68,19 @@ class VaultContract:
         assert await again.document("links", "k") == b"v"
         assert list(await again.audits("chain")) == list(written.audits)
 
+    async def test_a_work_of_very_many_rows_is_written_whole(self, vault_world: VaultWorld) -> None:
+        """More than are written at once, given one after the other, and several segments of one chart."""
+        vault = await vault_world.open()
+        one, two = work(CHART, 0, *(f"r{n}" for n in range(1_500))), work(CHART, 1, *(f"s{n}" for n in range(1_500)))
+        both = Work(records=[*one.records, *two.records], segments=[*one.segments, *two.segments])
+        number = await vault.commit(both, anchor)
+        assert number is not None
+        again = await vault_world.open()
+        (batch,) = await again.pending_batches()
+        assert {record.commitment for record in both.records} <= set(batch.leaves)
+        assert [(r.id, r.commitment) async for r in again.scan()] == [(r.id, r.commitment) for r in both.records]
+        assert [(s.number, s.batch) for s in await again.segments(CHART)] == [(0, number), (1, number)]
+
     async def test_a_failed_commit_leaves_nothing(self, vault_world: VaultWorld) -> None:
         vault = await vault_world.open()
         written = replace(

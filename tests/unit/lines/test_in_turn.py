@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.keeping import KeptRecords, encode, in_blocks
 from fhir_bridge.lines.pure import Flow, process
-from fhir_bridge.model.ingest import ChartRef, FhirVersion, Normalized, Processed, Received, SourceContext
+from fhir_bridge.lines.unwrapping import attested
+from fhir_bridge.model.ingest import FhirVersion, Normalized, Processed, Received, Signed, SourceContext
 from tests.support.bridge_world import observation, patient
 from tests.support.hospitals import BROKEN, MAPPINGS, SMALL, VERSIONS, directory, lanes
 
@@ -49,21 +50,25 @@ def received(body: bytes | memoryview, hospital: str = "northgate", **more: Any)
     return Received(hospital, FhirVersion(VERSIONS[hospital]), body, datetime(2026, 1, 1, tzinfo=UTC), **more)
 
 
-def taken_in_turn(message: Received, hospital: str = "northgate") -> Processed:
-    """Return what comes of a message entry after entry, its records read back whole."""
-    flow, kept = (
-        Flow(replace(message, body=memoryview(message.content)), source(hospital), LIMITS),
-        KeptRecords(Blocks()),
-    )
+def in_turn(message: Received, hospital: str = "northgate") -> Processed:
+    """Return what comes of a message entry after entry, its records slim."""
+    flow = Flow(replace(message, body=memoryview(message.content)), source(hospital), LIMITS)
+    kept = KeptRecords(Blocks())
     for some in in_blocks(flow):
         kept.put(encode(some))
     kept.say_charts(flow.charts)
-    records = tuple(slim.whole for slim in kept)
+    return replace(flow.done, records=kept)
+
+
+def taken_in_turn(message: Received, hospital: str = "northgate") -> Processed:
+    """Return what comes of a message entry after entry, its records read back whole."""
+    done = in_turn(message, hospital)
+    kept, records = done.records, tuple(slim.whole for slim in done.records)
     assert len(kept) == len(records)
     assert [(s.index, s.id, s.chart, s.row.content, s.identifiers, s.flags) for s in kept] == [
         (r.index, r.id, r.chart, r.row.content, r.identifiers, r.flags) for r in records
     ]
-    return replace(flow.done, records=records)
+    return replace(done, records=records)
 
 
 def without_bytes(done: Processed) -> Processed:
@@ -191,21 +196,25 @@ def test_one_entry_behind_hundreds(kind: str, name: str) -> None:
 
 
 def test_what_the_line_found_is_used() -> None:
-    found = {
-        "same_as": (
-            (
-                process(received(bundle("batch", [ENTRIES["a conditional create"]])), source(), LIMITS).records[0].id,
-                "there",
-            ),
-        ),
-        "patients": (("https://northgate.example.org/mrn|nobody", "known"),),
-    }
+    conditional = process(received(bundle("batch", [ENTRIES["a conditional create"]])), source(), LIMITS)
     entries = [*filling(), ENTRIES["of one that no entry is"], ENTRIES["a conditional create"]]
-    done = check_same(bundle("transaction", entries), **found)
-    assert done.records[-1].id == "there"
-    assert done.records[-2].chart == ChartRef(
-        "northgate", done.records[-2].chart.chart, done.records[-2].chart.patient_id
+    done = check_same(
+        bundle("transaction", entries),
+        same_as=((conditional.records[0].id, "there"),),
+        patients=(("https://northgate.example.org/mrn|nobody", "known"),),
     )
+    assert done.records[-1].id == "there"
+    assert done.records[-2].row.references == ("Patient/known",)
+
+
+def test_the_signature_of_a_message_is_in_the_lineage_of_each_record() -> None:
+    message = received(bundle("transaction", [*filling(), deletion("Observation/o9")]), signature="a..b")
+    signed = Signed("id", {"kty": "OKP"}, "thumbprint")
+    whole = attested(process(message, source(), LIMITS), message, signed)
+    slim = attested(in_turn(message), message, signed)
+    assert tuple(each.whole for each in slim.records) == whole.records
+    assert whole.records[-1].lineage.count(b"thumbprint") == 1
+    assert replace(slim, records=()) == replace(whole, records=())
 
 
 def test_hundreds_of_faults_are_told_as_of_a_bundle_taken_whole() -> None:
