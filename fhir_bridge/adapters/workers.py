@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copyreg
 import ctypes
 import gc
 import itertools
@@ -27,23 +26,16 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from operator import attrgetter
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from fhir_bridge.errors import Issue, RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.pure import process
-from fhir_bridge.model.ingest import (
-    ChartRef,
-    IndexRow,
-    Interaction,
-    Normalized,
-    Processed,
-    Received,
-    SourceContext,
-)
+from fhir_bridge.model.ingest import Normalized, Processed, Received, SourceContext
 
 _ATTEMPTS: Final = 4
 """So many workers may die of one message: one may be killed by somebody else, or two."""
@@ -53,6 +45,11 @@ _PR_SET_PDEATHSIG = 1
 _END_S = 10.0
 _GC_THRESHOLDS = (50_000, 20, 50)
 _RECORDS_AT_ONCE = 256
+
+# Records cross as MessagePack: half of what pickling takes, both sides together (2026-11). Values of the index come
+# over as rows that are read from disk have them, which is as lists.
+encode_records = msgspec.msgpack.Encoder().encode
+decode_records = msgspec.msgpack.Decoder(list[Normalized]).decode
 
 Work = Callable[[Received, SourceContext, Limits], Processed]
 
@@ -196,24 +193,6 @@ class _Worker:
             self._process.join(_END_S)
 
 
-def _pickle_quickly(kind: type[Any]) -> None:
-    """Have values of a frozen, slotted dataclass pickled as the call that makes them anew.
-
-    Such a class pickles itself by asking for its fields again each time, and fills them in one by one, which takes
-    half as long again (2026-11).
-    """
-    values = attrgetter(*(field.name for field in fields(kind)))
-
-    def taken_apart(made: Any) -> tuple[type[Any], tuple[Any, ...]]:
-        return kind, values(made)
-
-    copyreg.pickle(kind, taken_apart)
-
-
-for _kind in (Processed, Normalized, IndexRow, Interaction, ChartRef):
-    _pickle_quickly(_kind)
-
-
 def _serve(pipe: Connection, parent: int, work: Work) -> None:
     """Do one message after the other until the other side closes."""
     _end_with_parent(parent)
@@ -236,7 +215,7 @@ def _done(pipe: Connection, work: Work) -> Processed | Exception:
 
 
 def _give(pipe: Connection, done: Processed | Exception) -> None:
-    """Send what came of a message, its records a few at a time: a pickle of all would hold them once more."""
+    """Send what came of a message, its records a few at a time: all of them encoded would be held once more."""
     if isinstance(done, Exception):
         pipe.send((done, 0))
         return
@@ -244,7 +223,7 @@ def _give(pipe: Connection, done: Processed | Exception) -> None:
     records.reverse()
     pipe.send((done, len(records)))
     while records:
-        pipe.send(records[-_RECORDS_AT_ONCE:][::-1])
+        pipe.send_bytes(encode_records(records[-_RECORDS_AT_ONCE:][::-1]))
         # What the other side holds by now need not be held here.
         del records[-_RECORDS_AT_ONCE:]
 
@@ -255,7 +234,7 @@ def _taken(pipe: Connection) -> Processed | Exception:
     done, count = received
     records: list[Normalized] = []
     while len(records) < count:
-        records += pipe.recv()
+        records += decode_records(pipe.recv_bytes())
     return replace(done, records=tuple(records)) if isinstance(done, Processed) and records else done
 
 

@@ -11,7 +11,6 @@ import gc
 import gzip
 import itertools
 import json
-import pickle
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,6 +23,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from fhir_bridge.adapters.workers import decode_records, encode_records
 from fhir_bridge.fhir.bundles import cut
 from fhir_bridge.fhir.compile import Compiled, compile_release
 from fhir_bridge.fhir.json import parse
@@ -105,7 +105,7 @@ async def _walked(folder: Path, sent: list[bytes]) -> tuple[_Shares, int]:
         for body in sent[_WARM_UP:]:
             received, processed = _through_rooms(body, source, shares)
             with shares.of("crossing between processes"):
-                processed = pickle.loads(pickle.dumps(processed, pickle.HIGHEST_PROTOCOL))
+                processed = replace(processed, records=tuple(decode_records(encode_records(processed.records))))
             before, begun = sum(shares.spent.values()), time.process_time()
             anchored = await world.bridge.services.ingest.push_processed(received, processed)
             assert not anchored.refused
