@@ -19,22 +19,19 @@ Invariants:
 from __future__ import annotations
 
 import hmac
-import threading
 from collections.abc import Sequence
 
-import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fhir_bridge.errors import EnvelopeBroken
+from fhir_bridge.seal.frames import compress, decompress
 
 SUITE = 1
 RANDOM_BYTES = 44
 """What one envelope draws: salt and nonce."""
-
-NO_DICTIONARY = 0
 
 _SALT = slice(1, 33)
 _COMMITMENT = slice(33, 65)
@@ -107,8 +104,8 @@ def size_class(length: int) -> int:
 
 def pack(head: Sequence[bytes], content: bytes) -> bytes:
     """Join fixed-size head fields and compressed content: fields ‖ u16 dictionary ‖ u32 length ‖ zstd frame."""
-    frame = _CODEC.compressor.compress(content)
-    return b"".join((*head, NO_DICTIONARY.to_bytes(2, "big"), len(frame).to_bytes(4, "big"), frame))
+    dictionary, frame = compress(content)
+    return b"".join((*head, dictionary.to_bytes(2, "big"), len(frame).to_bytes(4, "big"), frame))
 
 
 def unpack(padded: bytes, at: int) -> bytes:
@@ -117,27 +114,10 @@ def unpack(padded: bytes, at: int) -> bytes:
     Raises:
         EnvelopeBroken: A dictionary or a layout this version does not know.
     """
-    dictionary = int.from_bytes(padded[at : at + 2], "big")
-    if dictionary != NO_DICTIONARY:
-        raise EnvelopeBroken(f"compressed with dictionary {dictionary}, which this version does not hold")
     length = int.from_bytes(padded[at + 2 : at + 6], "big")
-    try:
-        return _CODEC.decompressor.decompress(padded[at + 6 : at + 6 + length])
-    except zstandard.ZstdError:
-        raise EnvelopeBroken("the content does not unpack") from None
+    return decompress(int.from_bytes(padded[at : at + 2], "big"), padded[at + 6 : at + 6 + length])
 
 
 def _derive(key: bytes, salt: bytes, part: str) -> tuple[bytes, bytes]:
     material = HKDF(_SHA256, 64, salt, _KEY_DOMAIN + part.encode()).derive(key)
     return material[:32], material[32:]
-
-
-class _Codec(threading.local):
-    """zstandard's objects may not be shared between threads."""
-
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=3)
-        self.decompressor = zstandard.ZstdDecompressor()
-
-
-_CODEC = _Codec()

@@ -1,0 +1,81 @@
+"""Train the dictionary that envelopes are compressed with: ``python -m tools.train_dictionary FILE``.
+
+From what two of the made-up hospitals send, and nothing else: normalised forms, originals and lineages. The third,
+northgate, is left out, so that what is measured with its records is measured with records that the dictionary has
+not seen. Every UUID and every canonical id is drawn anew first, so that no record's own is in the dictionary, and
+attachments in base64, which have nothing in common, are left out.
+
+A dictionary that has sealed anything never changes: a better one gets the next number (docs/formats/envelopes.md).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import zstandard
+
+from fhir_bridge.intake import Limits
+from fhir_bridge.lines.pure import process
+from fhir_bridge.model.ingest import FhirVersion, Normalized, Received, SourceContext, stamped
+
+_ROOT = Path(__file__).parents[1]
+_HOSPITALS = {"harbor": (FhirVersion.R4, "bundles"), "cedar": (FhirVersion.STU3, "bundles-stu3")}
+_NUMBER = 1
+_BYTES = 64 << 10
+_SAMPLES = 2_500
+"""So many records of each hospital."""
+_LONGEST = 20_000
+_ATTACHED = re.compile(rb"[A-Za-z0-9+/=]{100,}")
+_UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_CANONICAL = re.compile(rb"\b[a-z2-7]{32}\b")
+_BASE32 = b"abcdefghijklmnopqrstuvwxyz234567"
+
+
+def main() -> int:
+    """Train, write, and tell the digest by which the program knows it."""
+    random = Random(_NUMBER)
+    samples = [part for name in _HOSPITALS for part in _parts(random.sample(list(_records(name)), _SAMPLES), random)]
+    made = zstandard.train_dictionary(_BYTES, samples, level=3, dict_id=_NUMBER).as_bytes()
+    Path(sys.argv[1]).write_bytes(made)
+    print(f"{len(samples)} samples, {len(made)} bytes, SHA-256 {hashlib.sha256(made).hexdigest()}")
+    return 0
+
+
+def _records(name: str) -> Iterator[Normalized]:
+    release, file = _HOSPITALS[name]
+    source = SourceContext(name, f"institution-{name}", release, bytes(32), str(_ROOT / "mappings" / name))
+    folder = _ROOT / "tests" / "data" / "hospitals" / name
+    for each in ("directory.json", f"{file}.ndjson"):
+        for body in gzip.decompress((folder / f"{each}.gz").read_bytes()).splitlines():
+            yield from process(Received(name, release, body, datetime.now(UTC)), source, Limits()).records
+
+
+def _parts(records: list[Normalized], random: Random) -> Iterator[bytes]:
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    for record in records:
+        version = bytes(random.choices(_BASE32, k=20)).decode()
+        for part in (stamped(record, version=version, last_updated=when), record.original, record.lineage):
+            if len(part) <= _LONGEST:
+                yield _without_ids(part, random)
+
+
+def _without_ids(text: bytes, random: Random) -> bytes:
+    text = _ATTACHED.sub(b"", text)
+    text = _UUID.sub(lambda _: _hex(random), text)
+    return _CANONICAL.sub(lambda _: bytes(random.choices(_BASE32, k=32)), text)
+
+
+def _hex(random: Random) -> bytes:
+    digits = f"{random.getrandbits(128):032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])).encode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
