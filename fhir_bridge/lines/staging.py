@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.lines.charts import OpenChart
@@ -130,8 +131,9 @@ class Layer:
         self.staged += above.staged
 
 
+@lru_cache(maxsize=16)
 def instant_of(microseconds: int) -> datetime:
-    """Return the aware datetime of µs since 1970."""
+    """Return the aware datetime of µs since 1970; all records of a commit have the same."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 

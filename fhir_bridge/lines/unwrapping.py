@@ -29,6 +29,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from blake3 import blake3
+from msgspec import structs
 
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.lines.claims import CLAIM, Claims, claim_of
@@ -270,7 +271,7 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     }
     change = Change("", None, after, SIGNATURE_RULE, "the sender's signature over the whole message holds")
     entry = msgspec.json.encode(change)
-    records = tuple(replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
+    records = tuple(structs.replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
     return replace(processed, records=records, opened=message, signed=signed)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -43,8 +44,7 @@ class Position:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Interaction:
+class Interaction(msgspec.Struct, frozen=True):
     """What the sender asks for one resource: RESTful create, update or delete.
 
     ``id`` is the sender's local id. ``if_match`` is a bare version id,
@@ -226,8 +226,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     table: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRow:
+class IndexRow(msgspec.Struct, frozen=True):
     """What search, consent and ordering need of one record version; lives only in the sealed chart index.
 
     Attributes:
@@ -265,8 +264,7 @@ class IndexRow:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Normalized:
+class Normalized(msgspec.Struct, frozen=True):
     """One record in R4 with canonical ids, ready to be versioned and sealed.
 
     Attributes:
@@ -413,6 +411,7 @@ def stamped(record: Normalized, *, version: str, last_updated: datetime) -> byte
     return head + stamp + (b"" if tail.startswith(b"}") else b",") + tail
 
 
+@lru_cache(maxsize=16)
 def instant(moment: datetime) -> str:
-    """Write an aware UTC datetime as a FHIR instant with milliseconds."""
+    """Write an aware UTC datetime as a FHIR instant with milliseconds; all records of a commit have the same."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
