@@ -23,8 +23,9 @@ from fhir_bridge.errors import EnvelopeBroken, SetupWrong
 NO_DICTIONARY = 0
 NEWEST_DICTIONARY = 1
 
-_DIGESTS = {1: "f8687c737bfdbee84837dad6c1fe94a3c64020bf8239ca847b12ba60512d84e3"}
-_LEVEL = 3
+_DIGESTS = {1: "b7ae298906806d605976756de624d9f91c46babf9d13d5d1b42c855610fac3b9"}
+_LEVELS = {NO_DICTIONARY: 3, 1: 1}
+"""With the dictionary, level 3 takes 13 µs a record instead of 10 for 6 % fewer bytes (2026-11)."""
 _LONGEST = 64 << 10
 """A longer content repeats itself: a dictionary saves nothing."""
 
@@ -61,7 +62,7 @@ def read_dictionary(number: int, file: Traversable) -> zstandard.ZstdCompression
     if hashlib.sha256(data).hexdigest() != _DIGESTS[number]:
         raise SetupWrong(f"dictionary {number} of the envelopes was changed: install fhir-bridge anew")
     made = zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_FULLDICT)
-    made.precompute_compress(level=_LEVEL)
+    made.precompute_compress(level=_LEVELS[number])
     return made
 
 
@@ -84,7 +85,7 @@ class _Codec(threading.local):
         held = self._compressors.get(dictionary)
         if held is None:
             held = self._compressors[dictionary] = zstandard.ZstdCompressor(
-                level=_LEVEL, dict_data=_dictionary(dictionary), write_dict_id=False
+                level=_LEVELS[dictionary], dict_data=_dictionary(dictionary), write_dict_id=False
             )
         return held
 
