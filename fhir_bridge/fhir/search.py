@@ -419,6 +419,7 @@ def _leading(type_name: str, parameter: SearchParameter, branch: str) -> frozens
 
 _SIMPLE = re.compile(r"\(?[A-Z]\w+\.\w+(?:\.as\(\w+\)| as \w+\))?")
 _TWO_STEPS = re.compile(r"[A-Z]\w+\.\w+\.(?P<name>\w+)")
+_PLAIN = re.compile(r"\(?(?P<name>\w+)(?:(?:\.as\(|\.ofType\(| as )(?P<type>\w+)\))?")
 _OF_TYPE = re.compile(r"[A-Z]\w+\.\w+\.where\(resolve\(\) is (?P<type>\w+)\)")
 
 
@@ -448,10 +449,30 @@ def _composites(parameter: SearchParameter, part_type: str) -> Convert:
     compiled = [compile_path(path, part_type, r4()) for _, _, path in parameter.components]
     converts = [converter(kind, c.types) for (_, kind, _), c in zip(parameter.components, compiled, strict=True)]
     runs = [(c.evaluate, convert) for c, convert in zip(compiled, converts, strict=True)]
+    keys = [_plain_key(path, part_type) for _, _, path in parameter.components]
+
+    def is_lacking(part: dict[str, Any]) -> bool:
+        return any(key is not None and key not in part and "_" + key not in part for key in keys)
 
     def composites(item: Any) -> tuple[Any, ...]:
-        part, scope = (item.part, item.scope) if type(item) is _InResource else (item, scope_of(item))
-        found = [tuple(v for item in run([part], scope) for v in convert(item)) for run, convert in runs]
+        part = item.part if type(item) is _InResource else item
+        if is_lacking(part):
+            return ()
+        scope = item.scope if type(item) is _InResource else scope_of(part)
+        found = [tuple([v for item in run([part], scope) for v in convert(item)]) for run, convert in runs]
         return (tuple(found),) if all(found) else ()
 
     return composites
+
+
+def _plain_key(path: str, part_type: str) -> str | None:
+    """Return the only key under which a path can find anything; None if it is more than a name and a type."""
+    match = _PLAIN.fullmatch(path)
+    row = r4().types.get(part_type)
+    if match is None or row is None:
+        return None
+    name, kind = match["name"], match["type"] or ""
+    names = (name, f"{name}[x]")
+    keys = [key for e in row.elements.values() if e.name in names for key in e.json_keys()]
+    typed = [key for key in keys if not kind or key == name + kind[0].upper() + kind[1:]]
+    return typed[0] if len(typed) == 1 else None

@@ -217,7 +217,7 @@ class GrantLine:
         async with self._writing:
             record = structs.replace(await self._record(received, home, by), original=body)
             outcome = await self._take(received, record)
-        return replace(outcome, status="204 No Content") if interaction.method == "DELETE" else outcome
+        return structs.replace(outcome, status="204 No Content") if interaction.method == "DELETE" else outcome
 
     async def attest(self, institution: str, chart: ChartRef, body: bytes, local_id: str | None) -> Outcome:
         """Take a Consent signed on paper, on its institution's word; it is in force when this returns.

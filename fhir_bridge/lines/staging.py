@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+import msgspec
+
 from fhir_bridge.errors import Issue
 from fhir_bridge.lines.charts import OpenChart
 from fhir_bridge.lines.versions import held_before, is_superseded, place, unchanged, versioned
@@ -23,8 +25,7 @@ _SUPERSEDED = Issue(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class StagedRecord:
+class StagedRecord(msgspec.Struct, frozen=True):
     """A new version that is to be sealed."""
 
     record: Normalized

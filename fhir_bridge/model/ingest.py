@@ -347,8 +347,7 @@ class Processed:
     tried: Tried | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """What may leave memory: three envelopes and a commitment.
 
     ``lineage`` and ``original`` hold what normalisation removed, so they are
@@ -364,8 +363,7 @@ class Sealed:
     commitment: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one entry, for the transaction-response and the summary.
 
     ``status`` is an HTTP status line such as ``201 Created``; ``version`` and

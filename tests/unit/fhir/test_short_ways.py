@@ -14,8 +14,9 @@ from fhir_bridge.fhir.compile import _Compiler
 from fhir_bridge.fhir.paths import compile_path, scope_of
 from fhir_bridge.fhir.run import Run
 from fhir_bridge.fhir.search import extract, extractors, stored_names
+from fhir_bridge.fhir.search_values import converter
 from fhir_bridge.fhir.shortcuts import SHORTCUTS
-from fhir_bridge.fhir.tables import r4
+from fhir_bridge.fhir.tables import SearchParameter, r4, search_parameters
 from fhir_bridge.fhir.validate import validate_r4
 from fhir_bridge.fhir.value_sets import every_coding
 from fhir_bridge.normalize.reference_places import walk
@@ -40,6 +41,7 @@ ENTRY = st.fixed_dictionaries(
         "response": PART,
     },
 )
+NONE = SearchParameter("", "", "", ())
 OBJECTS: dict[str, st.SearchStrategy[Json]] = {
     "Period": st.fixed_dictionaries({}, optional={"start": DATES, "end": DATES, "_start": BESIDE, "_end": BESIDE}),
     "Observation": st.fixed_dictionaries(
@@ -171,6 +173,46 @@ def test_plans_find_what_every_path_finds() -> None:
             held = [v for stored in stored_names(type_name, name) for v in found.get(stored, ())]
             assert list(dict.fromkeys(held)) == list(dict.fromkeys(values)), (type_name, name)
         assert found.keys() <= _by_every_path(resource).keys()
+
+
+PARTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "code": CODED,
+        "_code": BESIDE,
+        "valueQuantity": st.just({"value": 7, "code": "kg"}),
+        "_valueQuantity": BESIDE,
+        "valueCodeableConcept": CODED,
+        "valueString": st.sampled_from(["well", "ill"]),
+        "_valueString": BESIDE,
+        "valueBoolean": st.booleans(),
+        "valueReference": st.just({"reference": "Patient/a"}),
+    },
+)
+COMPOSITES = [
+    (type_name, each.name, each.branch)
+    for type_name in ("Observation", "Group", "DocumentReference", "DiagnosticReport", "Patient")
+    for each in extractors(type_name)
+    if search_parameters().get(type_name, {}).get(each.name, NONE).kind == "composite"
+]
+
+
+@settings(max_examples=100)
+@given(part=PARTS)
+def test_a_composite_of_parts_finds_what_its_components_find(part: Json) -> None:
+    assert {name for _, name, _ in COMPOSITES} >= {"combo-code-value-quantity", "code-value-string"}
+    for type_name, name, branch in COMPOSITES:
+        components = search_parameters()[type_name][name].components
+        if any("%" in path for _, _, path in components):
+            continue
+        (made,) = (e for e in extractors(type_name) if (e.name, e.branch) == (name, branch))
+        (part_type,) = made.types
+        found = []
+        for _, kind, path in components:
+            long = compile_path(path, part_type, r4())
+            convert = converter(kind, long.types)
+            found.append(tuple(v for item in long.evaluate([part], scope_of(part)) for v in convert(item)))
+        assert made.converts[0][1](part) == ((tuple(found),) if all(found) else ()), (name, branch)
 
 
 def _by_every_path(resource: Json) -> dict[str, list[Any]]:
