@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -33,6 +34,7 @@ SUITE = 1
 RANDOM_BYTES = 44
 """What one envelope draws: salt and nonce."""
 
+_SUITE = bytes((SUITE,))
 _SALT = slice(1, 33)
 _COMMITMENT = slice(33, 65)
 _NONCE = slice(65, 77)
@@ -73,8 +75,7 @@ def seal_bytes(key: bytes, part: str, associated: bytes, content: bytes, random:
     salt, nonce = random[:32], random[32:44]
     aes, commitment = _derive(key, salt, part)
     padded = content.ljust(size_class(len(content)), b"\0")
-    head = bytes((SUITE,)) + salt + commitment + nonce
-    return head + AESGCM(aes).encrypt(nonce, padded, associated)
+    return b"".join((_SUITE, salt, commitment, nonce, AESGCM(aes).encrypt(nonce, padded, associated)))
 
 
 def open_bytes(key: bytes, part: str, associated: bytes, envelope: bytes) -> bytes:
@@ -119,5 +120,10 @@ def unpack(padded: bytes, at: int) -> bytes:
 
 
 def _derive(key: bytes, salt: bytes, part: str) -> tuple[bytes, bytes]:
-    material = HKDF(_SHA256, 64, salt, _KEY_DOMAIN + part.encode()).derive(key)
+    material = HKDF(_SHA256, 64, salt, _info(part)).derive(key)
     return material[:32], material[32:]
+
+
+@lru_cache(maxsize=256)
+def _info(part: str) -> bytes:
+    return _KEY_DOMAIN + part.encode()
