@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from msgspec import structs
 
@@ -72,8 +73,9 @@ def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], no
     )
 
 
+@lru_cache(maxsize=16)
 def microseconds(moment: datetime) -> int:
-    """Return µs since 1970 of an aware datetime, without a detour over floats."""
+    """Return µs since 1970 of an aware datetime, without a detour over floats; a commit asks for one all the time."""
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 
