@@ -303,17 +303,19 @@ def _under(key: str) -> Find:
 def _two_below(key: str, name: str) -> Find:
     under, beside = _under(key), "_" + name
 
+    def below(holder: dict[str, Any]) -> Sequence[Any]:
+        value = holder.get(name)
+        if value is None:
+            value = holder.get(beside)
+        if type(value) is list:
+            return [each for each in value if each is not None] if None in value else value
+        return (value,) if value is not None else ()
+
     def find(resource: dict[str, Any], scope: Scope) -> Sequence[Any]:
-        found: list[Any] = []
-        for holder in under(resource, scope):
-            value = holder.get(name)
-            if value is None:
-                value = holder.get(beside)
-            if type(value) is list:
-                found += [each for each in value if each is not None]
-            elif value is not None:
-                found.append(value)
-        return found
+        holder = resource[key]
+        if type(holder) is dict:
+            return below(holder)
+        return [each for one in under(resource, scope) for each in below(one)]
 
     return find
 
@@ -450,14 +452,13 @@ def _composites(parameter: SearchParameter, part_type: str) -> Convert:
     converts = [converter(kind, c.types) for (_, kind, _), c in zip(parameter.components, compiled, strict=True)]
     runs = [(c.evaluate, convert) for c, convert in zip(compiled, converts, strict=True)]
     keys = [_plain_key(path, part_type) for _, _, path in parameter.components]
-
-    def is_lacking(part: dict[str, Any]) -> bool:
-        return any(key is not None and key not in part and "_" + key not in part for key in keys)
+    needed = [(key, "_" + key) for key in keys if key is not None]
 
     def composites(item: Any) -> tuple[Any, ...]:
         part = item.part if type(item) is _InResource else item
-        if is_lacking(part):
-            return ()
+        for key, beside in needed:
+            if key not in part and beside not in part:
+                return ()
         scope = item.scope if type(item) is _InResource else scope_of(part)
         found = [tuple([v for item in run([part], scope) for v in convert(item)]) for run, convert in runs]
         return (tuple(found),) if all(found) else ()

@@ -36,11 +36,6 @@ class Walked:
 
 _Visit = Callable[[Any, Any, Walked], None]
 
-_Way = tuple[bool, tuple[tuple[str, _Visit], ...]]
-"""For objects with the same keys: whether one is ``code``, and those below which there may be something."""
-
-_MAX_SHAPES = 256
-
 
 def walk(resource: dict[str, Any]) -> Walked:
     """Find the References and codes of a resource at the places where R4 has any."""
@@ -67,21 +62,18 @@ def _walk(type_name: str, value: Any, chain: Any, found: Walked) -> None:
 def _object(type_name: str) -> _Visit:
     # Filled when first met: types hold each other.
     visits: dict[str, _Visit] = {}
-    ways: dict[tuple[str, ...], _Way] = {}
 
     def visit(value: Any, chain: Any, found: Walked) -> None:
-        keys = tuple(value)
-        way = ways.get(keys)
-        if way is None:
-            if not visits:
-                visits.update(_visits(type_name))
-            if len(ways) >= _MAX_SHAPES:
-                ways.clear()
-            way = ways[keys] = "code" in value, tuple((key, visits[key]) for key in keys if key in visits)
-        if way[0]:
+        if not visits:
+            visits.update(_visits(type_name))
+        if "code" in value:
             found.coded.append(value)
-        for key, below in way[1]:
-            item = value[key]
+        if visits.keys().isdisjoint(value):
+            return
+        for key, item in value.items():
+            below = visits.get(key)
+            if below is None:
+                continue
             if type(item) is list:
                 for index, one in enumerate(item):
                     if type(one) is dict:
