@@ -42,7 +42,7 @@ def main() -> int:
     drawn = [each for name in _HOSPITALS for each in random.sample(list(_records(name)), _SAMPLES)]
     # Like beside like: the trainer takes something of every stretch of what it is given.
     samples = [part for kind in zip(*map(_parts, drawn), strict=True) for part in _usable(kind, random)]
-    made = zstandard.train_dictionary(_BYTES, samples, level=3, dict_id=_NUMBER).as_bytes()
+    made = zstandard.train_dictionary(_BYTES, [*samples], level=3, dict_id=_NUMBER).as_bytes()
     Path(sys.argv[1]).write_bytes(made)
     print(f"{len(samples)} samples, {len(made)} bytes, SHA-256 {hashlib.sha256(made).hexdigest()}")
     return 0

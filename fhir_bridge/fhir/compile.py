@@ -195,13 +195,12 @@ class _Compiler:
             checks[key] = many_primitives(single, key) if element.many else single_value(single)
             checks["_" + key] = self._sibling(key, element.many)
             return
-        single = self._complex(type_name, element, invariants, owner)
-        if key == "modifierExtension":
-            single = self._modifier(owner)
-        if single is None:
+        judged = self._modifier(owner) if key == "modifierExtension" else None
+        judged = judged or self._complex(type_name, element, invariants, owner)
+        if judged is None:
             checks[key] = many_of(self._types, type_name) if element.many else single_of(self._types, type_name)
         else:
-            checks[key] = array(single) if element.many else single_value(single)
+            checks[key] = array(judged) if element.many else single_value(judged)
 
     def _primitive(self, type_name: str, element: Element, invariants: list[tuple[Invariant, Holds]]) -> Check:
         test: Test = TESTS[type_name]
