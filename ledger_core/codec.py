@@ -104,9 +104,10 @@ def _write(out: bytearray, values: Sequence[Value], depth: int) -> None:
 
 
 def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
-    pairs = sorted([(_key(key), item) for key, item in value.items()], key=_by_key)
-    out += _head(_MAP, len(pairs))
-    for encoded, item in pairs:
+    keys = _in_order(tuple(value))
+    out += _head(_MAP, len(keys))
+    for encoded, key in keys:
+        item = value[key]
         out += encoded
         if depth >= MAX_DEPTH:
             _write(out, (item,), depth + 1)
@@ -121,6 +122,12 @@ def _write_map(out: bytearray, value: Mapping[str, Value], depth: int) -> None:
             _write_map(out, item, depth + 1)
         else:
             _write(out, (item,), depth + 1)
+
+
+@lru_cache(maxsize=1024)
+def _in_order(keys: tuple[str, ...]) -> tuple[tuple[bytes, str], ...]:
+    """Return keys of a map, with and in the order of their encodings; maps of the same keys come again and again."""
+    return tuple(sorted([(_key(key), key) for key in keys], key=_by_key))
 
 
 @lru_cache(maxsize=1024)

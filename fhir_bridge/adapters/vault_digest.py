@@ -14,9 +14,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import msgspec
+from msgspec import structs
 
 from fhir_bridge.errors import IntegrityBroken
 from fhir_bridge.model.ingest import IndexRow
@@ -67,7 +67,7 @@ def _record_item(record: StoredRecord, row: IndexRow, key: bytes) -> bytes:
     content = _LAST_UPDATED.sub(b'"lastUpdated":""', opened.content, count=1)
     original = open_part(key, where, ORIGINAL, record.original).content
     lineage = open_part(key, where, LINEAGE, record.lineage).content
-    masked = replace(row, last_updated_us=0)
+    masked = structs.replace(row, last_updated_us=0)
     return _digest("record", (record.chart, masked, content, original, lineage, opened.ruleset))
 
 

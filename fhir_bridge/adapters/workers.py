@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copyreg
 import ctypes
 import gc
 import itertools
@@ -27,25 +26,16 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 from fhir_bridge.errors import Issue, RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
-from fhir_bridge.lines.keeping import RECORDS_AT_ONCE, KeptRecords, encode, in_blocks
+from fhir_bridge.lines.keeping import RECORDS_AT_ONCE, KeptRecords, decode, encode, in_blocks
 from fhir_bridge.lines.pure import Flow, process
-from fhir_bridge.model.ingest import (
-    ChartRef,
-    IndexRow,
-    Interaction,
-    Normalized,
-    Processed,
-    Received,
-    SourceContext,
-)
+from fhir_bridge.model.ingest import ChartRef, Normalized, Processed, Received, SourceContext
 from fhir_bridge.model.shared_bytes import CAN_SHARE, attached, shared
 from fhir_bridge.ports.overflow import Overflow, Overflows
 
@@ -255,24 +245,6 @@ class _Worker:
             self._process.join(_END_S)
 
 
-def _pickle_quickly(kind: type[Any]) -> None:
-    """Have values of a frozen, slotted dataclass pickled as the call that makes them anew.
-
-    Such a class pickles itself by asking for its fields again each time, and fills them in one by one, which takes
-    half as long again (2026-11).
-    """
-    values = attrgetter(*(field.name for field in fields(kind)))
-
-    def taken_apart(made: Any) -> tuple[type[Any], tuple[Any, ...]]:
-        return kind, values(made)
-
-    copyreg.pickle(kind, taken_apart)
-
-
-for _kind in (Processed, Normalized, IndexRow, Interaction, ChartRef):
-    _pickle_quickly(_kind)
-
-
 def _serve(pipe: Connection, parent: int, work: Work) -> None:
     """Do one message after the other until the other side closes."""
     _end_with_parent(parent)
@@ -321,7 +293,7 @@ def _give_flow(pipe: Connection, flow: Flow) -> None:
 
 
 def _give(pipe: Connection, done: Processed | Exception) -> None:
-    """Send what came of a message, its records a few at a time: a pickle of all would hold them once more."""
+    """Send what came of a message, its records a few at a time: all of them encoded would be held once more."""
     if isinstance(done, Exception):
         pipe.send((done, 0))
         return
@@ -329,7 +301,7 @@ def _give(pipe: Connection, done: Processed | Exception) -> None:
     records.reverse()
     pipe.send((done, len(records)))
     while records:
-        pipe.send(records[-RECORDS_AT_ONCE:][::-1])
+        pipe.send_bytes(encode(records[-RECORDS_AT_ONCE:][::-1]))
         # What the other side holds by now need not be held here.
         del records[-RECORDS_AT_ONCE:]
 
@@ -340,7 +312,7 @@ def _taken(pipe: Connection) -> Processed | Exception:
     done, count = received
     records: list[Normalized] = []
     while len(records) < count:
-        records += pipe.recv()
+        records += decode(pipe.recv_bytes())
     return replace(done, records=tuple(records)) if isinstance(done, Processed) and records else done
 
 

@@ -20,18 +20,34 @@ _ENTRY_DEPTH: Final = 2
 """An entry stands in the array of a Bundle."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntryParts:
+class EntryParts(msgspec.Struct, frozen=True):
     """One entry: exact slices, and the same decoded.
 
     Attributes:
         raw: Exact bytes of the entry.
         value: The entry decoded; anything a sender may put into an array.
+        full_url: ``fullUrl``, when it is a string.
+        resource: The decoded resource, or None without one.
+        request: ``request``, whatever that is.
     """
 
     index: int
     raw: bytes
-    value: Any = field(repr=False)
+    value: Any
+    full_url: str | None
+    resource: Any
+    request: Any
+
+    @classmethod
+    def of(cls, index: int, raw: bytes, value: Any) -> EntryParts:
+        """Take an entry apart."""
+        if type(value) is not dict:
+            return cls(index, raw, value, None, None, None)
+        return cls(index, raw, value, _text(value, "fullUrl"), value.get("resource"), value.get("request"))
+
+    def __repr__(self) -> str:
+        """Tell which entry this is and nothing that stands in it."""
+        return f"EntryParts({self.index})"
 
     @property
     def resource_raw(self) -> bytes | None:
@@ -41,43 +57,29 @@ class EntryParts:
         return None
 
     @property
-    def full_url(self) -> str | None:
-        """``fullUrl``, when it is a string."""
-        return _text(self.value, "fullUrl")
-
-    @property
-    def resource(self) -> Any:
-        """The decoded resource, or None without one."""
-        return self.value.get("resource") if type(self.value) is dict else None
-
-    @property
     def method(self) -> str | None:
         """``request.method``."""
-        return self._request("method")
+        return _text(self.request, "method")
 
     @property
     def url(self) -> str | None:
         """``request.url``."""
-        return self._request("url")
+        return _text(self.request, "url")
 
     @property
     def if_match(self) -> str | None:
         """``request.ifMatch``."""
-        return self._request("ifMatch")
+        return _text(self.request, "ifMatch")
 
     @property
     def if_none_match(self) -> str | None:
         """``request.ifNoneMatch``."""
-        return self._request("ifNoneMatch")
+        return _text(self.request, "ifNoneMatch")
 
     @property
     def if_none_exist(self) -> str | None:
         """``request.ifNoneExist``."""
-        return self._request("ifNoneExist")
-
-    def _request(self, name: str) -> str | None:
-        request = self.value.get("request") if type(self.value) is dict else None
-        return _text(request, name)
+        return _text(self.request, "ifNoneExist")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def cut(data: bytes, value: dict[str, Any]) -> BundleParts:
     if type(listed) is not list:
         return BundleParts(value, ())
     raws = _BUNDLE.decode(data).entry
-    entries = tuple(EntryParts(i, bytes(raw), listed[i]) for i, raw in enumerate(raws))
+    entries = tuple([EntryParts.of(i, bytes(raw), listed[i]) for i, raw in enumerate(raws)])
     types: dict[str, str] = {}
     for entry in entries:
         _note_type(entry, types)
@@ -195,7 +197,7 @@ class _DecodedAnew(Sequence[EntryParts]):
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         raw = bytes(self._raws[index])
-        return EntryParts(index, raw, parse_any(raw, max_depth=self._max_depth, max_bytes=len(raw)))
+        return EntryParts.of(index, raw, parse_any(raw, max_depth=self._max_depth, max_bytes=len(raw)))
 
 
 def _without_entries(data: bytes | memoryview, raws: list[msgspec.Raw]) -> bytes | None:

@@ -7,16 +7,26 @@ under its key; everything known from the tables is decided here, once, and not f
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fhir_bridge.fhir.arity import (
+    Check,
+    KeyCheck,
+    array,
+    is_filled_list,
+    many_of,
+    many_primitives,
+    single_of,
+    single_value,
+)
 from fhir_bridge.fhir.bindings import binding_check
 from fhir_bridge.fhir.fragments import check_fragments
 from fhir_bridge.fhir.narrative import check_narrative, is_active, is_blank
 from fhir_bridge.fhir.path_syntax import PathNotUnderstood
 from fhir_bridge.fhir.paths import Path, compile_path
-from fhir_bridge.fhir.primitives import TESTS, Problem, Test
+from fhir_bridge.fhir.primitives import TESTS, Problem, Test, surely
 from fhir_bridge.fhir.quality import check_quantity
 from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference, type_of
 from fhir_bridge.fhir.run import Place, Run
@@ -24,14 +34,14 @@ from fhir_bridge.fhir.shortcuts import SHORTCUTS, Surely
 from fhir_bridge.fhir.stated_rules import STATED_OTHERWISE, rule_of
 from fhir_bridge.fhir.tables import Definitions, Element, Invariant, TypeRow
 
-Check = Callable[[Any, Place, Run], None]
-"""Checks one value at one place."""
-
-KeyCheck = Callable[[Any, Place, Run, dict[str, Any]], None]
-"""Checks what stands under one key of an object, which it is given too."""
+Sure = Callable[[Any], bool]
+"""Tells of a primitive's value, whatever it is, that its check would surely find nothing."""
 
 Holds = Callable[[Any, dict[str, Any], dict[str, Any]], bool]
 """Tells of a value, ``%resource`` and the container whether an invariant holds."""
+
+_Plan = tuple[tuple[tuple[str, Sure], ...], tuple[tuple[str, KeyCheck], ...]]
+"""For objects with the same keys: those whose value a glance can pass, and those with the check of each."""
 
 # Invariants that need what a reference points to, or functions no other definition uses.
 NOT_CHECKED = frozenset({"ctm-1", "sdf-8a", "seq-4", "sdf-15", "ras-1", "mps-1"})
@@ -110,13 +120,13 @@ class _Compiler:
         return first
 
     def _object(self, row: TypeRow) -> Check:
-        checks = self._key_checks(row)
+        checks, sure = self._key_checks(row)
         names = frozenset(checks)
         required, choices, one_of = _cardinalities(row)
         invariants = self._invariants(row.name, row.invariants)
         is_resource = row.kind == "resource"
         extra = _by_hand(row, self._definitions.release)
-        sound: dict[tuple[str, ...], tuple[tuple[str, KeyCheck], ...]] = {}
+        sound: dict[tuple[str, ...], _Plan] = {}
 
         def check_all(value: dict[str, Any], place: Place, run: Run) -> None:
             before = run.found
@@ -135,7 +145,7 @@ class _Compiler:
                 run.error("structure", "an object must not be empty (ele-1)", place)
             # A sender who makes up ever new sets of keys has each of them looked at.
             if run.found == before and len(sound) < _MAX_SHAPES:
-                sound[tuple(value)] = tuple((key, checks[key]) for key in value if key in checks)
+                sound[tuple(value)] = _plan(value, checks, sure)
 
         def check(value: Any, place: Place, run: Run) -> None:
             if type(value) is not dict:
@@ -147,8 +157,14 @@ class _Compiler:
             if plan is None:
                 check_all(value, place, run)
             else:
-                for key, found in plan:
-                    found(value[key], (place, key), run, value)
+                leaves, branches = plan
+                for key, is_sure in leaves:
+                    if not is_sure(value[key]):
+                        check_all(value, place, run)
+                        break
+                else:
+                    for key, found in branches:
+                        found(value[key], (place, key), run, value)
             # An invariant says nothing useful about an object that is malformed already.
             if run.found == before:
                 for invariant, holds in invariants:
@@ -159,27 +175,34 @@ class _Compiler:
 
         return check
 
-    def _key_checks(self, row: TypeRow) -> dict[str, KeyCheck]:
+    def _key_checks(self, row: TypeRow) -> tuple[dict[str, KeyCheck], dict[str, Sure]]:
+        """Return the check of each key; beside those of single primitives, what can tell that they find nothing."""
         checks: dict[str, KeyCheck] = {}
+        sure: dict[str, Sure] = {}
         for element in row.elements.values():
             if row.kind == "resource" and element.name == "contained":
                 checks["contained"] = self._contained
                 continue
             for key, type_name in element.json_keys().items():
                 self._add_key(checks, key, type_name, element, row.name)
-        return checks
+                is_sure = None if element.many else self._sure(type_name, element)
+                if is_sure is not None:
+                    sure[key] = is_sure
+        return checks, sure
 
     def _add_key(self, checks: dict[str, KeyCheck], key: str, type_name: str, element: Element, owner: str) -> None:
         invariants = self._invariants(type_name, element.invariants)
         if type_name in TESTS:
             single = self._primitive(type_name, element, invariants)
-            checks[key] = _many_primitives(single, key) if element.many else _single(single)
+            checks[key] = many_primitives(single, key) if element.many else single_value(single)
             checks["_" + key] = self._sibling(key, element.many)
             return
-        single = self._complex(type_name, element, invariants, owner)
-        if key == "modifierExtension":
-            single = self._modifier(owner)
-        checks[key] = _many(single) if element.many else _single(single)
+        judged = self._modifier(owner) if key == "modifierExtension" else None
+        judged = judged or self._complex(type_name, element, invariants, owner)
+        if judged is None:
+            checks[key] = many_of(self._types, type_name) if element.many else single_of(self._types, type_name)
+        else:
+            checks[key] = array(judged) if element.many else single_value(judged)
 
     def _primitive(self, type_name: str, element: Element, invariants: list[tuple[Invariant, Holds]]) -> Check:
         test: Test = TESTS[type_name]
@@ -211,16 +234,31 @@ class _Compiler:
 
         return check
 
+    def _sure(self, type_name: str, element: Element) -> Sure | None:
+        """Return the short way of :meth:`_primitive`, for what is judged by form and list of codes alone."""
+        if type_name not in TESTS or type_name == "xhtml" or element.name == "implicitRules":
+            return None
+        if self._invariants(type_name, element.invariants):
+            return None
+        if element.codes is None:
+            return surely(type_name)
+        if binding_check(element, type_name, self._definitions) is None:
+            return None
+        test, listed = TESTS[type_name], self._definitions.codes[element.codes].values()
+        codes = frozenset(code for code in frozenset().union(*listed) if code[:1] != "#" and test(code) is None)
+        return lambda value: type(value) is str and value in codes
+
     def _complex(
         self, type_name: str, element: Element, invariants: list[tuple[Invariant, Holds]], owner: str
-    ) -> Check:
+    ) -> Check | None:
+        """Return the check of one value, None for one that is judged by its type alone."""
         types = self._types
         bound = binding_check(element, type_name, self._definitions)
         reference = None
         if type_name == "Reference":
             reference = _reference_check(owner, element, self._resource_types)
         if bound is None and reference is None and not invariants:
-            return lambda value, place, run: types[type_name](value, place, run)
+            return None
 
         def check(value: Any, place: Place, run: Run) -> None:
             before = run.found
@@ -256,10 +294,10 @@ class _Compiler:
             types["Element"](value, place, run)
 
         if not many:
-            return _single(check_one)
+            return single_value(check_one)
 
         def check(value: Any, place: Place, run: Run, owner: dict[str, Any]) -> None:
-            if not _is_filled_list(value, place, run):
+            if not is_filled_list(value, place, run):
                 return
             values = owner.get(key)
             if type(values) is list and len(values) != len(value):
@@ -277,7 +315,7 @@ class _Compiler:
         if run.resource is not run.container:
             run.error("invariant", "dom-2: a contained resource must not contain others", place)
             return
-        if not _is_filled_list(value, place, run):
+        if not is_filled_list(value, place, run):
             return
         for index, item in enumerate(value):
             run.resource = item
@@ -312,6 +350,15 @@ class _Compiler:
                 if rule.key not in NOT_CHECKED_OF[self._definitions.release]:
                     raise
         return compiled
+
+
+def _plan(value: Iterable[str], checks: Mapping[str, KeyCheck], sure: Mapping[str, Sure]) -> _Plan:
+    """Return how objects with these keys are judged: first what can be told at a glance, then the rest."""
+    known = [key for key in value if key in checks]
+    return (
+        tuple((key, sure[key]) for key in known if key in sure),
+        tuple((key, checks[key]) for key in known if key not in sure),
+    )
 
 
 def _either(surely: Surely | None, path: Path) -> Holds:
@@ -414,52 +461,6 @@ def _only_in_container(value: dict[str, Any], place: Place, run: Run) -> None:
 
 def _xhtml(value: Any) -> Problem | None:
     return TESTS["string"](value) or check_narrative(value)
-
-
-def _single(check: Check) -> KeyCheck:
-    def single(value: Any, place: Place, run: Run, _owner: dict[str, Any]) -> None:
-        if type(value) is list:
-            run.error("structure", "must be a single value, not an array", place)
-        else:
-            check(value, place, run)
-
-    return single
-
-
-def _many(check: Check) -> KeyCheck:
-    def many(value: Any, place: Place, run: Run, _owner: dict[str, Any]) -> None:
-        if _is_filled_list(value, place, run):
-            for index, item in enumerate(value):
-                check(item, (place, index), run)
-
-    return many
-
-
-def _many_primitives(check: Check, key: str) -> KeyCheck:
-    def many(value: Any, place: Place, run: Run, owner: dict[str, Any]) -> None:
-        if not _is_filled_list(value, place, run):
-            return
-        for index, item in enumerate(value):
-            if item is not None:
-                check(item, (place, index), run)
-            elif not _has_sibling(owner.get("_" + key), index):
-                run.error("structure", "null needs an extension beside it", (place, index))
-
-    return many
-
-
-def _has_sibling(siblings: Any, index: int) -> bool:
-    return type(siblings) is list and index < len(siblings) and siblings[index] is not None
-
-
-def _is_filled_list(value: Any, place: Place, run: Run) -> bool:
-    if type(value) is not list:
-        run.error("structure", "must be an array", place)
-        return False
-    if not value:
-        run.error("structure", "an array must not be empty; leave the element out instead", place)
-        return False
-    return True
 
 
 def _reference_check(owner: str, element: Element, resource_types: frozenset[str]) -> Check:

@@ -11,9 +11,10 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from functools import cache
 from typing import Any
+
+from msgspec import structs
 
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.search import extract
@@ -52,4 +53,6 @@ def renewed(row: IndexRow, body: bytes) -> IndexRow:
     for ours in ("versionId", "lastUpdated"):
         resource["meta"].pop(ours, None)
     start, period = dated(resource)
-    return replace(row, dated_us=start, data_period_us=period, codes=codes(resource), search=extract(resource))
+    return structs.replace(
+        row, dated_us=start, data_period_us=period, codes=codes(resource), search=extract(resource)
+    )

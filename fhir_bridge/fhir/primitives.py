@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 
@@ -178,3 +178,34 @@ TESTS: dict[str, Test] = {
     "xhtml": _string,
 }
 """Primitive type → test; None means that the value fits."""
+
+_MAX_HELD = 4096
+_REPEATED = frozenset({"canonical", "code", "date", "dateTime", "instant", "uri", "url"})
+"""Of these a hospital's records hold the same texts again and again."""
+
+
+@cache
+def surely(type_name: str) -> Callable[[Any], bool]:
+    """Return what tells at a glance that a value fits a type and points to no fragment; if it cannot, the test does.
+
+    For types whose texts repeat, those that fitted lately are remembered.
+    """
+    test = TESTS[type_name]
+    if type_name not in _REPEATED:
+        return lambda value: test(value) is None
+    held: set[str] = set()
+
+    def is_sure(value: Any) -> bool:
+        if type(value) is not str:
+            return False
+        if value in held:
+            return True
+        if value[:1] == "#" or test(value) is not None:
+            return False
+        if len(value) <= _LONGEST_REMEMBERED:
+            if len(held) >= _MAX_HELD:
+                held.clear()
+            held.add(value)
+        return True
+
+    return is_sure

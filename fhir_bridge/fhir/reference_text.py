@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from fhir_bridge.fhir.releases import RENAMED, WITHOUT_R4
 from fhir_bridge.fhir.tables import r4
@@ -29,8 +30,7 @@ class ReferenceKind(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedReference:
+class ParsedReference(msgspec.Struct, frozen=True):
     """What a reference's text says.
 
     Attributes:
@@ -75,10 +75,11 @@ def _read(text: str) -> ParsedReference:
     if text.startswith("urn:"):
         return ParsedReference(ReferenceKind.URN, base=text)
     match = _RESTFUL.fullmatch(text)
-    if match and match["type"] in _known_types():
-        base = match["base"]
-        kind = ReferenceKind.ABSOLUTE if base else ReferenceKind.RELATIVE
-        return ParsedReference(kind, match["type"], match["id"], match["version"], base)
+    if match:
+        base, type_name, local_id, version = match.groups()
+        if type_name in _known_types():
+            kind = ReferenceKind.ABSOLUTE if base else ReferenceKind.RELATIVE
+            return ParsedReference(kind, type_name, local_id, version, base)
     match = _CONDITIONAL.fullmatch(text)
     if match and match["type"] in _known_types():
         query = match["query"]

@@ -303,17 +303,19 @@ def _under(key: str) -> Find:
 def _two_below(key: str, name: str) -> Find:
     under, beside = _under(key), "_" + name
 
+    def below(holder: dict[str, Any]) -> Sequence[Any]:
+        value = holder.get(name)
+        if value is None:
+            value = holder.get(beside)
+        if type(value) is list:
+            return [each for each in value if each is not None] if None in value else value
+        return (value,) if value is not None else ()
+
     def find(resource: dict[str, Any], scope: Scope) -> Sequence[Any]:
-        found: list[Any] = []
-        for holder in under(resource, scope):
-            value = holder.get(name)
-            if value is None:
-                value = holder.get(beside)
-            if type(value) is list:
-                found += [each for each in value if each is not None]
-            elif value is not None:
-                found.append(value)
-        return found
+        holder = resource[key]
+        if type(holder) is dict:
+            return below(holder)
+        return [each for one in under(resource, scope) for each in below(one)]
 
     return find
 
@@ -419,6 +421,7 @@ def _leading(type_name: str, parameter: SearchParameter, branch: str) -> frozens
 
 _SIMPLE = re.compile(r"\(?[A-Z]\w+\.\w+(?:\.as\(\w+\)| as \w+\))?")
 _TWO_STEPS = re.compile(r"[A-Z]\w+\.\w+\.(?P<name>\w+)")
+_PLAIN = re.compile(r"\(?(?P<name>\w+)(?:(?:\.as\(|\.ofType\(| as )(?P<type>\w+)\))?")
 _OF_TYPE = re.compile(r"[A-Z]\w+\.\w+\.where\(resolve\(\) is (?P<type>\w+)\)")
 
 
@@ -448,10 +451,29 @@ def _composites(parameter: SearchParameter, part_type: str) -> Convert:
     compiled = [compile_path(path, part_type, r4()) for _, _, path in parameter.components]
     converts = [converter(kind, c.types) for (_, kind, _), c in zip(parameter.components, compiled, strict=True)]
     runs = [(c.evaluate, convert) for c, convert in zip(compiled, converts, strict=True)]
+    keys = [_plain_key(path, part_type) for _, _, path in parameter.components]
+    needed = [(key, "_" + key) for key in keys if key is not None]
 
     def composites(item: Any) -> tuple[Any, ...]:
-        part, scope = (item.part, item.scope) if type(item) is _InResource else (item, scope_of(item))
-        found = [tuple(v for item in run([part], scope) for v in convert(item)) for run, convert in runs]
+        part = item.part if type(item) is _InResource else item
+        for key, beside in needed:
+            if key not in part and beside not in part:
+                return ()
+        scope = item.scope if type(item) is _InResource else scope_of(part)
+        found = [tuple([v for item in run([part], scope) for v in convert(item)]) for run, convert in runs]
         return (tuple(found),) if all(found) else ()
 
     return composites
+
+
+def _plain_key(path: str, part_type: str) -> str | None:
+    """Return the only key under which a path can find anything; None if it is more than a name and a type."""
+    match = _PLAIN.fullmatch(path)
+    row = r4().types.get(part_type)
+    if match is None or row is None:
+        return None
+    name, kind = match["name"], match["type"] or ""
+    names = (name, f"{name}[x]")
+    keys = [key for e in row.elements.values() if e.name in names for key in e.json_keys()]
+    typed = [key for key in keys if not kind or key == name + kind[0].upper() + kind[1:]]
+    return typed[0] if len(typed) == 1 else None

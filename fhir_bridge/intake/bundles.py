@@ -173,9 +173,15 @@ def _judge_identity(entry: EntryParts, place: str, issues: list[Issue]) -> None:
         return
     if resource.get("resourceType") == "Bundle":
         issues.append(Issue("error", "not-supported", "a Bundle in a Bundle is not taken", f"{place}.resource"))
-    parsed = parse_reference(entry.full_url or "")
+    url = entry.full_url or ""
+    name, local_id = resource.get("resourceType"), resource.get("id")
+    # Ending like this, an address that names a type and id at all names these.
+    is_plain = type(name) is str and type(local_id) is str and name.isalpha() and "/" not in local_id
+    if is_plain and url.endswith(f"/{name}/{local_id}"):
+        return
+    parsed = parse_reference(url)
     if parsed.kind is not ReferenceKind.ABSOLUTE:
         return
-    if (parsed.type, parsed.id) != (resource.get("resourceType"), resource.get("id", parsed.id)):
+    if (parsed.type, parsed.id) != (name, resource.get("id", parsed.id)):
         text = "fullUrl names another type or id than the resource"
         issues.append(Issue("error", "invalid", text, f"{place}.fullUrl"))

@@ -35,16 +35,17 @@ def read_request(entry: EntryParts, kind: str, place: str, issues: list[Issue]) 
         text = f"bdl-3: an entry of a {kind} needs a request"
         issues.append(Issue("error", "required", text, f"{place}.request"))
         return None
-    if entry.method is None or entry.url is None:
+    method, url = entry.method, entry.url
+    if method is None or url is None:
         return None  # The structure is wrong, which the validation of the Bundle has said.
-    if entry.method not in _METHODS:
+    if method not in _METHODS:
         text = f"only {', '.join(sorted(_METHODS))} are taken in a bundle"
         issues.append(Issue("error", "not-supported", text, f"{place}.request.method"))
         return None
-    if resource is None and entry.method != "DELETE":
+    if resource is None and method != "DELETE":
         issues.append(Issue("error", "required", "this method needs a resource", f"{place}.resource"))
         return None
-    return _of_request(entry, resource, place, issues)
+    return _of_request(entry, method, url, resource, place, issues)
 
 
 def _of_collection(
@@ -64,37 +65,37 @@ def _of_collection(
 
 
 def _of_request(
-    entry: EntryParts, resource: dict[str, Any] | None, place: str, issues: list[Issue]
+    entry: EntryParts, method: str, url: str, resource: dict[str, Any] | None, place: str, issues: list[Issue]
 ) -> Interaction | None:
-    target = _target(entry, place, issues)
+    target = _target(method, url, place, issues)
     if target is None:
         return None
     type_name, url_id = target
     local_id = resource.get("id") if resource is not None else None
-    if resource is not None and entry.method != "DELETE":
+    if resource is not None and method != "DELETE":
         if resource.get("resourceType") != type_name:
             text = "request.url names another type than the resource"
             issues.append(Issue("error", "invalid", text, f"{place}.request.url"))
             return None
-        if entry.method == "PUT" and local_id != url_id:
+        if method == "PUT" and local_id != url_id:
             text = "id must be present and equal to the id in request.url"
             issues.append(Issue("error", "invalid", text, f"{place}.resource.id"))
             return None
     if_match = _if_match(entry, place, issues)
-    chosen = url_id if entry.method != "POST" else local_id
+    chosen = url_id if method != "POST" else local_id
     return Interaction(
-        method=entry.method or "",
+        method=method,
         type=type_name,
         id=chosen if type(chosen) is str else None,
         if_match=if_match,
-        if_none_exist=entry.if_none_exist if entry.method == "POST" else None,
+        if_none_exist=entry.if_none_exist if method == "POST" else None,
     )
 
 
-def _target(entry: EntryParts, place: str, issues: list[Issue]) -> tuple[str, str | None] | None:
+def _target(method: str, url: str, place: str, issues: list[Issue]) -> tuple[str, str | None] | None:
     """Type and id of ``request.url``: ``Type`` for POST, ``Type/id`` for PUT and DELETE."""
-    url, where = entry.url or "", f"{place}.request.url"
-    if entry.method == "POST":
+    where = f"{place}.request.url"
+    if method == "POST":
         if _TYPE.fullmatch(url):
             return url, None
         issues.append(Issue("error", "invalid", "request.url of a POST must be a resource type", where))

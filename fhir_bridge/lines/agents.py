@@ -6,8 +6,9 @@ Written by a patient's agent or delegate, by a guardian, or by a clerk who has t
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from fhir_bridge.consent import consent_in_r4
 from fhir_bridge.errors import IntegrityBroken, Issue, RecordRefused
@@ -45,9 +46,9 @@ def agent_record(
         raise RecordRefused(reception.refused)
     local_id = entry.interaction.id or _fresh_id(randomness)
     record_id = canonical_id(by.key, entry.interaction.type, local_id)
-    asked = replace(entry.interaction, id=record_id)
+    asked = structs.replace(entry.interaction, id=record_id)
     made = _normalized(asked, local_id, entry.resource, entry.original, home, registry, by)
-    return replace(made, flags=entry.flags)
+    return structs.replace(made, flags=entry.flags)
 
 
 def restated_record(
@@ -68,7 +69,7 @@ def restated_record(
     """
     if received.interaction is None or received.interaction.id is None:
         raise IntegrityBroken("a withdrawal without an address")
-    asked = replace(received.interaction, method="PUT", id=record_id)
+    asked = structs.replace(received.interaction, method="PUT", id=record_id)
     resource = parse(stored) | {"status": status}
     return _normalized(asked, received.interaction.id, resource, received.content, home, registry, by)
 

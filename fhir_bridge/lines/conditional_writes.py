@@ -16,6 +16,8 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
 
+from msgspec import structs
+
 from fhir_bridge.errors import Issue, PreconditionFailed, RecordRefused, Unavailable
 from fhir_bridge.fhir.json import NotStrictJson, parse
 from fhir_bridge.lines.charts import ChartBook, OpenChart
@@ -58,7 +60,7 @@ class ConditionalWrites:
             if asked.id is None and _states_id(received.content):
                 problem = "the body states another id than the matching record has"
                 raise RecordRefused([Issue("error", "invalid", problem, f"{asked.type}.id")])
-            asked = replace(asked, id=anchored.elsewhere or None)
+            asked = structs.replace(asked, id=anchored.elsewhere or None)
         raise Unavailable("what matches keeps changing")
 
     async def delete(self, received: Received, params: Sequence[tuple[str, str]]) -> Anchored | None:

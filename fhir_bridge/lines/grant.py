@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import msgspec
+from msgspec import structs
 
 from fhir_bridge.consent import (
     AttestationRules,
@@ -214,9 +215,9 @@ class GrantLine:
         received = replace(received, body=told_in_r4(body)) if release is FhirVersion.R5 else received
         by = self._guardian(who, home) if who.attested_by is not None else agent_of(who, home, self._registry)
         async with self._writing:
-            record = replace(await self._record(received, home, by), original=body)
+            record = structs.replace(await self._record(received, home, by), original=body)
             outcome = await self._take(received, record)
-        return replace(outcome, status="204 No Content") if interaction.method == "DELETE" else outcome
+        return structs.replace(outcome, status="204 No Content") if interaction.method == "DELETE" else outcome
 
     async def attest(self, institution: str, chart: ChartRef, body: bytes, local_id: str | None) -> Outcome:
         """Take a Consent signed on paper, on its institution's word; it is in force when this returns.

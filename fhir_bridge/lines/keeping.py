@@ -6,14 +6,13 @@ them, and holds of those it takes next to nothing. When one is sealed, it is ask
 
 from __future__ import annotations
 
-import pickle
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, overload
 
 import msgspec
+from msgspec.structs import replace
 
 from fhir_bridge.model.ingest import ChartRef, Normalized, Sealed
 from fhir_bridge.ports.overflow import Overflow
@@ -24,6 +23,13 @@ _NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
 _NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
 _NO_LINEAGE = b"[]"
 _sealed = msgspec.msgpack.Decoder(list[Sealed])
+
+# Half of what pickling takes, both sides together (2026-11). Values of the index come back as rows that are read
+# from disk have them, which is as lists.
+encode: Final = msgspec.msgpack.Encoder().encode
+"""Return a block of records as MessagePack: so they cross between processes, and lie on disk once sealed."""
+decode: Final = msgspec.msgpack.Decoder(list[Normalized]).decode
+"""Return the records of a block."""
 
 
 class KeptRecords(Sequence[Normalized]):
@@ -158,17 +164,6 @@ def in_blocks(records: Iterable[Normalized], size: int = RECORDS_AT_ONCE) -> Ite
     waiting = iter(records)
     while some := tuple(islice(waiting, size)):
         yield some
-
-
-def encode(records: Sequence[Normalized]) -> bytes:
-    """Return a block of records, for :func:`decode`."""
-    return pickle.dumps(records, pickle.HIGHEST_PROTOCOL)
-
-
-def decode(block: bytes) -> Sequence[Normalized]:
-    """Return the records of a block; only of one that a worker or an overflow of ours gave."""
-    records: Sequence[Normalized] = pickle.loads(block)  # noqa: S301 - as between processes, where it comes from
-    return records
 
 
 def _joined(lineage: bytes, added: bytes) -> bytes:

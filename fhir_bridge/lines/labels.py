@@ -18,10 +18,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from fhir_bridge.errors import IntegrityBroken
 from fhir_bridge.fhir.value_set_files import packaged_sets
@@ -287,7 +288,7 @@ def labelled(rows: Sequence[IndexRow], held: HeldLabels) -> Sequence[IndexRow]:
     """Return rows with the labels that are held for them."""
     if not held:
         return rows
-    return [replace(row, labels=held[row.version]) if row.version in held else row for row in rows]
+    return [structs.replace(row, labels=held[row.version]) if row.version in held else row for row in rows]
 
 
 def _doubtful(

@@ -128,7 +128,7 @@ class Registry:
     def id_key(self, institution: str) -> bytes:
         """Return the key of an institution's canonical ids."""
         name = KeyName(KeyKind.ID, institution)
-        return self._keys.ensure([name])[name]
+        return self._keys.find(name) or self._keys.ensure([name])[name]
 
     def agent_key(self, home: ChartRef) -> bytes:
         """Return the key of the ids that a patient's agent gives to what it writes in its home chart.

@@ -17,8 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
+
+from msgspec import structs
 
 from fhir_bridge.errors import BridgeError, SetupWrong, Unavailable
 from fhir_bridge.fhir.value_sets import LabelSets
@@ -160,7 +162,7 @@ async def reissue(
     written = 0
     for start in range(0, len(records), _AT_ONCE):
         some = records[start : start + _AT_ONCE]
-        numbered = tuple(replace(record, index=number) for number, record in enumerate(some))
+        numbered = tuple(structs.replace(record, index=number) for number, record in enumerate(some))
         received = Received(institution, FhirVersion.R4, b"", clock.now())
         done = await ingest.push_reissued(received, Processed("batch", numbered, sets=sets.digest.hex()))
         if done.refused:

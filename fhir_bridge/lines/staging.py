@@ -8,8 +8,11 @@ all its entries hold.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+import msgspec
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.lines.charts import OpenChart
@@ -23,8 +26,7 @@ _TAKEN = Interaction("PUT", "")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class StagedRecord:
+class StagedRecord(msgspec.Struct, frozen=True):
     """A new version that is to be sealed."""
 
     record: Normalized
@@ -135,11 +137,12 @@ def _spare(record: Normalized, row: IndexRow) -> Normalized:
     """Return a slim record without what it takes no longer once it is staged; any other as it is."""
     if record.kept is None:
         return record
-    return replace(record, interaction=_TAKEN, id=row.id, local_id="", row=row)
+    return msgspec.structs.replace(record, interaction=_TAKEN, id=row.id, local_id="", row=row)
 
 
+@lru_cache(maxsize=16)
 def instant_of(microseconds: int) -> datetime:
-    """Return the aware datetime of µs since 1970."""
+    """Return the aware datetime of µs since 1970; all records of a commit have the same."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 

@@ -29,6 +29,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from blake3 import blake3
+from msgspec import structs
 
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.lines.claims import CLAIM, Claims, claim_of
@@ -274,7 +275,7 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     if isinstance(processed.records, KeptRecords):
         processed.records.add_to_lineage(entry)
         return replace(processed, opened=message, signed=signed)
-    records = tuple(replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
+    records = tuple(structs.replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
     return replace(processed, records=records, opened=message, signed=signed)
 
 

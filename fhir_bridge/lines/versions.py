@@ -10,8 +10,10 @@ restart that reads the same rows back gets the same order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
+
+from msgspec import structs
 
 from fhir_bridge.model.ids import version_id
 from fhir_bridge.model.ingest import IndexRow, Normalized
@@ -62,7 +64,7 @@ def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], no
     same = sum(1 for old in history if old.content == record.row.content and old.deleted == record.row.deleted)
     digest = record.row.content + (b"\x01" if record.row.deleted else b"\x00")
     dated = [old.source_updated_us for old in history if old.source_updated_us is not None]
-    return replace(
+    return structs.replace(
         record.row,
         # A deletion has no time of its own; what the sender had dated before it must not come back after it.
         source_updated_us=max(dated, default=None) if record.row.deleted else record.row.source_updated_us,
@@ -71,8 +73,9 @@ def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], no
     )
 
 
+@lru_cache(maxsize=16)
 def microseconds(moment: datetime) -> int:
-    """Return µs since 1970 of an aware datetime, without a detour over floats."""
+    """Return µs since 1970 of an aware datetime, without a detour over floats; a commit asks for one all the time."""
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 

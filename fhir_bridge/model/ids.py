@@ -115,8 +115,8 @@ def _base32(raw: bytes) -> str:
 
 
 def _keyed(id_key: bytes, *parts: bytes | str) -> bytes:
-    hasher = blake3(b"fhir-bridge/id/1", key=id_key)
+    joined = b"fhir-bridge/id/1"
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
-        hasher.update(len(raw).to_bytes(4, "big") + raw)
-    return hasher.digest()
+        joined += len(raw).to_bytes(4, "big") + raw
+    return blake3(joined, key=id_key).digest()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -49,8 +50,7 @@ class Position:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Interaction:
+class Interaction(msgspec.Struct, frozen=True):
     """What the sender asks for one resource: RESTful create, update or delete.
 
     ``id`` is the sender's local id. ``if_match`` is a bare version id,
@@ -241,8 +241,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     table: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRow:
+class IndexRow(msgspec.Struct, frozen=True):
     """What search, consent and ordering need of one record version; lives only in the sealed chart index.
 
     Attributes:
@@ -288,8 +287,7 @@ class Keeping(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Normalized:
+class Normalized(msgspec.Struct, frozen=True):
     """One record in R4 with canonical ids, ready to be versioned and sealed.
 
     Attributes:
@@ -380,8 +378,7 @@ class Processed:
     tried: Tried | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """What may leave memory: three envelopes and a commitment.
 
     ``lineage`` and ``original`` hold what normalisation removed, so they are
@@ -397,8 +394,7 @@ class Sealed:
     commitment: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one entry, for the transaction-response and the summary.
 
     ``status`` is an HTTP status line such as ``201 Created``; ``version`` and
@@ -444,6 +440,7 @@ def stamped(record: Normalized, *, version: str, last_updated: datetime) -> byte
     return head + stamp + (b"" if tail.startswith(b"}") else b",") + tail
 
 
+@lru_cache(maxsize=16)
 def instant(moment: datetime) -> str:
-    """Write an aware UTC datetime as a FHIR instant with milliseconds."""
+    """Write an aware UTC datetime as a FHIR instant with milliseconds; all records of a commit have the same."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

@@ -19,23 +19,22 @@ Invariants:
 from __future__ import annotations
 
 import hmac
-import threading
 from collections.abc import Sequence
+from functools import lru_cache
 
-import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fhir_bridge.errors import EnvelopeBroken
+from fhir_bridge.seal.frames import compress, decompress
 
 SUITE = 1
 RANDOM_BYTES = 44
 """What one envelope draws: salt and nonce."""
 
-NO_DICTIONARY = 0
-
+_SUITE = bytes((SUITE,))
 _SALT = slice(1, 33)
 _COMMITMENT = slice(33, 65)
 _NONCE = slice(65, 77)
@@ -76,8 +75,7 @@ def seal_bytes(key: bytes, part: str, associated: bytes, content: bytes, random:
     salt, nonce = random[:32], random[32:44]
     aes, commitment = _derive(key, salt, part)
     padded = content.ljust(size_class(len(content)), b"\0")
-    head = bytes((SUITE,)) + salt + commitment + nonce
-    return head + AESGCM(aes).encrypt(nonce, padded, associated)
+    return b"".join((_SUITE, salt, commitment, nonce, AESGCM(aes).encrypt(nonce, padded, associated)))
 
 
 def open_bytes(key: bytes, part: str, associated: bytes, envelope: bytes) -> bytes:
@@ -107,8 +105,8 @@ def size_class(length: int) -> int:
 
 def pack(head: Sequence[bytes], content: bytes) -> bytes:
     """Join fixed-size head fields and compressed content: fields ‖ u16 dictionary ‖ u32 length ‖ zstd frame."""
-    frame = _CODEC.compressor.compress(content)
-    return b"".join((*head, NO_DICTIONARY.to_bytes(2, "big"), len(frame).to_bytes(4, "big"), frame))
+    dictionary, frame = compress(content)
+    return b"".join((*head, dictionary.to_bytes(2, "big"), len(frame).to_bytes(4, "big"), frame))
 
 
 def unpack(padded: bytes, at: int) -> bytes:
@@ -117,27 +115,15 @@ def unpack(padded: bytes, at: int) -> bytes:
     Raises:
         EnvelopeBroken: A dictionary or a layout this version does not know.
     """
-    dictionary = int.from_bytes(padded[at : at + 2], "big")
-    if dictionary != NO_DICTIONARY:
-        raise EnvelopeBroken(f"compressed with dictionary {dictionary}, which this version does not hold")
     length = int.from_bytes(padded[at + 2 : at + 6], "big")
-    try:
-        return _CODEC.decompressor.decompress(padded[at + 6 : at + 6 + length])
-    except zstandard.ZstdError:
-        raise EnvelopeBroken("the content does not unpack") from None
+    return decompress(int.from_bytes(padded[at : at + 2], "big"), padded[at + 6 : at + 6 + length])
 
 
 def _derive(key: bytes, salt: bytes, part: str) -> tuple[bytes, bytes]:
-    material = HKDF(_SHA256, 64, salt, _KEY_DOMAIN + part.encode()).derive(key)
+    material = HKDF(_SHA256, 64, salt, _info(part)).derive(key)
     return material[:32], material[32:]
 
 
-class _Codec(threading.local):
-    """zstandard's objects may not be shared between threads."""
-
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=3)
-        self.decompressor = zstandard.ZstdDecompressor()
-
-
-_CODEC = _Codec()
+@lru_cache(maxsize=256)
+def _info(part: str) -> bytes:
+    return _KEY_DOMAIN + part.encode()

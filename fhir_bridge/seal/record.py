@@ -29,6 +29,7 @@ ORIGINAL = "original"
 LINEAGE = "lineage"
 PARTS = (NORMALISED, ORIGINAL, LINEAGE)
 
+_ENDS = {part: place_fields(part) for part in PARTS}
 _SALT_BYTES = 32
 _SALTS = 4
 _HEAD_FIELDS = 6
@@ -113,9 +114,7 @@ def seal_record(
     """
     where = RecordPlace(chart, record.id, version, record.row.origin)
     drawn = randomness.token(_SALTS * _SALT_BYTES + len(PARTS) * RANDOM_BYTES)
-    salt, normal_salt, original_salt, lineage_salt = (
-        drawn[i * _SALT_BYTES : (i + 1) * _SALT_BYTES] for i in range(_SALTS)
-    )
+    salt, normal_salt, original_salt, lineage_salt = (drawn[:32], drawn[32:64], drawn[64:96], drawn[96:128])
     digests = {
         NORMALISED: part_digest(normal_salt, body),
         ORIGINAL: part_digest(original_salt, record.original),
@@ -130,25 +129,20 @@ def seal_record(
         digests[LINEAGE],
         _text(record.ruleset),
     ]
-    packed = (
-        pack(head, body),
-        pack([original_salt], record.original),
-        pack([lineage_salt], record.lineage),
-    )
-    randoms = drawn[_SALTS * _SALT_BYTES :]
     start = where.start()
-    normalised, original, lineage = (
-        seal_bytes(
-            chart_key,
-            part,
-            start + place_fields(part),
-            content,
-            randoms[i * RANDOM_BYTES : (i + 1) * RANDOM_BYTES],
-        )
-        for i, (part, content) in enumerate(zip(PARTS, packed, strict=True))
+
+    def sealed(part: str, head: list[bytes], content: bytes, random: bytes) -> bytes:
+        return seal_bytes(chart_key, part, start + _ENDS[part], pack(head, content), random)
+
+    return Sealed(
+        chart,
+        record.id,
+        version,
+        sealed(NORMALISED, head, body, drawn[128:172]),
+        sealed(ORIGINAL, [original_salt], record.original, drawn[172:216]),
+        sealed(LINEAGE, [lineage_salt], record.lineage, drawn[216:]),
+        commit(salt, _facts(where, record.ruleset), digests),
     )
-    commitment = commit(salt, _facts(where, record.ruleset), digests)
-    return Sealed(where.chart, where.id, where.version, normalised, original, lineage, commitment)
 
 
 def open_normalised(chart_key: bytes, where: RecordPlace, envelope: bytes) -> Opened:

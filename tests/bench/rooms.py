@@ -11,7 +11,6 @@ import gc
 import gzip
 import itertools
 import json
-import pickle
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -33,6 +32,7 @@ from fhir_bridge.fhir.tables import Element, TypeRow, r4
 from fhir_bridge.fhir.validate import is_refused, validate_r4
 from fhir_bridge.intake import Limits
 from fhir_bridge.intake.bundles import receive_bundle
+from fhir_bridge.lines.keeping import decode, encode
 from fhir_bridge.model.ingest import FhirVersion, Processed, Received, SourceContext
 from fhir_bridge.normalize import load_ruleset, normalize
 from tests.bench.feeding import FEED, Figures
@@ -106,7 +106,7 @@ async def _walked(folder: Path, sent: list[bytes]) -> tuple[_Shares, int]:
         for body in sent[_WARM_UP:]:
             received, processed = _through_rooms(body, source, shares)
             with shares.of("crossing between processes"):
-                processed = pickle.loads(pickle.dumps(processed, pickle.HIGHEST_PROTOCOL))
+                processed = replace(processed, records=tuple(decode(encode(processed.records))))
             before, begun = sum(shares.spent.values()), time.process_time()
             anchored = await world.bridge.services.ingest.push_processed(received, processed)
             assert not anchored.refused

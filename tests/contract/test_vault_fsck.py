@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
@@ -299,7 +300,7 @@ async def test_a_batch_that_was_wrong_from_the_beginning_is_found(
 
 async def test_a_commitment_that_is_not_of_its_envelopes_is_found_with_the_keys(tmp_path: Path) -> None:
     honest = work(CHART, 0, "r1")
-    written = replace(honest, records=[replace(honest.records[0], commitment=bytes(range(32)))])
+    written = replace(honest, records=[structs.replace(honest.records[0], commitment=bytes(range(32)))])
     vault = SqlVault(SqliteDatabase(tmp_path / "vault.db"), MAC_KEY)
     await vault.commit(written, anchor)
     await vault.close()

@@ -14,11 +14,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+from msgspec import structs
 
 from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.adapters.keyring_file import FileKeyring
@@ -121,7 +122,7 @@ def _digest(key: bytes, where: RecordPlace, row: IndexRow, normalised: bytes, or
         _LAST_UPDATED.sub(b"", open_normalised(key, where, normalised).content, count=1),
         open_part(key, where, ORIGINAL, original).content,
         open_part(key, where, LINEAGE, lineage).content,
-        msgspec.msgpack.encode(replace(row, last_updated_us=0), order="deterministic"),
+        msgspec.msgpack.encode(structs.replace(row, last_updated_us=0), order="deterministic"),
     ]
     return hashlib.sha256(msgspec.msgpack.encode(plain)).hexdigest()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from fhir_bridge.consent import compile_consent, consent_in_r4
 from fhir_bridge.fhir.dates import interval
@@ -52,7 +53,7 @@ def records() -> dict[str, IndexRow]:
         references = [body["encounter"]["reference"]] if "encounter" in body else []
         performers = tuple(each["reference"] for each in body.get("performer", ()))
         made = row(body["resourceType"], body["id"], references=(*references, *performers))
-        rows[body["id"].removeprefix("ex-")] = replace(
+        rows[body["id"].removeprefix("ex-")] = structs.replace(
             made, labels=labelled, data_period_us=dated, search={"performer": performers}
         )
     return rows
@@ -111,7 +112,7 @@ def test_an_example_ends_with_its_period() -> None:
 
 @pytest.mark.parametrize("topic", ["PSY", "SDV"])
 def test_topics_are_carved_out_for_the_named_practitioner_alone(topic: str) -> None:
-    rows = {"it": replace(row(labelled=("R", topic)), data_period_us=(0, 1))}
+    rows = {"it": structs.replace(row(labelled=("R", topic)), data_period_us=(0, 1))}
     expected = {"it"} if topic == "PSY" else set()
     assert visible("consent-advanced-normal-focused-psy", NAMED, rows) == expected
     assert visible("consent-advanced-normal-focused-psy-or-sdv", NAMED, rows) == {"it"}

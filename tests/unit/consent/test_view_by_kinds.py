@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from fhir_bridge.consent import as_of, permitted_view
 from fhir_bridge.model.access import Decision, PermittedView
@@ -33,7 +33,7 @@ Chart = dict[str, list[tuple[bool, bool, int | None]]]
 def made(record: str, versions: Sequence[tuple[bool, bool, int | None]]) -> list[IndexRow]:
     """A record's versions from ``(is labelled, is deleted, date)``; its type hangs on its id."""
     return [
-        replace(
+        structs.replace(
             row(
                 record_id=record,
                 version=f"v{at}",

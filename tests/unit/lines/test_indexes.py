@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.adapters.keyring_file import FileKeyring
@@ -151,7 +151,7 @@ async def forget_values(data: Path, *, layout: bytes = b"\x01") -> None:
             opened = open_parts(key, each)
             if opened.first != opened.number:
                 pytest.fail("the first layout knows no merged segments")
-            rows = [replace(row, search={}, dated_us=None) for part in opened.parts for row in part.rows()]
+            rows = [structs.replace(row, search={}, dated_us=None) for part in opened.parts for row in part.rows()]
             where = place("index", chart.chart, str(each.number))
             packed = pack([layout], msgspec.msgpack.encode(rows))
             sealed = seal_bytes(key, "index", where, packed, SystemRandomness().token(RANDOM_BYTES))

@@ -11,6 +11,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from fhir_bridge.fhir.json import parse, render
 from fhir_bridge.fhir.value_set_files import packaged_sets
@@ -117,7 +118,7 @@ def test_normalising_what_was_normalised_and_stamped_changes_no_content(pack: st
     served = stamped(first, version="v", last_updated=datetime(2026, 1, 2, tzinfo=UTC))
     (second,) = run(served, ruleset=ruleset).records
     assert (second.content, second.id, second.chart) == (first.content, first.id, first.chart)
-    assert replace(second.row, source_updated_us=None) == first.row
+    assert structs.replace(second.row, source_updated_us=None) == first.row
     assert {c.element for c in explain_changes(second)} == {
         "Observation.meta.versionId",
         "Observation.meta.lastUpdated",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.fhir.validate import validate_r4
@@ -79,7 +80,7 @@ def test_values_before_and_after_are_told_only_to_who_may_read_the_whole() -> No
 def test_the_id_depends_on_the_target_alone() -> None:
     assert written()["id"] == written(whole=True)["id"]
     other = provenance(
-        IndexRow(**{name: getattr(ROW, name) for name in ROW.__slots__} | {"version": "v2"}),
+        structs.replace(ROW, version="v2"),
         (),
         ruleset="ab12",
         institution_id="org-h",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import combinations, permutations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.search import codes, extract
@@ -49,7 +49,9 @@ def told(*resources: Json) -> list[tuple[str, list[str]]]:
         start, period = dated(resource)
         row = row_of(name.partition("/")[2], type_name=resource["resourceType"])
         rows.append(
-            replace(row, codes=codes(resource), dated_us=start, data_period_us=period, search=extract(resource))
+            structs.replace(
+                row, codes=codes(resource), dated_us=start, data_period_us=period, search=extract(resource)
+            )
         )
     found = alike(suspects(view_of(*rows)), bodies, lambda name: DIRECTORY.get(name, []))
     return [(each.ground, [f.row.id for f in each.found]) for each in found]
@@ -239,7 +241,7 @@ def test_the_order_of_records_changes_nothing_and_every_two_of_a_group_are_alike
 def test_only_suspects_need_to_be_opened() -> None:
     rows = [row_of(str(n), date=f"2026-03-0{n + 1}", identifier=(("urn:test", str(n)),)) for n in range(3)]
     assert suspects(view_of(*rows)) == []
-    same = [replace(each, codes=("http://loinc.org|1",), data_period_us=(0, 1)) for each in rows]
+    same = [structs.replace(each, codes=("http://loinc.org|1",), data_period_us=(0, 1)) for each in rows]
     assert [[f.row.id for f in group] for group in suspects(view_of(*same))] == [["0", "1", "2"]]
     assert [[f.row.id for f in group] for group in suspects(view_of(*same, hidden=frozenset({"1"})))] == [["0", "2"]]
     assert suspects(view_of(*same), {"Condition"}) == []

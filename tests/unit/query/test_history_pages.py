@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec import structs
 
 from fhir_bridge.model.access import Found
 from fhir_bridge.query import history_of_record, read_history
@@ -12,7 +12,7 @@ ASKED = read_history([("_count", "2")], "Observation")
 
 
 def _versions(*names: str) -> list[Found]:
-    return [Found("c1", replace(observation("o1"), version=name)) for name in names]
+    return [Found("c1", structs.replace(observation("o1"), version=name)) for name in names]
 
 
 def _shown(versions: list[Found], after: tuple[int | str, ...] | None) -> list[str]:

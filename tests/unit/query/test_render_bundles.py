@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from fhir_bridge.fhir.validate import validate_r4
 from fhir_bridge.model.access import Found
@@ -67,7 +67,7 @@ def test_an_empty_answer_has_no_entry_element() -> None:
 
 
 def test_a_history_tells_deletions() -> None:
-    gone = Found("c1", replace(FOUND.row, deleted=True, version="v2"))
+    gone = Found("c1", structs.replace(FOUND.row, deleted=True, version="v2"))
     made = render_history([gone, FOUND], [b"", PLAIN], base_url=BASE, self_link=f"{BASE}/h")
     decoded = json.loads(made)
     assert [each["request"]["method"] for each in decoded["entry"]] == ["DELETE", "PUT"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from fhir_bridge.model.ingest import IndexRow
 from fhir_bridge.query import QueryRefused, everything, history, read, search, vread
@@ -105,7 +105,7 @@ def test_everything_by_type_time_and_update() -> None:
 
 def test_reads_see_the_view_only() -> None:
     first = observation("x")
-    second, third = replace(first, version="v2"), replace(first, version="v3", deleted=True)
+    second, third = structs.replace(first, version="v2"), structs.replace(first, version="v3", deleted=True)
     view = view_of(first, second, third)
     newest = read(view, "Observation", "x")
     assert newest is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -12,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_bridge.adapters.ambient import SystemRandomness
-from fhir_bridge.errors import EnvelopeBroken
+from fhir_bridge.errors import EnvelopeBroken, SetupWrong
 from fhir_bridge.seal import open_blob, seal_blob
 from fhir_bridge.seal.envelope import RANDOM_BYTES, open_bytes, pack, place, seal_bytes, size_class, unpack
+from fhir_bridge.seal.frames import read_dictionary
 
 KEY = bytes(range(32))
+FIRST = zstandard.ZstdCompressionDict(files("fhir_bridge.seal").joinpath("dictionaries", "1.zdict").read_bytes())
 RANDOM = SystemRandomness()
+TELLING = b'{"resourceType":"Observation","status":"final","code":{"coding":[{"system":"http://loinc.org","code":"8867-4"}]}}'
 
 
 def hkdf(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
@@ -62,9 +67,9 @@ def test_a_blob_is_laid_out_as_documented() -> None:
     material = hkdf(KEY, sealed[1:33], b"fhir-bridge/envelope/1\0blob/letter", 64)
     associated = b"fhir-bridge/place/1\0\0\0\4blob\0\0\0\6letter\0\0\0\2l1"
     opened = AESGCM(material[:32]).decrypt(sealed[65:77], sealed[77:], associated)
-    assert opened[:2] == b"\0\0"
+    assert opened[:2] == b"\0\1"
     length = int.from_bytes(opened[2:6], "big")
-    assert zstandard.decompress(opened[6 : 6 + length]) == b"text" * 9
+    assert zstandard.ZstdDecompressor(FIRST).decompress(opened[6 : 6 + length]) == b"text" * 9
     assert not any(opened[6 + length :])
 
 
@@ -132,6 +137,35 @@ def test_there_are_four_size_classes_to_a_doubling() -> None:
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))
 def test_two_places_never_encode_alike(one: list[str], other: list[str]) -> None:
     assert (place(*one) == place(*other)) == (one == other)
+
+
+def test_what_was_compressed_without_a_dictionary_is_read() -> None:
+    frame = zstandard.ZstdCompressor(level=3).compress(b"sealed before 2026-11-30")
+    packed = b"head" + b"\0\0" + len(frame).to_bytes(4, "big") + frame + bytes(9)
+    assert unpack(packed, 4) == b"sealed before 2026-11-30"
+
+
+def test_the_dictionary_is_what_its_number_stands_for() -> None:
+    # Sealed by the first build that had it: a changed dictionary would make every vault unreadable.
+    frame = bytes.fromhex("28b52ffd2071f50000684f22383836372d34227d5d7d7d04fcc27e12e0c5cd2e0ba41843150ff2")
+    packed = b"\0\1" + len(frame).to_bytes(4, "big") + frame
+    assert unpack(packed, 0) == TELLING
+
+
+def test_a_dictionary_with_other_bytes_is_refused(tmp_path: Path) -> None:
+    changed = tmp_path / "1.zdict"
+    changed.write_bytes(FIRST.as_bytes()[:-1] + b"?")
+    with pytest.raises(SetupWrong, match="dictionary 1"):
+        read_dictionary(1, changed)
+
+
+def test_only_short_contents_take_the_dictionary() -> None:
+    text = b'{"resourceType":"Observation","status":"final"}'
+    assert pack([], text)[:2] == b"\0\1"
+    assert len(pack([], text)) < len(zstandard.compress(text))
+    long = text * 2_000
+    assert pack([], long)[:2] == b"\0\0"
+    assert unpack(pack([], long), 0) == long
 
 
 def test_a_dictionary_this_version_lacks_is_refused() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import cbor2
 import pytest
 from blake3 import blake3
+from msgspec import structs
 
 from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.errors import EnvelopeBroken
@@ -31,7 +32,7 @@ KEY = bytes(range(32))
 RANDOM = SystemRandomness()
 ROW = row("r1", "v1")
 BODY = body_of(ROW, "text " * 50)
-RECORD = replace(normalized(ROW, BODY, original=b'{"original":1.10}'), lineage=b'[{"element":"id"}]')
+RECORD = structs.replace(normalized(ROW, BODY, original=b'{"original":1.10}'), lineage=b'[{"element":"id"}]')
 WHERE = RecordPlace.of(CHART, ROW)
 
 
@@ -83,8 +84,8 @@ def test_salts_are_independent_and_fresh() -> None:
 
 
 def test_a_deletion_is_sealed_and_committed_too() -> None:
-    gone = replace(ROW, deleted=True)
-    envelopes = seal_record(replace(RECORD, content=b"", row=gone), CHART, b"", "v2", KEY, RANDOM)
+    gone = structs.replace(ROW, deleted=True)
+    envelopes = seal_record(structs.replace(RECORD, content=b"", row=gone), CHART, b"", "v2", KEY, RANDOM)
     opened = open_normalised(KEY, replace(WHERE, version="v2"), envelopes.normalised)
     assert (opened.content, opened.commitment) == (b"", envelopes.commitment)
 
