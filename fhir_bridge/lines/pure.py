@@ -35,7 +35,7 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
 
 def _made(received: Received, source: SourceContext, limits: Limits) -> Processed:
     ruleset = _ruleset(source.ruleset_dir, source.ruleset)
-    reception = receive(received, limits, ruleset.profiles, ruleset.formats)
+    reception = receive(received, limits, ruleset.profiles, ruleset.formats, ruleset.zone)
     if reception.refused:
         return Processed(reception.kind, refused=reception.refused, rules=source.ruleset)
     refusals = tuple(entry for entry in reception.entries if isinstance(entry, Refusal))

@@ -61,7 +61,7 @@ def source_schema() -> Json:
                 "enum": [version.value for version in FhirVersion],
                 "description": "release of the records and of the examples",
             },
-            "time_zone": _said("IANA name of the zone in which the institution's clocks run; %source.time_zone"),
+            "time_zone": _said("IANA name of the zone whose clocks times without an offset tell; %source.time_zone"),
             "base_urls": _list("bases of absolute URLs that mean the sender's own records"),
             "extends": {"const": "core", "description": "the rules of core run before the pack's"},
             "constants": _named(_TEXT, "names for texts that rules use as %source.name"),

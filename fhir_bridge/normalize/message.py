@@ -28,6 +28,7 @@ from fhir_bridge.model.ingest import (
     Validated,
 )
 from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
+from fhir_bridge.normalize.clocks import complete_times
 from fhir_bridge.normalize.draft import Draft, Unconvertible, below, copied, within
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
 from fhir_bridge.normalize.links import Links, local_id, name_types_of_r4
@@ -120,7 +121,7 @@ def normalize(
         local = local_id(entry, entry.resource)
         resource = entry.resource if may_edit else copied(entry.resource)
         try:
-            draft = shaped(resource, source.fhir_version, ruleset)
+            draft = shaped(resource, source.fhir_version, ruleset, has_local_times=_has_local_times(entry, ruleset))
         except Unconvertible as verdict:
             quarantined.append(_quarantine(entry, (verdict.issue,)))
             continue
@@ -182,15 +183,24 @@ def labelled(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: Label
     return draft
 
 
-def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
+def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, *, has_local_times: bool = True) -> Draft:
     """Return ``resource`` as a draft, edited by the rules of every stage.
+
+    Args:
+        has_local_times: False if intake saw that every time has its offset, so that nobody need look again.
 
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
     """
     draft = _shaped(resource, version, ruleset)
+    if has_local_times and ruleset.zone is not None:
+        complete_times(draft, ruleset.zone)
     _run(draft, LABEL, version, ruleset)
     return draft
+
+
+def _has_local_times(entry: Validated, ruleset: Ruleset) -> bool:
+    return ruleset.zone is not None and any(flag.code == "informational" for flag in entry.flags)
 
 
 def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:

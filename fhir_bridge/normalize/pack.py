@@ -20,6 +20,7 @@ from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from blake3 import blake3
 
@@ -63,7 +64,7 @@ TABLE_KINDS: AnyMapping[str, Callable[[str, Mapping, Path, str], Any]] = {
 }
 """Key of ``source.yaml`` and field of ``Tables`` → what reads one table of the kind."""
 
-ENGINE = "4"
+ENGINE = "5"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
 
 
@@ -80,6 +81,7 @@ class Ruleset:
         later: Release → what compiles the core's rules from that release; only those who get such records pay for it.
         profiles: What records are judged by before any rule runs; None for the standard alone.
         formats: What the institution sends beside FHIR.
+        zone: Whose clocks its times without an offset tell; None where the pack does not say.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Ruleset:
     profiles: Profiles | None = field(default=None, repr=False, compare=False)
     later: AnyMapping[str, Callable[[], list[Rule]]] = field(default_factory=dict, repr=False, compare=False)
     formats: tuple[SourceFormat, ...] = field(default=(), repr=False, compare=False)
+    zone: ZoneInfo | None = field(default=None, compare=False)
 
     def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
         """The rules of a stage that may touch a record of this type that came in this release."""
@@ -157,7 +160,16 @@ def load_ruleset(directory: Path) -> Ruleset:
     digest = _hash(layers, b"" if profiles is None else profiles.digest)
     compiled_later = {r: partial(_compiled, written, tables, dict(constants)) for r, written in later.items()}
     return Ruleset(
-        directory.name, digest, version, _base_urls(head), _ordered(rules), tables, profiles, compiled_later, formats
+        directory.name,
+        digest,
+        version,
+        _base_urls(head),
+        _ordered(rules),
+        tables,
+        profiles,
+        compiled_later,
+        formats,
+        zone_of(head),
     )
 
 
@@ -269,6 +281,17 @@ def version_of(source: Mapping) -> FhirVersion:
     if node.value not in FhirVersion.__members__:
         raise node.spot.broken(f"'fhir_version' must be one of {', '.join(FhirVersion.__members__)}")
     return FhirVersion(str(node.value))
+
+
+def zone_of(source: Mapping) -> ZoneInfo | None:
+    """Return the zone in which the institution's clocks run, or None where the pack does not say."""
+    node = source.get("time_zone")
+    if node is None:
+        return None
+    try:
+        return ZoneInfo(node.text("time_zone"))
+    except (ZoneInfoNotFoundError, ValueError):
+        raise node.spot.broken("'time_zone' is not an IANA time zone, such as Europe/Vienna") from None
 
 
 def _base_urls(source: Mapping) -> frozenset[str]:
