@@ -82,6 +82,7 @@ class Ruleset:
         profiles: What records are judged by before any rule runs; None for the standard alone.
         formats: What the institution sends beside FHIR.
         zone: Whose clocks its times without an offset tell; None where the pack does not say.
+        institution: Whose pack it says it is; empty where it does not say.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Ruleset:
     later: AnyMapping[str, Callable[[], list[Rule]]] = field(default_factory=dict, repr=False, compare=False)
     formats: tuple[SourceFormat, ...] = field(default=(), repr=False, compare=False)
     zone: ZoneInfo | None = field(default=None, compare=False)
+    institution: str = field(default="", compare=False)
 
     def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
         """The rules of a stage that may touch a record of this type that came in this release."""
@@ -170,6 +172,7 @@ def load_ruleset(directory: Path) -> Ruleset:
         compiled_later,
         formats,
         zone_of(head),
+        constants_of(head).get("institution", ""),
     )
 
 

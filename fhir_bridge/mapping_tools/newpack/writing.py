@@ -143,7 +143,8 @@ def _maps(folder: Path, survey: Survey, names: Mapping[str, str], by_system: Map
         file = f"codes/{name}.csv"
         tables_of_codes.write_codes(folder / file, survey, system)
         yield f"    file: {file}"
-        yield f"    constants: {{system: {quoted(system)}}}" if system else '    constants: {system: ""}'
+        if system:
+            yield f"    constants: {{system: {quoted(system)}}}"
     if aliases:
         tables_of_codes.write_identifiers(folder / _IDENTIFIERS, survey)
         yield f"  identifier-systems: {{file: {_IDENTIFIERS}}}"
