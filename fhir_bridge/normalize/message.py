@@ -36,6 +36,7 @@ from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
+from fhir_bridge.normalize.verbs_translate import report_foreign
 
 if TYPE_CHECKING:
     from fhir_bridge.fhir.profiles import Profiles
@@ -217,6 +218,8 @@ def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
     for stage in STAGES:
         if stage != LABEL:
             _run(draft, stage, release, ruleset)
+    if draft.foreign:
+        report_foreign(draft)
     return draft
 
 
