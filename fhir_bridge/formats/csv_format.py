@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -67,9 +68,21 @@ class CsvFormat:
         if table.is_guess:
             raise RecordRefused([Issue("error", "not-supported", _UNCHECKED.format(table.name))])
         _check_charset(said, table)
+        return self._parts(message, table, int(said["row"]) if said.get("row", "").isdecimal() else 0, max_parts)
+
+    def reread(self, original: bytes) -> Iterator[Drawn]:
+        """See the port."""
+        for table in self.tables:
+            try:
+                yield from self._parts(original, table, 0, sys.maxsize)
+            except RecordRefused:
+                continue
+
+    @staticmethod
+    def _parts(message: bytes, table: Table, first: int, max_parts: int) -> tuple[Drawn, ...]:
         text = CsvText(message, table.dialect)
         columns = _columns(text.header, table)
-        first = int(said["row"]) if said.get("row", "").isdecimal() else text.header.number + 1
+        first = first or text.header.number + 1
         header = text.bytes_of(text.header.start, text.header.end)
         found: list[Drawn] = []
         held: dict[str, tuple[str, bytes]] = {}

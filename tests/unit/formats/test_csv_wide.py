@@ -14,43 +14,15 @@ from fhir_bridge.formats import CsvFormat
 from fhir_bridge.intake import Limits
 from fhir_bridge.model.ingest import Refusal, Validated
 from fhir_bridge.normalize import Ruleset
-from tests.unit.formats.csv_samples import pack, received, resources, told
-
-SOURCE = """
-institution: clinic
-time_zone: Europe/Zurich
-csv:
-  labs:
-    file: "labor*.csv"
-    type: Observation
-    delimiter: ";"
-    empty: ["-"]
-    id: [Auftrag, Test]
-    spread:
-      name: Test
-      value: Wert
-      columns:
-        "Gluc (mmol/l)": {Test: GLU, Einheit: mmol/l}
-        Na: {Einheit: mmol/l}
-        Frei: {}
-    columns:
-      Pat: {path: subject, reference: Patient}
-      Auftrag: {path: identifier, system: "urn:order"}
-      Abnahme: {path: effectiveDateTime, date: "DD.MM.YYYY HH:mm"}
-      Test: {path: code, system: "urn:labs"}
-      Wert: {path: valueQuantity, decimal: comma, unit_from: Einheit%s}
-    constants: {status: final}
-"""
-HEAD = "Pat;Auftrag;Abnahme;Gluc (mmol/l);Na;Frei;Notiz\n"
-ROW = "7;A1;02.07.2026 08:10;5,60;<140;-;\n"
+from tests.unit.formats.csv_samples import WIDE, WIDE_HEAD, WIDE_ROW, pack, received, resources, told
 
 
-def rules(tmp_path: Path, more: str = "", source: str = SOURCE) -> Ruleset:
+def rules(tmp_path: Path, more: str = "", source: str = WIDE) -> Ruleset:
     return pack(tmp_path / "clinic", source % more)
 
 
 def test_each_filled_cell_of_the_columns_is_a_record_with_what_stands_beside_it(tmp_path: Path) -> None:
-    reception = received(rules(tmp_path), (HEAD + ROW).encode())
+    reception = received(rules(tmp_path), (WIDE_HEAD + WIDE_ROW).encode())
     shared = {
         "resourceType": "Observation",
         "status": "final",
@@ -71,19 +43,19 @@ def test_each_filled_cell_of_the_columns_is_a_record_with_what_stands_beside_it(
         "valueQuantity": {"value": 140, "comparator": "<", "unit": "mmol/l"},
     }
     assert [e.index for e in reception.entries] == [0, 1]
-    assert {e.original for e in reception.entries if isinstance(e, Validated)} == {(HEAD + ROW).encode()}
+    assert {e.original for e in reception.entries if isinstance(e, Validated)} == {(WIDE_HEAD + WIDE_ROW).encode()}
 
 
 def test_sent_again_with_another_value_a_cell_updates_its_own_record_alone(tmp_path: Path) -> None:
     by = rules(tmp_path)
-    before = resources(received(by, (HEAD + ROW).encode()))
-    after = resources(received(by, (HEAD + ROW.replace("5,60", "5,70")).encode()))
+    before = resources(received(by, (WIDE_HEAD + WIDE_ROW).encode()))
+    after = resources(received(by, (WIDE_HEAD + WIDE_ROW.replace("5,60", "5,70")).encode()))
     assert [r["id"] for r in before] == [r["id"] for r in after]
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
 
 
 def test_a_cell_that_is_wrong_blocks_no_other_of_its_row_and_is_told_by_its_own_name(tmp_path: Path) -> None:
-    reception = received(rules(tmp_path), (HEAD + ROW.replace("5,60", "viel")).encode())
+    reception = received(rules(tmp_path), (WIDE_HEAD + WIDE_ROW.replace("5,60", "viel")).encode())
     wrong, right = reception.entries
     assert isinstance(wrong, Refusal)
     assert isinstance(right, Validated)
@@ -91,28 +63,27 @@ def test_a_cell_that_is_wrong_blocks_no_other_of_its_row_and_is_told_by_its_own_
 
 
 def test_what_the_validator_finds_is_told_by_the_column_that_the_sender_knows(tmp_path: Path) -> None:
-    lines = [
-        line for line in SOURCE.splitlines(keepends=True) if "constants" not in line and "Wert: {path" not in line
-    ]
+    lines = [line for line in WIDE.splitlines(keepends=True) if "constants" not in line and "Wert: {path" not in line]
     by = rules(tmp_path, source="".join(lines) + "      Wert: {path: status}\n      Einheit: method.text%s\n")
-    found = told(received(by, (HEAD + ROW.replace("5,60", "final")).encode()))
+    found = told(received(by, (WIDE_HEAD + WIDE_ROW.replace("5,60", "final")).encode()))
     assert len(found) == 1
     assert found[0].startswith("row 2, column 'Na': ")
 
 
 def test_a_row_with_none_of_them_filled_gives_nothing(tmp_path: Path) -> None:
-    assert resources(received(rules(tmp_path), (HEAD + "7;A1;02.07.2026 08:10;-;;-;\n" + ROW).encode()))[1:] != []
-    assert received(rules(tmp_path), (HEAD + "7;A1;02.07.2026 08:10;-;;-;\n").encode()).entries == ()
+    bare = "7;A1;02.07.2026 08:10;-;;-;\n"
+    assert received(rules(tmp_path), (WIDE_HEAD + bare).encode()).entries == ()
+    assert len(resources(received(rules(tmp_path), (WIDE_HEAD + bare + WIDE_ROW).encode()))) == 2
 
 
 def test_a_column_that_nobody_named_is_told_once_a_row(tmp_path: Path) -> None:
-    reception = received(rules(tmp_path), (HEAD + ROW.replace(";\n", ";nüchtern\n")).encode())
+    reception = received(rules(tmp_path), (WIDE_HEAD + WIDE_ROW.replace(";\n", ";nüchtern\n")).encode())
     flags = [[f.diagnostics for f in e.flags] for e in reception.entries if isinstance(e, Validated)]
     assert flags == [["row 2: column 7 is not in the pack and stays in the original"], []]
 
 
 def test_the_limit_of_a_message_counts_records(tmp_path: Path) -> None:
-    body = (HEAD + ROW).encode()
+    body = (WIDE_HEAD + WIDE_ROW).encode()
     assert not received(rules(tmp_path), body, limits=Limits(max_entries=2)).refused
     assert [i.code for i in received(rules(tmp_path), body, limits=Limits(max_entries=1)).refused] == ["too-costly"]
 
@@ -120,16 +91,16 @@ def test_the_limit_of_a_message_counts_records(tmp_path: Path) -> None:
 def test_the_command_line_cuts_wide_files_into_smaller_pieces(tmp_path: Path) -> None:
     (form,) = rules(tmp_path).formats
     assert isinstance(form, CsvFormat)
-    (tmp_path / "labor.csv").write_text(HEAD + ROW * 10)
+    (tmp_path / "labor.csv").write_text(WIDE_HEAD + WIDE_ROW * 10)
     pieces = [piece.count(b"\n") - 1 for piece, _ in csv_files.cut(str(tmp_path / "labor.csv"), form, 12)]
     assert pieces == [4, 4, 2]
 
 
 def test_a_file_may_lack_columns_only_where_the_pack_says_so(tmp_path: Path) -> None:
     kind = "text/csv; name=labor.csv"
-    head, row = HEAD.replace("Frei;", ""), ROW.replace(";-;", ";")
+    head, row = WIDE_HEAD.replace("Frei;", ""), WIDE_ROW.replace(";-;", ";")
     assert "has no column 'Frei'" in told(received(rules(tmp_path), (head + row).encode(), kind))[0]
-    source = SOURCE.replace("      value: Wert\n", "      value: Wert\n      optional: true\n")
+    source = WIDE.replace("      value: Wert\n", "      value: Wert\n      optional: true\n")
     assert len(resources(received(rules(tmp_path, source=source), (head + row).encode(), kind))) == 2
 
 
@@ -145,19 +116,19 @@ def test_a_file_may_lack_columns_only_where_the_pack_says_so(tmp_path: Path) -> 
 )
 def test_a_mistake_is_told_when_the_pack_loads(tmp_path: Path, old: str, new: str, words: str) -> None:
     with pytest.raises(RulesetBroken, match=r"clinic/source\.yaml:\d+:\d+ .*") as wrong:
-        rules(tmp_path, source=SOURCE.replace(old, new))
+        rules(tmp_path, source=WIDE.replace(old, new))
     assert words in str(wrong.value)
 
 
 def test_a_list_of_columns_does_where_nothing_stands_beside_them(tmp_path: Path) -> None:
-    lines = SOURCE.splitlines(keepends=True)
+    lines = WIDE.splitlines(keepends=True)
     kept = [line for line in lines if "Einheit: mmol" not in line and "Frei: {}" not in line]
     source = (
         "".join(kept)
         .replace("      columns:\n", "      columns: [Na, Frei]\n", 1)
         .replace("unit_from: Einheit", "unit: m")
     )
-    (sodium,) = resources(received(rules(tmp_path, source=source), (HEAD + ROW).encode()))
+    (sodium,) = resources(received(rules(tmp_path, source=source), (WIDE_HEAD + WIDE_ROW).encode()))
     assert sodium["valueQuantity"]["unit"] == "m"
 
 
