@@ -114,7 +114,7 @@ def normalize(
     quarantined: list[Quarantined] = []
     deletions: list[Normalized] = []
     works: list[_Work] = []
-    links = Links(source.id_key, ruleset.base_urls, same_as, patients)
+    links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.tables.aliases)
     for entry in entries:
         if entry.resource is None:
             _delete(entry, source, rules_hash, deletions, quarantined)
@@ -130,7 +130,7 @@ def normalize(
             draft.changes.append(_RELEASES[source.fhir_version])
         type_name = draft.body["resourceType"]
         links.add(entry, type_name, local, draft.body)
-        works.append(_Work(entry, local, links.id_of(type_name, local), draft))
+        works.append(_Work(links.of_record(entry, type_name), local, links.id_of(type_name, local), draft))
     is_transaction = reception.kind == "transaction"
     records = _finished(
         works,
