@@ -18,7 +18,6 @@ from fhir_bridge.mapping_tools.newpack.csv_sample import FileSeen
 from fhir_bridge.mapping_tools.newpack.dictionaries import Dictionary, Part
 from fhir_bridge.mapping_tools.newpack.survey import CodeSeen, Survey
 
-_DICTIONARY = "codes/dictionary.csv"
 _SPELLINGS = "codes/unit-spellings.csv"
 _UNITS = "codes/units-by-code.csv"
 _IDENTIFIERS = "codes/identifier-systems.csv"
@@ -30,7 +29,7 @@ def write_pack(
     folder: Path,
     survey: Survey | None,
     files: Sequence[FileSeen],
-    dictionary: Dictionary | None,
+    dictionaries: Sequence[Dictionary],
     parts: Sequence[Part],
 ) -> None:
     """Write everything but examples and README into an empty folder."""
@@ -39,7 +38,7 @@ def write_pack(
     lines = _head(folder.name, survey, has_local_times)
     if survey is not None:
         names = map_names(survey)
-        lines += _tables(folder, survey, names, dictionary, parts)
+        lines += _tables(folder, survey, names, dictionaries, parts)
         _write_rules(folder, survey, names)
     if files:
         lines += ["csv:"]
@@ -110,11 +109,15 @@ def _head(name: str, survey: Survey | None, has_local_times: bool) -> list[str]:
 
 
 def _tables(
-    folder: Path, survey: Survey, names: Mapping[str, str], dictionary: Dictionary | None, parts: Sequence[Part]
+    folder: Path,
+    survey: Survey,
+    names: Mapping[str, str],
+    dictionaries: Sequence[Dictionary],
+    parts: Sequence[Part],
 ) -> Iterator[str]:
     by_system = {part.system: part for part in parts}
-    if dictionary is not None:
-        dictionary.save(folder / _DICTIONARY)
+    for each in dictionaries:
+        each.save(folder / each.file)
     yield from _maps(folder, survey, names, by_system)
     if survey.units:
         tables_of_codes.write_spellings(folder / _SPELLINGS, survey)
@@ -152,7 +155,7 @@ def _maps(folder: Path, survey: Survey, names: Mapping[str, str], by_system: Map
 
 def _from_dictionary(part: Part, ours: Sequence[str], fixed: Sequence[str]) -> Iterator[str]:
     yield "    guess: true   # take this line away once the columns are checked; nothing is translated before"
-    yield f"    file: {_DICTIONARY}"
+    yield f"    file: {part.file}"
     if part.where:
         told = ", ".join(f"{quoted(k)}: {quoted(v)}" for k, v in part.where.items())
         yield f"    where: {{{told}}}   # GUESS: all codes seen stand in such rows"
