@@ -22,6 +22,8 @@ _SPELLINGS = "codes/unit-spellings.csv"
 _UNITS = "codes/units-by-code.csv"
 _IDENTIFIERS = "codes/identifier-systems.csv"
 _UNIT_COLUMNS = ("code", "local_unit", "local_ucum", "canonical", "factor", "offset")
+_WIDE = 4
+"""So many columns that nobody knows may well be a column for each analyte."""
 _MAP_COLUMNS = ("code", "target_system", "target_code", "target_display")
 
 
@@ -261,7 +263,8 @@ def _ignored(meanings: Sequence[Meaning]) -> Iterator[str]:
     lost = [m.column.name for m in meanings if not m.keys and not m.note]
     if lost:
         names = ", ".join(map(quoted, lost))
-        yield f"    # GUESS: no idea what these are: {names}. Give them an element, or 'ignore' them."
+        several = "; where each is a measurement, 'spread' them (docs/csv.md)" if len(lost) >= _WIDE else ""
+        yield f"    # GUESS: no idea what these are: {names}. Give them an element, or 'ignore' them{several}."
 
 
 def _flow(value: object) -> str:

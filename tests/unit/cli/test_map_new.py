@@ -301,3 +301,10 @@ def test_times_without_an_offset_are_told_with_what_to_do(tmp_path: Path, capsys
     (tmp_path / "s.ndjson").write_text(observed({"system": "urn:x", "code": "1"}, issued="2020-01-01T10:00:00"))
     assert main(["map", "new", str(tmp_path / "fresh"), "--from", str(tmp_path / "s.ndjson")]) == 0
     assert "times without an offset: 1; refused until source.yaml's 'time_zone' says whose" in capsys.readouterr().out
+
+
+def test_a_wide_table_is_told_how_it_can_be_taken_apart(tmp_path: Path) -> None:
+    head = "PatNr;Datum;Gluc mmol/l;Na;K;Krea;CRP mg/l\n"
+    (tmp_path / "labor.csv").write_text(head + "1;02.03.2026;5,6;140;4,1;80;3\n2;03.03.2026;5,1;141;4,3;70;<3\n")
+    assert main(["map", "new", str(tmp_path / "fresh"), "--from", str(tmp_path / "labor.csv")]) == 0
+    assert "'spread' them (docs/csv.md)" in (tmp_path / "fresh" / "source.yaml").read_text()
