@@ -87,6 +87,8 @@ def cut(name: str, found: CsvFormat, rows: int = ROWS) -> Iterator[tuple[bytes, 
     base = "" if name == STANDARD_INPUT else Path(name).name.removesuffix(".gz")
     try:
         table = found.table_of(base, data)
+        # A wide row is as many records as it has cells filled, and a message holds so many records.
+        rows = max(1, rows // len(table.spread.cells)) if table.spread is not None else rows
         for row, piece in pieces(data, table.dialect, rows):
             yield piece, f"{CSV_TYPE}; name={quote(base, safe='')}; row={row}" if base else f"{CSV_TYPE}; row={row}"
     except RecordRefused as refusal:

@@ -29,7 +29,9 @@ class FhirVersion(StrEnum):
 def add(
     name: Annotated[str, typer.Argument(help="Short name: lower-case letters, digits and hyphens.")],
     ruleset: Annotated[Path, typer.Option("--ruleset", help="Folder of the institution's rule pack.")],
-    fhir_version: Annotated[FhirVersion, typer.Option("--fhir-version", help="What it sends.")] = FhirVersion.R4,
+    fhir_version: Annotated[
+        FhirVersion | None, typer.Option("--fhir-version", help="What it sends; else what its pack is written for.")
+    ] = None,
     author: Annotated[
         str | None, typer.Option("--author", metavar="NAME", help="Who answers for the rules; else the institution.")
     ] = None,
@@ -46,7 +48,8 @@ def add(
     directory = data_directory(data, may_be_new=True)
     if not ruleset.is_dir():
         raise Failure(f"{ruleset} is not a folder (give the folder that holds source.yaml)", exit_code=SETUP)
-    body = {"name": name, "fhir_version": fhir_version.value, "ruleset_dir": str(ruleset.absolute())}
+    body = {"name": name, "ruleset_dir": str(ruleset.absolute())}
+    body |= {} if fhir_version is None else {"fhir_version": fhir_version.value}
     body |= {name: given for name, given in (("author", author), ("approver", approver)) if given}
     made = service.post(directory, "/institutions", body)
     if as_json:
@@ -55,6 +58,8 @@ def add(
     print(made["id"], flush=True)
     screen.remark(f"{made['name']} has joined the ledger; consents name it Organization/{made['id']}")
     screen.remark(f"topic: {made['topic']}")
+    for doubt in made.get("doubts", ()):
+        screen.remark(f"the pack: {doubt}")
     for note in made.get("not_judged", ()):
         screen.remark(f"profiles: {note}")
     screen.remark(f"credentials (owner-only file; hand them to its system): {directory / made['credentials']}")

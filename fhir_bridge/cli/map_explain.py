@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fhir_bridge.cli import messages, screen, service
+from fhir_bridge.cli import csv_files, messages, screen, service
 from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
 
 if TYPE_CHECKING:
+    from fhir_bridge.normalize import Ruleset
+    from fhir_bridge.ports.formats import SourceFormat
     from ledger_core import Outcome
 
 PROVED, REFUSED, UNAUTHENTICATED, UNUSABLE = 0, 1, 2, 3
@@ -26,7 +29,11 @@ def explain(
         typer.Argument(metavar="[RECORD|FILE] [PATH]", help="What to explain, and which element; all without one."),
     ] = None,
     pack: Annotated[
-        Path | None, typer.Option("--pack", help="Try this rule pack on a FILE that is stored nowhere; - for stdin.")
+        Path | None,
+        typer.Option(
+            "--pack",
+            help="Try this rule pack on a FILE that is stored nowhere; - for stdin. With --receipt: what read a row.",
+        ),
     ] = None,
     receipt: Annotated[
         Path | None,
@@ -48,11 +55,9 @@ def explain(
     Exit code 1 if the lineage does not give the record. With --receipt: 0 proved, 1 refused, 2 not authenticated,
     3 unreadable.
     """
-    if pack is not None and receipt is not None:
-        raise Failure("--pack and --receipt are two ways to explain: give one", exit_code=SETUP)
     words = words or []
     if receipt is not None:
-        _prove(receipt, policy, _path(words, 0), as_json)
+        _prove(receipt, policy, pack, _path(words, 0), as_json)
         return
     if not words:
         raise Failure("which record? (Type/id, with --pack a file, or give --receipt)", exit_code=SETUP)
@@ -85,12 +90,13 @@ def _tried(pack: Path, file: str, path: str) -> dict[str, Any]:
     from fhir_bridge.normalize import explain as explained
 
     rules = load_ruleset(pack)
-    with messages.opened(file) as (found, _):
-        original = next(found, b"")
     try:
-        made = preview(parse(original), rules.fhir_version, rules)
-        # Through bytes, so that what is compared is what would be stored.
-        told = explained(original, parse(render(made.body)), made.changes, path)
+        for original, resource in _sent(pack, file, rules):
+            made = preview(resource, rules.fhir_version, rules)
+            # Through bytes, so that what is compared is what would be stored.
+            told = explained(original, parse(render(made.body)), made.changes, path, rules.formats)
+            if told.statements:
+                break
     except RecordRefused as refusal:
         raise Failure("; ".join(f"{issue.code}: {issue.diagnostics}" for issue in refusal.issues)) from refusal
     except (KeyError, ValueError) as wrong:
@@ -100,7 +106,28 @@ def _tried(pack: Path, file: str, path: str) -> dict[str, Any]:
     return {"ruleset": rules.hash, **described(told, rules_of(rules))}
 
 
-def _prove(receipt: Path, policy: Path | None, path: str, as_json: bool) -> None:
+def _sent(pack: Path, file: str, rules: Ruleset) -> Iterator[tuple[bytes, Any]]:
+    """The resource in a file, or the records that its first row gives, with what they were made of.
+
+    Raises:
+        RecordRefused: There is none.
+    """
+    from fhir_bridge.errors import RecordRefused
+    from fhir_bridge.fhir.json import parse
+
+    if not csv_files.is_csv(file, csv_files.Format.AUTO):
+        with messages.opened(file) as (found, _):
+            original = next(found, b"")
+        yield original, parse(original)
+        return
+    piece, content_type = next(csv_files.cut(file, csv_files.format_in(pack), 1))
+    for drawn in (each for form in rules.formats for each in form.read(piece, content_type, sys.maxsize)):
+        if drawn.resource is None:
+            raise RecordRefused(drawn.issues)
+        yield drawn.original, drawn.resource
+
+
+def _prove(receipt: Path, policy: Path | None, pack: Path | None, path: str, as_json: bool) -> None:
     from fhir_bridge.errors import SetupWrong
     from fhir_bridge.lines.explaining import explained, prove
     from fhir_bridge.normalize import described
@@ -115,7 +142,8 @@ def _prove(receipt: Path, policy: Path | None, path: str, as_json: bool) -> None
         raise typer.Exit(UNUSABLE) from cause
     try:
         outcome = prove(text, original=original, record=record, lineage=lineage, policy=trusted)
-        told = explained(original, record, lineage, path)
+        formats = () if pack is None else _formats_of(pack, str(outcome.facts.get("ruleset")))
+        told = explained(original, record, lineage, path, formats)
     except (LedgerError, SetupWrong) as refusal:
         print(f"REFUSED ({refusal.code}): {refusal}")
         raise typer.Exit(REFUSED) from refusal
@@ -127,6 +155,24 @@ def _prove(receipt: Path, policy: Path | None, path: str, as_json: bool) -> None
     if not told.accounts:
         raise typer.Exit(REFUSED)
     raise typer.Exit(PROVED if trusted is not None else UNAUTHENTICATED)
+
+
+def _formats_of(pack: Path, bound: str) -> tuple[SourceFormat, ...]:
+    """What read a row, from the very pack that a record is bound to.
+
+    Raises:
+        SetupWrong: It is another pack.
+    """
+    from fhir_bridge.errors import SetupWrong
+    from fhir_bridge.fhir.value_set_files import packaged_sets
+    from fhir_bridge.normalize import load_ruleset, ruleset_under
+
+    rules = load_ruleset(pack)
+    if ruleset_under(rules.hash, packaged_sets().digest) != bound:
+        raise SetupWrong(
+            f"{pack} is not the pack that the record is bound to, or value sets of the network's own labelled it"
+        )
+    return rules.formats
 
 
 def _proof(outcome: Outcome, *, accounts: bool) -> dict[str, Any]:
@@ -182,7 +228,9 @@ def _said(statement: Mapping[str, Any]) -> Iterator[str]:
     kind, source = statement["kind"], statement["source"]
     yield f"{statement['element']} = {statement['value']}"
     yield f"  {kind}: {MEANS[Kind(kind)]}"
-    if source is not None and "start" in source:
+    if source is not None and "part" in source:
+        yield f"  sent as {source['part']} of the row, read into {source['element']}"
+    elif source is not None and "start" in source:
         yield f"  sent as {source['element']}, bytes {source['start']} to {source['end']}: {source['text']}"
     elif source is not None:
         yield f"  sent as {source['element']}"

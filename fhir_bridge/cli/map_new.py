@@ -34,7 +34,8 @@ def new(
         list[Path], typer.Option("--from", help="What the hospital sends: JSON, NDJSON or CSV, also .gz. Repeatable.")
     ],
     dictionary: Annotated[
-        Path | None, typer.Option("--dictionary", help="Table of the hospital's codes, under any names of columns.")
+        list[Path] | None,
+        typer.Option("--dictionary", help="Table of the hospital's codes, under any names of columns. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +45,7 @@ def new(
     """
     _check(folder, samples)
     try:
-        told = _make(folder, samples, dictionary)
+        told = _make(folder, samples, dictionary or [])
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -65,7 +66,7 @@ def _check(folder: Path, samples: Sequence[Path]) -> None:
             raise Failure(f"{sample} is not a file", exit_code=SETUP)
 
 
-def _make(folder: Path, samples: Sequence[Path], dictionary_file: Path | None) -> dict[str, Any]:
+def _make(folder: Path, samples: Sequence[Path], dictionary_files: Sequence[Path]) -> dict[str, Any]:
     from fhir_bridge.mapping_tools.newpack import csv_sample, dictionaries, examples_of, readme, writing
     from fhir_bridge.normalize import remaining_guesses, run_examples
 
@@ -76,11 +77,11 @@ def _make(folder: Path, samples: Sequence[Path], dictionary_file: Path | None) -
     chooser = examples_of.Chooser()
     rest = [sample for sample in samples if sample not in tables]
     survey = _surveyed(rest, chooser) if rest else None
-    dictionary = dictionaries.read_dictionary(dictionary_file) if dictionary_file is not None else None
+    handed_over = dictionaries.read_dictionaries(dictionary_files)
     if files:
         survey = _with_rows(survey, folder, tables, files)
-    parts = dictionaries.parts_of(dictionary, survey) if dictionary is not None and survey is not None else []
-    writing.write_pack(folder, survey, files, dictionary, parts)
+    parts = dictionaries.parts_of(handed_over, survey) if survey is not None else []
+    writing.write_pack(folder, survey, files, handed_over, parts)
     if rest and survey is not None:
         examples_of.write_examples(folder, survey, chooser.chosen)
     for seen in files:
@@ -90,7 +91,7 @@ def _make(folder: Path, samples: Sequence[Path], dictionary_file: Path | None) -
     wrong = [each for each in examples if not each.passed]
     if wrong:
         raise Failure(f"the new pack's example {wrong[0].name} fails ({wrong[0].differences[0]}): please report this")
-    return _told(survey, files, parts, len(examples), len(remaining_guesses(folder)), dictionary is not None)
+    return _told(survey, files, parts, len(examples), len(remaining_guesses(folder)), bool(handed_over))
 
 
 def _surveyed(samples: Sequence[Path], chooser: Chooser) -> Survey:
@@ -132,7 +133,7 @@ def _with_rows(survey: Survey | None, folder: Path, samples: Sequence[Path], fil
     found = survey or surveying.Survey()
     # These would only tell of the guesses themselves.
     kept = (+found.offsets, +found.bases, +found.identifiers, +found.identified)
-    writing.write_pack(folder, None, files, None, [])
+    writing.write_pack(folder, None, files, [], [])
     format_of_pack, core = csv_files.format_in(folder).unguessed(), load_ruleset(packaged_core())
     for sample in samples:
         for piece, content_type in csv_files.cut(str(sample), format_of_pack):
@@ -182,8 +183,11 @@ def _tell(folder: Path, told: dict[str, Any]) -> None:
         print(f"  units without a code: {told['units_without_code']} spellings")
         for reason, count in told["not_surveyed"].items():
             print(f"  not surveyed: {count} x {reason}")
+    if told.get("offsets", {}).get("none"):
+        count = told["offsets"]["none"]
+        print(f"  times without an offset: {count}; refused until source.yaml's 'time_zone' says whose")
     for system, missing in told.get("missing_in_dictionary", {}).items():
-        print(f"  in the feed and not in the dictionary: {len(missing)} codes of {system}")
+        print(f"  in the feed and not in the dictionary: {len(missing)} codes of {system or '(no system)'}")
     for name, seen in told.get("csv", {}).items():
         print(f"{name}: {seen['rows']} rows, {seen['columns']} columns")
     print(f"{folder} loads; {told['examples']} examples pass")

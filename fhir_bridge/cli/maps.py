@@ -70,11 +70,12 @@ def validate(
         with messages.opened(name) as (each, _):
             for number, message in enumerate(each, 1):
                 judged += 1
-                issues = examine(message, rules.fhir_version, rules.profiles)
+                issues = examine(message, rules.fhir_version, rules.profiles, rules.zone)
                 found += [{"file": name, "message": number, **_row(issue)} for issue in issues]
     screen.print_rows(found, _FINDING, as_json=as_json, empty="nothing was found")
-    refused = sum(row["severity"] != "warning" for row in found)
-    screen.remark(f"{judged} messages, {refused} errors, {len(found) - refused} warnings")
+    refused = sum(row["severity"] in ("error", "fatal") for row in found)
+    warned = sum(row["severity"] == "warning" for row in found)
+    screen.remark(f"{judged} messages, {refused} errors, {warned} warnings")
     if refused:
         raise typer.Exit(FAILED)
 

@@ -218,6 +218,8 @@ def _tell_changes(made: Mapping[str, Any]) -> None:
     for what in ("files", "rules"):
         if made["changed"][what]:
             screen.remark(f"changed {what}: {', '.join(made['changed'][what])}")
+    for doubt in made.get("doubts", ()):
+        screen.remark(f"the pack: {doubt}")
     for note in made["not_judged"]:
         screen.remark(f"profiles: {note}")
 

@@ -7,7 +7,7 @@ What an institution's files look like is said in its rule pack (``csv`` of sourc
 from __future__ import annotations
 
 from fhir_bridge.formats.csv_format import CSV_TYPE, CsvFormat
-from fhir_bridge.formats.csv_table import Column, Constant, Step, Table
+from fhir_bridge.formats.csv_table import Column, Constant, Spread, Step, Table
 from fhir_bridge.formats.csv_text import CsvText, Dialect, pieces
 
-__all__ = ["CSV_TYPE", "Column", "Constant", "CsvFormat", "CsvText", "Dialect", "Step", "Table", "pieces"]
+__all__ = ["CSV_TYPE", "Column", "Constant", "CsvFormat", "CsvText", "Dialect", "Spread", "Step", "Table", "pieces"]

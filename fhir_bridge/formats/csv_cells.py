@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from fhir_bridge.fhir.json import NotStrictJson, parse_any
+from fhir_bridge.fhir.local_times import NoSuchTime, offset_of
 from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.ucum import UCUM
 
@@ -245,19 +245,10 @@ def _clock(day: str, found: dict[str, str | None], zone: ZoneInfo | None) -> str
 
 
 def _offset(day: str, clock: str, zone: ZoneInfo) -> str:
-    """The offset that clocks of ``zone`` showed then; of an hour that comes twice, the earlier."""
-    # A leap second has the offset of the second before it.
-    moment = datetime.fromisoformat(f"{day}T{clock[:6]}{min(int(clock[6:]), 59):02d}").replace(tzinfo=zone)
     try:
-        back = moment.astimezone(UTC).astimezone(zone).replace(tzinfo=None)
-    except OverflowError:
-        raise CellWrong("value", "no calendar has this time") from None
-    if back != moment.replace(tzinfo=None):
-        raise CellWrong("value", f"clocks of {zone.key} skipped this time")
-    text = moment.isoformat()[19:]
-    if len(text) != len("+00:00"):
-        raise CellWrong("value", f"clocks of {zone.key} were off by seconds then: send such times with an offset")
-    return text
+        return offset_of(f"{day}T{clock}", zone)
+    except NoSuchTime as wrong:
+        raise CellWrong("value", str(wrong)) from None
 
 
 def _boolean(cell: str) -> bool:

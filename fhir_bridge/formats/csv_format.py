@@ -4,17 +4,19 @@ A message is a header and rows. Its content type may say ``name`` (the file's, t
 (the number that its first row has in the whole file, for errors when a file is sent in pieces).
 
 Invariants:
-    * as many parts come out as rows go in;
+    * as many parts come out as rows go in; of a wide table that is spread, as many as it has cells filled;
     * what is said of a header names only columns that the pack names: a file without a header has data there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from email.message import Message
 from fnmatch import fnmatchcase
+from typing import Any
 from urllib.parse import unquote
 
 from fhir_bridge.errors import Issue, RecordRefused
@@ -66,40 +68,69 @@ class CsvFormat:
         if table.is_guess:
             raise RecordRefused([Issue("error", "not-supported", _UNCHECKED.format(table.name))])
         _check_charset(said, table)
+        return self._parts(message, table, int(said["row"]) if said.get("row", "").isdecimal() else 0, max_parts)
+
+    def reread(self, original: bytes) -> Iterator[Drawn]:
+        """See the port."""
+        for table in self.tables:
+            try:
+                yield from self._parts(original, table, 0, sys.maxsize)
+            except RecordRefused:
+                continue
+
+    @staticmethod
+    def _parts(message: bytes, table: Table, first: int, max_parts: int) -> tuple[Drawn, ...]:
         text = CsvText(message, table.dialect)
         columns = _columns(text.header, table)
-        first = int(said["row"]) if said.get("row", "").isdecimal() else text.header.number + 1
+        first = first or text.header.number + 1
         header = text.bytes_of(text.header.start, text.header.end)
         found: list[Drawn] = []
+        held: dict[str, tuple[str, bytes]] = {}
         for row in text.rows:
-            if len(found) == max_parts:
-                problem = (
-                    f"a message may hold at most {max_parts} rows: send the file in pieces under the same header"
-                )
-                raise RecordRefused([Issue("error", "too-costly", problem)])
             place = f"row {first + row.number - text.header.number - 1}"
-            drawn = _drawn(len(found), place, row, columns, len(text.header.cells), table)
-            found.append(replace(drawn, original=header + text.bytes_of(row.start, row.end)))
+            original = header + text.bytes_of(row.start, row.end)
+            for body, issues, sources in _made(place, row, columns, len(text.header.cells), table):
+                if len(found) == max_parts:
+                    problem = (
+                        f"a message may hold at most {max_parts} rows, or filled cells of columns that are 'spread': "
+                        "send the file in pieces under the same header"
+                    )
+                    raise RecordRefused([Issue("error", "too-costly", problem)])
+                if body is not None:
+                    earlier, same = held.setdefault(body["id"], (place, original))
+                    doubt = [] if same == original else [_replaces(place, earlier)]
+                    held[body["id"]] = place, original
+                    issues = [*issues, *doubt]
+                found.append(Drawn(len(found), place, original, body, tuple(issues), sources))
         return tuple(found)
 
 
-def _drawn(index: int, place: str, row: Row, columns: Mapping[str, int], width: int, table: Table) -> Drawn:
+def _made(
+    place: str, row: Row, columns: Mapping[str, int], width: int, table: Table
+) -> Iterator[tuple[dict[str, Any] | None, list[Issue], Mapping[str, str]]]:
+    """Yield what one row makes: a resource or what is wrong with it, and where its elements come from."""
     if row.fault:
-        return Drawn(index, place, b"", None, (Issue("error", "structure", f"{place}, {row.fault}"),), table.sources)
+        yield None, [Issue("error", "structure", f"{place}, {row.fault}")], table.sources
+        return
     if len(row.cells) != width:
         problem = f"{place} has {len(row.cells)} cells and the header {width}: quote cells that hold the delimiter"
-        return Drawn(index, place, b"", None, (Issue("error", "structure", problem),), table.sources)
-    body, issues = table.resource({name: row.cells[at] for name, at in columns.items()}, place)
-    if body is not None:
-        issues = [
-            Issue(
-                "information",
-                "informational",
-                f"{place}: column {at + 1} is not in the pack and stays in the original",
-            )
-            for at in _unnamed(columns, table, width, row)
-        ]
-    return Drawn(index, place, b"", body, tuple(issues), table.sources)
+        yield None, [Issue("error", "structure", problem)], table.sources
+        return
+    unnamed = [
+        Issue(
+            "information", "informational", f"{place}: column {at + 1} is not in the pack and stays in the original"
+        )
+        for at in _unnamed(columns, table, width, row)
+    ]
+    for body, issues, sources in table.resources({name: row.cells[at] for name, at in columns.items()}, place):
+        yield body, (unnamed if body is not None else issues), sources
+        # Once a row is enough.
+        unnamed = [] if body is not None else unnamed
+
+
+def _replaces(place: str, earlier: str) -> Issue:
+    text = f"{place}: says otherwise of the same record as {earlier}, and replaces it: does 'id' lack a column?"
+    return Issue("warning", "duplicate", text)
 
 
 def _unnamed(columns: Mapping[str, int], table: Table, width: int, row: Row) -> list[int]:

@@ -1,9 +1,10 @@
-"""One kind of CSV file of one institution: how a row of it becomes one resource.
+"""One kind of CSV file of one institution: how a row of it becomes a resource, or one for each measurement in it.
 
 Compiled from the rule pack by ``normalize/csv_choices.py``.
 
 Invariants:
-    * a row gives one resource or the reasons why not, never both, never an exception;
+    * a row gives one resource or the reasons why not, never both, never an exception; so does each column of a
+      wide row that is spread;
     * the id is the cell of the id column, or comes from the stated key columns and nothing else;
     * a constant beside columns is set only where one of them has a value: no half identifiers, no codes without code.
 """
@@ -11,8 +12,8 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blake3 import blake3
@@ -69,6 +70,26 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Columns of a wide table, each of which gives a resource of its own wherever it is filled.
+
+    Attributes:
+        value: Name that a column's cell goes by in the rest of the description.
+        cells: Column → cells that stand beside its own, by the names that they go by: what it is called, its unit.
+        sources: Column → element → words for the columns that it comes from.
+    """
+
+    value: str
+    cells: Mapping[str, Mapping[str, str]]
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Names that no file has in its header."""
+        return frozenset({self.value, *(name for cells in self.cells.values() for name in cells)})
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """One kind of file.
 
@@ -77,9 +98,11 @@ class Table:
         file: Pattern of the names of such files.
         empty: Words that mean that there is nothing.
         id: Columns that say which record a row is about.
+        id_empty: Those of them that may be empty: then that is part of the key.
         ignored: Columns that become nothing, knowingly.
         optional: Columns that a file may lack.
         is_guess: Nobody has checked yet what the pack says of these files; none is read.
+        spread: What makes several resources of a row; None where a row is one.
     """
 
     name: str
@@ -94,6 +117,8 @@ class Table:
     optional: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
     is_guess: bool = False
+    spread: Spread | None = None
+    id_empty: frozenset[str] = frozenset()
 
     @property
     def named(self) -> list[str]:
@@ -101,19 +126,53 @@ class Table:
         names = [*self.id]
         for column in self.columns:
             names += [column.name, *column.beside, *(name for _, name in column.also)]
+        if self.spread is not None:
+            names = [name for name in names if name not in self.spread.made] + list(self.spread.cells)
         return list(dict.fromkeys(names))
 
-    def resource(self, cells: Mapping[str, str], place: str) -> tuple[dict[str, Any] | None, list[Issue]]:
-        """Return what a row's cells make, and what is wrong with them."""
-        given = {name: text for name, text in cells.items() if text.strip() and text.strip() not in self.empty}
+    def resources(
+        self, cells: Mapping[str, str], place: str
+    ) -> Iterator[tuple[dict[str, Any] | None, list[Issue], Mapping[str, str]]]:
+        """Yield what a row's cells make: a resource or what is wrong, and where its elements come from.
+
+        One each row; of a table that is spread, one for each of its columns that is filled.
+        """
+        if self.spread is None:
+            yield *self.resource(cells, place), self.sources
+            return
+        rest = {name: text for name, text in cells.items() if name not in self.spread.cells}
+        for name, beside in self.spread.cells.items():
+            if self._is_given(cells.get(name, "")):
+                made = {**rest, **beside, self.spread.value: cells[name]}
+                told = dict.fromkeys(self.spread.made, name)
+                yield *self.resource(made, place, told), self.spread.sources.get(name, {})
+
+    def _is_given(self, text: str) -> bool:
+        return bool(text.strip()) and text.strip() not in self.empty
+
+    def resource(
+        self, cells: Mapping[str, str], place: str, told: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Any] | None, list[Issue]]:
+        """Return what cells make, and what is wrong with them.
+
+        Args:
+            told: What the sender calls a column that the description calls otherwise.
+        """
+        found = self._resource(cells, place)
+        if not told or not found[1]:
+            return found
+        return found[0], [_renamed(issue, told) for issue in found[1]]
+
+    def _resource(self, cells: Mapping[str, str], place: str) -> tuple[dict[str, Any] | None, list[Issue]]:
+        given = {name: text for name, text in cells.items() if self._is_given(text)}
         body: dict[str, Any] = {"resourceType": self.type_name}
         issues = [
             _wrong(place, name, "required", "is empty, and says which record the row is about")
             for name in self.id
-            if name not in given
+            if name not in given and name not in self.id_empty
         ]
         if not issues:
-            body["id"] = id_from([given[name] for name in self.id])
+            body["id"] = id_from([given.get(name, "") for name in self.id])
         for constant in self.constants:
             if not constant.beside or not constant.beside.isdisjoint(given):
                 put(body, constant.steps, constant.value)
@@ -201,6 +260,13 @@ def pruned(value: Any) -> Any:
     if type(value) is list:
         return [pruned(v) for v in value if v not in ({}, [])]
     return value
+
+
+def _renamed(issue: Issue, told: Mapping[str, str]) -> Issue:
+    text = issue.diagnostics
+    for name, real in told.items():
+        text = text.replace(f"column {name!r}", f"column {real!r}")
+    return replace(issue, diagnostics=text)
 
 
 def _wrong(place: str, column: str, code: str, text: str) -> Issue:

@@ -77,7 +77,7 @@ def create_control(
         return JSONResponse(
             await operations.add_institution(
                 text_of(given, "name"),
-                text_of(given, "fhir_version"),
+                text_of(given, "fhir_version") if "fhir_version" in given else None,
                 text_of(given, "ruleset_dir"),
                 author=text_of(given, "author") if "author" in given else "",
                 approver=text_of(given, "approver") if "approver" in given else "",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from fhir_bridge.errors import Issue
 from fhir_bridge.fhir.bundles import BundleParts, EntryParts
@@ -18,7 +19,7 @@ from fhir_bridge.fhir.reference_text import ReferenceKind, parse_reference
 from fhir_bridge.fhir.run import MAX_ISSUES
 from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.limits import Limits
-from fhir_bridge.intake.releases import validator_of
+from fhir_bridge.intake.releases import Validator, validator_of
 from fhir_bridge.intake.requests import read_request
 from fhir_bridge.model.ingest import Body, FhirVersion, Interaction, Reception, Refusal, Validated
 
@@ -33,14 +34,18 @@ _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\]")
 
 
 def receive_bundle(
-    parts: BundleParts, version: FhirVersion, limits: Limits, profiles: Profiles | None = None
+    parts: BundleParts,
+    version: FhirVersion,
+    limits: Limits,
+    profiles: Profiles | None = None,
+    zone: ZoneInfo | None = None,
 ) -> Reception:
     """Judge a decoded and cut Bundle."""
     kind = parts.type or ""
     refused = _refuse_kind(parts, limits)
     if refused:
         return Reception(kind if kind in TAKEN else "single", refused=refused)
-    return _Judge(parts, version, profiles).reception()
+    return _Judge(parts, validator_of(version, profiles, zone)).reception()
 
 
 def _refuse_kind(parts: BundleParts, limits: Limits) -> tuple[Issue, ...]:
@@ -58,8 +63,8 @@ def _refuse_kind(parts: BundleParts, limits: Limits) -> tuple[Issue, ...]:
 class _Judge:
     """One Bundle under judgement."""
 
-    def __init__(self, parts: BundleParts, version: FhirVersion, profiles: Profiles | None) -> None:
-        self._validate = validator_of(version, profiles)
+    def __init__(self, parts: BundleParts, validate: Validator) -> None:
+        self._validate = validate
         self._parts = parts
         self._kind = parts.type or ""
         self._issues: list[list[Issue]] = []

@@ -6,7 +6,7 @@ the place and the column in the sender's own words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fhir_bridge.errors import Issue, RecordRefused
@@ -69,17 +69,6 @@ def judged(part: Drawn, profiles: Profiles | None) -> Validated | Refusal:
 
 def _told(part: Drawn, issue: Issue) -> Issue:
     """Say of a finding where it stood for the sender: the row, and the column that the element was made of."""
-    source = source_of(issue.expression, part.sources)
+    source = part.source_of(issue.expression)
     words = part.place if source is None else f"{part.place}, {source}"
     return replace(issue, diagnostics=f"{words}: {issue.diagnostics}")
-
-
-def source_of(expression: str, sources: Mapping[str, str]) -> str | None:
-    """Return what an element was made of: the part named for it, above it, or, if there is only one, beneath it."""
-    above = expression
-    while above:
-        if above in sources:
-            return sources[above]
-        above = above[: max(above.rfind("."), above.rfind("["), 0)]
-    beneath = {words for place, words in sources.items() if place.startswith((f"{expression}.", f"{expression}["))}
-    return beneath.pop() if len(beneath) == 1 else None

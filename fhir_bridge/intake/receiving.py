@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.bundles import cut, cut_in_turn
@@ -23,7 +24,7 @@ from fhir_bridge.fhir.validate import is_refused
 from fhir_bridge.intake.bundles import receive_bundle
 from fhir_bridge.intake.foreign import format_of, judged, receive_foreign
 from fhir_bridge.intake.limits import Limits
-from fhir_bridge.intake.releases import validator_of
+from fhir_bridge.intake.releases import Validator, validator_of
 from fhir_bridge.model.ingest import FhirVersion, Interaction, Received, Reception, Refusal, Validated
 from fhir_bridge.ports.formats import SourceFormat
 
@@ -38,6 +39,7 @@ def receive(
     limits: Limits = Limits(),  # noqa: B008 - Limits is frozen
     profiles: Profiles | None = None,
     formats: Sequence[SourceFormat] = (),
+    zone: ZoneInfo | None = None,
 ) -> Reception:
     """Decode and validate one message: a resource, a Bundle of type transaction, batch or collection, or a format's.
 
@@ -46,6 +48,7 @@ def receive(
         limits: Budgets.
         profiles: What the institution's records are judged by beside the standard.
         formats: What the institution sends beside FHIR, as its rule pack describes it.
+        zone: Whose clocks its times without an offset tell; None refuses them.
 
     Returns:
         Entries in order. A message that cannot be taken at all has ``refused`` and no entries.
@@ -67,12 +70,16 @@ def receive(
     except NotStrictJson as error:
         return Reception("single", refused=error.issues)
     if value.get("resourceType") == "Bundle" and received.interaction is None:
-        return receive_bundle(cut(received.content, value), received.fhir_version, limits, profiles)
-    return _receive_single(received, value, profiles)
+        return receive_bundle(cut(received.content, value), received.fhir_version, limits, profiles, zone)
+    return _receive_single(received, value, validator_of(received.fhir_version, profiles, zone))
 
 
 def receive_in_turn(
-    received: Received, limits: Limits, profiles: Profiles | None = None, formats: Sequence[SourceFormat] = ()
+    received: Received,
+    limits: Limits,
+    profiles: Profiles | None = None,
+    formats: Sequence[SourceFormat] = (),
+    zone: ZoneInfo | None = None,
 ) -> Reception | None:
     """Decode and validate a Bundle as :func:`receive` does, but hold no more of it decoded than some entries.
 
@@ -89,10 +96,12 @@ def receive_in_turn(
     parts = cut_in_turn(received.body, max_depth=limits.max_depth)
     if parts is None or parts.value.get("resourceType") != "Bundle":
         return None
-    return receive_bundle(parts, received.fhir_version, limits, profiles)
+    return receive_bundle(parts, received.fhir_version, limits, profiles, zone)
 
 
-def examine(body: bytes, version: FhirVersion, profiles: Profiles | None = None) -> list[Issue]:
+def examine(
+    body: bytes, version: FhirVersion, profiles: Profiles | None = None, zone: ZoneInfo | None = None
+) -> list[Issue]:
     """Return what the standard and an institution's profiles find in a document, whether it would be taken or not.
 
     For those who try a profile on documents, search results and single resources alike.
@@ -101,7 +110,7 @@ def examine(body: bytes, version: FhirVersion, profiles: Profiles | None = None)
         resource = parse(body)
     except NotStrictJson as error:
         return list(error.issues)
-    return validator_of(version, profiles)(resource)
+    return validator_of(version, profiles, zone)(resource)
 
 
 def examine_rows(
@@ -148,8 +157,8 @@ def _refuse_xml(body: bytes) -> Issue:
     return Issue("error", "not-supported", "FHIR is taken as JSON (application/fhir+json), not as XML")
 
 
-def _receive_single(received: Received, resource: dict[str, Any], profiles: Profiles | None) -> Reception:
-    issues = validator_of(received.fhir_version, profiles)(resource)
+def _receive_single(received: Received, resource: dict[str, Any], validate: Validator) -> Reception:
+    issues = validate(resource)
     if resource.get("resourceType") == "Bundle":
         issues.append(Issue("error", "not-supported", "send a Bundle to the base of the service", "Bundle"))
     if not is_refused(issues):

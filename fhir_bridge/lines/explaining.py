@@ -29,7 +29,9 @@ from fhir_bridge.normalize import (
     described,
     explain,
     read_lineage,
+    rules_of,
 )
+from fhir_bridge.ports.formats import SourceFormat
 from fhir_bridge.ports.vault import Vault
 from fhir_bridge.seal import LINEAGE, NORMALISED, ORIGINAL, RecordPlace
 from ledger_core import Outcome, Policy, verify_receipt
@@ -68,9 +70,11 @@ class Explaining:
         found = await self._evidence.disclosed(place)
         if found is None or not found.record:
             raise SetupWrong("there is no such version of a record, or it is a deletion")
-        told = explained(found.original, found.record, found.lineage, path)
         answering = await self._story.answering(place.origin, found.ruleset)
-        rules = {} if answering is None else await self._story.rules(answering["ruleset"])
+        ruleset = None if answering is None else await self._story.compiled(answering["ruleset"])
+        rules = {} if ruleset is None else rules_of(ruleset)
+        formats = () if ruleset is None else ruleset.formats
+        told = explained(found.original, found.record, found.lineage, path, formats)
         body = parse(found.record)
         return {
             "record": f"{body['resourceType']}/{place.id}/_history/{place.version}",
@@ -108,14 +112,16 @@ class Explaining:
         return RecordPlace.of(chart, rows[-1])
 
 
-def explained(original: bytes, record: bytes, lineage: bytes, path: str) -> Explanation:
-    """Explain out of the three parts of a record.
+def explained(
+    original: bytes, record: bytes, lineage: bytes, path: str, formats: Sequence[SourceFormat] = ()
+) -> Explanation:
+    """Explain out of the three parts of a record; of a row of CSV, with the formats of the pack that read it.
 
     Raises:
         SetupWrong: They are not parts of a record, or it has no such element.
     """
     try:
-        told = explain(original, parse(record), read_lineage(lineage), path)
+        told = explain(original, parse(record), read_lineage(lineage), path, formats)
     except ValueError as wrong:
         raise SetupWrong(str(wrong)) from None
     if not told.statements:

@@ -24,7 +24,7 @@ from fhir_bridge.lines.jobs import Again
 from fhir_bridge.lines.letters import Letter, open_letter, settled
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import OPERATOR, Institution, Link, Registry
-from fhir_bridge.lines.rules import Rules
+from fhir_bridge.lines.rules import Rules, doubts_about
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.clients import Client
 from fhir_bridge.model.ids import canonical_id, is_canonical, network_id
@@ -83,14 +83,15 @@ class Operations:
     # --- institutions and patients
 
     async def add_institution(
-        self, name: str, fhir_version: str, ruleset_dir: str, author: str = "", approver: str = ""
+        self, name: str, fhir_version: str | None, ruleset_dir: str, author: str = "", approver: str = ""
     ) -> dict[str, Any]:
         """Admit an institution: ledger identity, rules, credentials, a stream on the bus.
 
-        Adding it again changes version and rules and keeps its id and credentials. ``not_judged`` of the answer says
-        what its profiles demand and nobody judges here.
+        Adding it again changes version and rules and keeps its id and credentials. ``doubts`` of the answer says what
+        speaks against the pack being meant for it, ``not_judged`` what its profiles demand and nobody judges here.
 
         Args:
+            fhir_version: Release that it sends; None for the one that its pack is written for.
             author: Who answers for the rules; the institution itself, if nobody is named.
 
         Raises:
@@ -101,7 +102,7 @@ class Operations:
             raise SetupWrong(
                 "an institution's name is 1 to 40 of a-z, 0-9 and '-', begins with a letter, is not reserved"
             )
-        if fhir_version not in list(FhirVersion):
+        if fhir_version is not None and fhir_version not in list(FhirVersion):
             raise SetupWrong(f"fhir version must be one of {', '.join(FhirVersion)}")
         directory = await asyncio.to_thread(Path(ruleset_dir).resolve)
         admission = await self._rules.take(name, directory, author, approver)
@@ -109,9 +110,8 @@ class Operations:
         await self._notary.admit(name)
         is_new = name not in self._registry.institutions
         identity = self._notary.identity(name)
-        institution = Institution(
-            name, network_id(identity.public), FhirVersion(fhir_version), str(directory), ruleset.hash
-        )
+        release = ruleset.fhir_version if fhir_version is None else FhirVersion(fhir_version)
+        institution = Institution(name, network_id(identity.public), release, str(directory), ruleset.hash)
         if is_new:
             # Before the institution is known: after a crash in between, adding it again makes credentials again.
             client, credentials = self._make_institution(name, institution.id)
@@ -119,7 +119,10 @@ class Operations:
             self._save_credentials(name, credentials)
         institution = await self._rules.admit(institution, admission)
         await self._reader.subscribe(name)
-        return {**self._describe(institution), "not_judged": _not_judged(ruleset)}
+        doubts = doubts_about(name, ruleset)
+        if release is not ruleset.fhir_version:
+            doubts.append(f"it is written for {ruleset.fhir_version}, and {name} is registered as sending {release}")
+        return {**self._describe(institution), "doubts": doubts, "not_judged": _not_judged(ruleset)}
 
     def institutions(self) -> list[dict[str, Any]]:
         """Return what is public about every institution."""

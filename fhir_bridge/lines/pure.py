@@ -45,7 +45,8 @@ def process(received: Received, source: SourceContext, limits: Limits) -> Proces
 
 def _made(received: Received, source: SourceContext, limits: Limits) -> Processed:
     ruleset = _ruleset(source.ruleset_dir, source.ruleset)
-    return _normalized(receive(received, limits, ruleset.profiles, ruleset.formats), received, source, ruleset)
+    reception = receive(received, limits, ruleset.profiles, ruleset.formats, ruleset.zone)
+    return _normalized(reception, received, source, ruleset)
 
 
 def _normalized(reception: Reception, received: Received, source: SourceContext, ruleset: Ruleset) -> Processed:
@@ -98,11 +99,11 @@ class Flow:
         """
         received, source = self._received, self._source
         ruleset = _ruleset(source.ruleset_dir, source.ruleset)
-        reception = receive_in_turn(received, self._limits, ruleset.profiles, ruleset.formats)
+        reception = receive_in_turn(received, self._limits, ruleset.profiles, ruleset.formats, ruleset.zone)
         if reception is None or not any(isinstance(entry, Validated) for entry in reception.entries):
             if reception is None:
                 received = replace(received, body=received.content)
-                reception = receive(received, self._limits, ruleset.profiles, ruleset.formats)
+                reception = receive(received, self._limits, ruleset.profiles, ruleset.formats, ruleset.zone)
             done = _normalized(reception, received, source, ruleset)
             self.done = replace(done, records=())
             yield from done.records

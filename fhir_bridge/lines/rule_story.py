@@ -23,7 +23,7 @@ from fhir_bridge.lines.rule_life import APPROVED, CANARY, IN_FORCE, PROPOSED, Pe
 from fhir_bridge.lines.rules import Rules
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.model.ingest import instant
-from fhir_bridge.normalize import RulePlaces, rules_of, ruleset_under
+from fhir_bridge.normalize import Ruleset, ruleset_under
 from fhir_bridge.ports.vault import StoredRecord, Vault
 from fhir_bridge.seal import LINEAGE, RecordPlace, open_normalised, open_part
 
@@ -99,9 +99,9 @@ class RuleStory:
         found = next((step for step in reversed(steps) if step.ruleset == pack), None)
         return None if found is None else self._described(found)
 
-    async def rules(self, ruleset: str) -> RulePlaces:
-        """Return version and place of each rule of a kept ruleset; its copy is read, not the folder of its author."""
-        return rules_of(await self._rules.copies.compiled(ruleset))
+    async def compiled(self, ruleset: str) -> Ruleset:
+        """Return a kept ruleset; its copy is read, not the folder of its author."""
+        return await self._rules.copies.compiled(ruleset)
 
     # --- now
 

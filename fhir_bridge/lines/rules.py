@@ -45,7 +45,7 @@ from fhir_bridge.lines.rule_people import RulePeople
 from fhir_bridge.lines.trials import Trials
 from fhir_bridge.lines.trying import WHOLE
 from fhir_bridge.lines.versions import microseconds
-from fhir_bridge.normalize import ENGINE
+from fhir_bridge.normalize import ENGINE, Ruleset
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.ports.vault import Vault
@@ -126,6 +126,7 @@ class Rules:
             "is_in_force": taken.hash == known.ruleset,
             "examples": len(taken.examples),
             "changed": self.copies.kept(taken.hash).changed_since(before),
+            "doubts": doubts_about(name, taken.ruleset),
             "not_judged": [] if taken.ruleset.profiles is None else list(taken.ruleset.profiles.notes),
         }
 
@@ -453,3 +454,11 @@ class Rules:
 
     def _now_us(self) -> int:
         return microseconds(self._clock.now())
+
+
+def doubts_about(name: str, ruleset: Ruleset) -> list[str]:
+    """Return what speaks against a pack being meant for an institution, in words for whoever brings it."""
+    said = ruleset.institution
+    if said in ("", name):
+        return []
+    return [f"its source.yaml says 'institution: {said}', and this is {name}: is it the right pack?"]

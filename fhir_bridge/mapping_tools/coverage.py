@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fhir_bridge.errors import RecordRefused
+from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.tables import definitions_of
 from fhir_bridge.mapping_tools.fates import fates
@@ -20,6 +21,8 @@ from fhir_bridge.normalize import Ruleset, load_ruleset
 from fhir_bridge.normalize.pack import constants_of, source_of
 
 _MAX_PATHS = 20_000
+
+_ROW = re.compile(r"\brow [0-9]+(?=[,:])")
 
 
 @dataclass(slots=True)
@@ -87,9 +90,9 @@ def cover(folder: Path, messages: Iterable[Message], progress: Callable[[int], N
 def _count(found: Coverage, outcome: Outcome, ruleset: Ruleset) -> None:
     found.records[outcome.type or "unreadable", outcome.verdict] += 1
     for issue in outcome.issues:
-        found.findings[outcome.verdict, issue.code, issue.diagnostics] += 1
+        found.findings[outcome.verdict, issue.code, _of_any_row(issue)] += 1
     for flag in outcome.flags:
-        found.findings["flag", flag.code, flag.diagnostics] += 1
+        found.findings["flag", flag.code, _of_any_row(flag)] += 1
     if outcome.sent is None:
         return
     definitions = definitions_of(ruleset.fhir_version)
@@ -165,3 +168,8 @@ def as_json(found: Coverage) -> dict[str, Any]:
             for (kind, code, words), count in found.findings.most_common()
         ],
     }
+
+
+def _of_any_row(issue: Issue) -> str:
+    """A finding of a CSV row without the row's number: what a thousand rows have is one thing to mend."""
+    return _ROW.sub("row …", issue.diagnostics)

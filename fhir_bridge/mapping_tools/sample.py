@@ -68,7 +68,7 @@ def outcomes(messages: Iterable[Message], ruleset: Ruleset) -> Iterator[Outcome]
 def taken(message: Message, ruleset: Ruleset) -> Reception:
     """What intake makes of a message that comes from a ruleset's institution."""
     received = Received("sample", ruleset.fhir_version, message.body, LONG_AGO, message.content_type)
-    return receive(received, profiles=ruleset.profiles, formats=ruleset.formats)
+    return receive(received, profiles=ruleset.profiles, formats=ruleset.formats, zone=ruleset.zone)
 
 
 def outcomes_of(message: Message, reception: Reception, ruleset: Ruleset) -> Iterator[Outcome]:

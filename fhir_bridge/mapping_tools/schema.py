@@ -14,7 +14,7 @@ from fhir_bridge.fhir.tables import definitions_of, r4
 from fhir_bridge.mapping_tools.findings import CODES
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.accepted import KEYS as ACCEPTED_KEYS
-from fhir_bridge.normalize.csv_choices import DELIMITERS, TABLE_KEYS
+from fhir_bridge.normalize.csv_choices import DELIMITERS, SPREAD_KEYS, TABLE_KEYS
 from fhir_bridge.normalize.csv_columns import COLUMN_KEYS
 from fhir_bridge.normalize.map_files import COLUMNS as MAP_COLUMNS
 from fhir_bridge.normalize.preferred_units import COLUMNS as PREFERRED_COLUMNS
@@ -63,7 +63,7 @@ def source_schema() -> Json:
                 "enum": [version.value for version in FhirVersion],
                 "description": "release of the records and of the examples",
             },
-            "time_zone": _said("IANA name of the zone in which the institution's clocks run; %source.time_zone"),
+            "time_zone": _said("IANA name of the zone whose clocks times without an offset tell; %source.time_zone"),
             "base_urls": _list("bases of absolute URLs that mean the sender's own records"),
             "extends": {"const": "core", "description": "the rules of core run before the pack's"},
             "constants": _named(_TEXT, "names for texts that rules use as %source.name"),
@@ -186,6 +186,8 @@ def _csv_file() -> Json:
         "encoding": _said("utf-8 by default; windows-125x, iso-8859-x"),
         "empty": {**texts, "description": "words that mean that there is nothing"},
         "id": {"oneOf": [_TEXT, {**_list("columns"), "minItems": 1}], "description": "which record a row is about"},
+        "id_empty": {**texts, "description": "columns of id that may be empty"},
+        "spread": _spread(),
         "columns": _named(_one_or_more({"oneOf": [_TEXT, _csv_column()]}), "column → element, or several"),
         "constants": {"type": "object", "description": "element → its value in every row"},
         "ignore": {**texts, "description": "columns that become nothing, knowingly"},
@@ -193,6 +195,19 @@ def _csv_file() -> Json:
         "why": _TEXT,
     }
     return _object(known, TABLE_KEYS, ["type", "id", "columns"])
+
+
+def _spread() -> Json:
+    by_name: Json = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
+    known: Json = {
+        "name": _said("what the column's name is called in 'columns' and 'id'"),
+        "value": _said("what its cell is called in 'columns'"),
+        "columns": {"oneOf": [_list("columns"), _named(by_name, "column → cells that stand beside it, by name")]},
+        "optional": {"type": "boolean", "description": "a file may lack any of them"},
+    }
+    return _object(known, SPREAD_KEYS, ["name", "value", "columns"]) | {
+        "description": "columns of a wide table, each of which is a record of its own where it is filled"
+    }
 
 
 def _csv_column() -> Json:

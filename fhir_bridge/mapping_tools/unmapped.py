@@ -77,12 +77,15 @@ def work_list(
                 unread(outcome.issues[0].diagnostics)
         progress(records)
     guess = _Guesses(ruleset)
-    return [Work(gap, _table_of(gap, ruleset), guess.of(gap)) for gap in vocabulary.by_volume()]
+    own = [name for name, _ in declared(source_of(folder), "maps")]
+    return [Work(gap, _table_of(gap, ruleset, own), guess.of(gap)) for gap in vocabulary.by_volume()]
 
 
-def _table_of(gap: Gap, ruleset: Ruleset) -> str:
+def _table_of(gap: Gap, ruleset: Ruleset, own: list[str]) -> str:
     if gap.kind == CODE:
-        return next((name for name, each in ruleset.tables.maps.items() if gap.system in each.systems), "")
+        # Core's maps of plain codes know no system either, and are no place for a hospital's.
+        maps = ruleset.tables.maps if gap.system else {name: ruleset.tables.maps[name] for name in own}
+        return next((name for name, each in maps.items() if gap.system in each.systems), "")
     return next(iter(ruleset.tables.units), "") if gap.kind == UNIT else ""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from fhir_bridge.fhir.code_systems import STANDARD
 from fhir_bridge.fhir.ucum import UCUM, is_ucum
 from fhir_bridge.mapping_tools.walking import Leaf
 from fhir_bridge.normalize.tables import Tables
@@ -21,34 +22,6 @@ CODE, UNIT, IDENTIFIER = "code", "unit", "identifier system"
 MAX_DISTINCT = 50_000
 """Distinct gaps that are told apart; a sample with free text for codes must not fill the memory."""
 
-STANDARD = (
-    # Systems that somebody publishes for everybody; a hospital's own code is what needs a table.
-    "http://hl7.org/",
-    "http://terminology.hl7.org/",
-    "http://loinc.org",
-    "http://snomed.info/sct",
-    "http://www.nlm.nih.gov/research/umls/rxnorm",
-    "http://www.ama-assn.org/go/cpt",
-    "http://www.whocc.no/atc",
-    "http://dicom.nema.org/",
-    "http://unitsofmeasure.org",
-    "http://nucc.org/",
-    "http://varnomen.hgvs.org",
-    "http://www.genenames.org",
-    "https://www.usps.com/",
-    "https://www.iana.org/",
-    "http://ihe.net/",
-    "http://www.nubc.org/",
-    "https://www.nubc.org/",
-    "https://bluebutton.cms.gov/",
-    "https://www.accessdata.fda.gov/",
-    # HL7's own code systems, and those it registers for others.
-    "urn:oid:2.16.840.1.113883.5.",
-    "urn:oid:2.16.840.1.113883.6.",
-    "urn:iso:",
-    "urn:ietf:",
-    "urn:dicom:",
-)
 _QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration", "SimpleQuantity"})
 _MAX_DISPLAYS = 5
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.tables import r4
-from fhir_bridge.formats import Column, Constant, CsvFormat, Dialect, Table
+from fhir_bridge.formats import Column, Constant, CsvFormat, Dialect, Spread, Table
 from fhir_bridge.formats.csv_text import ENCODINGS
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.csv_columns import COLUMN_KEYS, Setting, compile_column
@@ -25,7 +26,22 @@ from fhir_bridge.normalize.verb_args import replaced
 from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
 from fhir_bridge.ports.formats import SourceFormat
 
-TABLE_KEYS = ("file", "type", "delimiter", "encoding", "empty", "id", "columns", "constants", "ignore", GUESS, "why")
+TABLE_KEYS = (
+    "file",
+    "type",
+    "delimiter",
+    "encoding",
+    "empty",
+    "id",
+    "id_empty",
+    "spread",
+    "columns",
+    "constants",
+    "ignore",
+    GUESS,
+    "why",
+)
+SPREAD_KEYS = ("name", "value", "columns", "optional")
 DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t"}
 
 
@@ -85,6 +101,7 @@ def read_table(name: str, node: Node, constants: AnyMapping[str, str]) -> Table:
     fixed = [_constant(place, value, filled) for place, value in _constants(entry, setting)]
     _refuse_doubles(entry, filled)
     ids = _id(entry)
+    spread, may_lack = _spread(entry, type_name, ids, filled)
     return Table(
         name=name,
         file=_optional(entry, "file") or f"{name}*.csv",
@@ -95,9 +112,11 @@ def read_table(name: str, node: Node, constants: AnyMapping[str, str]) -> Table:
         columns=tuple(each.column for each in filled),
         constants=tuple(fixed),
         ignored=frozenset(_words(entry, "ignore")),
-        optional=frozenset(each.column.name for each in filled if each.is_optional) - set(ids),
+        optional=(frozenset(each.column.name for each in filled if each.is_optional) | may_lack) - set(ids),
         sources=_sources(type_name, ids, filled),
         is_guess=guessed(entry),
+        spread=spread,
+        id_empty=_id_empty(entry, ids),
     )
 
 
@@ -154,6 +173,66 @@ def _id(entry: Mapping) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _id_empty(entry: Mapping, ids: tuple[str, ...]) -> frozenset[str]:
+    node = entry.get("id_empty")
+    if node is None:
+        return frozenset()
+    names = frozenset(_words(entry, "id_empty"))
+    if not names < set(ids):
+        raise node.spot.broken(
+            "'id_empty' lists some of the columns of 'id', not all: something must tell records apart"
+        )
+    return names
+
+
+def _spread(
+    entry: Mapping, type_name: str, ids: tuple[str, ...], filled: list[_Filled]
+) -> tuple[Spread | None, frozenset[str]]:
+    """Return how a wide table is taken apart, and which of its columns a file may lack.
+
+    ``name`` and ``value`` are what a column's name and cell are called in ``columns`` and ``id``; what else stands
+    beside a column (its unit) goes by the names that the pack gives it.
+    """
+    node = entry.get("spread")
+    if node is None:
+        return None, frozenset()
+    given = node.mapping("'spread'")
+    given.only(SPREAD_KEYS, "key of 'spread'")
+    called, value = given.require("name").text("name"), given.require("value").text("value")
+    listed = given.require("columns")
+    cells: dict[str, dict[str, str]] = {}
+    if isinstance(listed.value, str) or not hasattr(listed.value, "keys"):
+        cells = {each.text("columns"): {} for each in listed.items("'columns'")}
+    else:
+        columns = listed.mapping("'columns'")
+        for name in columns.names():
+            beside = columns.require(name).mapping(f"column {name!r}")
+            cells[name] = {key: beside.require(key).text(key) for key in beside.names()}
+    cells = {name: {called: name} | beside for name, beside in cells.items()}
+    if not cells:
+        raise listed.spot.broken("'spread' names no column")
+    made = {value, *(key for each in cells.values() for key in each)}
+    for name in (called, value):
+        if not any(name in (each.column.name, *each.column.beside) for each in filled):
+            raise given.key_spot("name" if name == called else "value").broken(
+                f"'columns' say nothing about {name!r}: name the element that it becomes"
+            )
+    if called not in ids:
+        raise entry.key_spot("id").broken(f"'id' needs {called!r}: else all records of a row would be one")
+    doubled = sorted(made & cells.keys())
+    if doubled:
+        raise listed.spot.broken(
+            f"{doubled[0]!r} is a column and the name of what is made of columns: name it otherwise"
+        )
+    sources = {
+        name: _sources(type_name, tuple(name if i in made else i for i in ids), filled, dict.fromkeys(made, name))
+        for name in cells
+    }
+    optional = given.get("optional")
+    may_lack = frozenset(cells) if optional is not None and optional.value is True else frozenset()
+    return Spread(value, cells, sources), may_lack
+
+
 def _columns(entry: Mapping, setting: Setting) -> Iterator[_Filled]:
     columns = entry.require("columns").mapping("'columns'")
     if not columns.names():
@@ -201,14 +280,17 @@ def _constants(entry: Mapping, setting: Setting) -> Iterator[tuple[Place, Any]]:
 
 
 def _constant(place: Place, value: Any, filled: list[_Filled]) -> Constant:
-    """A constant inside an element that columns fill waits for one of them to have a value."""
-    holder = place.steps[:-1]
-    beside = frozenset(
-        each.column.name
-        for each in filled
-        if holder and any(p is not None and p.steps[: len(holder)] == holder for p in (each.place, each.other))
-    )
-    return Constant(place.steps, value, beside)
+    """A constant inside an element that columns fill, however deep, waits for one of them to have a value."""
+    for length in range(len(place.steps) - 1, 0, -1):
+        holder = place.steps[:length]
+        beside = frozenset(
+            each.column.name
+            for each in filled
+            if any(p is not None and p.steps[:length] == holder for p in (each.place, each.other))
+        )
+        if beside:
+            return Constant(place.steps, value, beside)
+    return Constant(place.steps, value)
 
 
 def _refuse_doubles(entry: Mapping, filled: list[_Filled]) -> None:
@@ -223,11 +305,14 @@ def _refuse_doubles(entry: Mapping, filled: list[_Filled]) -> None:
             raise entry.key_spot("columns").broken(f"{problem}; join them with 'with', or choose one")
 
 
-def _sources(type_name: str, ids: tuple[str, ...], filled: list[_Filled]) -> dict[str, str]:
-    """Element → the words for the column that it comes from."""
+def _sources(
+    type_name: str, ids: tuple[str, ...], filled: list[_Filled], called: AnyMapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Element → the words for the column that it comes from, by the name that the sender calls it."""
     found = {f"{type_name}.id": _told(ids)}
     for each in filled:
-        words = _told((each.column.name, *each.column.beside))
+        names = (each.column.name, *each.column.beside)
+        words = _told(tuple(dict.fromkeys(called.get(name, name) for name in names)))
         for place in (each.place, each.other):
             if place is not None:
                 found.setdefault(place.expression, words)

@@ -43,6 +43,8 @@ class Draft:
         sent_type: Resource type in the sender's release.
         renamed: Where a rule gave an element another name: (id of its holder, new name) → the name that was sent.
         was_reshaped: Something changed that could have made the record invalid; it is validated again.
+        foreign: Places of codes that a rule was to translate, whose systems its map does not know → what the rule
+            says of such; ``known`` are those that another rule knew.
     """
 
     body: Body
@@ -51,6 +53,8 @@ class Draft:
     flags: list[Issue] = field(default_factory=list)
     renamed: dict[tuple[int, str], str] = field(default_factory=dict)
     was_reshaped: bool = False
+    foreign: dict[str, str] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
 
     def changed(
         self,

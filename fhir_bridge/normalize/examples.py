@@ -164,7 +164,7 @@ def _row(path: Path, rules: Ruleset) -> dict[str, Any] | Difference:
     for each in rules.formats:
         found = each.read(path.read_bytes(), "text/csv", 2)
         if len(found) != 1:
-            return Difference("", f"cannot be read: an example holds one row, this one {len(found)}")
+            return Difference("", f"cannot be read: an example is one record, this one {len(found)}")
         (drawn,) = found
         issues = drawn.issues if drawn.resource is None else validate_r4(drawn.resource)
         errors = [issue for issue in issues if issue.severity in ("error", "fatal")]

@@ -22,12 +22,15 @@ from fhir_bridge.fhir.spans import Span, all_spans, resource_steps, steps_of
 from fhir_bridge.model.ingest import Body, Change
 from fhir_bridge.normalize.labelling import RULE as SENSITIVITY
 from fhir_bridge.normalize.links import DISPLAY, REFERENCES
+from fhir_bridge.normalize.originals import fhir_in, reread
 from fhir_bridge.normalize.origins import Leaf, Traced, leaves, planted, trace
 from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.stamping import ID, STAMP
+from fhir_bridge.ports.formats import Drawn, SourceFormat
 
 _HOUSE = frozenset({ID.rule, STAMP.rule, REFERENCES.rule, DISPLAY.rule})
 _STAMPED = ("meta.versionId", "meta.lastUpdated")
+_READING = Change("", None, None, "csv", "read of a row as the pack's source.yaml describes the file")
 _STAMPING = Change("", None, None, STAMP.rule, "version and time are given when a record is stored")
 
 
@@ -68,6 +71,7 @@ class Statement:
         source: The element that it comes from, as lineage writes it; None if no element gave it.
         span: The bytes of that element in the original.
         sent: Those bytes.
+        part: What of an original that is no FHIR it was read of, in the sender's words: ``column 'Wert'``.
         changes: What was done to it, in order.
     """
 
@@ -78,6 +82,7 @@ class Statement:
     span: Span | None
     sent: str | None
     changes: tuple[Change, ...]
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,13 @@ def read_lineage(lineage: bytes) -> list[Change]:
         raise ValueError("not a lineage") from None
 
 
-def explain(original: bytes, record: Body, changes: Sequence[Change], path: str = "") -> Explanation:
+def explain(
+    original: bytes,
+    record: Body,
+    changes: Sequence[Change],
+    path: str = "",
+    formats: Sequence[SourceFormat] = (),
+) -> Explanation:
     """Explain the values of a record at or below a path; all of them without one.
 
     Args:
@@ -110,11 +121,25 @@ def explain(original: bytes, record: Body, changes: Sequence[Change], path: str 
         changes: Its lineage.
         path: Plain, with or without the type in front; a list's number may be left out and then means every item.
             Where the record has no such element, one that was sent is meant.
+        formats: What reads an original that is no FHIR, as the pack describes it.
 
     Raises:
-        ValueError: The original is not JSON.
+        ValueError: The original is not JSON, and none of the formats reads it.
     """
-    return _Explainer(original, record, changes).explanation(path)
+    sent = fhir_in(original)
+    if sent is not None:
+        return _Explainer(original, sent, None, record, changes).explanation(path)
+    # A row can give several records, and a translated one looks like its neighbour: the sender's id tells them apart.
+    given = [c.before for c in changes if c.rule == ID.rule and c.element == f"{record['resourceType']}.id"]
+    local = given[0] if given else record.get("id")
+    found = [
+        _Explainer(original, parse(render(drawn.resource)), drawn, record, changes).explanation(path)
+        for drawn in reread(original, formats)
+        if drawn.resource is not None and drawn.resource["id"] == local
+    ]
+    if not found:
+        raise ValueError("the original is not JSON, and no pack is given that makes this record of it")
+    return next((each for each in found if each.accounts), found[0])
 
 
 def changed_elements(before: Body, after: Body) -> set[str]:
@@ -149,16 +174,15 @@ def described(told: Explanation, rules: RulePlaces) -> dict[str, Any]:
 
 
 class _Explainer:
-    def __init__(self, original: bytes, record: Body, changes: Sequence[Change]) -> None:
+    def __init__(
+        self, original: bytes, sent: Body, drawn: Drawn | None, record: Body, changes: Sequence[Change]
+    ) -> None:
         self._original = original
+        self._drawn = drawn
         self._changes = changes
         self._type = str(record["resourceType"])
-        self._base = resource_steps(original)
-        self._spans = all_spans(original, self._base)
-        try:
-            sent = parse(original)
-        except RecordRefused:
-            raise ValueError("the original is not JSON") from None
+        self._base = () if drawn is not None else resource_steps(original)
+        self._spans = {} if drawn is not None else all_spans(original, self._base)
         for step in self._base:
             sent = sent.get(str(step), {})
         self._held = dict(leaves(planted(record), self._type))
@@ -192,6 +216,9 @@ class _Explainer:
 
     def _kind(self, place: str, leaf: Leaf) -> Kind:
         origin = leaf.origin
+        if self._drawn is not None and origin.source is not None:
+            # Whatever it looks like now, a cell was text.
+            return Kind.MADE if self._drawn.source_of(origin.source) is None else Kind.CONVERTED
         if origin.is_exact and origin.source is not None:
             # The type may have got another name since: what counts is the way below it.
             same = steps_of(origin.source) == steps_of(place)
@@ -206,7 +233,11 @@ class _Explainer:
         span = None if source is None else self._spans.get((*self._base, *steps_of(source)))
         sent = None if span is None else span.of(self._original).decode()
         changes = tuple(self._changes[number] for number in (*leaf.origin.changes, *also))
-        return Statement(place, kind, _text(leaf), source, span, sent, changes)
+        if self._drawn is None or source is None:
+            return Statement(place, kind, _text(leaf), source, span, sent, changes)
+        part = self._drawn.source_of(source)
+        held = None if part is None else source
+        return Statement(place, kind, _text(leaf), held, None, None, (_READING, *changes), part)
 
     def _gone_elsewhere(self, asked: re.Pattern[str]) -> Iterator[Statement]:
         for place, leaf in self._told.items():
@@ -228,6 +259,8 @@ def _statement(told: Statement, rules: RulePlaces) -> dict[str, Any]:
     source: dict[str, Any] | None = None
     if told.source is not None:
         source = {"element": told.source}
+        if told.part is not None:
+            source["part"] = told.part
         if span is not None:
             source |= {"start": span.start, "end": span.end, "text": told.sent}
     return {

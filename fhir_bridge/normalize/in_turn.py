@@ -25,6 +25,7 @@ from fhir_bridge.normalize.message import (
     NO_CHART,
     deleted,
     faults_of,
+    has_local_times,
     note_release,
     quarantine,
     settle,
@@ -60,7 +61,7 @@ class InTurn:
         self._ruleset = ruleset
         self._sets = sets
         self._rules_hash = ruleset_under(ruleset.hash, sets.digest)
-        self._links = Links(source.id_key, ruleset.base_urls, same_as, patients)
+        self._links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.tables.aliases)
         self._found: dict[int, Quarantined] = {}
         # Of the records that are no deletions: entry, what it is called and refers to, and whose it says it is.
         self._numbers: list[int] = []
@@ -127,7 +128,7 @@ class InTurn:
             return None
         return finish(
             draft,
-            entry,
+            self._links.of_record(entry, placed.type),
             local_id=local,
             chart=chart or unknown_chart(self._source.institution),
             references=targets,
@@ -153,7 +154,12 @@ class InTurn:
 
     def _shaped(self, entry: Validated) -> Draft:
         assert entry.resource is not None
-        draft = shaped(entry.resource, self._source.fhir_version, self._ruleset)
+        draft = shaped(
+            entry.resource,
+            self._source.fhir_version,
+            self._ruleset,
+            has_local_times=has_local_times(entry, self._ruleset),
+        )
         note_release(draft, self._source.fhir_version, self._ruleset)
         return draft
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from blake3 import blake3
 
@@ -28,6 +30,7 @@ from fhir_bridge.normalize.reference_places import Chain, FoundReference, walk, 
 REFERENCES = By("core/references", "references name records by canonical id")
 DISPLAY = By("core/reference-display", "a display towards a clinical record would name what a consent may hide")
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _UUID = re.compile(r"urn:uuid:([0-9a-fA-F-]{36})")
 _REST = re.compile(r".*/([A-Za-z]+)/([A-Za-z0-9.-]{1,64})")
 
@@ -41,9 +44,16 @@ class Links:
         base_urls: frozenset[str],
         same_as: Mapping[str, str] = MappingProxyType({}),
         patients: Mapping[str, str] = MappingProxyType({}),
+        aliases: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     ) -> None:
+        """Take what only the institution's pack and earlier messages can tell.
+
+        Args:
+            aliases: Type → system of identifiers that the sender uses → the canonical one.
+        """
         self.wanted: set[str] = set()
         self._patients = patients
+        self._aliases = aliases
         self._id_key = id_key
         self._same_as = same_as
         self._bases = set(base_urls)
@@ -80,6 +90,21 @@ class Links:
             found = self._ids[key] = self._same_as.get(made, made)
         return found
 
+    def of_record(self, entry: Validated, type_name: str) -> Validated:
+        """Return an entry whose condition of creation names the system by which records of its type go here."""
+        query = entry.interaction.if_none_exist
+        if query is None or type_name not in self._aliases:
+            return entry
+        pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True)
+        named = [(key, self._of_token(type_name, value) if key == "identifier" else value) for key, value in pairs]
+        if named == pairs:
+            return entry
+        return replace(entry, interaction=replace(entry.interaction, if_none_exist=urlencode(named)))
+
+    def _of_token(self, type_name: str, token: str) -> str:
+        system, bar, value = token.partition("|")
+        return self._canonical(type_name, system) + bar + value if bar else token
+
     def rewrite(self, draft: Draft, found: Iterable[FoundReference]) -> tuple[str, ...]:
         """Rewrite every reference of a draft; return the distinct ``Type/id`` it now points to, in order.
 
@@ -99,6 +124,7 @@ class Links:
     def _one(self, draft: Draft, reference: dict[str, Any], chain: Chain, allowed: tuple[str, ...]) -> None:
         text = reference.get("reference")
         if type(text) is not str:
+            self._name_system(draft, reference, chain, allowed)
             _hide_display(draft, reference, chain, _stated_type(reference, allowed), DISPLAY)
             return
         known = self._read.get(text)
@@ -114,7 +140,8 @@ class Links:
                 draft.changed(REFERENCES, written(chain) + ".reference", text, target, is_safe=True)
             _hide_display(draft, reference, chain, target.partition("/")[0], DISPLAY)
         elif parsed.kind is ReferenceKind.CONDITIONAL and parsed.identifier and parsed.type:
-            _make_logical(draft, reference, chain, parsed)
+            system, value = parsed.identifier
+            _make_logical(draft, reference, chain, parsed.type, self._canonical(parsed.type, system or ""), value)
         else:
             _hide_display(draft, reference, chain, parsed.type or _only_directory(allowed), DISPLAY)
             draft.flag("not-found", "this reference cannot be resolved here", written(chain))
@@ -131,12 +158,28 @@ class Links:
             return f"{type_name}/{self.id_of(type_name, local)}" if own else None
         identifier = parsed.identifier
         if parsed.kind is ReferenceKind.CONDITIONAL and identifier and parsed.type:
-            system, value = identifier
-            held = self._by_identifier.get((parsed.type, system or "", value))
+            value = identifier[1]
+            system = self._canonical(type_in_r4(parsed.type), identifier[0] or "")
+            held = self._by_identifier.get((parsed.type, system, value))
             if held is None and parsed.type == "Patient" and system:
                 return self._stored_patient(f"{system}|{value}")
             return held or None
         return None
+
+    def _canonical(self, type_name: str, system: str) -> str:
+        """The system by which records of a type go here, where the sender uses another for them."""
+        return self._aliases.get(type_name, _NONE).get(system, system)
+
+    def _name_system(self, draft: Draft, reference: dict[str, Any], chain: Chain, allowed: tuple[str, ...]) -> None:
+        """A reference by identifier names the record by the system that the record itself has."""
+        identifier = reference.get("identifier")
+        type_name = reference.get("type") or (allowed[0] if len(allowed) == 1 else "")
+        before = identifier.get("system") if isinstance(identifier, dict) else None
+        if isinstance(identifier, dict) and type(before) is str and type(type_name) is str:
+            after = self._canonical(type_name, before)
+            if after != before:
+                identifier["system"] = after
+                draft.changed(REFERENCES, f"{written(chain)}.identifier.system", before, after, is_safe=True)
 
     def _stored_patient(self, identifier: str) -> str | None:
         found = self._patients.get(identifier)
@@ -209,17 +252,17 @@ def _hide_display(draft: Draft, reference: dict[str, Any], chain: Chain, type_na
             draft.changed(by, f"{written(chain)}.{key}", reference.pop(key, None), None, is_safe=True)
 
 
-def _make_logical(draft: Draft, reference: dict[str, Any], chain: Chain, parsed: ParsedReference) -> None:
+def _make_logical(
+    draft: Draft, reference: dict[str, Any], chain: Chain, type_name: str, system: str, value: str
+) -> None:
     """A conditional reference becomes one by identifier, which index and search resolve."""
     before, place = reference.pop("reference"), written(chain)
-    assert parsed.identifier is not None
-    system, value = parsed.identifier
     rest = {key: reference.pop(key) for key in list(reference)}
-    reference["type"] = parsed.type
+    reference["type"] = type_name
     reference["identifier"] = {"system": system, "value": value} if system else {"value": value}
     reference.update(rest)
     read = {"": f"{place}.reference"}
     for key in ("type", "identifier"):
         draft.changed(REFERENCES, f"{place}.{key}", rest.get(key), reference[key], is_safe=True, sources=read)
     draft.changed(REFERENCES, f"{place}.reference", before, None, is_safe=True)
-    _hide_display(draft, reference, chain, parsed.type, DISPLAY)
+    _hide_display(draft, reference, chain, type_name, DISPLAY)

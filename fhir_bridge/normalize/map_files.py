@@ -48,8 +48,10 @@ def load_map(name: str, declared: Mapping, folder: Path, pack: str) -> CodeMap:
             # A second target is a slip where rows say nothing about how they differ.
             key = (found.system, found.code, *((found.target.system, found.target.code) if has_equivalence else ()))
             if made.setdefault(key, found) != found:
-                what = "twice, in two ways" if has_equivalence else "twice, to different targets"
-                raise spot.broken(f"the code is mapped {what}")
+                if has_equivalence:
+                    raise spot.broken("the code is mapped twice, in two ways")
+                told = "empty 'target_code' in both rows until somebody has chosen, and the code is reported"
+                raise spot.broken(f"the code is mapped twice, to different targets: {told}")
     given = declared.get("url")
     url = given.text("url") if given is not None else f"urn:fhir-bridge:map:{pack}:{name}"
     return CodeMap(name, tuple(made.values()), url=url, waiting=frozenset(waiting))

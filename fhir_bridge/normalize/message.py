@@ -28,6 +28,7 @@ from fhir_bridge.model.ingest import (
     Validated,
 )
 from fhir_bridge.normalize.charts import Placed, chart_of_type, charts_of, unknown_chart
+from fhir_bridge.normalize.clocks import complete_times
 from fhir_bridge.normalize.draft import Draft, Unconvertible, below, copied, within
 from fhir_bridge.normalize.labelling import label_by_sets, ruleset_under
 from fhir_bridge.normalize.links import Links, local_id, name_types_of_r4
@@ -35,6 +36,7 @@ from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.reference_places import walk
 from fhir_bridge.normalize.rules import LABEL, STAGES
 from fhir_bridge.normalize.stamping import deletion, finish, stamp_body
+from fhir_bridge.normalize.verbs_translate import report_foreign
 
 if TYPE_CHECKING:
     from fhir_bridge.fhir.profiles import Profiles
@@ -112,7 +114,7 @@ def normalize(
     quarantined: list[Quarantined] = []
     deletions: list[Normalized] = []
     works: list[_Work] = []
-    links = Links(source.id_key, ruleset.base_urls, same_as, patients)
+    links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.tables.aliases)
     for entry in entries:
         if entry.resource is None:
             made = deleted(entry, source, rules_hash)
@@ -124,14 +126,14 @@ def normalize(
         local = local_id(entry, entry.resource)
         resource = entry.resource if may_edit else copied(entry.resource)
         try:
-            draft = shaped(resource, source.fhir_version, ruleset)
+            draft = shaped(resource, source.fhir_version, ruleset, has_local_times=has_local_times(entry, ruleset))
         except Unconvertible as verdict:
             quarantined.append(quarantine(entry, (verdict.issue,)))
             continue
         note_release(draft, source.fhir_version, ruleset)
         type_name = draft.body["resourceType"]
         links.add(entry, type_name, local, draft.body)
-        works.append(_Work(entry, local, links.id_of(type_name, local), draft))
+        works.append(_Work(links.of_record(entry, type_name), local, links.id_of(type_name, local), draft))
     is_transaction = reception.kind == "transaction"
     records = _finished(
         works,
@@ -185,13 +187,18 @@ def labelled(resource: Body, version: FhirVersion, ruleset: Ruleset, sets: Label
     return draft
 
 
-def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset) -> Draft:
+def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, *, has_local_times: bool = True) -> Draft:
     """Return ``resource`` as a draft, edited by the rules of every stage.
+
+    Args:
+        has_local_times: False if intake saw that every time has its offset, so that nobody need look again.
 
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
     """
     draft = _shaped(resource, version, ruleset)
+    if has_local_times and ruleset.zone is not None:
+        complete_times(draft, ruleset.zone)
     _run(draft, LABEL, version, ruleset)
     return draft
 
@@ -200,6 +207,11 @@ def note_release(draft: Draft, version: FhirVersion, ruleset: Ruleset) -> None:
     """Put on record which release a message came in, where that is not R4 by a pack for R4."""
     if {version, ruleset.fhir_version} != {FhirVersion.R4}:
         draft.changes.append(_RELEASES[version])
+
+
+def has_local_times(entry: Validated, ruleset: Ruleset) -> bool:
+    """Tell whether intake found a time without offset that the pack says how to read."""
+    return ruleset.zone is not None and any(flag.code == "informational" for flag in entry.flags)
 
 
 def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
@@ -216,6 +228,8 @@ def _shaped(body: Body, release: str, ruleset: Ruleset) -> Draft:
     for stage in STAGES:
         if stage != LABEL:
             _run(draft, stage, release, ruleset)
+    if draft.foreign:
+        report_foreign(draft)
     return draft
 
 

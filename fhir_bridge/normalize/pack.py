@@ -20,6 +20,7 @@ from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from blake3 import blake3
 
@@ -56,7 +57,7 @@ SOURCE_KEYS = (
 SOURCE = "source.yaml"
 _OWN = {"profiles": "profiles are chosen by", "csv": "CSV files are described by"}
 
-ENGINE = "4"
+ENGINE = "5"
 """Counted up when the code of a verb or function changes what it does to a record, so that the hash tells."""
 
 
@@ -73,6 +74,8 @@ class Ruleset:
         later: Release → what compiles the core's rules from that release; only those who get such records pay for it.
         profiles: What records are judged by before any rule runs; None for the standard alone.
         formats: What the institution sends beside FHIR.
+        zone: Whose clocks its times without an offset tell; None where the pack does not say.
+        institution: Whose pack it says it is; empty where it does not say.
     """
 
     name: str
@@ -84,6 +87,8 @@ class Ruleset:
     profiles: Profiles | None = field(default=None, repr=False, compare=False)
     later: AnyMapping[str, Callable[[], list[Rule]]] = field(default_factory=dict, repr=False, compare=False)
     formats: tuple[SourceFormat, ...] = field(default=(), repr=False, compare=False)
+    zone: ZoneInfo | None = field(default=None, compare=False)
+    institution: str = field(default="", compare=False)
 
     def rules_for(self, stage: str, type_name: str, release: str) -> tuple[Rule, ...]:
         """The rules of a stage that may touch a record of this type that came in this release."""
@@ -153,7 +158,17 @@ def load_ruleset(directory: Path) -> Ruleset:
     whole = Surroundings.of(tables, constants)
     compiled_later = {release: partial(_compiled, written, whole) for release, written in later.items()}
     return Ruleset(
-        directory.name, digest, version, _base_urls(head), _ordered(rules), tables, profiles, compiled_later, formats
+        directory.name,
+        digest,
+        version,
+        _base_urls(head),
+        _ordered(rules),
+        tables,
+        profiles,
+        compiled_later,
+        formats,
+        zone_of(head),
+        constants_of(head).get("institution", ""),
     )
 
 
@@ -266,6 +281,17 @@ def version_of(source: Mapping) -> FhirVersion:
     if node.value not in FhirVersion.__members__:
         raise node.spot.broken(f"'fhir_version' must be one of {', '.join(FhirVersion.__members__)}")
     return FhirVersion(str(node.value))
+
+
+def zone_of(source: Mapping) -> ZoneInfo | None:
+    """Return the zone in which the institution's clocks run, or None where the pack does not say."""
+    node = source.get("time_zone")
+    if node is None:
+        return None
+    try:
+        return ZoneInfo(node.text("time_zone"))
+    except (ZoneInfoNotFoundError, ValueError):
+        raise node.spot.broken("'time_zone' is not an IANA time zone, such as Europe/Vienna") from None
 
 
 def _base_urls(source: Mapping) -> frozenset[str]:

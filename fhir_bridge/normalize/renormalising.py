@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fhir_bridge.errors import Issue, RecordRefused
-from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.validate import is_refused, validate_r4
 from fhir_bridge.fhir.value_sets import LabelSets
+from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import (
+    Body,
     Change,
     ChartRef,
     FhirVersion,
@@ -32,10 +33,12 @@ from fhir_bridge.normalize.explaining import read_lineage
 from fhir_bridge.normalize.labelling import StoredVersion, ruleset_under
 from fhir_bridge.normalize.links import REFERENCES, Links
 from fhir_bridge.normalize.message import RELEASE_RULE, settle, shaped
+from fhir_bridge.normalize.originals import fhir_in, reread
 from fhir_bridge.normalize.pack import Ruleset
 from fhir_bridge.normalize.stamping import finish
 
 _ANOTHER_TYPE = Issue("error", "conflict", "today's rules make a record of another type of it")
+_ANOTHER_RECORD = Issue("error", "conflict", "today's description of the files makes another record of its row")
 _ANOTHER_CHART = Issue("error", "conflict", "today's rules put it into another chart")
 
 
@@ -53,8 +56,7 @@ def renormalised(
         RecordRefused: These rules would not take it.
     """
     changes = read_lineage(stored.lineage)
-    original = parse(stored.original)
-    resource = original if "resourceType" in original else original["resource"]
+    resource, is_foreign = _as_sent(stored, source, ruleset)
     release = _release(changes, source, ruleset)
     try:
         draft = shaped(resource, release, ruleset)
@@ -64,11 +66,11 @@ def renormalised(
     row = stored.row
     if draft.body["resourceType"] != row.type:
         raise RecordRefused([_ANOTHER_TYPE])
-    links = Links(source.id_key, ruleset.base_urls)
+    links = Links(source.id_key, ruleset.base_urls, aliases=ruleset.tables.aliases)
     for text, target in _resolved(changes):
         links.remember(text, target)
     targets, updated = settle(draft, row.id, links, source, sets)
-    if release is not FhirVersion.R4 or draft.was_reshaped:
+    if release is not FhirVersion.R4 or draft.was_reshaped or is_foreign:
         issues = validate_r4(draft.body)
         if is_refused(issues):
             raise RecordRefused([issue for issue in issues if issue.severity in ("error", "fatal")])
@@ -86,6 +88,18 @@ def renormalised(
         source=source,
         ruleset_hash=ruleset_under(ruleset.hash, sets.digest),
     )
+
+
+def _as_sent(stored: StoredVersion, source: SourceContext, ruleset: Ruleset) -> tuple[Body, bool]:
+    """The resource that was sent, and whether it was read of another format: by today's description of it."""
+    original = fhir_in(stored.original)
+    if original is not None:
+        return original if "resourceType" in original else original["resource"], False
+    for drawn in reread(stored.original, ruleset.formats):
+        body = drawn.resource
+        if body is not None and canonical_id(source.id_key, body["resourceType"], body["id"]) == stored.row.id:
+            return body, True
+    raise RecordRefused([_ANOTHER_RECORD])
 
 
 def names_rule(stored_lineage: bytes, rule: str) -> bool:

@@ -123,7 +123,19 @@ def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> 
     for type_name in types_of(rule.require("on"), releases):
         bench_type = "DomainResource" if type_name == ANY else type_name
         bench = Bench(By(name, why), bench_type, releases, tables, constants)
-        yield Rule(name, stage, type_name, release, condition_of(rule, bench), _acts(rule, bench), rule.spot, number)
+        when = condition_of(rule, bench)
+        if when is None:
+            _note_aliases(rule, bench, type_name)
+        yield Rule(name, stage, type_name, release, when, _acts(rule, bench), rule.spot, number)
+
+
+def _note_aliases(rule: Mapping, bench: Bench, type_name: str) -> None:
+    """Keep what a rule says of a type's own identifiers: references to such records by identifier mean the same."""
+    for node in rule.require("do").items("'do'"):
+        if verb_name(node) == "identifier":
+            _, args = read_step(node, bench)
+            if args.text("path") == "identifier":
+                bench.tables.aliases.setdefault(type_name, {}).update(verbs_codes.aliases_of(args))
 
 
 def stage_of(rule: Mapping) -> str:

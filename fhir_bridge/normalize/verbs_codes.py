@@ -38,11 +38,16 @@ def _label(draft: Draft, by: By, element: str, wanted: list[Target]) -> None:
         draft.changed(by, f"{draft.body['resourceType']}.meta.{element}", before or None, meta[element], is_safe=True)
 
 
+def aliases_of(args: Args) -> dict[str, str]:
+    """Return what an ``identifier`` step calls by another name: system that the sender uses → the canonical one."""
+    codes: CodeMap = args.named("systems", args.bench.tables.maps, "map")
+    return {code: target.code for (_system, code), target in codes.targets.items()}
+
+
 def _identifier(args: Args) -> Act:
     """Give identifiers the one system that the aliases of a map stand for."""
     place, by = args.place("path"), args.bench.by
-    codes: CodeMap = args.named("systems", args.bench.tables.maps, "map")
-    aliases = {code: target.code for (_system, code), target in codes.targets.items()}
+    aliases = aliases_of(args)
 
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):

@@ -4,7 +4,8 @@ Invariants:
     * only what a map calls equal or equivalent is used as standard code; what is wider or narrower is added only
       where the rule accepts it, behind the sender's own, marked by an extension;
     * where several codes would do none is chosen: the record keeps its code and a flag names them;
-    * a code that has no counterpart is told apart from one that nobody has mapped.
+    * a code that has no counterpart is told apart from one that nobody has mapped;
+    * a code of a system that no map knows is told as well, once every rule has had its turn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fhir_bridge.errors import Issue
+from fhir_bridge.fhir.code_systems import STANDARD
 from fhir_bridge.normalize.code_maps import LOOSE, Answer, CodeMap, Kind, MapRow, Target, Translator, by_url, led_to
 from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
 from fhir_bridge.normalize.table_files import Key
@@ -40,6 +42,7 @@ Work = Callable[[Any], tuple[Any, Report | None, Sources]]
 """Gives what a code becomes, what to tell of it, and where its parts come from."""
 
 _NOTHING: Sources = MappingProxyType({})
+_FOREIGN: Report = ("code-invalid", "no map of the pack knows the system of this code, or it names none")
 
 
 def _translate(args: Args) -> Act:
@@ -47,7 +50,8 @@ def _translate(args: Args) -> Act:
     codes: CodeMap = args.named("map", args.bench.tables.maps, "map")
     unmapped = args.choice("unmapped", _UNMAPPED, "keep-and-report")
     keep = args.choice("original", _ORIGINAL, "keep") == "keep"
-    work = _for_type(place.types, _Translation(codes, _translator(args, codes), keep))
+    translation = _Translation(codes, _translator(args, codes), keep)
+    work = _for_type(place.types, translation)
     if work is None:
         raise args.values.spot.broken(f"translate works on codes, not on {'|'.join(sorted(place.types))}")
     if args.values.get("accept") is not None and ("CodeableConcept" not in place.types or not keep):
@@ -69,8 +73,23 @@ def _translate(args: Args) -> Act:
                     )
                 if report is not None:
                     _report(draft, report, unmapped, where)
+                if done is item and report is None and translation.is_foreign(item):
+                    draft.foreign.setdefault(where, unmapped)
+                else:
+                    draft.known.add(where)
 
     return act
+
+
+def report_foreign(draft: Draft) -> None:
+    """Tell of codes that rules were to translate and whose system no table of the pack knows; once all rules ran.
+
+    Raises:
+        Unconvertible: A rule quarantines what it cannot translate.
+    """
+    for where, policy in draft.foreign.items():
+        if where not in draft.known:
+            _report(draft, _FOREIGN, policy, where)
 
 
 def _translator(args: Args, codes: CodeMap) -> Translator:
@@ -149,6 +168,17 @@ class _Translation:
                 return self._words(answer)
         unknown = (key for key, answer in zip(keys, answers, strict=True) if answer is None)
         return self._words(None) if any(system in self._codes.systems for system, _ in unknown) else None
+
+    def is_foreign(self, item: Any) -> bool:
+        """Tell whether all codes of a concept or Coding are of systems that neither the map nor everybody knows."""
+        codings = item.get("coding", [item]) if type(item) is dict else ()
+        coded = [coding for coding in codings if type(coding) is dict and "code" in coding]
+        return bool(coded) and not any(self._knows(coding.get("system") or "") for coding in coded)
+
+    def _knows(self, system: Any) -> bool:
+        if system in self._codes.systems or (system and system in self._codes.target_systems):
+            return True
+        return type(system) is str and system.startswith(STANDARD)
 
     def coding(self, coding: Any) -> tuple[Any, Report | None, Sources]:
         """The standard coding in place of the sender's, which an extension keeps."""

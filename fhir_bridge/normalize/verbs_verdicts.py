@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fhir_bridge.errors import Issue
+from fhir_bridge.fhir.local_times import LOCAL_TIME, NoSuchTime, offset_of
 from fhir_bridge.normalize.draft import Draft, Unconvertible
 from fhir_bridge.normalize.functions import FUNCTIONS
 from fhir_bridge.normalize.verb_args import MAP, SIBLING, TARGET, TEXT, Act, Arg, Args, Verb, one_of
@@ -23,7 +22,6 @@ ISSUE_CODES = (
     "not-supported",
     "incomplete",
 )
-_LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?")
 
 
 def _reject(args: Args) -> Act:
@@ -44,7 +42,7 @@ def _verdict(args: Args, severity: str) -> Act:
 
 
 def _timezone(args: Args) -> Act:
-    """Give times without an offset the one that the source's zone had at that moment; the text stays else."""
+    """Give times without an offset that of another zone than the source's; the text stays else."""
     place, by = args.place("path"), args.bench.by
     try:
         zone = ZoneInfo(args.text("zone"))
@@ -54,16 +52,14 @@ def _timezone(args: Args) -> Act:
     def act(draft: Draft) -> None:
         for found in place.find(draft.body):
             before = found.value
-            if type(before) is str and _LOCAL_TIME.fullmatch(before):
-                found.parent[found.key] = after = before + _offset(before, zone)
+            if type(before) is str and LOCAL_TIME.fullmatch(before):
+                try:
+                    found.parent[found.key] = after = before + offset_of(before, zone)
+                except NoSuchTime as wrong:
+                    raise Unconvertible(Issue("error", "value", str(wrong), found.place)) from None
                 draft.changed(by, found.place, before, after)
 
     return act
-
-
-def _offset(text: str, zone: ZoneInfo) -> str:
-    moment = datetime.fromisoformat(text).replace(tzinfo=zone)
-    return moment.isoformat()[-6:]
 
 
 def _call(args: Args) -> Act:
@@ -75,7 +71,11 @@ _VERDICT = {"code": one_of(*ISSUE_CODES).maybe(), "text": TEXT}
 VERBS = {
     "reject": Verb(_VERDICT, _reject, "stops the record: it is kept sealed, counted, and not served"),
     "quarantine": Verb(_VERDICT, _quarantine, "stops the record: it is kept sealed, counted, and not served"),
-    "timezone": Verb({"path": TARGET, "zone": TEXT}, _timezone, "gives times that have no offset that of the zone"),
+    "timezone": Verb(
+        {"path": TARGET, "zone": TEXT},
+        _timezone,
+        "gives times that have no offset that of another zone than the source's time_zone",
+    ),
     "call": Verb(
         {
             "function": Arg("function", tuple(FUNCTIONS)),

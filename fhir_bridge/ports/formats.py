@@ -6,7 +6,7 @@ where it stood, so that validation, rules, lineage and dead letters go on as for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +32,16 @@ class Drawn:
     issues: tuple[Issue, ...]
     sources: Mapping[str, str]
 
+    def source_of(self, element: str) -> str | None:
+        """Return what an element was made of: the part named for it, above it, or, if only one is, beneath it."""
+        above = element
+        while above:
+            if above in self.sources:
+                return self.sources[above]
+            above = above[: max(above.rfind("."), above.rfind("["), 0)]
+        beneath = {words for at, words in self.sources.items() if at.startswith((f"{element}.", f"{element}["))}
+        return beneath.pop() if len(beneath) == 1 else None
+
 
 class SourceFormat(Protocol):
     """Reads messages of one format as one institution writes them. Pure; the same bytes give the same resources."""
@@ -45,5 +55,12 @@ class SourceFormat(Protocol):
 
         Raises:
             RecordRefused: The message as a whole cannot be read, or has more than ``max_parts`` parts.
+        """
+        ...
+
+    def reread(self, original: bytes) -> Iterator[Drawn]:
+        """Yield what the original of one part can have given, whatever its message said beside it.
+
+        Of several, the identity of a record tells which one it is.
         """
         ...

@@ -10,7 +10,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Part:
         constants: Our column → value for every row.
         evidence: Our column → why it is thought so.
         missing: Codes seen that no row has.
+        file: The dictionary's place in the pack.
     """
 
     system: str
@@ -54,6 +55,7 @@ class Part:
     constants: Mapping[str, str]
     evidence: Mapping[str, str]
     missing: tuple[str, ...]
+    file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Dictionary:
 
     head: tuple[str, ...]
     rows: tuple[Mapping[str, str], ...] = field(repr=False)
+    file: str = "codes/dictionary.csv"
 
     def save(self, path: Path) -> None:
         """Write it as UTF-8 with commas, which is what tables of packs are."""
@@ -69,6 +72,21 @@ class Dictionary:
             writer = csv.DictWriter(stream, self.head, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def read_dictionaries(paths: Sequence[Path]) -> list[Dictionary]:
+    """Read every dictionary that the hospital handed over; several keep their own names.
+
+    Raises:
+        SetupWrong: One cannot be read as a table, or two would have one name.
+    """
+    found = [read_dictionary(path) for path in paths]
+    if len(found) > 1:
+        names = [re.sub(r"[^a-z0-9]+", "-", path.name.lower().partition(".")[0]).strip("-") for path in paths]
+        found = [replace(d, file=f"codes/dictionary-{n}.csv") for d, n in zip(found, names, strict=True)]
+    if len({each.file for each in found}) < len(found):
+        raise SetupWrong("two of the dictionaries have the same name: rename one")
+    return found
 
 
 def read_dictionary(path: Path) -> Dictionary:
@@ -100,20 +118,23 @@ def read_dictionary(path: Path) -> Dictionary:
     return Dictionary(head, rows)
 
 
-def parts_of(dictionary: Dictionary, survey: Survey) -> list[Part]:
-    """Return what the dictionary seems to say about each system of the hospital's own."""
+def parts_of(dictionaries: Sequence[Dictionary], survey: Survey) -> list[Part]:
+    """Return what the dictionaries seem to say about each system of the hospital's own: that which has most of it."""
     found = []
     for system in survey.own_systems:
-        part = _part(dictionary, system, survey.codes[system])
-        if part is not None:
-            found.append(part)
+        parts = [_part(each, system, survey.codes[system]) for each in dictionaries]
+        told = [part for part in parts if part is not None]
+        if told:
+            found.append(min(told, key=lambda part: len(part.missing)))
     return found
 
 
 def _part(dictionary: Dictionary, system: str, seen: Mapping[str, CodeSeen]) -> Part | None:
     counts = {name: len({row[name] for row in dictionary.rows} & seen.keys()) for name in dictionary.head}
     code = max(dictionary.head, key=lambda name: counts[name])
-    if counts[code] == 0:
+    held = {row[code] for row in dictionary.rows} & seen.keys()
+    # Short numbers stand in any column of numbers.
+    if not held or (2 * len(held) < len(seen) and all(each.isdecimal() for each in held)):
         return None
     ours = [row for row in dictionary.rows if row[code] in seen]
     where = _where(dictionary, code, ours)
@@ -127,7 +148,7 @@ def _part(dictionary: Dictionary, system: str, seen: Mapping[str, CodeSeen]) -> 
     _find_display(dictionary, rows, seen, columns, evidence, taken)
     _find_units(dictionary, rows, ours, seen, columns, evidence, taken)
     missing = tuple(sorted(seen.keys() - {row[code] for row in rows}))
-    return Part(system, where, columns, constants, evidence, missing)
+    return Part(system, where, columns, constants, evidence, missing, dictionary.file)
 
 
 def _where(dictionary: Dictionary, code: str, ours: Sequence[Mapping[str, str]]) -> dict[str, str]:

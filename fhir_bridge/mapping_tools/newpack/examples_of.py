@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from fhir_bridge.errors import RecordRefused
+from fhir_bridge.fhir.code_systems import STANDARD
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.tables import r4, stu3
 from fhir_bridge.fhir.validate import is_refused, validate_r4
@@ -21,7 +22,6 @@ from fhir_bridge.mapping_tools.newpack.csv_sample import FileSeen
 from fhir_bridge.mapping_tools.newpack.scrubbing import Scrubber
 from fhir_bridge.mapping_tools.newpack.survey import Survey
 from fhir_bridge.mapping_tools.newpack.walking import walk
-from fhir_bridge.mapping_tools.vocabulary import STANDARD
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize import load_ruleset, preview
 

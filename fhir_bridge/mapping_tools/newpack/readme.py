@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fhir_bridge.fhir.code_systems import STANDARD
 from fhir_bridge.mapping_tools.newpack.csv_sample import FileSeen
 from fhir_bridge.mapping_tools.newpack.dictionaries import Part
 from fhir_bridge.mapping_tools.newpack.survey import Survey
 from fhir_bridge.mapping_tools.newpack.writing import map_names
 from fhir_bridge.mapping_tools.unit_guesses import guess_ucum
-from fhir_bridge.mapping_tools.vocabulary import STANDARD
 from fhir_bridge.normalize import remaining_guesses
 
 _SHOWN = 20

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fhir_bridge.errors import RecordRefused
+from fhir_bridge.fhir.code_systems import STANDARD
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.tables import r4
 from fhir_bridge.fhir.validate import is_refused, validate_r4, validate_stu3
 from fhir_bridge.mapping_tools.newpack.walking import Found, walk
-from fhir_bridge.mapping_tools.vocabulary import STANDARD
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize import Ruleset, preview
 

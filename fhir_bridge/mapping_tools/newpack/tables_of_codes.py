@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fhir_bridge.fhir.code_systems import STANDARD
 from fhir_bridge.mapping_tools.newpack.survey import CodeSeen, Survey
 from fhir_bridge.mapping_tools.unit_guesses import guess_ucum
-from fhir_bridge.mapping_tools.vocabulary import STANDARD
 
 _KNOWN_OIDS = {
     "urn:oid:2.16.840.1.113883.4.1": "http://hl7.org/fhir/sid/us-ssn",

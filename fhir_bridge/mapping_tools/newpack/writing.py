@@ -18,11 +18,12 @@ from fhir_bridge.mapping_tools.newpack.csv_sample import FileSeen
 from fhir_bridge.mapping_tools.newpack.dictionaries import Dictionary, Part
 from fhir_bridge.mapping_tools.newpack.survey import CodeSeen, Survey
 
-_DICTIONARY = "codes/dictionary.csv"
 _SPELLINGS = "codes/unit-spellings.csv"
 _UNITS = "codes/units-by-code.csv"
 _IDENTIFIERS = "codes/identifier-systems.csv"
 _UNIT_COLUMNS = ("code", "local_unit", "local_ucum", "canonical", "factor", "offset")
+_WIDE = 4
+"""So many columns that nobody knows may well be a column for each analyte."""
 _MAP_COLUMNS = ("code", "target_system", "target_code", "target_display")
 
 
@@ -30,7 +31,7 @@ def write_pack(
     folder: Path,
     survey: Survey | None,
     files: Sequence[FileSeen],
-    dictionary: Dictionary | None,
+    dictionaries: Sequence[Dictionary],
     parts: Sequence[Part],
 ) -> None:
     """Write everything but examples and README into an empty folder."""
@@ -39,7 +40,7 @@ def write_pack(
     lines = _head(folder.name, survey, has_local_times)
     if survey is not None:
         names = map_names(survey)
-        lines += _tables(folder, survey, names, dictionary, parts)
+        lines += _tables(folder, survey, names, dictionaries, parts)
         _write_rules(folder, survey, names)
     if files:
         lines += ["csv:"]
@@ -110,11 +111,15 @@ def _head(name: str, survey: Survey | None, has_local_times: bool) -> list[str]:
 
 
 def _tables(
-    folder: Path, survey: Survey, names: Mapping[str, str], dictionary: Dictionary | None, parts: Sequence[Part]
+    folder: Path,
+    survey: Survey,
+    names: Mapping[str, str],
+    dictionaries: Sequence[Dictionary],
+    parts: Sequence[Part],
 ) -> Iterator[str]:
     by_system = {part.system: part for part in parts}
-    if dictionary is not None:
-        dictionary.save(folder / _DICTIONARY)
+    for each in dictionaries:
+        each.save(folder / each.file)
     yield from _maps(folder, survey, names, by_system)
     if survey.units:
         tables_of_codes.write_spellings(folder / _SPELLINGS, survey)
@@ -143,7 +148,8 @@ def _maps(folder: Path, survey: Survey, names: Mapping[str, str], by_system: Map
         file = f"codes/{name}.csv"
         tables_of_codes.write_codes(folder / file, survey, system)
         yield f"    file: {file}"
-        yield f"    constants: {{system: {quoted(system)}}}" if system else '    constants: {system: ""}'
+        if system:
+            yield f"    constants: {{system: {quoted(system)}}}"
     if aliases:
         tables_of_codes.write_identifiers(folder / _IDENTIFIERS, survey)
         yield f"  identifier-systems: {{file: {_IDENTIFIERS}}}"
@@ -151,7 +157,7 @@ def _maps(folder: Path, survey: Survey, names: Mapping[str, str], by_system: Map
 
 def _from_dictionary(part: Part, ours: Sequence[str], fixed: Sequence[str]) -> Iterator[str]:
     yield "    guess: true   # take this line away once the columns are checked; nothing is translated before"
-    yield f"    file: {_DICTIONARY}"
+    yield f"    file: {part.file}"
     if part.where:
         told = ", ".join(f"{quoted(k)}: {quoted(v)}" for k, v in part.where.items())
         yield f"    where: {{{told}}}   # GUESS: all codes seen stand in such rows"
@@ -257,7 +263,8 @@ def _ignored(meanings: Sequence[Meaning]) -> Iterator[str]:
     lost = [m.column.name for m in meanings if not m.keys and not m.note]
     if lost:
         names = ", ".join(map(quoted, lost))
-        yield f"    # GUESS: no idea what these are: {names}. Give them an element, or 'ignore' them."
+        several = "; where each is a measurement, 'spread' them (docs/csv.md)" if len(lost) >= _WIDE else ""
+        yield f"    # GUESS: no idea what these are: {names}. Give them an element, or 'ignore' them{several}."
 
 
 def _flow(value: object) -> str:

@@ -184,7 +184,7 @@ def test_columns_of_a_dictionary_are_known_by_what_stands_in_them(seed: int, see
         writer = csv.writer(stream, delimiter=";")
         writer.writerow(renamed[name] for name in order)
         writer.writerows([row[name] for name in order] for row in rows)
-    found = {part.system: part for part in parts_of(read_dictionary(tmp_path / "d.csv"), seen)}
+    found = {part.system: part for part in parts_of([read_dictionary(tmp_path / "d.csv")], seen)}
     part = found[OBSERVATIONS]
     roles = {"code": "local_code", "target_system": "standard_system", "target_code": "standard_code"}
     roles |= {"local_unit": "local_unit", "canonical": "canonical_ucum", "factor": "factor", "offset": "offset"}
@@ -244,3 +244,67 @@ def test_the_release_is_the_one_with_fewest_faults() -> None:
         messages = [message for lane in lanes(hospital, SOMEBODY[hospital]) for message in lane.messages]
         assert release_of(r for m in messages for r, _ in resources_in(m)).value == version
     assert release_of([{"resourceType": "Encounter", "status": "completed", "class": [{}]}]) is FhirVersion.R5
+
+
+def observed(*codings: dict[str, Any], **more: Any) -> str:
+    """Observations, one a line."""
+    return "\n".join(
+        json.dumps(
+            {
+                "resourceType": "Observation",
+                "id": f"o{number}",
+                "status": "final",
+                "code": {"coding": [coding]},
+                "subject": {"reference": "Patient/p"},
+                **more,
+            }
+        )
+        for number, coding in enumerate(codings)
+    )
+
+
+def test_codes_without_a_system_get_a_table_whose_rows_translate_them(tmp_path: Path) -> None:
+    (tmp_path / "s.ndjson").write_text(observed({"code": "GLU", "display": "Glucose"}))
+    pack = tmp_path / "fresh"
+    assert main(["map", "new", str(pack), "--from", str(tmp_path / "s.ndjson")]) == 0
+    table = pack / "codes" / "observation-code.csv"
+    assert table.read_text().splitlines()[1].startswith("GLU,Glucose,1,,")
+    table.write_text("code,target_system,target_code\nGLU,http://loinc.org,2345-7\n")
+    sent = json.loads(observed({"code": "GLU"}))
+    codings = preview(sent, FhirVersion.R4, load_ruleset(pack)).body["code"]["coding"]
+    assert codings == [{"system": "http://loinc.org", "code": "2345-7"}, {"code": "GLU"}]
+
+
+def test_each_system_is_looked_up_in_the_dictionary_that_has_most_of_it(tmp_path: Path) -> None:
+    """Numbers that stand in another's column by chance are no evidence."""
+    labs, findings = [str(n) for n in range(100, 140)], [str(n) for n in range(130, 160)]
+    codings = [{"system": "urn:x:labs", "code": c} for c in labs] + [
+        {"system": "urn:x:dx", "code": c} for c in findings
+    ]
+    (tmp_path / "s.ndjson").write_text(observed(*codings))
+    (tmp_path / "Lab tests.txt").write_text("no;loinc\n" + "".join(f"{c};2345-7\n" for c in labs))
+    (tmp_path / "dx.csv").write_text("no,sct\n" + "".join(f"{c},386725007\n" for c in findings))
+    call = ["map", "new", str(tmp_path / "fresh"), "--from", str(tmp_path / "s.ndjson")]
+    both = ["--dictionary", str(tmp_path / "Lab tests.txt"), "--dictionary", str(tmp_path / "dx.csv")]
+    assert main([*call, *both]) == 0
+    source = (tmp_path / "fresh" / "source.yaml").read_text()
+    files = re.findall(r"  (labs|dx):\n    guess: true.*\n    file: (\S+)", source)
+    assert files == [("labs", "codes/dictionary-lab-tests.csv"), ("dx", "codes/dictionary-dx.csv")]
+    call[2] = str(tmp_path / "again")
+    assert main([*call, "--dictionary", str(tmp_path / "Lab tests.txt")]) == 0
+    source = (tmp_path / "again" / "source.yaml").read_text()
+    assert "file: codes/dictionary.csv" in source
+    assert "  dx:\n    file: codes/dx.csv" in source, "10 of 30 by chance"
+
+
+def test_times_without_an_offset_are_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.ndjson").write_text(observed({"system": "urn:x", "code": "1"}, issued="2020-01-01T10:00:00"))
+    assert main(["map", "new", str(tmp_path / "fresh"), "--from", str(tmp_path / "s.ndjson")]) == 0
+    assert "times without an offset: 1; refused until source.yaml's 'time_zone' says whose" in capsys.readouterr().out
+
+
+def test_a_wide_table_is_told_how_it_can_be_taken_apart(tmp_path: Path) -> None:
+    head = "PatNr;Datum;Gluc mmol/l;Na;K;Krea;CRP mg/l\n"
+    (tmp_path / "labor.csv").write_text(head + "1;02.03.2026;5,6;140;4,1;80;3\n2;03.03.2026;5,1;141;4,3;70;<3\n")
+    assert main(["map", "new", str(tmp_path / "fresh"), "--from", str(tmp_path / "labor.csv")]) == 0
+    assert "'spread' them (docs/csv.md)" in (tmp_path / "fresh" / "source.yaml").read_text()

@@ -51,6 +51,34 @@ csv:
 PATIENTS = "PatNr;Nachname;Vorname;Geburt;Sex;Notiz\r\n"
 LABS = "PatNr;Datum;Uhrzeit;Test;Name;Wert;Einheit\r\n"
 
+WIDE = """
+institution: clinic
+time_zone: Europe/Zurich
+csv:
+  labs:
+    file: "labor*.csv"
+    type: Observation
+    delimiter: ";"
+    empty: ["-"]
+    id: [Auftrag, Test]
+    spread:
+      name: Test
+      value: Wert
+      columns:
+        "Gluc (mmol/l)": {Test: GLU, Einheit: mmol/l}
+        Na: {Einheit: mmol/l}
+        Frei: {}
+    columns:
+      Pat: {path: subject, reference: Patient}
+      Auftrag: {path: identifier, system: "urn:order"}
+      Abnahme: {path: effectiveDateTime, date: "DD.MM.YYYY HH:mm"}
+      Test: {path: code, system: "urn:labs"}
+      Wert: {path: valueQuantity, decimal: comma, unit_from: Einheit%s}
+    constants: {status: final}
+"""
+WIDE_HEAD = "Pat;Auftrag;Abnahme;Gluc (mmol/l);Na;Frei;Notiz\n"
+WIDE_ROW = "7;A1;02.07.2026 08:10;5,60;<140;-;\n"
+
 
 def pack(folder: Path, text: str = CLINIC) -> Ruleset:
     """Write a pack and load it."""

@@ -199,3 +199,18 @@ def test_the_command_prints_writes_and_counts_alike(tmp_path: Path, capsys: pyte
     assert json.loads(capsys.readouterr().out)["gaps"] == [
         {"kind": "code", "system": HOUSE, "value": "NEW", "count": 1, "path": "Observation.code.coding"}
     ]
+
+
+def test_what_many_rows_have_is_one_finding(tmp_path: Path) -> None:
+    source = (
+        "institution: c\ncsv: {t: {type: Basic, id: n, columns: {n: identifier.value, k: code.text, d: created}}}\n"
+    )
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "source.yaml").write_text(source)
+    rows = b"n,k,d,more\n1,x,2020,y\n2,x,soon,\n3,x,soon,\n4,x,2020,y\n"
+    found = cover(tmp_path / "c", [Message("f", rows, "text/csv")])
+    assert found.findings == {
+        ("flag", "informational", "row …: column 4 is not in the pack and stays in the original"): 2,
+        ("refused", "value", "row …, column 'd': must be a date: YYYY, YYYY-MM or YYYY-MM-DD: state its form with "
+         "'date', such as date: DD.MM.YYYY"): 2,
+    }  # fmt: skip

@@ -124,5 +124,5 @@ def test_an_example_may_be_a_row(tmp_path: Path) -> None:
     (examples / "wrong.expected.json").write_text("{}")
     one, two, wrong = run_examples(tmp_path / "c")
     assert one.passed, one.differences
-    assert two.differences == ("cannot be read: an example holds one row, this one 2",)
+    assert two.differences == ("cannot be read: an example is one record, this one 2",)
     assert "row 2, column 'n': is empty" in wrong.differences[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import Interaction, Reception, Validated
 from fhir_bridge.normalize import Ruleset, explain_changes, load_ruleset, normalize
-from tests.unit.normalize.bench import KEY, MAPPINGS, SOURCE, body, entry, message, observation, patient, run
+from tests.support.lineage_judge import check
+from tests.unit.normalize.bench import KEY, MAPPINGS, SOURCE, body, entry, message, observation, pack, patient, run
 
 UUID = "0f9c7a3e-1111-4222-8333-944455556666"
 
@@ -175,3 +178,78 @@ def test_entries_that_intake_refused_are_passed_over(northgate: Ruleset) -> None
 
     reception = Reception("batch", (Refusal(0, ()), entry(patient(), index=1)))
     assert [r.index for r in normalize(reception, SOURCE, northgate).records] == [1]
+
+
+ALIASES = """institution: x
+maps: {systems: {file: codes/systems.csv}}
+"""
+KNOWN = "code,target_code\nurn:oid:1.2.3,https://x.example.org/mrn\nNPI,http://hl7.org/fhir/sid/us-npi\n"
+
+
+def renaming(tmp_path: Path, head: str = "") -> Ruleset:
+    do = "do:\n  - identifier: {path: identifier, systems: systems}\n"
+    text = f"rule: r\non: [Patient, Practitioner]\n{head}why: t\n{do}"
+    return load_ruleset(pack(tmp_path / "x", text, ALIASES, codes__systems_csv=KNOWN))
+
+
+MRN = {"system": "urn:oid:1.2.3", "value": "7"}
+
+
+def test_a_reference_by_the_senders_name_of_a_system_finds_the_record_that_goes_by_another(tmp_path: Path) -> None:
+    sent = observation(subject={"reference": "Patient?identifier=urn:oid:1.2.3|7"})
+    done = run(patient(identifier=[MRN]), sent, ruleset=renaming(tmp_path))
+    assert body(done.records[1])["subject"] == {"reference": canonical("Patient", "p1")}
+    assert not done.wanted
+
+
+def test_a_patient_that_is_stored_is_asked_for_by_the_system_that_it_is_stored_under(tmp_path: Path) -> None:
+    sent = observation(subject={"reference": "Patient?identifier=urn:oid:1.2.3|7"})
+    assert run(sent, ruleset=renaming(tmp_path)).wanted == ("https://x.example.org/mrn|7",)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"reference": "Practitioner?identifier=NPI|1", "display": "Dr. A"},
+        {"type": "Practitioner", "identifier": {"system": "NPI", "value": "1"}, "display": "Dr. A"},
+    ],
+)
+def test_a_reference_that_stays_one_by_identifier_names_the_canonical_system(
+    tmp_path: Path, reference: dict[str, Any]
+) -> None:
+    (record,) = run(observation(performer=[reference]), ruleset=renaming(tmp_path)).records
+    told = {"type": "Practitioner", "identifier": {"system": "http://hl7.org/fhir/sid/us-npi", "value": "1"}}
+    made = body(record)
+    assert made["performer"] == [told | {"display": "Dr. A"}]
+    check(observation(performer=[reference]), record.original, made, explain_changes(record))
+
+
+def test_what_a_rule_says_of_some_records_alone_is_not_said_of_references(tmp_path: Path) -> None:
+    by = renaming(tmp_path, head="when: gender = 'male'\n")
+    sent = observation(performer=[{"reference": "Practitioner?identifier=NPI|1"}])
+    (record,) = run(sent, ruleset=by).records
+    assert body(record)["performer"][0]["identifier"]["system"] == "NPI"
+
+
+def test_another_types_aliases_mean_nothing_for_a_reference(tmp_path: Path) -> None:
+    sent = observation(performer=[{"reference": "Organization?identifier=NPI|1"}])
+    (record,) = run(sent, ruleset=renaming(tmp_path)).records
+    assert body(record)["performer"][0]["identifier"]["system"] == "NPI"
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("identifier=urn:oid:1.2.3|7", "identifier=https%3A%2F%2Fx.example.org%2Fmrn%7C7"),
+        ("?identifier=urn%3Aoid%3A1.2.3%7C7", "identifier=https%3A%2F%2Fx.example.org%2Fmrn%7C7"),
+        ("identifier=urn:other|7", "identifier=urn:other|7"),
+        ("identifier=urn:oid:1.2.3", "identifier=urn:oid:1.2.3"),
+    ],
+)
+def test_a_condition_of_creation_asks_by_the_system_that_records_are_stored_under(
+    tmp_path: Path, asked: str, meant: str
+) -> None:
+    sent = entry(patient(identifier=[MRN]), method="POST")
+    sent = replace(sent, interaction=replace(sent.interaction, if_none_exist=asked))
+    done = normalize(Reception("transaction", (sent,)), SOURCE, renaming(tmp_path))
+    assert done.records[0].interaction.if_none_exist == meant

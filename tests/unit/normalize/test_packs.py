@@ -99,7 +99,7 @@ def test_two_rules_of_one_name_do_not_load(tmp_path: Path) -> None:
 def test_a_code_mapped_to_two_targets_does_not_load(tmp_path: Path) -> None:
     source = "maps:\n  m: {file: m.csv}\n"
     table = "code,target_code\na,1\na,2\n"
-    with pytest.raises(RulesetBroken, match=r"p/m\.csv:3:1 the code is mapped twice"):
+    with pytest.raises(RulesetBroken, match=r"p/m\.csv:3:1 the code is mapped twice, .* empty 'target_code' in both"):
         load_ruleset(pack(tmp_path / "p", source=source, m_csv=table))
 
 
