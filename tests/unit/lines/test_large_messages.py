@@ -64,6 +64,12 @@ BY_HAND = (
         posted(patient("p8"), "urn:uuid:0c3b7b5e-43b1-4b0e-9a57-6d8f7a0f1e12", ifNoneExist=MRN + "p8"),
         of="p2",
     ),
+    # The second finds what the first has made in the same message.
+    many(
+        posted(patient("p10"), "urn:uuid:0c3b7b5e-43b1-4b0e-9a57-6d8f7a0f1e13", ifNoneExist=MRN + "p10"),
+        posted(patient("p10"), "urn:uuid:0c3b7b5e-43b1-4b0e-9a57-6d8f7a0f1e14", ifNoneExist=MRN + "p10"),
+        of="p2",
+    ),
     # Nobody has that number: a transaction is refused whole, of a batch the rest is taken.
     many(put(STRANGER), of="p3"),
     many(put(STRANGER), of="p4", kind="batch"),
