@@ -241,7 +241,8 @@ class _Compiler:
         if self._invariants(type_name, element.invariants):
             return None
         if element.codes is None:
-            return surely(type_name)
+            sure = surely(type_name)
+            return sure if type_name not in _SHOWN else lambda value: sure(value) and "<" not in value
         if binding_check(element, type_name, self._definitions) is None:
             return None
         test, listed = TESTS[type_name], self._definitions.codes[element.codes].values()

@@ -7,8 +7,10 @@ such a group neither records nor index rows are held together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec.structs import replace
 
 from fhir_bridge.lines.charts import OpenChart
 from fhir_bridge.lines.keeping import KeptSealed

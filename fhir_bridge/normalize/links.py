@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from blake3 import blake3
+from msgspec import structs
 
 from fhir_bridge.fhir.reference_text import ParsedReference, ReferenceKind, parse_reference
 from fhir_bridge.fhir.releases import id_in_r4, type_in_r4
@@ -99,7 +100,7 @@ class Links:
         named = [(key, self._of_token(type_name, value) if key == "identifier" else value) for key, value in pairs]
         if named == pairs:
             return entry
-        return replace(entry, interaction=replace(entry.interaction, if_none_exist=urlencode(named)))
+        return replace(entry, interaction=structs.replace(entry.interaction, if_none_exist=urlencode(named)))
 
     def _of_token(self, type_name: str, token: str) -> str:
         system, bar, value = token.partition("|")

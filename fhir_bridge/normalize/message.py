@@ -114,7 +114,7 @@ def normalize(
     quarantined: list[Quarantined] = []
     deletions: list[Normalized] = []
     works: list[_Work] = []
-    links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.tables.aliases)
+    links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.aliases)
     for entry in entries:
         if entry.resource is None:
             made = deleted(entry, source, rules_hash)

@@ -113,6 +113,15 @@ class Ruleset:
         return found
 
     @cached_property
+    def aliases(self) -> dict[str, dict[str, str]]:
+        """What the rules say of a type's identifiers: type → system that the sender uses → the canonical one."""
+        found: dict[str, dict[str, str]] = {}
+        for rule in self.rules:
+            if rule.aliases:
+                found.setdefault(rule.type_name, {}).update(rule.aliases)
+        return found
+
+    @cached_property
     def _by_release(self) -> dict[str, tuple[Rule, ...]]:
         return {}
 

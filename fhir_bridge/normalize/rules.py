@@ -49,6 +49,8 @@ class Rule:
     acts: tuple[Act, ...]
     spot: Spot
     version: int | None = None
+    aliases: AnyMapping[str, str] = field(default_factory=dict)
+    """What it says of the type's own identifiers, whatever the record: system that the sender uses → canonical."""
 
     def apply(self, draft: Draft) -> None:
         """Run the rule on a draft of its type."""
@@ -124,18 +126,19 @@ def _compile(rule: Mapping, tables: Tables, constants: AnyMapping[str, str]) -> 
         bench_type = "DomainResource" if type_name == ANY else type_name
         bench = Bench(By(name, why), bench_type, releases, tables, constants)
         when = condition_of(rule, bench)
-        if when is None:
-            _note_aliases(rule, bench, type_name)
-        yield Rule(name, stage, type_name, release, when, _acts(rule, bench), rule.spot, number)
+        aliases = _aliases(rule, bench) if when is None else {}
+        yield Rule(name, stage, type_name, release, when, _acts(rule, bench), rule.spot, number, aliases)
 
 
-def _note_aliases(rule: Mapping, bench: Bench, type_name: str) -> None:
-    """Keep what a rule says of a type's own identifiers: references to such records by identifier mean the same."""
+def _aliases(rule: Mapping, bench: Bench) -> dict[str, str]:
+    """Return what a rule says of a type's own identifiers: references to such records by identifier mean the same."""
+    found: dict[str, str] = {}
     for node in rule.require("do").items("'do'"):
         if verb_name(node) == "identifier":
             _, args = read_step(node, bench)
             if args.text("path") == "identifier":
-                bench.tables.aliases.setdefault(type_name, {}).update(verbs_codes.aliases_of(args))
+                found |= verbs_codes.aliases_of(args)
+    return found
 
 
 def stage_of(rule: Mapping) -> str:

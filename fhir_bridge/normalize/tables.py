@@ -52,17 +52,12 @@ class LabelTable:
 
 @dataclass(slots=True)
 class Tables:
-    """Every table that the rules of a pack may name.
-
-    ``aliases`` are what its rules say of a type's identifiers, whatever the record: type → system that the sender
-    uses → the canonical one.
-    """
+    """Every table that the rules of a pack may name."""
 
     maps: dict[str, CodeMap] = field(default_factory=dict)
     units: dict[str, UnitTable] = field(default_factory=dict)
     labels: dict[str, LabelTable] = field(default_factory=dict)
     preferred_units: dict[str, PreferredUnits] = field(default_factory=dict)
-    aliases: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 UNIT_COLUMNS = (

@@ -184,7 +184,7 @@ async def test_nothing_lies_in_plain_text_on_the_disk(tmp_path: Path, monkeypatc
         (files,) = seen
         assert len(files) == 2, "what normalisation made, and what is sealed of it"
         for content in files:
-            assert len(content) > 100_000
+            assert len(content) > 50_000
             assert canary not in content
             assert b"Observation" not in content
             assert b"resourceType" not in content

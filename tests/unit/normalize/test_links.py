@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from fhir_bridge.model.ids import canonical_id
 from fhir_bridge.model.ingest import Interaction, Reception, Validated
@@ -250,6 +251,6 @@ def test_a_condition_of_creation_asks_by_the_system_that_records_are_stored_unde
     tmp_path: Path, asked: str, meant: str
 ) -> None:
     sent = entry(patient(identifier=[MRN]), method="POST")
-    sent = replace(sent, interaction=replace(sent.interaction, if_none_exist=asked))
+    sent = replace(sent, interaction=structs.replace(sent.interaction, if_none_exist=asked))
     done = normalize(Reception("transaction", (sent,)), SOURCE, renaming(tmp_path))
     assert done.records[0].interaction.if_none_exist == meant
