@@ -6,7 +6,6 @@ zero degrees Celsius are 32 Fahrenheit and 100 are 212, the pH is the negative l
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fhir_bridge.fhir.search import extract
 from fhir_bridge.model.ingest import IndexRow
