@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -29,8 +29,8 @@ Exact = Decimal | Fraction
 NumberTest = Callable[[Exact], bool]
 StoredTest = Callable[[Decimal], bool]
 
-_APPROXIMATELY = 10
-"""``ap`` allows a tenth of the value, as search.html#prefix recommends."""
+_EXACT = Context(prec=1000)
+"""Loses no digit of a measure's limits (:func:`~fhir_bridge.fhir.ucum.is_measure` bounds both ends of a number)."""
 
 _MAX_REMEMBERED = 1024
 
@@ -50,7 +50,7 @@ def quantity_test(name: str, text: str) -> ValueTest:
     system, code = (parts[1], parts[2]) if len(parts) == 3 else ("", "")
     compare = asked.test()
     if system == UCUM and code:
-        return _across_units(name, asked, code)
+        return _across_units(asked, code)
     if system:
         return lambda values: any(
             value[1] == system and code in ("", value[2]) and compare(Decimal(value[0])) for value in values
@@ -62,7 +62,7 @@ def quantity_test(name: str, text: str) -> ValueTest:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A prefix and a number with as many digits as it was written with."""
+    """A prefix and a measure with as many digits as it was written with."""
 
     prefix: str
     number: Decimal
@@ -71,9 +71,11 @@ class _Asked:
         """Return the test of a value of a unit of which one is ``factor`` of the question's."""
         # search.html#number: 100 means [99.5, 100.5); with lt, gt, le, ge, sa and eb it means 100 exactly.
         exponent = self.number.as_tuple().exponent
+        # ap allows a tenth of the value, as search.html#prefix recommends.
         half = Decimal((0, (5,), (exponent if isinstance(exponent, int) else 0) - 1))
-        slack = abs(self.number) / _APPROXIMATELY if self.prefix == "ap" else half
-        wanted, low, high = (_per(each, factor) for each in (self.number, self.number - slack, self.number + slack))
+        slack = self.number.copy_abs().scaleb(-1, _EXACT) if self.prefix == "ap" else half
+        limits = self.number, _EXACT.subtract(self.number, slack), _EXACT.add(self.number, slack)
+        wanted, low, high = (_per(each, factor) for each in limits)
         compare: dict[str, NumberTest] = {
             "eq": lambda n: n >= low and n < high,
             "ne": lambda n: n < low or n >= high,
@@ -96,6 +98,8 @@ def _read(name: str, text: str) -> _Asked:
         number = Decimal("NaN")
     if match is None or not number.is_finite():
         raise QueryRefused([invalid(name, "is no number")])
+    if not is_measure(number):
+        raise QueryRefused([invalid(name, "is a number beyond any measurement")])
     return _Asked(match[1] or "eq", number)
 
 
@@ -103,10 +107,8 @@ def _per(number: Decimal, factor: Fraction) -> Exact:
     return number if factor == 1 else Fraction(number) / factor
 
 
-def _across_units(name: str, asked: _Asked, code: str) -> ValueTest:
+def _across_units(asked: _Asked, code: str) -> ValueTest:
     """Return the test for a UCUM unit: every unit that is met is looked up once."""
-    if not is_measure(asked.number):
-        raise QueryRefused([invalid(name, "is a number beyond any measurement")])
     tests: dict[str, StoredTest | None] = {code: asked.test()}
 
     def one(value: Any) -> bool:

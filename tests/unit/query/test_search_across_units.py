@@ -158,6 +158,34 @@ def test_a_number_beyond_measure_costs_a_refusal_and_no_memory(number: str) -> N
         ids(f"{number}|{UCUM}|g", row("it", "1", "kg"))
 
 
+@pytest.mark.parametrize("number", ["1E+9999999", "ap1e999999", "1E-9999999", "0E+9999999", "lt" + "1" * 500])
+def test_such_a_number_is_refused_whatever_the_parameter(number: str) -> None:
+    rows = (row("it", "1", "kg"),)
+    for name, text in (
+        ("value-quantity", number),
+        ("value-quantity", f"{number}|urn:x|y"),
+        ("value-quantity", f"{number}||kg"),
+        ("code-value-quantity", f"{LOINC}|x${number}"),
+    ):
+        with pytest.raises(QueryRefused) as refused:
+            ids(text, *rows, name=name)
+        assert [i.code for i in refused.value.issues] == ["invalid"]
+    with pytest.raises(QueryRefused):
+        search(view_of(), "RiskAssessment", [("probability", number)], now=NOW)
+
+
+LONG = ("12345678901234567890123456789012345", "1." + "0" * 33 + "1", "1" * 200 + "." + "1" * 200)
+
+
+@pytest.mark.parametrize("number", LONG)
+@pytest.mark.parametrize("unit", ["", f"|{UCUM}|kg", "||kg"])
+def test_a_number_of_many_digits_finds_itself_and_not_what_differs_in_the_last(number: str, unit: str) -> None:
+    rows = (row("it", number, "kg"), row("next", f"{number[:-1]}{int(number[-1]) + 1}", "kg"))
+    assert ids(number + unit, *rows) == "it"
+    assert ids(f"ne{number}{unit}", *rows) == "next"
+    assert ids(f"ap{number}{unit}", *rows) == "it next"
+
+
 def test_a_recorded_number_beyond_measure_is_compared_all_the_same() -> None:
     rows = (row("huge", "1e99999", "mg"), row("tiny", "1e-99999", "mg"))
     assert ids(f"gt1|{UCUM}|g", *rows) == "huge"
