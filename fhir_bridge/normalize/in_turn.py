@@ -61,7 +61,9 @@ class InTurn:
         self._ruleset = ruleset
         self._sets = sets
         self._rules_hash = ruleset_under(ruleset.hash, sets.digest)
-        self._links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.aliases)
+        self._links = Links(
+            source.id_key, ruleset.base_urls, same_as, patients, ruleset.aliases_for(source.fhir_version)
+        )
         self._found: dict[int, Quarantined] = {}
         # Of the records that are no deletions: entry, what it is called and refers to, and whose it says it is.
         self._numbers: list[int] = []

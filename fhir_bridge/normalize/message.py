@@ -114,7 +114,7 @@ def normalize(
     quarantined: list[Quarantined] = []
     deletions: list[Normalized] = []
     works: list[_Work] = []
-    links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.aliases)
+    links = Links(source.id_key, ruleset.base_urls, same_as, patients, ruleset.aliases_for(source.fhir_version))
     for entry in entries:
         if entry.resource is None:
             made = deleted(entry, source, rules_hash)

@@ -112,17 +112,22 @@ class Ruleset:
             found = self._by_release[release] = rules
         return found
 
-    @cached_property
-    def aliases(self) -> dict[str, dict[str, str]]:
-        """What the rules say of a type's identifiers: type → system that the sender uses → the canonical one."""
-        found: dict[str, dict[str, str]] = {}
-        for rule in self.rules:
-            if rule.aliases:
-                found.setdefault(rule.type_name, {}).update(rule.aliases)
+    def aliases_for(self, release: str) -> dict[str, dict[str, str]]:
+        """What rules for a release say of a type's identifiers: type → system that the sender uses → canonical."""
+        found = self._aliases.get(release)
+        if found is None:
+            found = self._aliases[release] = {}
+            for rule in self.of_release(release):
+                if rule.aliases and rule.release in (None, release):
+                    found.setdefault(rule.type_name, {}).update(rule.aliases)
         return found
 
     @cached_property
     def _by_release(self) -> dict[str, tuple[Rule, ...]]:
+        return {}
+
+    @cached_property
+    def _aliases(self) -> dict[str, dict[str, dict[str, str]]]:
         return {}
 
     @cached_property

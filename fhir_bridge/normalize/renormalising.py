@@ -66,7 +66,7 @@ def renormalised(
     row = stored.row
     if draft.body["resourceType"] != row.type:
         raise RecordRefused([_ANOTHER_TYPE])
-    links = Links(source.id_key, ruleset.base_urls, aliases=ruleset.aliases)
+    links = Links(source.id_key, ruleset.base_urls, aliases=ruleset.aliases_for(release))
     for text, target in _resolved(changes):
         links.remember(text, target)
     targets, updated = settle(draft, row.id, links, source, sets)

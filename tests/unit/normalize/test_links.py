@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.model.ids import canonical_id
-from fhir_bridge.model.ingest import Interaction, Reception, Validated
-from fhir_bridge.normalize import Ruleset, explain_changes, load_ruleset, normalize
+from fhir_bridge.model.ingest import FhirVersion, Interaction, Reception, Validated
+from fhir_bridge.normalize import (
+    InTurn,
+    Ruleset,
+    StoredVersion,
+    explain_changes,
+    load_ruleset,
+    normalize,
+    renormalised,
+)
+from fhir_bridge.normalize.draft import copied
 from tests.support.lineage_judge import check
 from tests.unit.normalize.bench import KEY, MAPPINGS, SOURCE, body, entry, message, observation, pack, patient, run
 
@@ -230,6 +240,33 @@ def test_what_a_rule_says_of_some_records_alone_is_not_said_of_references(tmp_pa
     sent = observation(performer=[{"reference": "Practitioner?identifier=NPI|1"}])
     (record,) = run(sent, ruleset=by).records
     assert body(record)["performer"][0]["identifier"]["system"] == "NPI"
+
+
+@pytest.mark.parametrize("release", [FhirVersion.R4, FhirVersion.STU3])
+def test_a_rule_of_one_release_says_nothing_of_references_in_another(tmp_path: Path, release: FhirVersion) -> None:
+    by, source = renaming(tmp_path, head="from: STU3\n"), replace(SOURCE, fhir_version=release)
+    of = "https://x.example.org/mrn" if release is FhirVersion.STU3 else MRN["system"]
+    sent = observation(
+        subject={"reference": "Patient?identifier=urn:oid:1.2.3|7"},
+        performer=[{"type": "Patient", "identifier": MRN}],
+    )
+    done = run(patient(identifier=[MRN]), sent, ruleset=by, source=source)
+    assert [i["system"] for i in body(done.records[0])["identifier"]] == [of]
+    assert body(done.records[1])["performer"][0]["identifier"]["system"] == of
+    assert body(done.records[1])["subject"] == {"reference": canonical("Patient", "p1")}
+    assert run(sent, ruleset=by, source=source).wanted == (f"{of}|7",)
+    whole = replace(message(patient(identifier=[MRN]), sent), whole=lambda e: replace(e, resource=copied(e.resource)))
+    in_turn = InTurn(whole, source, by, packaged_sets(), same_as={}, patients={})
+    assert [made.content for made in in_turn.records()] == [made.content for made in done.records]
+    record = done.records[1]
+    again = renormalised(
+        StoredVersion(record.row, record.content, record.original, record.lineage, record.ruleset),
+        record.chart,
+        replace(SOURCE, fhir_version=FhirVersion.R4),
+        by,
+        packaged_sets(),
+    )
+    assert again.content == record.content
 
 
 def test_another_types_aliases_mean_nothing_for_a_reference(tmp_path: Path) -> None:
