@@ -133,6 +133,9 @@ class Links:
             parsed = parse_reference(text)
             known = self._read[text] = parsed, self._target(text, parsed)
         parsed, target = known
+        if "identifier" in reference:
+            said = target.partition("/")[0] if target else parsed.type and type_in_r4(parsed.type)
+            self._name_system(draft, reference, chain, (said,) if said else allowed)
         if parsed.kind is ReferenceKind.CONTAINED:
             return
         if target is not None:
@@ -172,15 +175,21 @@ class Links:
         return self._aliases.get(type_name, _NONE).get(system, system)
 
     def _name_system(self, draft: Draft, reference: dict[str, Any], chain: Chain, allowed: tuple[str, ...]) -> None:
-        """A reference by identifier names the record by the system that the record itself has."""
+        """A reference by identifier names the record by the system that the record itself has.
+
+        Where no type is said, all types that it may point to and that know the sender's name must mean the same.
+        """
         identifier = reference.get("identifier")
-        type_name = reference.get("type") or (allowed[0] if len(allowed) == 1 else "")
         before = identifier.get("system") if isinstance(identifier, dict) else None
-        if isinstance(identifier, dict) and type(before) is str and type(type_name) is str:
-            after = self._canonical(type_name, before)
-            if after != before:
-                identifier["system"] = after
-                draft.changed(REFERENCES, f"{written(chain)}.identifier.system", before, after, is_safe=True)
+        if not isinstance(identifier, dict) or type(before) is not str:
+            return
+        stated = reference.get("type")
+        names = (stated,) if type(stated) is str else allowed or tuple(self._aliases)
+        meant = {known[before] for name in names if before in (known := self._aliases.get(name, _NONE))}
+        after = meant.pop() if len(meant) == 1 else before
+        if after != before:
+            identifier["system"] = after
+            draft.changed(REFERENCES, f"{written(chain)}.identifier.system", before, after, is_safe=True)
 
     def _stored_patient(self, identifier: str) -> str | None:
         found = self._patients.get(identifier)

@@ -235,6 +235,65 @@ def test_a_reference_that_stays_one_by_identifier_names_the_canonical_system(
     check(observation(performer=[reference]), record.original, made, explain_changes(record))
 
 
+NPI, LICENCE = "http://hl7.org/fhir/sid/us-npi", "https://x.example.org/licences"
+SHARED = """institution: x
+maps: {people: {file: codes/people.csv}, houses: {file: codes/houses.csv}}
+"""
+
+
+def knowing(tmp_path: Path) -> Ruleset:
+    """Practitioners and Organizations agree on NPI; L is a licence of a Practitioner, and a house's own number."""
+    text = "".join(
+        f"- {{rule: {name}, on: {on}, why: t, do: [identifier: {{path: identifier, systems: {name}}}]}}\n"
+        for name, on in (("people", "[Patient, Practitioner]"), ("houses", "Organization"))
+    )
+    files = {
+        "codes__people_csv": f"{KNOWN}L,{LICENCE}\n",
+        "codes__houses_csv": f"code,target_code\nNPI,{NPI}\nL,https://x.example.org/houses\n",
+    }
+    return load_ruleset(pack(tmp_path / "x", text, SHARED, **files))
+
+
+@pytest.mark.parametrize(
+    ("element", "reference", "system"),
+    [
+        ("subject", {"identifier": MRN}, "https://x.example.org/mrn"),
+        ("performer", {"identifier": {"system": "NPI", "value": "1"}}, NPI),
+        # Of those whom performer allows, a Practitioner's licence and an Organization's number have this name.
+        ("performer", {"identifier": {"system": "L", "value": "1"}}, "L"),
+        ("performer", {"type": "Practitioner", "identifier": {"system": "L", "value": "1"}}, LICENCE),
+        ("performer", {"type": "Group", "identifier": {"system": "NPI", "value": "1"}}, "NPI"),
+        ("performer", {"reference": "Practitioner/d", "identifier": {"system": "L", "value": "1"}}, LICENCE),
+        ("performer", {"reference": "https://e.org/x", "identifier": {"system": "L", "value": "1"}}, "L"),
+        ("performer", {"reference": "https://e.org/x", "identifier": {"system": "NPI", "value": "1"}}, NPI),
+        ("subject", {"reference": "Patient/p1", "identifier": MRN}, "https://x.example.org/mrn"),
+        ("subject", {"reference": "Patient/p1", "type": "Patient", "identifier": MRN}, "https://x.example.org/mrn"),
+        ("subject", {"reference": "Device/d", "identifier": MRN}, "urn:oid:1.2.3"),
+        # Anything may be a focus.
+        ("focus", {"identifier": MRN}, "https://x.example.org/mrn"),
+        ("focus", {"identifier": {"system": "L", "value": "1"}}, "L"),
+        ("encounter", {"identifier": MRN}, "urn:oid:1.2.3"),
+        (
+            "performer",
+            {"reference": "Patient?identifier=urn:oid:1.2.3|9", "identifier": MRN},
+            "https://x.example.org/mrn",
+        ),
+    ],
+)
+def test_an_identifier_without_a_type_means_what_all_types_agree_on(
+    tmp_path: Path, element: str, reference: dict[str, Any], system: str
+) -> None:
+    held: Any = [reference] if element in ("performer", "focus") else reference
+    sent = observation(**{"subject": {"reference": "Patient/p1"}, element: copied(held)})
+    done = run(patient(), sent, ruleset=knowing(tmp_path))
+    record = done.records[1]
+    made = body(record)
+    found = made[element][0] if isinstance(held, list) else made[element]
+    assert found["identifier"]["system"] == system
+    sent = observation(**{"subject": {"reference": "Patient/p1"}, element: held})
+    check(sent, record.original, made, explain_changes(record))
+
+
 def test_what_a_rule_says_of_some_records_alone_is_not_said_of_references(tmp_path: Path) -> None:
     by = renaming(tmp_path, head="when: gender = 'male'\n")
     sent = observation(performer=[{"reference": "Practitioner?identifier=NPI|1"}])
