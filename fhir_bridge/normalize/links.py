@@ -33,6 +33,8 @@ DISPLAY = By("core/reference-display", "a display towards a clinical record woul
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _UUID = re.compile(r"urn:uuid:([0-9a-fA-F-]{36})")
+_TOKEN = re.compile(r"(?:[^,\\]|\\.?)+", re.DOTALL)
+"""One of the values that commas part; ``\\,`` is none of them (R4 search.html#escaping)."""
 _REST = re.compile(r".*/([A-Za-z]+)/([A-Za-z0-9.-]{1,64})")
 
 
@@ -102,9 +104,12 @@ class Links:
             return entry
         return replace(entry, interaction=structs.replace(entry.interaction, if_none_exist=urlencode(named)))
 
-    def _of_token(self, type_name: str, token: str) -> str:
-        system, bar, value = token.partition("|")
-        return self._canonical(type_name, system) + bar + value if bar else token
+    def _of_token(self, type_name: str, tokens: str) -> str:
+        def named(token: re.Match[str]) -> str:
+            system, bar, value = token[0].partition("|")
+            return self._canonical(type_name, system) + bar + value if bar else token[0]
+
+        return _TOKEN.sub(named, tokens)
 
     def rewrite(self, draft: Draft, found: Iterable[FoundReference]) -> tuple[str, ...]:
         """Rewrite every reference of a draft; return the distinct ``Type/id`` it now points to, in order.

@@ -341,6 +341,21 @@ def test_another_types_aliases_mean_nothing_for_a_reference(tmp_path: Path) -> N
         ("?identifier=urn%3Aoid%3A1.2.3%7C7", "identifier=https%3A%2F%2Fx.example.org%2Fmrn%7C7"),
         ("identifier=urn:other|7", "identifier=urn:other|7"),
         ("identifier=urn:oid:1.2.3", "identifier=urn:oid:1.2.3"),
+        (
+            "identifier=urn:oid:1.2.3|7,urn:other|8,urn:oid:1.2.3|8",
+            "identifier=https%3A%2F%2Fx.example.org%2Fmrn%7C7%2Curn%3Aother%7C8%2Chttps%3A%2F%2Fx.example.org%2Fmrn%7C8",
+        ),
+        # An escaped comma belongs to the value, an escaped backslash to neither.
+        (
+            r"identifier=urn:oid:1.2.3|7\,urn:oid:1.2.3|8",
+            "identifier=https%3A%2F%2Fx.example.org%2Fmrn%7C7%5C%2Curn%3Aoid%3A1.2.3%7C8",
+        ),
+        (
+            r"identifier=|7\\,urn:oid:1.2.3|8",
+            "identifier=%7C7%5C%5C%2Chttps%3A%2F%2Fx.example.org%2Fmrn%7C8",
+        ),
+        # Whoever judges conditions refuses a modifier.
+        ("identifier:exact=urn:oid:1.2.3|7", "identifier:exact=urn:oid:1.2.3|7"),
     ],
 )
 def test_a_condition_of_creation_asks_by_the_system_that_records_are_stored_under(
