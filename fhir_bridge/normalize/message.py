@@ -191,13 +191,14 @@ def shaped(resource: Body, version: FhirVersion, ruleset: Ruleset, *, has_local_
     """Return ``resource`` as a draft, edited by the rules of every stage.
 
     Args:
-        has_local_times: False if intake saw that every time has its offset, so that nobody need look again.
+        has_local_times: False if intake saw that every time has its offset, so that only what rules wrote need be
+            looked at; what comes out is the same.
 
     Raises:
         Unconvertible: A rule, or the release, forbids to pass it on.
     """
     draft = _shaped(resource, version, ruleset)
-    if has_local_times and ruleset.zone is not None:
+    if ruleset.zone is not None and (has_local_times or draft.was_reshaped):
         complete_times(draft, ruleset.zone)
     _run(draft, LABEL, version, ruleset)
     return draft

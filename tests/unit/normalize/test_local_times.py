@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,20 @@ import pytest
 
 from fhir_bridge.errors import RulesetBroken
 from fhir_bridge.fhir.json import parse
+from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.intake import receive
 from fhir_bridge.model.ingest import FhirVersion, Received, Reception, Validated
-from fhir_bridge.normalize import Ruleset, explain_changes, load_ruleset, normalize
+from fhir_bridge.normalize import (
+    InTurn,
+    Ruleset,
+    StoredVersion,
+    explain_changes,
+    load_ruleset,
+    normalize,
+    preview,
+    renormalised,
+)
+from fhir_bridge.normalize.draft import copied
 from tests.support.lineage_judge import check
 from tests.unit.normalize.bench import SOURCE, body, observation, pack, patient
 
@@ -102,6 +114,24 @@ def test_a_rule_can_say_that_one_element_tells_another_zone(tmp_path: Path) -> N
     by = rules(tmp_path, text=text)
     (record,) = normalize(take(observation(effectiveDateTime=NAIVE, issued=NAIVE), by), SOURCE, by).records
     assert (body(record)["effectiveDateTime"], body(record)["issued"]) == (WITH, NAIVE + "+00:00")
+
+
+@pytest.mark.parametrize("more", [{}, {"issued": NAIVE}, {"issued": WITH}])
+def test_a_time_that_a_rule_gives_tells_the_clocks_of_the_pack_whatever_came_beside_it(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    text = f"rule: r\non: Observation\nwhy: t\ndo:\n  - default: {{path: effectiveDateTime, value: '{NAIVE}'}}\n"
+    by, sent = rules(tmp_path, text=text), observation(**more)
+    reception = take(transaction(patient(), sent), by)
+    record = normalize(reception, SOURCE, by).records[1]
+    whole = replace(reception, whole=lambda e: replace(e, resource=copied(e.resource)))
+    (_, in_turn) = InTurn(whole, SOURCE, by, packaged_sets(), same_as={}, patients={}).records()
+    kept = StoredVersion(record.row, record.content, record.original, record.lineage, record.ruleset)
+    again = renormalised(kept, record.chart, SOURCE, by, packaged_sets())
+    shown = preview(parse(json.dumps(sent).encode()), FhirVersion.R4, by).body
+    assert body(record)["effectiveDateTime"] == shown["effectiveDateTime"] == WITH
+    assert record.content == in_turn.content == again.content
+    check(parse(json.dumps(sent).encode()), json.dumps(sent).encode(), body(record), explain_changes(record))
 
 
 def test_a_zone_that_is_none_is_told_with_its_place(tmp_path: Path) -> None:
