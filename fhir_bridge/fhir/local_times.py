@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -59,15 +60,36 @@ def completed(resource: Any, issues: Iterable[Issue], place: str, zone: ZoneInfo
     """
     found: dict[Steps, tuple[str, str]] = {}
     for issue in issues:
-        if issue.code == "value" and issue.expression.startswith(f"{place}."):
-            steps = _steps(issue.expression[len(place) :])
-            text = _value_at(resource, steps)
-            if type(text) is str and LOCAL_TIME.fullmatch(text):
-                try:
-                    found[steps] = text, text + offset_of(text, zone)
-                except NoSuchTime:
-                    continue
+        steps, text = _local_time(resource, issue, place)
+        if text:
+            try:
+                found[steps] = text, text + offset_of(text, zone)
+            except NoSuchTime:
+                continue
     return found
+
+
+def with_reasons(resource: Any, issues: Iterable[Issue], place: str, zone: ZoneInfo) -> list[Issue]:
+    """Return the issues; those about times that ``zone`` cannot complete say why, see :func:`completed`."""
+    told = []
+    for issue in issues:
+        _, text = _local_time(resource, issue, place)
+        if text:
+            try:
+                offset_of(text, zone)
+            except NoSuchTime as wrong:
+                issue = replace(issue, diagnostics=str(wrong))
+        told.append(issue)
+    return told
+
+
+def _local_time(resource: Any, issue: Issue, place: str) -> tuple[Steps, str]:
+    """Where the time without an offset stands that an issue is about, and the time; no text if it is about none."""
+    if issue.code != "value" or not issue.expression.startswith(f"{place}."):
+        return (), ""
+    steps = _steps(issue.expression[len(place) :])
+    text = _value_at(resource, steps)
+    return (steps, text) if type(text) is str and LOCAL_TIME.fullmatch(text) else ((), "")
 
 
 def with_texts(value: Any, texts: Mapping[Steps, str]) -> Any:

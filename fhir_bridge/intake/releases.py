@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zoneinfo import ZoneInfo
 
 from fhir_bridge.errors import Issue
-from fhir_bridge.fhir.local_times import completed, with_texts
+from fhir_bridge.fhir.local_times import completed, with_reasons, with_texts
 from fhir_bridge.fhir.validate import is_refused, validate_r4, validate_r4b, validate_r5, validate_stu3
 from fhir_bridge.model.ingest import FhirVersion
 
@@ -64,6 +64,7 @@ def validator_of(version: FhirVersion, profiles: Profiles | None = None, zone: Z
             where = place or str(resource.get("resourceType"))
             found = completed(resource, issues, where, zone)
             if not found:
+                issues = with_reasons(resource, issues, where, zone)
                 break
             # A validator stops after so many findings, and what it could not read hides what comes next.
             flags = [local_times_flag(where, zone)]

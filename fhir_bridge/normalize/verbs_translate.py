@@ -42,7 +42,7 @@ Work = Callable[[Any], tuple[Any, Report | None, Sources]]
 """Gives what a code becomes, what to tell of it, and where its parts come from."""
 
 _NOTHING: Sources = MappingProxyType({})
-_FOREIGN: Report = ("code-invalid", "no map of the pack knows the system of this code, or it names none")
+_FOREIGN: Report = ("code-invalid", "no map used for this element knows the system of this code, or it names none")
 
 
 def _translate(args: Args) -> Act:

@@ -55,3 +55,12 @@ def test_what_a_rule_says_of_codes_that_it_cannot_translate_holds_for_these_too(
     assert [i.code for i in stopped.issues] == ["code-invalid"]
     (kept,) = run(sent, ruleset=rules(tmp_path, ", unmapped: keep")).records
     assert not kept.flags
+
+
+def test_a_system_that_another_map_knows_is_said_to_lack_one_here_and_not_in_the_pack(tmp_path: Path) -> None:
+    text = "rule: r\non: Observation\nwhy: t\ndo:\n  - translate: {path: code, map: labs}\n"
+    files = {"codes__labs_csv": "code,target_code\n1,8310-5\n", "codes__other_csv": "code,target_code\n2,718-7\n"}
+    by = load_ruleset(pack(tmp_path / "x", text, SOURCE, **files))
+    (record,) = run(observation(code={"coding": [{"system": "urn:other", "code": "2"}]}), ruleset=by).records
+    (told,) = [f.diagnostics for f in record.flags if f.code == "code-invalid"]
+    assert told.startswith("no map used for this element knows")

@@ -14,7 +14,7 @@ from fhir_bridge.errors import RulesetBroken
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.value_set_files import packaged_sets
 from fhir_bridge.intake import receive
-from fhir_bridge.model.ingest import FhirVersion, Received, Reception, Validated
+from fhir_bridge.model.ingest import FhirVersion, Received, Reception, Refusal, Validated
 from fhir_bridge.normalize import (
     InTurn,
     Ruleset,
@@ -88,6 +88,19 @@ def test_more_of_them_than_a_validator_reports_are_all_completed(tmp_path: Path)
 @pytest.mark.parametrize("text", ["2020-03-08T02:30:00", "1911-05-01T12:00:00", "2020-07-15T08:00"])
 def test_a_time_that_no_clock_told_stays_refused(tmp_path: Path, text: str) -> None:
     assert take(observation(effectiveDateTime=text), rules(tmp_path)).refused
+
+
+def test_a_time_that_the_clocks_skipped_is_refused_with_that_reason(tmp_path: Path) -> None:
+    sent = observation(effectiveDateTime="2020-03-08T02:30:00", issued=NAIVE, note=[{"text": "a", "time": "x"}])
+    by = rules(tmp_path)
+    entry = "Bundle.entry[1].resource."
+    for message, at in ((sent, "Observation."), (transaction(patient(), sent), entry)):
+        refused = take(message, by)
+        issues = [*refused.refused, *(i for e in refused.entries if isinstance(e, Refusal) for i in e.issues)]
+        told = {i.expression.removeprefix(at): i.diagnostics for i in issues}
+        assert told["effectiveDateTime"] == "clocks of America/St_Johns skipped this time"
+        assert "issued" not in told, "it was completed"
+        assert "dateTime" in told["note[0].time"]
 
 
 def test_a_date_with_a_time_is_no_time_without_an_offset(tmp_path: Path) -> None:
