@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-STANDARD = (
+_STANDARD = (
     "http://hl7.org/",
     "http://terminology.hl7.org/",
     "http://loinc.org",
@@ -29,4 +29,11 @@ STANDARD = (
     "urn:ietf:",
     "urn:dicom:",
 )
-"""Beginnings of the addresses of code systems that somebody publishes for everybody."""
+"""Addresses of code systems that somebody publishes for everybody, or what they begin with."""
+
+_BEGINNINGS = tuple(each if each[-1] in "/.:" else f"{each}/" for each in _STANDARD)
+
+
+def is_standard(system: str) -> bool:
+    """Tell whether a code system is published for everybody, by its address; none has the empty one."""
+    return system in _STANDARD or system.startswith(_BEGINNINGS)

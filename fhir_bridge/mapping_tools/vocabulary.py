@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fhir_bridge.fhir.code_systems import STANDARD
+from fhir_bridge.fhir.code_systems import is_standard
 from fhir_bridge.fhir.ucum import UCUM, is_ucum
 from fhir_bridge.mapping_tools.walking import Leaf
 from fhir_bridge.normalize.tables import Tables
@@ -91,7 +91,7 @@ class Vocabulary:
         self._miss(CODE, system, code, node, where, coding.get("display") or text)
 
     def _is_standard(self, system: str) -> bool:
-        return system in self._targets or system.startswith(STANDARD)
+        return system in self._targets or is_standard(system)
 
     def _quantity(self, quantity: Mapping[str, Any], node: Leaf, where: str) -> None:
         unit, code = quantity.get("unit"), quantity.get("code")
@@ -104,7 +104,7 @@ class Vocabulary:
 
     def _identifier(self, identifier: Mapping[str, Any], node: Leaf, where: str) -> None:
         system = str(identifier.get("system") or "")
-        if system not in self._systems and not system.startswith(STANDARD):
+        if system not in self._systems and not is_standard(system):
             kind = identifier.get("type")
             self._miss(IDENTIFIER, system, "", node, where, kind.get("text") if type(kind) is dict else None)
 

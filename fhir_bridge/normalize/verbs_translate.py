@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fhir_bridge.errors import Issue
-from fhir_bridge.fhir.code_systems import STANDARD
+from fhir_bridge.fhir.code_systems import is_standard
 from fhir_bridge.normalize.code_maps import LOOSE, Answer, CodeMap, Kind, MapRow, Target, Translator, by_url, led_to
 from fhir_bridge.normalize.draft import Draft, Unconvertible, copied
 from fhir_bridge.normalize.table_files import Key
@@ -178,7 +178,7 @@ class _Translation:
     def _knows(self, system: Any) -> bool:
         if system in self._codes.systems or (system and system in self._codes.target_systems):
             return True
-        return type(system) is str and system.startswith(STANDARD)
+        return type(system) is str and is_standard(system)
 
     def coding(self, coding: Any) -> tuple[Any, Report | None, Sources]:
         """The standard coding in place of the sender's, which an extension keeps."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from fhir_bridge.errors import RecordRefused
-from fhir_bridge.fhir.code_systems import STANDARD
+from fhir_bridge.fhir.code_systems import is_standard
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.tables import r4, stu3
 from fhir_bridge.fhir.validate import is_refused, validate_r4
@@ -93,7 +93,7 @@ def _shows(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for found in walk(body, r4()):
         if found.type_name == "Coding" and type(found.value) is dict:
             system = str(found.value.get("system") or "")
-            if not system.startswith(STANDARD):
+            if not is_standard(system):
                 yield name, f"{found.path} {system}"
         elif found.key == "unit" and "code" not in found.holder and type(found.value) is str:
             yield name, f"unit {found.value}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fhir_bridge.fhir.code_systems import STANDARD
+from fhir_bridge.fhir.code_systems import is_standard
 from fhir_bridge.mapping_tools.newpack.csv_sample import FileSeen
 from fhir_bridge.mapping_tools.newpack.dictionaries import Part
 from fhir_bridge.mapping_tools.newpack.survey import Survey
@@ -53,7 +53,7 @@ def _seen(survey: Survey) -> Iterator[str]:
     for system, codes in sorted(survey.codes.items(), key=lambda pair: pair[0]):
         used = sum(seen.count for seen in codes.values())
         if used:
-            whose = "a standard's" if system.startswith(STANDARD) else "**the hospital's own**"
+            whose = "a standard's" if is_standard(system) else "**the hospital's own**"
             yield f"| {system or '(none)'} | {len(codes)} | {used} | {whose} |"
     if survey.units or survey.coded_units:
         yield ""

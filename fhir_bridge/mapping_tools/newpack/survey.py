@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fhir_bridge.errors import RecordRefused
-from fhir_bridge.fhir.code_systems import STANDARD
+from fhir_bridge.fhir.code_systems import is_standard
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.tables import r4
 from fhir_bridge.fhir.validate import is_refused, validate_r4, validate_stu3
@@ -78,7 +78,7 @@ class Survey:
     @property
     def own_systems(self) -> list[str]:
         """Systems that are no standard's, the most used first."""
-        found = [system for system in self.codes if not system.startswith(STANDARD)]
+        found = [system for system in self.codes if not is_standard(system)]
         return sorted(found, key=lambda system: (-sum(c.count for c in self.codes[system].values()), system))
 
 

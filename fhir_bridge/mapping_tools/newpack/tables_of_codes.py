@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fhir_bridge.fhir.code_systems import STANDARD
+from fhir_bridge.fhir.code_systems import is_standard
 from fhir_bridge.mapping_tools.newpack.survey import CodeSeen, Survey
 from fhir_bridge.mapping_tools.unit_guesses import guess_ucum
 
@@ -59,7 +59,7 @@ def write_units(path: Path, survey: Survey) -> None:
 
 def own_identifier_systems(survey: Survey) -> list[str]:
     """Systems of identifiers that might be aliases: no address of a standard."""
-    return sorted(s for s in survey.identifiers if s in _KNOWN_OIDS or not s.startswith(STANDARD))
+    return sorted(s for s in survey.identifiers if s in _KNOWN_OIDS or not is_standard(s))
 
 
 def write_identifiers(path: Path, survey: Survey) -> None:
@@ -87,7 +87,7 @@ def _standard_words(survey: Survey) -> dict[str, str]:
     """Words of a standard's code elsewhere in the feed → that code; words that two codes share tell nothing."""
     found: dict[str, set[str]] = {}
     for system, codes in survey.codes.items():
-        if system.startswith(STANDARD):
+        if is_standard(system):
             for code, seen in codes.items():
                 for words in seen.displays:
                     found.setdefault(_plain(words), set()).add(f"{system}|{code}|{words}")

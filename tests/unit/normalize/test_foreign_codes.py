@@ -36,6 +36,12 @@ def rules(tmp_path: Path, more: str = "") -> Ruleset:
         ([{"system": NEW, "code": "1"}, {"system": LOINC, "code": "8310-5"}], []),
         ([{"system": "http://snomed.info/sct", "code": "386725007"}], []),
         ([{"display": "temperature"}], []),
+        ([{"system": "http://loinc.org.evil", "code": "8310-5"}], ["Observation.code"]),
+        ([{"system": "http://snomed.info/sctx", "code": "386725007"}], ["Observation.code"]),
+        ([{"system": "http://snomed.info/sct/900000000000207008", "code": "386725007"}], []),
+        ([{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "x"}], []),
+        ([{"system": "urn:oid:2.16.840.1.113883.6.1", "code": "8310-5"}], []),
+        ([{"system": "urn:oid:2.16.840.1.113883.60", "code": "8310-5"}], ["Observation.code"]),
     ],
 )
 def test_a_code_is_told_unless_somebody_knows_its_system(
@@ -64,3 +70,15 @@ def test_a_system_that_another_map_knows_is_said_to_lack_one_here_and_not_in_the
     (record,) = run(observation(code={"coding": [{"system": "urn:other", "code": "2"}]}), ruleset=by).records
     (told,) = [f.diagnostics for f in record.flags if f.code == "code-invalid"]
     assert told.startswith("no map used for this element knows")
+
+
+def test_a_published_system_that_only_some_know_becomes_known_by_a_row_that_leads_to_it(tmp_path: Path) -> None:
+    national = "http://fhir.de/CodeSystem/bfarm/icd-10-gm"
+    sent = observation(code={"coding": [{"system": national, "code": "J45"}]})
+    text = "rule: r\non: Observation\nwhy: t\ndo:\n  - translate: {path: code, map: labs, unmapped: quarantine}\n"
+    source = "institution: x\nmaps:\n  labs: {file: codes/labs.csv, constants: {system: 'urn:ours'}}\n"
+    for at, (target, is_known) in enumerate(((LOINC, False), (national, True))):
+        files = {"codes__labs_csv": f"code,target_system,target_code\n1,{target},8310-5\n"}
+        done = run(sent, ruleset=load_ruleset(pack(tmp_path / str(at), text, source, **files)))
+        assert len(done.records) == is_known
+        assert len(done.quarantined) == (not is_known)
