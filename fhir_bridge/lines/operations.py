@@ -119,9 +119,7 @@ class Operations:
             self._save_credentials(name, credentials)
         institution = await self._rules.admit(institution, admission)
         await self._reader.subscribe(name)
-        doubts = doubts_about(name, ruleset)
-        if release is not ruleset.fhir_version:
-            doubts.append(f"it is written for {ruleset.fhir_version}, and {name} is registered as sending {release}")
+        doubts = doubts_about(name, release, ruleset)
         return {**self._describe(institution), "doubts": doubts, "not_judged": _not_judged(ruleset)}
 
     def institutions(self) -> list[dict[str, Any]]:

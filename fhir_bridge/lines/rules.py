@@ -45,6 +45,7 @@ from fhir_bridge.lines.rule_people import RulePeople
 from fhir_bridge.lines.trials import Trials
 from fhir_bridge.lines.trying import WHOLE
 from fhir_bridge.lines.versions import microseconds
+from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize import ENGINE, Ruleset
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
@@ -126,7 +127,7 @@ class Rules:
             "is_in_force": taken.hash == known.ruleset,
             "examples": len(taken.examples),
             "changed": self.copies.kept(taken.hash).changed_since(before),
-            "doubts": doubts_about(name, taken.ruleset),
+            "doubts": doubts_about(name, known.fhir_version, taken.ruleset),
             "not_judged": [] if taken.ruleset.profiles is None else list(taken.ruleset.profiles.notes),
         }
 
@@ -456,9 +457,15 @@ class Rules:
         return microseconds(self._clock.now())
 
 
-def doubts_about(name: str, ruleset: Ruleset) -> list[str]:
-    """Return what speaks against a pack being meant for an institution, in words for whoever brings it."""
-    said = ruleset.institution
-    if said in ("", name):
-        return []
-    return [f"its source.yaml says 'institution: {said}', and this is {name}: is it the right pack?"]
+def doubts_about(name: str, release: FhirVersion, ruleset: Ruleset) -> list[str]:
+    """Return what speaks against a pack being meant for an institution, in words for whoever brings it.
+
+    Args:
+        release: What the institution is registered as sending.
+    """
+    doubts, said = [], ruleset.institution
+    if said not in ("", name):
+        doubts.append(f"its source.yaml says 'institution: {said}', and this is {name}: is it the right pack?")
+    if release is not ruleset.fhir_version:
+        doubts.append(f"it is written for {ruleset.fhir_version}, and {name} is registered as sending {release}")
+    return doubts

@@ -34,3 +34,15 @@ async def test_the_pack_of_another_is_told_when_it_is_added_and_when_it_is_propo
         asked = {"ruleset_dir": str(tmp_path / "p"), "author": "anna"}
         answer = await world.control.post("/rules/cedar/propose", json=asked)
         assert answer.json()["doubts"] == made["doubts"], answer.text
+
+
+async def test_a_pack_that_was_rewritten_for_another_release_is_told_when_it_is_proposed(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await add(world, tmp_path / "p", "institution: cedar\nfhir_version: R4\n")
+        asked = {"ruleset_dir": str(tmp_path / "p"), "author": "anna"}
+        for release, words in (("R5", ["written for R5, and cedar is registered as sending R4"]), ("R4", [])):
+            (tmp_path / "p" / "source.yaml").write_text(f"institution: cedar\nfhir_version: {release}\nwhy: new\n")
+            answer = await world.control.post("/rules/cedar/propose", json=asked)
+            doubts = answer.json()["doubts"]
+            assert len(doubts) == len(words)
+            assert all(word in doubt for word, doubt in zip(words, doubts, strict=True))
