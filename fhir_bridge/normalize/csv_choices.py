@@ -14,15 +14,14 @@ from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.tables import r4
-from fhir_bridge.formats import Column, Constant, CsvFormat, Dialect, Spread, Table
+from fhir_bridge.formats import Column, CsvFormat, Dialect, Spread, Table
 from fhir_bridge.formats.csv_text import ENCODINGS
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.csv_columns import COLUMN_KEYS, Setting, compile_column
+from fhir_bridge.normalize.csv_constants import compile_constants
 from fhir_bridge.normalize.csv_places import Place, compile_place
 from fhir_bridge.normalize.table_files import GUESS, guessed
-from fhir_bridge.normalize.verb_args import replaced
 from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
 from fhir_bridge.ports.formats import SourceFormat
 
@@ -98,7 +97,8 @@ def read_table(name: str, node: Node, constants: AnyMapping[str, str]) -> Table:
     type_name = _type(entry)
     setting = Setting(type_name, constants, _zone(entry, constants))
     filled = list(_columns(entry, setting))
-    fixed = [_constant(place, value, filled) for place, value in _constants(entry, setting)]
+    places = [(each.column.name, [p.steps for p in (each.place, each.other) if p is not None]) for each in filled]
+    fixed = compile_constants(entry, setting, places)
     _refuse_doubles(entry, filled)
     ids = _id(entry)
     spread, may_lack = _spread(entry, type_name, ids, filled)
@@ -110,7 +110,7 @@ def read_table(name: str, node: Node, constants: AnyMapping[str, str]) -> Table:
         empty=frozenset(_words(entry, "empty")),
         id=ids,
         columns=tuple(each.column for each in filled),
-        constants=tuple(fixed),
+        constants=fixed,
         ignored=frozenset(_words(entry, "ignore")),
         optional=(frozenset(each.column.name for each in filled if each.is_optional) | may_lack) - set(ids),
         sources=_sources(type_name, ids, filled),
@@ -257,40 +257,6 @@ def _column(name: str, node: Node, setting: Setting) -> _Filled:
     else_place = compile_place(other.text("else"), setting.type_name, other.spot) if other is not None else None
     optional = given.get("optional")
     return _Filled(column, place, optional is not None and optional.value is True, else_place)
-
-
-def _constants(entry: Mapping, setting: Setting) -> Iterator[tuple[Place, Any]]:
-    node = entry.get("constants")
-    if node is None:
-        return
-    given = node.mapping("'constants'")
-    for path in given.names():
-        place = compile_place(path, setting.type_name, given.key_spot(path))
-        value = given.require(path)
-        made = value.plain()
-        if type(made) is str:
-            made = replaced(made, setting.constants, value)
-        if place.is_primitive:
-            problem = TESTS[place.type_name](made)
-            if problem is not None:
-                raise value.spot.broken(f"{place.expression} {problem.text}")
-        elif type(made) is not dict:
-            raise value.spot.broken(f"{place.expression} is a {place.type_name}: name an element inside it")
-        yield place, made
-
-
-def _constant(place: Place, value: Any, filled: list[_Filled]) -> Constant:
-    """A constant inside an element that columns fill, however deep, waits for one of them to have a value."""
-    for length in range(len(place.steps) - 1, 0, -1):
-        holder = place.steps[:length]
-        beside = frozenset(
-            each.column.name
-            for each in filled
-            if any(p is not None and p.steps[:length] == holder for p in (each.place, each.other))
-        )
-        if beside:
-            return Constant(place.steps, value, beside)
-    return Constant(place.steps, value)
 
 
 def _refuse_doubles(entry: Mapping, filled: list[_Filled]) -> None:
