@@ -190,3 +190,30 @@ csv:
     (found,) = resources(received(pack(tmp_path / "clinic", source), b"n,sys,dia\n1,120,\n", "text/csv; name=bp.csv"))
     assert [c["code"]["coding"][0]["code"] for c in found["component"]] == ["sys"]
     assert found["code"] == {"coding": [{"code": "bp"}]}
+
+
+OPTIONAL = WIDE.replace("      value: Wert\n", "      value: Wert\n      optional: true\n")
+NAMED = "text/csv; name=labor.csv"
+
+
+def test_a_file_that_has_none_of_the_columns_is_refused_even_where_it_may_lack_any(tmp_path: Path) -> None:
+    head = "Pat;Auftrag;Abnahme;Glukose;Natrium\n"
+    row = "7;A1;02.07.2026 08:10;5,60;140\n"
+    by = rules(tmp_path, source=OPTIONAL)
+    said = ["the header has none of the columns that are 'spread' for 'labs': 'Gluc (mmol/l)', 'Na', 'Frei'"]
+    assert told(received(by, (head + row).encode(), NAMED)) == said
+    assert "the header matches none" in told(received(by, (head + row).encode()))[0]
+
+
+def test_a_row_that_gives_nothing_is_refused_where_an_unnamed_column_holds_something(tmp_path: Path) -> None:
+    head = "Pat;Auftrag;Abnahme;Na;Glukose\n"
+    rows = "7;A1;02.07.2026 08:10;;5,60\n8;A2;02.07.2026 08:10;;-\n9;A3;02.07.2026 08:10;140;5\n"
+    reception = received(rules(tmp_path, source=OPTIONAL), (head + rows).encode(), NAMED)
+    lost, kept = reception.entries
+    assert isinstance(lost, Refusal)
+    assert [(i.severity, i.code) for i in lost.issues] == [("error", "structure")]
+    assert told(reception) == [
+        "row 2: no column that is 'spread' is filled, and column 5, which the pack does not name, is: "
+        "name it under 'spread', or under 'ignore' if it is nothing"
+    ]
+    assert isinstance(kept, Validated)
