@@ -86,7 +86,7 @@ class CsvFormat:
         first = first or text.header.number + 1
         header = text.bytes_of(text.header.start, text.header.end)
         found: list[Drawn] = []
-        held: dict[str, tuple[str, bytes]] = {}
+        held: dict[str, tuple[str, bytes, dict[str, Any]]] = {}
         for row in text.rows:
             place = f"row {first + row.number - text.header.number - 1}"
             original = header + text.bytes_of(row.start, row.end)
@@ -98,9 +98,10 @@ class CsvFormat:
                     )
                     raise RecordRefused([Issue("error", "too-costly", problem)])
                 if body is not None:
-                    earlier, same = held.setdefault(body["id"], (place, original))
-                    doubt = [] if same == original else [_replaces(place, earlier)]
-                    held[body["id"]] = place, original
+                    said = place, original, body
+                    earlier = held.setdefault(body["id"], said)
+                    doubt = [] if earlier[1:] == said[1:] else [_replaces(place, earlier[0])]
+                    held[body["id"]] = said
                     issues = [*issues, *doubt]
                 found.append(Drawn(len(found), place, original, body, tuple(issues), sources))
         return tuple(found)

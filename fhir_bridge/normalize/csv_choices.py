@@ -224,6 +224,7 @@ def _spread(
         raise listed.spot.broken(
             f"{doubled[0]!r} is a column and the name of what is made of columns: name it otherwise"
         )
+    _refuse_one_record(entry, listed, cells, ids)
     sources = {
         name: _sources(type_name, tuple(name if i in made else i for i in ids), filled, dict.fromkeys(made, name))
         for name in cells
@@ -231,6 +232,21 @@ def _spread(
     optional = given.get("optional")
     may_lack = frozenset(cells) if optional is not None and optional.value is True else frozenset()
     return Spread(value, cells, sources), may_lack
+
+
+def _refuse_one_record(
+    entry: Mapping, listed: Node, cells: AnyMapping[str, AnyMapping[str, str]], ids: tuple[str, ...]
+) -> None:
+    """Two columns whose cells of the key are the same: the later would silently win in every row."""
+    empty = _words(entry, "empty")
+    seen: dict[tuple[str, ...], str] = {}
+    for name, beside in cells.items():
+        texts = [beside.get(each, "").strip() for each in ids]
+        first = seen.setdefault(tuple("" if text in empty else text for text in texts), name)
+        if first != name:
+            raise listed.spot.broken(
+                f"{first!r} and {name!r} would be one record: give them other cells for what 'id' lists"
+            )
 
 
 def _columns(entry: Mapping, setting: Setting) -> Iterator[_Filled]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,27 @@ def test_a_row_that_gives_nothing_is_refused_where_an_unnamed_column_holds_somet
         "name it under 'spread', or under 'ignore' if it is nothing"
     ]
     assert isinstance(kept, Validated)
+
+
+def test_two_columns_whose_records_would_be_one_are_refused_when_the_pack_loads(tmp_path: Path) -> None:
+    for old, new in (
+        ("Na: {Einheit: mmol/l}", "Na: {Einheit: mmol/l, Test: 'GLU '}"),
+        ('"Gluc (mmol/l)": {Test: GLU', '"Gluc (mmol/l)": {Test: Na'),
+    ):
+        with pytest.raises(RulesetBroken, match=r"'Gluc \(mmol/l\)' and 'Na' would be one record"):
+            rules(tmp_path, source=WIDE.replace(old, new))
+    also = WIDE.replace("[Auftrag, Test]", "[Auftrag, Test, Probe]").replace(
+        "Frei: {}", "Frei: {Test: Na, Probe: Urin}"
+    )
+    assert rules(tmp_path, source=also).formats
+
+
+def test_two_cells_that_say_otherwise_of_one_record_are_told(tmp_path: Path) -> None:
+    (form,) = rules(tmp_path).formats
+    assert isinstance(form, CsvFormat)
+    (table,) = form.tables
+    assert table.spread is not None
+    same = {name: {**beside, "Test": "GLU"} for name, beside in table.spread.cells.items()}
+    table = replace(table, spread=replace(table.spread, cells=same))
+    found = CsvFormat((table,)).read((WIDE_HEAD + WIDE_ROW).encode(), "text/csv", 9)
+    assert [[issue.code for issue in each.issues] for each in found] == [[], ["duplicate"]]
