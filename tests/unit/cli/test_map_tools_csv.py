@@ -186,6 +186,20 @@ csv:
 """
 
 
+def test_explain_goes_on_to_the_first_row_that_gives_a_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = str(house(tmp_path / "w", source=SOURCE + WIDE)), tmp_path / "labs.csv"
+    file.write_text("No;TMP;PULSE\n1;;\n2;37,5;\n3;38,5;\n")
+    assert main(["map", "explain", "--pack", folder, str(file), "valueQuantity.value", "--json"]) == 0
+    (statement,) = _json(capsys)["statements"]
+    assert (float(statement["value"]), statement["source"]["part"]) == (37.5, "column 'TMP'")
+    for rows in ("", "1;;\n2;;\n"):
+        file.write_text("No;TMP;PULSE\n" + rows)
+        assert main(["map", "explain", "--pack", folder, str(file)]) != 0
+        assert "labs.csv: no row gives a record" in capsys.readouterr().err
+
+
 def test_validate_counts_a_row_of_which_nothing_would_be_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
