@@ -171,6 +171,12 @@ def _columns(header: Row, table: Table) -> dict[str, int]:
                 f"; column {[each.casefold() for each in names].index(near[0]) + 1} is nearly that" if near else ""
             )
             problems.append(f"the header has no column {name!r}, which the pack names for {table.name!r}{where}")
+    problems += [
+        f"the header has a column {name!r}, which the pack makes of the columns that are 'spread': "
+        "name what is made otherwise"
+        for name in sorted(table.spread.made if table.spread is not None else ())
+        if name in names
+    ]
     if table.spread is not None and table.spread.cells.keys().isdisjoint(names):
         listed = ", ".join(repr(name) for name in table.spread.cells)
         problems.append(f"the header has none of the columns that are 'spread' for {table.name!r}: {listed}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,7 @@ from fhir_bridge.normalize.csv_columns import COLUMN_KEYS, Setting, compile_colu
 from fhir_bridge.normalize.csv_constants import compile_constants
 from fhir_bridge.normalize.csv_places import Place, compile_place
 from fhir_bridge.normalize.table_files import GUESS, guessed
-from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
+from fhir_bridge.normalize.yaml_text import Keys, Mapping, Node, did_you_mean
 from fhir_bridge.ports.formats import SourceFormat
 
 TABLE_KEYS = (
@@ -200,14 +201,7 @@ def _spread(
     given.only(SPREAD_KEYS, "key of 'spread'")
     called, value = given.require("name").text("name"), given.require("value").text("value")
     listed = given.require("columns")
-    cells: dict[str, dict[str, str]] = {}
-    if isinstance(listed.value, str) or not hasattr(listed.value, "keys"):
-        cells = {each.text("columns"): {} for each in listed.items("'columns'")}
-    else:
-        columns = listed.mapping("'columns'")
-        for name in columns.names():
-            beside = columns.require(name).mapping(f"column {name!r}")
-            cells[name] = {key: beside.require(key).text(key) for key in beside.names()}
+    cells = _cells(given, value, {called, *ids, *_said_of(filled)} - {value})
     cells = {name: {called: name} | beside for name, beside in cells.items()}
     if not cells:
         raise listed.spot.broken("'spread' names no column")
@@ -224,6 +218,11 @@ def _spread(
         raise listed.spot.broken(
             f"{doubled[0]!r} is a column and the name of what is made of columns: name it otherwise"
         )
+    ignored = sorted(made.intersection(_words(entry, "ignore")))
+    if ignored:
+        raise entry.key_spot("ignore").broken(
+            f"{ignored[0]!r} is ignored and the name of what is made of columns: name it otherwise"
+        )
     _refuse_one_record(entry, listed, cells, ids)
     sources = {
         name: _sources(type_name, tuple(name if i in made else i for i in ids), filled, dict.fromkeys(made, name))
@@ -232,6 +231,38 @@ def _spread(
     optional = given.get("optional")
     may_lack = frozenset(cells) if optional is not None and optional.value is True else frozenset()
     return Spread(value, cells, sources), may_lack
+
+
+def _cells(given: Mapping, value: str, used: AbstractSet[str]) -> dict[str, dict[str, str]]:
+    """Return each column of a wide table with the cells that stand beside its own.
+
+    Args:
+        value: What a column's own cell goes by.
+        used: Other names that the description says something about; a cell by another would be lost.
+    """
+    listed = given.require("columns")
+    if not isinstance(listed.value, Keys):
+        return {each.text("columns"): {} for each in listed.items("'columns'")}
+    cells = {}
+    columns = listed.mapping("'columns'")
+    for name in columns.names():
+        beside = columns.require(name).mapping(f"column {name!r}")
+        for key in beside.names():
+            if key == value:
+                raise beside.key_spot(key).broken(
+                    f"{key!r} is the column's own cell: name what stands beside it otherwise"
+                )
+            if key not in used:
+                told = f"'columns' and 'id' say nothing about {key!r}{did_you_mean(key, used)}"
+                raise beside.key_spot(key).broken(told)
+        cells[name] = {key: beside.require(key).text(key) for key in beside.names()}
+    return cells
+
+
+def _said_of(filled: list[_Filled]) -> Iterator[str]:
+    """Every name that the description of columns reads."""
+    for each in filled:
+        yield from (each.column.name, *each.column.beside, *(name for _, name in each.column.also))
 
 
 def _refuse_one_record(

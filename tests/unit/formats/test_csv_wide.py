@@ -242,3 +242,35 @@ def test_two_cells_that_say_otherwise_of_one_record_are_told(tmp_path: Path) -> 
     table = replace(table, spread=replace(table.spread, cells=same))
     found = CsvFormat((table,)).read((WIDE_HEAD + WIDE_ROW).encode(), "text/csv", 9)
     assert [[issue.code for issue in each.issues] for each in found] == [[], ["duplicate"]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "Na: {Einheit: mmol/l}",
+            "Na: {Enheit: mmol/l}",
+            "16:14 'columns' and 'id' say nothing about 'Enheit'; did you mean 'Einheit'?",
+        ),
+        ("Na: {Einheit: mmol/l}", "Na: {Wert: mmol/l}", "16:14 'Wert' is the column's own cell"),
+        (
+            "empty: [",
+            "ignore: [Einheit]\n    empty: [",
+            "'Einheit' is ignored and the name of what is made of columns",
+        ),
+    ],
+)
+def test_what_would_lose_or_mix_cells_is_told_when_the_pack_loads(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    with pytest.raises(RulesetBroken, match=r"clinic/source\.yaml:\d+:\d+ .*") as wrong:
+        rules(tmp_path, source=WIDE.replace(old, new))
+    assert words in str(wrong.value)
+
+
+def test_a_file_with_a_column_of_a_name_that_the_pack_makes_is_refused(tmp_path: Path) -> None:
+    head, row = WIDE_HEAD.replace("Notiz", "Einheit"), WIDE_ROW.replace(";\n", ";mg/dl\n")
+    assert told(received(rules(tmp_path), (head + row).encode(), NAMED)) == [
+        "the header has a column 'Einheit', which the pack makes of the columns that are 'spread': "
+        "name what is made otherwise"
+    ]
