@@ -213,6 +213,10 @@ def _spread(
             )
     if called not in ids:
         raise entry.key_spot("id").broken(f"'id' needs {called!r}: else all records of a row would be one")
+    if made.union(_words(entry, "id_empty")).issuperset(ids):
+        raise entry.key_spot("id").broken(
+            "'id' needs a column of the file that is never empty: what is made of columns is the same in every row"
+        )
     doubled = sorted(made & cells.keys())
     if doubled:
         raise listed.spot.broken(

@@ -258,6 +258,8 @@ def test_two_cells_that_say_otherwise_of_one_record_are_told(tmp_path: Path) -> 
             "ignore: [Einheit]\n    empty: [",
             "'Einheit' is ignored and the name of what is made of columns",
         ),
+        ("id: [Auftrag, Test]", "id: [Auftrag, Test]\n    id_empty: [Auftrag]", "'id' needs a column of the file"),
+        ("id: [Auftrag, Test]", "id: Test", "'id' needs a column of the file"),
     ],
 )
 def test_what_would_lose_or_mix_cells_is_told_when_the_pack_loads(
