@@ -139,7 +139,7 @@ def _lost(place: str, column: int) -> Issue:
     """What the row says stands where nobody looks, and no record keeps its original."""
     text = (
         f"{place}: no column that is 'spread' is filled, and column {column}, which the pack does not name, is: "
-        "name it under 'spread', or under 'ignore' if it is nothing"
+        "name it under 'spread' and send the file again, or under 'ignore' if it is nothing"
     )
     return Issue("error", "structure", text)
 

@@ -215,7 +215,7 @@ def test_a_row_that_gives_nothing_is_refused_where_an_unnamed_column_holds_somet
     assert [(i.severity, i.code) for i in lost.issues] == [("error", "structure")]
     assert told(reception) == [
         "row 2: no column that is 'spread' is filled, and column 5, which the pack does not name, is: "
-        "name it under 'spread', or under 'ignore' if it is nothing"
+        "name it under 'spread' and send the file again, or under 'ignore' if it is nothing"
     ]
     assert isinstance(kept, Validated)
 
