@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fhir_bridge.errors import RulesetBroken
+from fhir_bridge.formats import Constant, CsvFormat, Step
 from fhir_bridge.normalize import Ruleset
 from tests.unit.formats.csv_samples import pack, received, resources
 
@@ -102,3 +104,15 @@ def test_a_mistake_inside_a_constant_is_told_with_its_place(tmp_path: Path, cons
     with pytest.raises(RulesetBroken, match=r"source\.yaml:\d+:\d+ ") as wrong:
         rules(tmp_path, constant)
     assert words in str(wrong.value)
+
+
+def test_a_table_made_by_hand_of_an_object_gives_each_row_its_own(tmp_path: Path) -> None:
+    (form,) = rules(tmp_path).formats
+    assert isinstance(form, CsvFormat)
+    whole = Constant((Step("code"),), {"coding": [{"system": "urn:labs"}]})
+    table = replace(form.tables[0], constants=(whole,))
+    first, second = CsvFormat((table,)).read((HEAD + FIRST + SECOND).encode(), "text/csv", 9)
+    assert first.resource is not None
+    assert second.resource is not None
+    assert first.resource["code"] == CODED
+    assert second.resource["code"] == {"coding": [{"system": "urn:labs"}]}
