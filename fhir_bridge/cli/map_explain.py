@@ -90,6 +90,7 @@ def _tried(pack: Path, file: str, path: str) -> dict[str, Any]:
     from fhir_bridge.normalize import explain as explained
 
     rules = load_ruleset(pack)
+    told = None
     try:
         for original, resource in _sent(pack, file, rules):
             made = preview(resource, rules.fhir_version, rules)
@@ -101,16 +102,18 @@ def _tried(pack: Path, file: str, path: str) -> dict[str, Any]:
         raise Failure("; ".join(f"{issue.code}: {issue.diagnostics}" for issue in refusal.issues)) from refusal
     except (KeyError, ValueError) as wrong:
         raise Failure(f"{file} is not one resource, or the path cannot be read ({wrong})", exit_code=SETUP) from wrong
+    if told is None:
+        raise Failure(f"{file}: no row gives a record", exit_code=SETUP)
     if not told.statements:
         raise Failure("the record has no such element, and none was sent: try a shorter path", exit_code=SETUP)
     return {"ruleset": rules.hash, **described(told, rules_of(rules))}
 
 
 def _sent(pack: Path, file: str, rules: Ruleset) -> Iterator[tuple[bytes, Any]]:
-    """The resource in a file, or the records that its first row gives, with what they were made of.
+    """The resource in a file, or the records of the first row that gives any, with what they were made of.
 
     Raises:
-        RecordRefused: There is none.
+        RecordRefused: What is to be the first is none.
     """
     from fhir_bridge.errors import RecordRefused
     from fhir_bridge.fhir.json import parse
@@ -120,11 +123,14 @@ def _sent(pack: Path, file: str, rules: Ruleset) -> Iterator[tuple[bytes, Any]]:
             original = next(found, b"")
         yield original, parse(original)
         return
-    piece, content_type = next(csv_files.cut(file, csv_files.format_in(pack), 1))
-    for drawn in (each for form in rules.formats for each in form.read(piece, content_type, sys.maxsize)):
-        if drawn.resource is None:
-            raise RecordRefused(drawn.issues)
-        yield drawn.original, drawn.resource
+    for piece, content_type in csv_files.cut(file, csv_files.format_in(pack), 1):
+        parts = [each for form in rules.formats for each in form.read(piece, content_type, sys.maxsize)]
+        for drawn in parts:
+            if drawn.resource is None:
+                raise RecordRefused(drawn.issues)
+            yield drawn.original, drawn.resource
+        if parts:
+            return
 
 
 def _prove(receipt: Path, policy: Path | None, pack: Path | None, path: str, as_json: bool) -> None:

@@ -4,7 +4,8 @@ A message is a header and rows. Its content type may say ``name`` (the file's, t
 (the number that its first row has in the whole file, for errors when a file is sent in pieces).
 
 Invariants:
-    * as many parts come out as rows go in; of a wide table that is spread, as many as it has cells filled;
+    * as many parts come out as rows go in; of a wide table that is spread, as many as it has cells filled, and one
+      that is refused for a row of which nothing would be kept;
     * what is said of a header names only columns that the pack names: a file without a header has data there.
 """
 
@@ -85,7 +86,7 @@ class CsvFormat:
         first = first or text.header.number + 1
         header = text.bytes_of(text.header.start, text.header.end)
         found: list[Drawn] = []
-        held: dict[str, tuple[str, bytes]] = {}
+        held: dict[str, tuple[str, bytes, dict[str, Any]]] = {}
         for row in text.rows:
             place = f"row {first + row.number - text.header.number - 1}"
             original = header + text.bytes_of(row.start, row.end)
@@ -97,9 +98,10 @@ class CsvFormat:
                     )
                     raise RecordRefused([Issue("error", "too-costly", problem)])
                 if body is not None:
-                    earlier, same = held.setdefault(body["id"], (place, original))
-                    doubt = [] if same == original else [_replaces(place, earlier)]
-                    held[body["id"]] = place, original
+                    said = place, original, body
+                    earlier = held.setdefault(body["id"], said)
+                    doubt = [] if earlier[1:] == said[1:] else [_replaces(place, earlier[0])]
+                    held[body["id"]] = said
                     issues = [*issues, *doubt]
                 found.append(Drawn(len(found), place, original, body, tuple(issues), sources))
         return tuple(found)
@@ -116,16 +118,30 @@ def _made(
         problem = f"{place} has {len(row.cells)} cells and the header {width}: quote cells that hold the delimiter"
         yield None, [Issue("error", "structure", problem)], table.sources
         return
-    unnamed = [
+    unnamed = [at + 1 for at in _unnamed(columns, table, width, row)]
+    flags = [
         Issue(
-            "information", "informational", f"{place}: column {at + 1} is not in the pack and stays in the original"
+            "information", "informational", f"{place}: column {number} is not in the pack and stays in the original"
         )
-        for at in _unnamed(columns, table, width, row)
+        for number in unnamed
     ]
+    given = False
     for body, issues, sources in table.resources({name: row.cells[at] for name, at in columns.items()}, place):
-        yield body, (unnamed if body is not None else issues), sources
+        given = True
+        yield body, (flags if body is not None else issues), sources
         # Once a row is enough.
-        unnamed = [] if body is not None else unnamed
+        flags = [] if body is not None else flags
+    if unnamed and not given:
+        yield None, [_lost(place, unnamed[0])], table.sources
+
+
+def _lost(place: str, column: int) -> Issue:
+    """What the row says stands where nobody looks, and no record keeps its original."""
+    text = (
+        f"{place}: no column that is 'spread' is filled, and column {column}, which the pack does not name, is: "
+        "name it under 'spread' and send the file again, or under 'ignore' if it is nothing"
+    )
+    return Issue("error", "structure", text)
 
 
 def _replaces(place: str, earlier: str) -> Issue:
@@ -155,6 +171,15 @@ def _columns(header: Row, table: Table) -> dict[str, int]:
                 f"; column {[each.casefold() for each in names].index(near[0]) + 1} is nearly that" if near else ""
             )
             problems.append(f"the header has no column {name!r}, which the pack names for {table.name!r}{where}")
+    problems += [
+        f"the header has a column {name!r}, which the pack makes of the columns that are 'spread': "
+        "name what is made otherwise"
+        for name in sorted(table.spread.made if table.spread is not None else ())
+        if name in names
+    ]
+    if table.spread is not None and table.spread.cells.keys().isdisjoint(names):
+        listed = ", ".join(repr(name) for name in table.spread.cells)
+        problems.append(f"the header has none of the columns that are 'spread' for {table.name!r}: {listed}")
     if problems:
         raise RecordRefused([Issue("error", "structure", problem) for problem in problems])
     return {name: names.index(name) for name in (*table.named, *table.ignored) if name in names}
@@ -165,7 +190,8 @@ def _fits(table: Table, message: bytes) -> bool:
         names = [cell.strip() for cell in CsvText(message, table.dialect).header.cells]
     except RecordRefused:
         return False
-    return all(name in names for name in table.named if name not in table.optional)
+    has_any = table.spread is None or not table.spread.cells.keys().isdisjoint(names)
+    return has_any and all(name in names for name in table.named if name not in table.optional)
 
 
 def _check_charset(said: Mapping[str, str], table: Table) -> None:

@@ -6,13 +6,15 @@ Invariants:
     * a row gives one resource or the reasons why not, never both, never an exception; so does each column of a
       wide row that is spread;
     * the id is the cell of the id column, or comes from the stated key columns and nothing else;
-    * a constant beside columns is set only where one of them has a value: no half identifiers, no codes without code.
+    * a constant beside columns is set only where one of them has a value: no half identifiers, no codes without code;
+    * no two resources share an object, so that nothing of one row can get into another.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,7 +64,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A value that every row gets, or those in which one of ``beside`` columns has a value, if there are any."""
+    """A leaf that every row gets a copy of, or those in which one of ``beside`` columns has a value, if any are."""
 
     steps: tuple[Step, ...]
     value: Any
@@ -175,7 +177,7 @@ class Table:
             body["id"] = id_from([given.get(name, "") for name in self.id])
         for constant in self.constants:
             if not constant.beside or not constant.beside.isdisjoint(given):
-                put(body, constant.steps, constant.value)
+                put(body, constant.steps, deepcopy(constant.value))
         for column in self.columns:
             issues += self._fill(body, column, given, place)
         return (None, issues) if issues else (pruned(body), [])

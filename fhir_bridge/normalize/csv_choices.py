@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fhir_bridge.fhir.primitives import TESTS
 from fhir_bridge.fhir.tables import r4
-from fhir_bridge.formats import Column, Constant, CsvFormat, Dialect, Spread, Table
+from fhir_bridge.formats import Column, CsvFormat, Dialect, Spread, Table
 from fhir_bridge.formats.csv_text import ENCODINGS
 from fhir_bridge.model.ingest import FhirVersion
 from fhir_bridge.normalize.csv_columns import COLUMN_KEYS, Setting, compile_column
+from fhir_bridge.normalize.csv_constants import compile_constants
 from fhir_bridge.normalize.csv_places import Place, compile_place
 from fhir_bridge.normalize.table_files import GUESS, guessed
-from fhir_bridge.normalize.verb_args import replaced
-from fhir_bridge.normalize.yaml_text import Mapping, Node, did_you_mean
+from fhir_bridge.normalize.yaml_text import Keys, Mapping, Node, did_you_mean
 from fhir_bridge.ports.formats import SourceFormat
 
 TABLE_KEYS = (
@@ -98,7 +98,8 @@ def read_table(name: str, node: Node, constants: AnyMapping[str, str]) -> Table:
     type_name = _type(entry)
     setting = Setting(type_name, constants, _zone(entry, constants))
     filled = list(_columns(entry, setting))
-    fixed = [_constant(place, value, filled) for place, value in _constants(entry, setting)]
+    places = [(each.column.name, [p.steps for p in (each.place, each.other) if p is not None]) for each in filled]
+    fixed = compile_constants(entry, setting, places)
     _refuse_doubles(entry, filled)
     ids = _id(entry)
     spread, may_lack = _spread(entry, type_name, ids, filled)
@@ -110,7 +111,7 @@ def read_table(name: str, node: Node, constants: AnyMapping[str, str]) -> Table:
         empty=frozenset(_words(entry, "empty")),
         id=ids,
         columns=tuple(each.column for each in filled),
-        constants=tuple(fixed),
+        constants=fixed,
         ignored=frozenset(_words(entry, "ignore")),
         optional=(frozenset(each.column.name for each in filled if each.is_optional) | may_lack) - set(ids),
         sources=_sources(type_name, ids, filled),
@@ -200,14 +201,7 @@ def _spread(
     given.only(SPREAD_KEYS, "key of 'spread'")
     called, value = given.require("name").text("name"), given.require("value").text("value")
     listed = given.require("columns")
-    cells: dict[str, dict[str, str]] = {}
-    if isinstance(listed.value, str) or not hasattr(listed.value, "keys"):
-        cells = {each.text("columns"): {} for each in listed.items("'columns'")}
-    else:
-        columns = listed.mapping("'columns'")
-        for name in columns.names():
-            beside = columns.require(name).mapping(f"column {name!r}")
-            cells[name] = {key: beside.require(key).text(key) for key in beside.names()}
+    cells = _cells(given, value, {called, *ids, *_said_of(filled)} - {value})
     cells = {name: {called: name} | beside for name, beside in cells.items()}
     if not cells:
         raise listed.spot.broken("'spread' names no column")
@@ -219,11 +213,21 @@ def _spread(
             )
     if called not in ids:
         raise entry.key_spot("id").broken(f"'id' needs {called!r}: else all records of a row would be one")
+    if made.union(_words(entry, "id_empty")).issuperset(ids):
+        raise entry.key_spot("id").broken(
+            "'id' needs a column of the file that is never empty: what is made of columns is the same in every row"
+        )
     doubled = sorted(made & cells.keys())
     if doubled:
         raise listed.spot.broken(
             f"{doubled[0]!r} is a column and the name of what is made of columns: name it otherwise"
         )
+    ignored = sorted(made.intersection(_words(entry, "ignore")))
+    if ignored:
+        raise entry.key_spot("ignore").broken(
+            f"{ignored[0]!r} is ignored and the name of what is made of columns: name it otherwise"
+        )
+    _refuse_one_record(entry, listed, cells, ids)
     sources = {
         name: _sources(type_name, tuple(name if i in made else i for i in ids), filled, dict.fromkeys(made, name))
         for name in cells
@@ -231,6 +235,53 @@ def _spread(
     optional = given.get("optional")
     may_lack = frozenset(cells) if optional is not None and optional.value is True else frozenset()
     return Spread(value, cells, sources), may_lack
+
+
+def _cells(given: Mapping, value: str, used: AbstractSet[str]) -> dict[str, dict[str, str]]:
+    """Return each column of a wide table with the cells that stand beside its own.
+
+    Args:
+        value: What a column's own cell goes by.
+        used: Other names that the description says something about; a cell by another would be lost.
+    """
+    listed = given.require("columns")
+    if not isinstance(listed.value, Keys):
+        return {each.text("columns"): {} for each in listed.items("'columns'")}
+    cells = {}
+    columns = listed.mapping("'columns'")
+    for name in columns.names():
+        beside = columns.require(name).mapping(f"column {name!r}")
+        for key in beside.names():
+            if key == value:
+                raise beside.key_spot(key).broken(
+                    f"{key!r} is the column's own cell: name what stands beside it otherwise"
+                )
+            if key not in used:
+                told = f"'columns' and 'id' say nothing about {key!r}{did_you_mean(key, used)}"
+                raise beside.key_spot(key).broken(told)
+        cells[name] = {key: beside.require(key).text(key) for key in beside.names()}
+    return cells
+
+
+def _said_of(filled: list[_Filled]) -> Iterator[str]:
+    """Every name that the description of columns reads."""
+    for each in filled:
+        yield from (each.column.name, *each.column.beside, *(name for _, name in each.column.also))
+
+
+def _refuse_one_record(
+    entry: Mapping, listed: Node, cells: AnyMapping[str, AnyMapping[str, str]], ids: tuple[str, ...]
+) -> None:
+    """Two columns whose cells of the key are the same: the later would silently win in every row."""
+    empty = _words(entry, "empty")
+    seen: dict[tuple[str, ...], str] = {}
+    for name, beside in cells.items():
+        texts = [beside.get(each, "").strip() for each in ids]
+        first = seen.setdefault(tuple("" if text in empty else text for text in texts), name)
+        if first != name:
+            raise listed.spot.broken(
+                f"{first!r} and {name!r} would be one record: give them other cells for what 'id' lists"
+            )
 
 
 def _columns(entry: Mapping, setting: Setting) -> Iterator[_Filled]:
@@ -257,40 +308,6 @@ def _column(name: str, node: Node, setting: Setting) -> _Filled:
     else_place = compile_place(other.text("else"), setting.type_name, other.spot) if other is not None else None
     optional = given.get("optional")
     return _Filled(column, place, optional is not None and optional.value is True, else_place)
-
-
-def _constants(entry: Mapping, setting: Setting) -> Iterator[tuple[Place, Any]]:
-    node = entry.get("constants")
-    if node is None:
-        return
-    given = node.mapping("'constants'")
-    for path in given.names():
-        place = compile_place(path, setting.type_name, given.key_spot(path))
-        value = given.require(path)
-        made = value.plain()
-        if type(made) is str:
-            made = replaced(made, setting.constants, value)
-        if place.is_primitive:
-            problem = TESTS[place.type_name](made)
-            if problem is not None:
-                raise value.spot.broken(f"{place.expression} {problem.text}")
-        elif type(made) is not dict:
-            raise value.spot.broken(f"{place.expression} is a {place.type_name}: name an element inside it")
-        yield place, made
-
-
-def _constant(place: Place, value: Any, filled: list[_Filled]) -> Constant:
-    """A constant inside an element that columns fill, however deep, waits for one of them to have a value."""
-    for length in range(len(place.steps) - 1, 0, -1):
-        holder = place.steps[:length]
-        beside = frozenset(
-            each.column.name
-            for each in filled
-            if any(p is not None and p.steps[:length] == holder for p in (each.place, each.other))
-        )
-        if beside:
-            return Constant(place.steps, value, beside)
-    return Constant(place.steps, value)
 
 
 def _refuse_doubles(entry: Mapping, filled: list[_Filled]) -> None:

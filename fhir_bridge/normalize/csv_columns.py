@@ -53,7 +53,7 @@ QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration", "Sim
 _SIGNS = {"comma": ",", "point": ".", ",": ",", ".": "."}
 _FOR = {
     "date": DATES,
-    "zone": DATES,
+    "zone": DATES - {"date"},
     "decimal": NUMBERS | QUANTITIES,
     "thousands": NUMBERS | QUANTITIES,
     "system": frozenset({"CodeableConcept", "Coding", "Identifier"}),
@@ -118,6 +118,9 @@ class _Said:
             if self.given is not None and key in self.given.names() and kind not in types:
                 told = f"{key!r} says nothing about {self.place.expression}, which is a {kind}"
                 raise self.given.key_spot(key).broken(told)
+        if self.given is not None and "zone" in self.given.names() and "date" not in self.given.names():
+            told = "'zone' needs 'date': FHIR's own form, which is taken without it, says whose clocks it tells"
+            raise self.given.key_spot("zone").broken(told)
 
     def make(self, column: str) -> tuple[Made, tuple[tuple[str, str], ...]]:
         """What turns a cell into a value, and columns that fill parts of it."""

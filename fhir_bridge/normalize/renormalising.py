@@ -39,6 +39,7 @@ from fhir_bridge.normalize.stamping import finish
 
 _ANOTHER_TYPE = Issue("error", "conflict", "today's rules make a record of another type of it")
 _ANOTHER_RECORD = Issue("error", "conflict", "today's description of the files makes another record of its row")
+_SEVERAL = Issue("error", "conflict", "today's description of the files reads its row in several ways")
 _ANOTHER_CHART = Issue("error", "conflict", "today's rules put it into another chart")
 
 
@@ -95,10 +96,16 @@ def _as_sent(stored: StoredVersion, source: SourceContext, ruleset: Ruleset) -> 
     original = fhir_in(stored.original)
     if original is not None:
         return original if "resourceType" in original else original["resource"], False
+    found: list[Body] = []
     for drawn in reread(stored.original, ruleset.formats):
         body = drawn.resource
-        if body is not None and canonical_id(source.id_key, body["resourceType"], body["id"]) == stored.row.id:
-            return body, True
+        is_it = body is not None and canonical_id(source.id_key, body["resourceType"], body["id"]) == stored.row.id
+        if body is not None and is_it and body not in found:
+            found.append(body)
+    if len(found) == 1:
+        return found[0], True
+    if found:
+        raise RecordRefused([_SEVERAL])
     raise RecordRefused([_ANOTHER_RECORD])
 
 

@@ -169,3 +169,43 @@ def test_a_constant_that_only_files_name_is_in_use(tmp_path: Path, capsys: pytes
     source = SOURCE + CSV.replace("{status: final}", '{status: final, subject.display: "%source.mrn"}')
     main(["map", "lint", str(house(tmp_path / "p", source=source)), "--json"])
     assert "unused-constant" not in [row["code"] for row in _json(capsys)]
+
+
+WIDE = f"""\
+csv:
+  labs:
+    type: Observation
+    delimiter: ";"
+    id: [No, Test]
+    spread: {{name: Test, value: Result, columns: [TMP, PULSE]}}
+    columns:
+      No: identifier.value
+      Test: {{path: code, system: "{HOUSE}"}}
+      Result: {{path: valueQuantity, decimal: comma, unit: deg}}
+    constants: {{status: final}}
+"""
+
+
+def test_explain_goes_on_to_the_first_row_that_gives_a_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = str(house(tmp_path / "w", source=SOURCE + WIDE)), tmp_path / "labs.csv"
+    file.write_text("No;TMP;PULSE\n1;;\n2;37,5;\n3;38,5;\n")
+    assert main(["map", "explain", "--pack", folder, str(file), "valueQuantity.value", "--json"]) == 0
+    (statement,) = _json(capsys)["statements"]
+    assert (float(statement["value"]), statement["source"]["part"]) == (37.5, "column 'TMP'")
+    for rows in ("", "1;;\n2;;\n"):
+        file.write_text("No;TMP;PULSE\n" + rows)
+        assert main(["map", "explain", "--pack", folder, str(file)]) != 0
+        assert "labs.csv: no row gives a record" in capsys.readouterr().err
+
+
+def test_validate_counts_a_row_of_which_nothing_would_be_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = str(house(tmp_path / "w", source=SOURCE + WIDE)), tmp_path / "labs.csv"
+    file.write_text("No;TMP;PULSE;Natrium\n1;;;140\n2;37,5;;\n3;;;\n")
+    assert main(["map", "validate", folder, str(file), "--json"]) == 1
+    shown = capsys.readouterr()
+    assert [row["severity"] for row in json.loads(shown.out)] == ["error"]
+    assert "1 errors, 0 warnings" in shown.err

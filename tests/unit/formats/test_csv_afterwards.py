@@ -84,6 +84,17 @@ def test_a_description_that_makes_another_record_of_the_row_is_refused(tmp_path:
     ]
 
 
+def test_a_row_that_todays_description_reads_in_several_ways_is_left_as_it_is(tmp_path: Path) -> None:
+    before = records(rules(tmp_path / "a", "15074-8"))[0]
+    other = WIDE.partition("csv:\n")[2].replace("  labs:", "  more:").replace("labor*", "other*")
+    new = rules(tmp_path / "b", "15074-8", WIDE + other.replace("final", "preliminary"))
+    with pytest.raises(RecordRefused) as refused:
+        renormalised(stored(before), before.chart, SOURCE, new, packaged_sets())
+    assert [i.diagnostics for i in refused.value.issues] == [
+        "today's description of the files reads its row in several ways"
+    ]
+
+
 def test_what_todays_description_makes_invalid_is_refused(tmp_path: Path) -> None:
     before = records(rules(tmp_path / "a", "15074-8"))[0]
     new = rules(tmp_path / "b", "15074-8", WIDE.replace("status: final", "status: done"))

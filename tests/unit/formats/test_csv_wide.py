@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,88 @@ csv:
     (found,) = resources(received(pack(tmp_path / "clinic", source), b"n,sys,dia\n1,120,\n", "text/csv; name=bp.csv"))
     assert [c["code"]["coding"][0]["code"] for c in found["component"]] == ["sys"]
     assert found["code"] == {"coding": [{"code": "bp"}]}
+
+
+OPTIONAL = WIDE.replace("      value: Wert\n", "      value: Wert\n      optional: true\n")
+NAMED = "text/csv; name=labor.csv"
+
+
+def test_a_file_that_has_none_of_the_columns_is_refused_even_where_it_may_lack_any(tmp_path: Path) -> None:
+    head = "Pat;Auftrag;Abnahme;Glukose;Natrium\n"
+    row = "7;A1;02.07.2026 08:10;5,60;140\n"
+    by = rules(tmp_path, source=OPTIONAL)
+    said = ["the header has none of the columns that are 'spread' for 'labs': 'Gluc (mmol/l)', 'Na', 'Frei'"]
+    assert told(received(by, (head + row).encode(), NAMED)) == said
+    assert "the header matches none" in told(received(by, (head + row).encode()))[0]
+
+
+def test_a_row_that_gives_nothing_is_refused_where_an_unnamed_column_holds_something(tmp_path: Path) -> None:
+    head = "Pat;Auftrag;Abnahme;Na;Glukose\n"
+    rows = "7;A1;02.07.2026 08:10;;5,60\n8;A2;02.07.2026 08:10;;-\n9;A3;02.07.2026 08:10;140;5\n"
+    reception = received(rules(tmp_path, source=OPTIONAL), (head + rows).encode(), NAMED)
+    lost, kept = reception.entries
+    assert isinstance(lost, Refusal)
+    assert [(i.severity, i.code) for i in lost.issues] == [("error", "structure")]
+    assert told(reception) == [
+        "row 2: no column that is 'spread' is filled, and column 5, which the pack does not name, is: "
+        "name it under 'spread' and send the file again, or under 'ignore' if it is nothing"
+    ]
+    assert isinstance(kept, Validated)
+
+
+def test_two_columns_whose_records_would_be_one_are_refused_when_the_pack_loads(tmp_path: Path) -> None:
+    for old, new in (
+        ("Na: {Einheit: mmol/l}", "Na: {Einheit: mmol/l, Test: 'GLU '}"),
+        ('"Gluc (mmol/l)": {Test: GLU', '"Gluc (mmol/l)": {Test: Na'),
+    ):
+        with pytest.raises(RulesetBroken, match=r"'Gluc \(mmol/l\)' and 'Na' would be one record"):
+            rules(tmp_path, source=WIDE.replace(old, new))
+    also = WIDE.replace("[Auftrag, Test]", "[Auftrag, Test, Probe]").replace(
+        "Frei: {}", "Frei: {Test: Na, Probe: Urin}"
+    )
+    assert rules(tmp_path, source=also).formats
+
+
+def test_two_cells_that_say_otherwise_of_one_record_are_told(tmp_path: Path) -> None:
+    (form,) = rules(tmp_path).formats
+    assert isinstance(form, CsvFormat)
+    (table,) = form.tables
+    assert table.spread is not None
+    same = {name: {**beside, "Test": "GLU"} for name, beside in table.spread.cells.items()}
+    table = replace(table, spread=replace(table.spread, cells=same))
+    found = CsvFormat((table,)).read((WIDE_HEAD + WIDE_ROW).encode(), "text/csv", 9)
+    assert [[issue.code for issue in each.issues] for each in found] == [[], ["duplicate"]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "Na: {Einheit: mmol/l}",
+            "Na: {Enheit: mmol/l}",
+            "16:14 'columns' and 'id' say nothing about 'Enheit'; did you mean 'Einheit'?",
+        ),
+        ("Na: {Einheit: mmol/l}", "Na: {Wert: mmol/l}", "16:14 'Wert' is the column's own cell"),
+        (
+            "empty: [",
+            "ignore: [Einheit]\n    empty: [",
+            "'Einheit' is ignored and the name of what is made of columns",
+        ),
+        ("id: [Auftrag, Test]", "id: [Auftrag, Test]\n    id_empty: [Auftrag]", "'id' needs a column of the file"),
+        ("id: [Auftrag, Test]", "id: Test", "'id' needs a column of the file"),
+    ],
+)
+def test_what_would_lose_or_mix_cells_is_told_when_the_pack_loads(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    with pytest.raises(RulesetBroken, match=r"clinic/source\.yaml:\d+:\d+ .*") as wrong:
+        rules(tmp_path, source=WIDE.replace(old, new))
+    assert words in str(wrong.value)
+
+
+def test_a_file_with_a_column_of_a_name_that_the_pack_makes_is_refused(tmp_path: Path) -> None:
+    head, row = WIDE_HEAD.replace("Notiz", "Einheit"), WIDE_ROW.replace(";\n", ";mg/dl\n")
+    assert told(received(rules(tmp_path), (head + row).encode(), NAMED)) == [
+        "the header has a column 'Einheit', which the pack makes of the columns that are 'spread': "
+        "name what is made otherwise"
+    ]

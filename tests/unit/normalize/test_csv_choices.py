@@ -49,6 +49,8 @@ def _broken(folder: Path, text: str) -> str:
         ),
         ("v: referenceRange", "8:10 Observation.referenceRange[0] is a Observation.referenceRange: name an element"),
         ("v: {path: status, dat: x}", "8:25 unknown key of a column 'dat'; did you mean 'date'?"),
+        ("v: {path: effectiveDateTime, zone: UTC}", "8:36 'zone' needs 'date': FHIR's own form"),
+        ("v: {path: effectivePeriod.start, zone: UTC, codes: {a: '2026'}}", "'zone' needs 'date'"),
         ("v: {path: status, date: YYYY}", "8:25 'date' says nothing about Observation.status, which is a code"),
         ("v: {path: effectiveDateTime, date: DD.MM.YY}", "8:42 'DD.MM.YY': write YYYY; two digits of a year name no"),
         ("v: {path: effectiveDateTime, date: 'DD.MM.YYYY HH:mm'}", "8:42 'DD.MM.YYYY HH:mm' has a time without an"),
@@ -95,6 +97,11 @@ def test_a_mistake_in_a_column_is_told_with_its_place(tmp_path: Path, line: str,
 )
 def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert words in _broken(tmp_path, _PACK.replace(old, new))
+
+
+def test_the_zone_of_an_element_that_tells_no_time_is_a_mistake(tmp_path: Path) -> None:
+    text = _PACK.replace("Observation", "Patient") + "      v: {path: birthDate, date: DD.MM.YYYY, zone: UTC}\n"
+    assert "'zone' says nothing about Patient.birthDate, which is a date" in _broken(tmp_path, text)
 
 
 def test_what_the_pack_says_of_csv_is_in_its_hash(tmp_path: Path) -> None:
