@@ -138,15 +138,15 @@ class WorkerRooms:
                     done = worker.ask_large(received, source, self._limits, kept)
                 else:
                     done = worker.ask(received, source, self._limits)
-            except Unavailable:
-                # It still sends what nobody takes.
-                self._end(worker)
-                raise
             except (EOFError, OSError):
                 self._end(worker)
                 # A ruleset on trial may be what ended it, and must not cost the message.
                 source = replace(source, trial=None)
                 continue
+            except BaseException:
+                # What it still sends would be taken for the answer to the next message.
+                self._end(worker)
+                raise
             if len(received.body) >= _WORTH_A_WORKER_BYTES:
                 self._end(worker)
             # Outside: what the work raised may be an OSError too, and says nothing about the worker.
@@ -188,6 +188,7 @@ class _Worker:
         self._process.start()
         # Held here too, its end could not be told from the other side's.
         theirs.close()
+        self._numbers = itertools.count()
 
     @property
     def pid(self) -> int:
@@ -209,10 +210,11 @@ class _Worker:
         """Have one message done; return what came of it, or what the work raised.
 
         Raises:
-            EOFError, OSError: The worker has died.
+            EOFError, OSError: The worker has died, or answers another message.
         """
-        self._pipe.send((replace(received, body=b""), source, limits, 0))
+        number = self._send(received, source, limits)
         self._pipe.send_bytes(received.body)
+        self._expect(number)
         return _taken(self._pipe)
 
     def ask_large(
@@ -221,12 +223,13 @@ class _Worker:
         """Have a large message done, its records put to ``kept`` as they come; else as :meth:`ask`.
 
         Raises:
-            EOFError, OSError: The worker has died.
+            EOFError, OSError: The worker has died, or answers another message.
             Unavailable: The records cannot be kept.
         """
         with shared(received.body) as descriptor:
-            self._pipe.send((replace(received, body=b""), source, limits, len(received.body)))
+            number = self._send(received, source, limits, len(received.body))
             send_handle(self._pipe, descriptor, self.pid)
+            self._expect(number)
             while block := self._pipe.recv_bytes():
                 kept.put(block)
         received_last: tuple[Processed | Exception, Mapping[int, ChartRef | None]] = self._pipe.recv()
@@ -235,6 +238,20 @@ class _Worker:
             return done
         kept.say_charts(charts)
         return replace(done, records=kept)
+
+    def _send(self, received: Received, source: SourceContext, limits: Limits, shared_bytes: int = 0) -> int:
+        number = next(self._numbers)
+        self._pipe.send((number, replace(received, body=b""), source, limits, shared_bytes))
+        return number
+
+    def _expect(self, number: int) -> None:
+        """Wait for the beginning of the answer to a message.
+
+        Raises:
+            EOFError, OSError: The worker has died, or answers another message.
+        """
+        if self._pipe.recv() != number:
+            raise OSError("a worker answers another message than it was given")
 
     def end(self) -> None:
         """End the process, in order if it still listens."""
@@ -259,12 +276,15 @@ def _serve(pipe: Connection, parent: int, work: Work) -> None:
 
 def _serve_one(pipe: Connection, work: Work) -> None:
     """Wait for a message and give what comes of it."""
-    received, source, limits, shared_bytes = pipe.recv()
+    number, received, source, limits, shared_bytes = pipe.recv()
     if shared_bytes:
         view = attached(recv_handle(pipe), shared_bytes)
+        pipe.send(number)
         _give_flow(pipe, Flow(replace(received, body=view), source, limits))
     else:
-        _give(pipe, _done(replace(received, body=pipe.recv_bytes()), source, limits, work))
+        done = _done(replace(received, body=pipe.recv_bytes()), source, limits, work)
+        pipe.send(number)
+        _give(pipe, done)
 
 
 def _done(received: Received, source: SourceContext, limits: Limits, work: Work) -> Processed | Exception:
