@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from fhir_bridge.errors import RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.keeping import KeptRecords
 from fhir_bridge.lines.pure import process
+from fhir_bridge.model import shared_bytes
 from fhir_bridge.model.ingest import FhirVersion, Processed, Received, SourceContext
 from tests.support.bridge_world import observation, patient
 
@@ -209,3 +211,60 @@ async def test_an_answer_to_another_message_is_not_taken() -> None:
         assert rooms.pids != [worker._process.pid]
     finally:
         await rooms.close()
+
+
+@pytest.mark.parametrize(("where", "what"), [("memfd_create", errno.EMFILE), ("write", errno.ENOSPC)])
+async def test_memory_that_is_used_up_is_not_blamed_on_the_message_or_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, what: int
+) -> None:
+    rooms = WorkerRooms(1, Limits(), Large(1 << 10, FileOverflows(tmp_path)))
+
+    def fail(*_: Any) -> Any:
+        raise OSError(what, "used up")
+
+    try:
+        await rooms.process(_received(GOOD), SOURCE)
+        before = rooms.pids
+        with monkeypatch.context() as patched:
+            patched.setattr(shared_bytes, "os", _Instead(**{where: fail}))
+            with pytest.raises(Unavailable):
+                await rooms.process(_received(many()), SOURCE)
+        assert rooms.pids == before
+        assert len((await rooms.process(_received(many()), SOURCE)).records) == 601
+    finally:
+        await rooms.close()
+
+
+async def test_descriptors_that_are_used_up_are_not_blamed_on_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = WorkerRooms(1, Limits(), Large(1 << 10, FileOverflows(tmp_path)))
+
+    def fail(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "used up")
+
+    monkeypatch.setattr(workers, "send_handle", fail)
+    try:
+        with pytest.raises(Unavailable):
+            await rooms.process(_received(many()), SOURCE)
+    finally:
+        await rooms.close()
+
+
+async def test_a_disk_that_is_full_ends_no_worker(tmp_path: Path) -> None:
+    rooms = WorkerRooms(1, Limits(), Large(1 << 10, FileOverflows(tmp_path / "nowhere")))
+    try:
+        await rooms.process(_received(GOOD), SOURCE)
+        before = rooms.pids
+        with pytest.raises(Unavailable):
+            await rooms.process(_received(many()), SOURCE)
+        assert rooms.pids == before
+    finally:
+        await rooms.close()
+
+
+class _Instead:
+    """The module ``os`` with some functions replaced, for one that imports it."""
+
+    def __init__(self, **replaced: Any) -> None:
+        self.__dict__.update(vars(os) | replaced)
