@@ -161,7 +161,11 @@ class WorkerRooms:
         # Before a worker is asked: that there is no room is not its fault.
         kept = KeptRecords(self._large.overflows.open())
         with shared(received.body) as memory, self._working(received) as worker:
-            return worker.ask_large(received, source, self._limits, memory, kept)
+            done = worker.ask_large(received, source, self._limits, memory, kept)
+            if isinstance(done, Exception):
+                # Its traceback holds the message there, with two descriptors.
+                self._end(worker)
+            return done
 
     @contextmanager
     def _working(self, received: Received) -> Iterator[_Worker]:

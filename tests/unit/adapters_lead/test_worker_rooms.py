@@ -17,7 +17,7 @@ import pytest
 from fhir_bridge.adapters import workers
 from fhir_bridge.adapters.overflow import FileOverflows
 from fhir_bridge.adapters.workers import Large, WorkerRooms
-from fhir_bridge.errors import RecordRefused, Unavailable
+from fhir_bridge.errors import IntegrityBroken, RecordRefused, Unavailable
 from fhir_bridge.intake import Limits
 from fhir_bridge.lines.keeping import KeptRecords
 from fhir_bridge.lines.pure import process
@@ -259,6 +259,19 @@ async def test_a_disk_that_is_full_ends_no_worker(tmp_path: Path) -> None:
         with pytest.raises(Unavailable):
             await rooms.process(_received(many()), SOURCE)
         assert rooms.pids == before
+    finally:
+        await rooms.close()
+
+
+async def test_a_large_message_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    rooms = WorkerRooms(1, Limits(), Large(1 << 10, FileOverflows(tmp_path)))
+    try:
+        for _ in range(3):
+            with pytest.raises(IntegrityBroken):
+                await rooms.process(_received(many()), replace(SOURCE, ruleset=PACK.parent.name))
+        held = [fd for pid in rooms.pids for fd in Path(f"/proc/{pid}/fd").iterdir() if "memfd:" in os.readlink(fd)]
+        assert held == []
+        assert len((await rooms.process(_received(many()), SOURCE)).records) == 601
     finally:
         await rooms.close()
 
