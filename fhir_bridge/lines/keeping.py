@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final, overload
 
 import msgspec
 from msgspec.structs import replace
 
+from fhir_bridge.model import blocks
+from fhir_bridge.model.blocks import BLOCK_BYTES
 from fhir_bridge.model.ingest import ChartRef, Normalized, Sealed
 from fhir_bridge.ports.overflow import Overflow
 
 RECORDS_AT_ONCE: Final = 256
-"""Records in a block."""
+"""The most records in a block, which large ones close before."""
 _NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
 _NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
 _NO_LINEAGE = b"[]"
@@ -116,22 +117,25 @@ class KeptSealed(Sequence[Sealed]):
 
     def __init__(self, overflow: Overflow) -> None:
         self._overflow = overflow
-        self._blocks = self._count = 0
+        self._firsts: list[int] = []
         self._held: list[Sealed] = []
+        self._held_bytes = self._count = 0
 
     def append(self, sealed: Sealed) -> None:
         """Add one; it is on disk with the block that it fills."""
         self._held.append(sealed)
         self._count += 1
-        if len(self._held) == RECORDS_AT_ONCE:
+        self._held_bytes += len(sealed.normalised) + len(sealed.original) + len(sealed.lineage)
+        if len(self._held) == RECORDS_AT_ONCE or self._held_bytes >= BLOCK_BYTES:
             self._overflow.put(msgspec.msgpack.encode(self._held))
-            self._blocks, self._held = self._blocks + 1, []
+            self._firsts.append(self._count - len(self._held))
+            self._held, self._held_bytes = [], 0
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Sealed]:
-        for number in range(self._blocks):
+        for number in range(len(self._firsts)):
             yield from self._block(number)
         yield from self._held
 
@@ -142,8 +146,11 @@ class KeptSealed(Sequence[Sealed]):
     def __getitem__(self, index: int | slice) -> Sealed | Sequence[Sealed]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(self._count))]
-        number, at = divmod(range(self._count)[index], RECORDS_AT_ONCE)
-        return (self._block(number) if number < self._blocks else self._held)[at]
+        at = range(self._count)[index]
+        if at >= self._count - len(self._held):
+            return self._held[at - self._count]
+        number = bisect_right(self._firsts, at) - 1
+        return self._block(number)[at - self._firsts[number]]
 
     def _block(self, number: int) -> list[Sealed]:
         return _sealed.decode(self._overflow.get(number))
@@ -159,11 +166,13 @@ def _slim(record: Normalized) -> Normalized:
     return replace(record, original=b"", content=b"", lineage=b"", row=slim_row)
 
 
-def in_blocks(records: Iterable[Normalized], size: int = RECORDS_AT_ONCE) -> Iterator[tuple[Normalized, ...]]:
-    """Yield the records, so many at a time."""
-    waiting = iter(records)
-    while some := tuple(islice(waiting, size)):
-        yield some
+def in_blocks(records: Iterable[Normalized], most: int = RECORDS_AT_ONCE) -> Iterator[list[Normalized]]:
+    """Yield the records, at most so many at a time, fewer of large ones."""
+    return blocks.in_blocks(records, most, _weight)
+
+
+def _weight(record: Normalized) -> int:
+    return len(record.original) + len(record.content) + len(record.lineage)
 
 
 def _joined(lineage: bytes, added: bytes) -> bytes:
