@@ -13,6 +13,7 @@ from typing import Any, Final, overload
 import msgspec
 from msgspec.structs import replace
 
+from fhir_bridge.errors import Unavailable
 from fhir_bridge.model import blocks
 from fhir_bridge.model.blocks import BLOCK_BYTES
 from fhir_bridge.model.ingest import ChartRef, Normalized, Sealed
@@ -59,6 +60,11 @@ class KeptRecords(Sequence[Normalized]):
         """Have one more change, as JSON, at the end of the lineage of each."""
         self._added = b"[" + entry + b"]"
 
+    @property
+    def is_lost(self) -> bool:
+        """True once a block could not be read: only the rooms can make the records again."""
+        return self._whole.is_lost or self._slim.is_lost
+
     def __len__(self) -> int:
         return self._slim.count - len(self._missing)
 
@@ -91,6 +97,7 @@ class _Blocks:
         self._firsts: list[int] = []
         self._opened: tuple[int, Sequence[Normalized]] = (-1, ())
         self.count = 0
+        self.is_lost = False
 
     @property
     def number(self) -> int:
@@ -102,7 +109,11 @@ class _Blocks:
         self.count += len(records)
 
     def block(self, number: int) -> Sequence[Normalized]:
-        return decode(self._overflow.get(self._numbers[number]))
+        try:
+            return decode(self._overflow.get(self._numbers[number]))
+        except Unavailable:
+            self.is_lost = True
+            raise
 
     def of_entry(self, index: int) -> Normalized:
         number = bisect_right(self._firsts, index) - 1
