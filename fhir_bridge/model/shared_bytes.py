@@ -6,6 +6,7 @@ that holds it. Where there is none, or a sandbox refuses it, every process holds
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import weakref
@@ -18,6 +19,12 @@ from fhir_bridge.errors import Unavailable
 _AT_ONCE_BYTES = 1 << 20
 _NOEXEC_SEAL = 0x0008
 """MFD_NOEXEC_SEAL of Linux 6.3, without which ``vm.memfd_noexec=2`` refuses; older kernels refuse it instead."""
+_PLAIN = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING if hasattr(os, "memfd_create") else 0
+_SEALS = (
+    fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+    if hasattr(fcntl, "F_ADD_SEALS")
+    else 0
+)
 _USED_UP = "there is no memory to share for a large message"
 
 
@@ -31,7 +38,7 @@ class SharedBytes:
             Unavailable: No descriptor or no memory is left; safe to retry.
         """
         try:
-            self._file = os.memfd_create("message", _FLAGS or 0)
+            self._file = os.memfd_create("message", _FLAGS or _PLAIN)
         except OSError as error:
             raise Unavailable(_USED_UP) from error
         self._closing = weakref.finalize(self, os.close, self._file)
@@ -52,11 +59,17 @@ class SharedBytes:
         self._size += len(piece)
 
     def view(self) -> memoryview:
-        """Return what was added; to be called once, and nothing added after.
+        """Return what was added, which nobody changes or shortens any more, whoever has the descriptor.
+
+        To be called once, and nothing added after.
 
         Raises:
             Unavailable: No descriptor or no memory is left; safe to retry.
         """
+        try:
+            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS)
+        except OSError as error:
+            raise Unavailable(_USED_UP) from error
         self._closing.detach()
         return attached(self._file, self._size)
 
@@ -100,8 +113,9 @@ class _Mapped(mmap.mmap):
     file: int
 
     def __new__(cls, file: int, size: int) -> _Mapped:
-        # Populated, so that whoever looks how much memory this process takes sees it.
-        made = super().__new__(cls, file, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+        # Populated, so that whoever looks how much memory this process takes sees it. Private, for before Linux 6.7 what
+        # is sealed cannot be mapped otherwise; its pages are shared all the same, for nobody writes to them.
+        made = super().__new__(cls, file, size, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
         made.file = file
         return made
 
@@ -113,15 +127,20 @@ def _flags() -> int | None:
     """Return the flags with which memory can be made and looked at here; None if it cannot, whatever the flags."""
     if not hasattr(os, "memfd_create"):
         return None
-    for flags in (os.MFD_CLOEXEC | _NOEXEC_SEAL, os.MFD_CLOEXEC):
+    for flags in (_PLAIN | _NOEXEC_SEAL, _PLAIN):
         try:
             file = os.memfd_create("probe", flags)
         except OSError:
             continue
         try:
             os.write(file, b"probe")
+            fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+        except OSError:
+            os.close(file)
+            return None
+        try:
             attached(file, len(b"probe"))
-        except (OSError, Unavailable):
+        except Unavailable:
             return None
         return flags
     return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +30,7 @@ def strict(name: str, flags: int = os.MFD_CLOEXEC) -> int:
     """Be a kernel with ``vm.memfd_noexec=2``."""
     if not flags & MFD_NOEXEC_SEAL:
         raise PermissionError(errno.EACCES, "no")
-    return make(name, flags & ~MFD_NOEXEC_SEAL | os.MFD_ALLOW_SEALING)
+    return make(name, flags & ~MFD_NOEXEC_SEAL)
 
 
 def old(name: str, flags: int = os.MFD_CLOEXEC) -> int:
@@ -76,6 +78,26 @@ def test_what_is_shared_is_what_was_added() -> None:
     assert bytes(view) == b"abcd"
     del view, made
     assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: os.pwrite(file, b"x", 0),
+        lambda file: os.ftruncate(file, 0),
+        lambda file: os.ftruncate(file, 9),
+        lambda file: mmap.mmap(file, 4, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE),
+        lambda file: fcntl.fcntl(file, fcntl.F_ADD_SEALS, 0),
+    ],
+    ids=["write", "shorten", "lengthen", "map", "seal"],
+)
+def test_a_worker_changes_nothing_of_what_it_is_given(change: Callable[[int], Any]) -> None:
+    made = SharedBytes()
+    made.add(b"abcd")
+    view = made.view()
+    with shared(view) as descriptor, pytest.raises(PermissionError):
+        change(descriptor)
+    assert bytes(view) == b"abcd"
 
 
 def descriptors() -> int:
