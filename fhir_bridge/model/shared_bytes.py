@@ -113,8 +113,8 @@ class _Mapped(mmap.mmap):
     file: int
 
     def __new__(cls, file: int, size: int) -> _Mapped:
-        # Populated, so that whoever looks how much memory this process takes sees it. Private, for before Linux 6.7 what
-        # is sealed cannot be mapped otherwise; its pages are shared all the same, for nobody writes to them.
+        # Populated, so that whoever looks how much memory this process takes sees it. Private, for before Linux 6.7
+        # what is sealed cannot be mapped otherwise; its pages are shared all the same, for nobody writes to them.
         made = super().__new__(cls, file, size, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
         made.file = file
         return made
