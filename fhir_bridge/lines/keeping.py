@@ -23,7 +23,6 @@ RECORDS_AT_ONCE: Final = 256
 """The most records in a block, which large ones close before."""
 _NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
 _NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
-_NO_LINEAGE = b"[]"
 _sealed = msgspec.msgpack.Decoder(list[Sealed])
 
 # Half of what pickling takes, both sides together (2026-11). Values of the index come back as rows that are read
@@ -41,7 +40,7 @@ class KeptRecords(Sequence[Normalized]):
         self._overflow = overflow
         self._whole, self._slim = _Blocks(overflow), _Blocks(overflow)
         self._charts: Mapping[int, ChartRef | None] = {}
-        self._added = _NO_LINEAGE
+        self._added = b""
         self._missing: frozenset[int] = frozenset()
 
     def put(self, block: bytes) -> None:
@@ -58,7 +57,7 @@ class KeptRecords(Sequence[Normalized]):
 
     def add_to_lineage(self, entry: bytes) -> None:
         """Have one more change, as JSON, at the end of the lineage of each."""
-        self._added = b"[" + entry + b"]"
+        self._added = entry
 
     @property
     def is_lost(self) -> bool:
@@ -85,7 +84,8 @@ class KeptRecords(Sequence[Normalized]):
         """Return the record of an entry whole; cheap in the order of the entries."""
         record = self._whole.of_entry(index)
         chart = self._charts.get(index) or record.chart
-        return replace(record, chart=chart, lineage=_joined(record.lineage, self._added))
+        lineage = appended(record.lineage, self._added) if self._added else record.lineage
+        return replace(record, chart=chart, lineage=lineage)
 
 
 class _Blocks:
@@ -182,12 +182,10 @@ def in_blocks(records: Iterable[Normalized], most: int = RECORDS_AT_ONCE) -> Ite
     return blocks.in_blocks(records, most, _weight)
 
 
+def appended(lineage: bytes, entry: bytes) -> bytes:
+    """Append to a JSON array without reading the numbers in it, whose text is kept."""
+    return lineage[:-1] + (b"," if len(lineage) > 2 else b"") + entry + b"]"
+
+
 def _weight(record: Normalized) -> int:
     return len(record.original) + len(record.content) + len(record.lineage)
-
-
-def _joined(lineage: bytes, added: bytes) -> bytes:
-    """Append one JSON array to another without reading the numbers in them, whose text is kept."""
-    if added == _NO_LINEAGE:
-        return lineage
-    return added if lineage == _NO_LINEAGE else lineage[:-1] + b"," + added[1:]
