@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,14 @@ class BridgeError(Exception):
 
     code: ClassVar[str] = "bridge-error"
     retriable: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to another process as it is; exceptions are else made anew from their message, as if it were all."""
+        return _crossed, (type(self), self.args), self.__dict__
+
+
+def _crossed(kind: type[BridgeError], args: tuple[Any, ...]) -> BridgeError:
+    return kind.__new__(kind, *args)
 
 
 class RecordRefused(BridgeError):

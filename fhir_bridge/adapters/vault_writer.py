@@ -15,12 +15,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 
 from fhir_bridge.adapters.journal import Cell, Journal
 from fhir_bridge.adapters.vault_database import InDoubt, VaultDatabase
 from fhir_bridge.adapters.vault_schema import KEY_STORE, TABLES
 from fhir_bridge.errors import IntegrityBroken, Unavailable
+from fhir_bridge.model.blocks import in_blocks
 from fhir_bridge.model.ingest import Sealed
 from fhir_bridge.ports.vault import Anchorer, Batch, Document, Replacement, Work
 
@@ -207,8 +207,7 @@ class VaultWriter:
 
     def _run(self, table: str, sql: str, rows: Iterable[Sequence[Cell]]) -> None:
         layout, note = TABLES[table], self._journal.note
-        waiting = iter(rows)
-        while written := list(islice(waiting, _ROWS_AT_ONCE)):
+        for written in in_blocks(rows, _ROWS_AT_ONCE, _weight):
             self._connection.executemany(sql, written)
             for row in written:
                 note(table, layout.key(row), row)
@@ -228,6 +227,10 @@ class VaultWriter:
 
 def _other_writer() -> IntegrityBroken:
     return IntegrityBroken("another process has written this vault: start again")
+
+
+def _weight(row: Sequence[Cell]) -> int:
+    return sum(len(cell) for cell in row if isinstance(cell, bytes))
 
 
 def _record_rows(

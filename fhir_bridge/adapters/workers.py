@@ -18,14 +18,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -47,6 +49,8 @@ _PR_SET_PDEATHSIG = 1
 _END_S = 10.0
 _WORTH_A_WORKER_BYTES = 32 << 20
 """A worker that has done so large a message is ended: what it has freed lies scattered and is not given back."""
+_USED_UP: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+"""What this process lacks, or the machine: no sign that a worker has died."""
 _GC_THRESHOLDS = (50_000, 20, 50)
 
 Work = Callable[[Received, SourceContext, Limits], Processed]
@@ -131,29 +135,50 @@ class WorkerRooms:
 
     def _process(self, received: Received, source: SourceContext) -> Processed:
         for _ in range(_ATTEMPTS):
-            worker = self._worker()
             try:
-                if self._large is not None and self._large.holds(received, source):
-                    kept = KeptRecords(self._large.overflows.open())
-                    done = worker.ask_large(received, source, self._limits, kept)
-                else:
-                    done = worker.ask(received, source, self._limits)
-            except Unavailable:
-                # It still sends what nobody takes.
-                self._end(worker)
-                raise
-            except (EOFError, OSError):
-                self._end(worker)
+                done = self._asked(received, source)
+            except (EOFError, OSError) as error:
+                if getattr(error, "errno", None) in _USED_UP:
+                    raise Unavailable("no descriptors or no memory are left for worker processes") from error
                 # A ruleset on trial may be what ended it, and must not cost the message.
                 source = replace(source, trial=None)
                 continue
-            if len(received.body) >= _WORTH_A_WORKER_BYTES:
-                self._end(worker)
             # Outside: what the work raised may be an OSError too, and says nothing about the worker.
             if isinstance(done, Exception):
                 raise done
             return done
         raise RecordRefused([_DEADLY])
+
+    def _asked(self, received: Received, source: SourceContext) -> Processed | Exception:
+        """Have a worker do a message once.
+
+        Raises:
+            EOFError, OSError: The worker has died.
+        """
+        if self._large is None or not self._large.holds(received, source):
+            with self._working(received) as worker:
+                return worker.ask(received, source, self._limits)
+        # Before a worker is asked: that there is no room is not its fault.
+        kept = KeptRecords(self._large.overflows.open())
+        with shared(received.body) as memory, self._working(received) as worker:
+            done = worker.ask_large(received, source, self._limits, memory, kept)
+            if isinstance(done, Exception):
+                # Its traceback holds the message there, with two descriptors.
+                self._end(worker)
+            return done
+
+    @contextmanager
+    def _working(self, received: Received) -> Iterator[_Worker]:
+        """Give this thread's worker, which stays only if its answer was taken whole."""
+        worker = self._worker()
+        try:
+            yield worker
+        except BaseException:
+            # What it still sends would be taken for the answer to the next message.
+            self._end(worker)
+            raise
+        if len(received.body) >= _WORTH_A_WORKER_BYTES:
+            self._end(worker)
 
     def _worker(self) -> _Worker:
         """Return this thread's worker, started if there is none or it has died since."""
@@ -188,6 +213,7 @@ class _Worker:
         self._process.start()
         # Held here too, its end could not be told from the other side's.
         theirs.close()
+        self._numbers = itertools.count()
 
     @property
     def pid(self) -> int:
@@ -209,32 +235,50 @@ class _Worker:
         """Have one message done; return what came of it, or what the work raised.
 
         Raises:
-            EOFError, OSError: The worker has died.
+            EOFError, OSError: The worker has died, or answers another message.
         """
-        self._pipe.send((replace(received, body=b""), source, limits, 0))
+        number = self._send(received, source, limits)
         self._pipe.send_bytes(received.body)
+        self._expect(number)
         return _taken(self._pipe)
 
     def ask_large(
-        self, received: Received, source: SourceContext, limits: Limits, kept: KeptRecords
+        self, received: Received, source: SourceContext, limits: Limits, memory: int, kept: KeptRecords
     ) -> Processed | Exception:
         """Have a large message done, its records put to ``kept`` as they come; else as :meth:`ask`.
 
+        Args:
+            memory: Descriptor of shared memory that holds the body.
+
         Raises:
-            EOFError, OSError: The worker has died.
+            EOFError, OSError: The worker has died, or answers another message.
             Unavailable: The records cannot be kept.
         """
-        with shared(received.body) as descriptor:
-            self._pipe.send((replace(received, body=b""), source, limits, len(received.body)))
-            send_handle(self._pipe, descriptor, self.pid)
-            while block := self._pipe.recv_bytes():
-                kept.put(block)
+        number = self._send(received, source, limits, len(received.body))
+        send_handle(self._pipe, memory, self.pid)
+        self._expect(number)
+        while block := self._pipe.recv_bytes():
+            kept.put(block)
         received_last: tuple[Processed | Exception, Mapping[int, ChartRef | None]] = self._pipe.recv()
         done, charts = received_last
         if isinstance(done, Exception):
             return done
         kept.say_charts(charts)
         return replace(done, records=kept)
+
+    def _send(self, received: Received, source: SourceContext, limits: Limits, shared_bytes: int = 0) -> int:
+        number = next(self._numbers)
+        self._pipe.send((number, replace(received, body=b""), source, limits, shared_bytes))
+        return number
+
+    def _expect(self, number: int) -> None:
+        """Wait for the beginning of the answer to a message.
+
+        Raises:
+            EOFError, OSError: The worker has died, or answers another message.
+        """
+        if self._pipe.recv() != number:
+            raise OSError("a worker answers another message than it was given")
 
     def end(self) -> None:
         """End the process, in order if it still listens."""
@@ -259,12 +303,15 @@ def _serve(pipe: Connection, parent: int, work: Work) -> None:
 
 def _serve_one(pipe: Connection, work: Work) -> None:
     """Wait for a message and give what comes of it."""
-    received, source, limits, shared_bytes = pipe.recv()
+    number, received, source, limits, shared_bytes = pipe.recv()
     if shared_bytes:
-        view = attached(recv_handle(pipe), shared_bytes)
-        _give_flow(pipe, Flow(replace(received, body=view), source, limits))
+        handle = recv_handle(pipe)
+        pipe.send(number)
+        _give_flow(pipe, lambda: Flow(replace(received, body=attached(handle, shared_bytes)), source, limits))
     else:
-        _give(pipe, _done(replace(received, body=pipe.recv_bytes()), source, limits, work))
+        done = _done(replace(received, body=pipe.recv_bytes()), source, limits, work)
+        pipe.send(number)
+        _give(pipe, done)
 
 
 def _done(received: Received, source: SourceContext, limits: Limits, work: Work) -> Processed | Exception:
@@ -274,22 +321,19 @@ def _done(received: Received, source: SourceContext, limits: Limits, work: Work)
         return error
 
 
-def _give_flow(pipe: Connection, flow: Flow) -> None:
+def _give_flow(pipe: Connection, begin: Callable[[], Flow]) -> None:
     """Send the records of a large message as they come, in blocks that end with an empty one, then the rest."""
     done: Processed | Exception
-    blocks = in_blocks(flow)
-    while True:
-        try:
-            block = next(blocks, ())
-        except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
-            done = error
-            break
-        if not block:
-            done = flow.done
-            break
-        pipe.send_bytes(encode(block))
+    charts: Mapping[int, ChartRef | None] = {}
+    try:
+        flow = begin()
+        for block in in_blocks(flow):
+            pipe.send_bytes(encode(block))
+        done, charts = flow.done, flow.charts
+    except Exception as error:  # noqa: BLE001 - it is raised on the other side of the pipe
+        done = error
     pipe.send_bytes(b"")
-    pipe.send((done, flow.charts))
+    pipe.send((done, charts))
 
 
 def _give(pipe: Connection, done: Processed | Exception) -> None:

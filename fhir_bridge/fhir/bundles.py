@@ -14,6 +14,7 @@ from typing import Any, Final, overload
 import msgspec
 
 from fhir_bridge.fhir.json import MAX_BYTES, MAX_DEPTH, NotStrictJson, parse, parse_any
+from fhir_bridge.model.blocks import in_blocks
 
 _ENTRIES_AT_ONCE: Final = 256
 _ENTRY_DEPTH: Final = 2
@@ -105,8 +106,7 @@ class BundleParts:
         if self.are_decoded:
             yield self.value, self.entries
             return
-        for start in range(0, len(self.entries), _ENTRIES_AT_ONCE):
-            some = [self.entries[at] for at in range(start, min(start + _ENTRIES_AT_ONCE, len(self.entries)))]
+        for some in in_blocks(self.entries, _ENTRIES_AT_ONCE, lambda entry: len(entry.raw)):
             yield self.value | {"entry": [each.value for each in some]}, some
 
     @property

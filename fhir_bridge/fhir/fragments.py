@@ -16,9 +16,10 @@ def check_fragments(place: Place, run: Run) -> None:
     if not contained and not run.fragments:
         return
     held = contained if type(contained) is list else []
-    ids = [c.get("id") if type(c) is dict else None for c in held]
+    # Another kind of id is told elsewhere, and may be no key.
+    ids = [c["id"] if type(c) is dict and type(c.get("id")) is str else None for c in held]
     _check_ids(ids, place, run)
-    known = {i for i in ids if type(i) is str}
+    known = {i for i in ids if i is not None}
     for fragment, where, _ in run.fragments:
         # A url or canonical may point into a text; only a Reference must find a contained resource.
         if fragment and fragment not in known and where[1] == "reference":
@@ -30,10 +31,10 @@ def check_fragments(place: Place, run: Run) -> None:
             run.error("invariant", text, ((place, "contained"), index))
 
 
-def _check_ids(ids: list[Any], place: Place, run: Run) -> None:
+def _check_ids(ids: list[str | None], place: Place, run: Run) -> None:
     seen: set[str] = set()
     for index, local_id in enumerate(ids):
-        if type(local_id) is not str:
+        if local_id is None:
             continue
         if local_id in seen:
             run.error("duplicate", "two contained resources have the same id", ((place, "contained"), index))

@@ -42,7 +42,7 @@ from fhir_bridge.lines.jobs import (
     referred_to,
     restrictions,
 )
-from fhir_bridge.lines.keeping import in_blocks
+from fhir_bridge.lines.keeping import KeptRecords, in_blocks
 from fhir_bridge.lines.letters import letters_of, seal_letter
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.lines.registry import Registry
@@ -397,7 +397,8 @@ class IngestLine:
         await asyncio.sleep(_RETRY_S)
         kept = [job for job in jobs if job.received.position is not None]
         for job in kept:
-            if job.processed.exception() is not None:
+            made = job.made
+            if made is None or (isinstance(made.records, KeptRecords) and made.records.is_lost):
                 job.begin()
         return kept
 

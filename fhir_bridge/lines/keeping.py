@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final, overload
 
 import msgspec
 from msgspec.structs import replace
 
+from fhir_bridge.errors import Unavailable
+from fhir_bridge.model import blocks
+from fhir_bridge.model.blocks import BLOCK_BYTES
 from fhir_bridge.model.ingest import ChartRef, Normalized, Sealed
 from fhir_bridge.ports.overflow import Overflow
 
 RECORDS_AT_ONCE: Final = 256
-"""Records in a block."""
+"""The most records in a block, which large ones close before."""
 _NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
 _NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
-_NO_LINEAGE = b"[]"
 _sealed = msgspec.msgpack.Decoder(list[Sealed])
 
 # Half of what pickling takes, both sides together (2026-11). Values of the index come back as rows that are read
@@ -39,7 +40,7 @@ class KeptRecords(Sequence[Normalized]):
         self._overflow = overflow
         self._whole, self._slim = _Blocks(overflow), _Blocks(overflow)
         self._charts: Mapping[int, ChartRef | None] = {}
-        self._added = _NO_LINEAGE
+        self._added = b""
         self._missing: frozenset[int] = frozenset()
 
     def put(self, block: bytes) -> None:
@@ -56,7 +57,12 @@ class KeptRecords(Sequence[Normalized]):
 
     def add_to_lineage(self, entry: bytes) -> None:
         """Have one more change, as JSON, at the end of the lineage of each."""
-        self._added = b"[" + entry + b"]"
+        self._added = entry
+
+    @property
+    def is_lost(self) -> bool:
+        """True once a block could not be read: only the rooms can make the records again."""
+        return self._whole.is_lost or self._slim.is_lost
 
     def __len__(self) -> int:
         return self._slim.count - len(self._missing)
@@ -78,7 +84,8 @@ class KeptRecords(Sequence[Normalized]):
         """Return the record of an entry whole; cheap in the order of the entries."""
         record = self._whole.of_entry(index)
         chart = self._charts.get(index) or record.chart
-        return replace(record, chart=chart, lineage=_joined(record.lineage, self._added))
+        lineage = appended(record.lineage, self._added) if self._added else record.lineage
+        return replace(record, chart=chart, lineage=lineage)
 
 
 class _Blocks:
@@ -90,6 +97,7 @@ class _Blocks:
         self._firsts: list[int] = []
         self._opened: tuple[int, Sequence[Normalized]] = (-1, ())
         self.count = 0
+        self.is_lost = False
 
     @property
     def number(self) -> int:
@@ -101,7 +109,11 @@ class _Blocks:
         self.count += len(records)
 
     def block(self, number: int) -> Sequence[Normalized]:
-        return decode(self._overflow.get(self._numbers[number]))
+        try:
+            return decode(self._overflow.get(self._numbers[number]))
+        except Unavailable:
+            self.is_lost = True
+            raise
 
     def of_entry(self, index: int) -> Normalized:
         number = bisect_right(self._firsts, index) - 1
@@ -116,22 +128,25 @@ class KeptSealed(Sequence[Sealed]):
 
     def __init__(self, overflow: Overflow) -> None:
         self._overflow = overflow
-        self._blocks = self._count = 0
+        self._firsts: list[int] = []
         self._held: list[Sealed] = []
+        self._held_bytes = self._count = 0
 
     def append(self, sealed: Sealed) -> None:
         """Add one; it is on disk with the block that it fills."""
         self._held.append(sealed)
         self._count += 1
-        if len(self._held) == RECORDS_AT_ONCE:
+        self._held_bytes += len(sealed.normalised) + len(sealed.original) + len(sealed.lineage)
+        if len(self._held) == RECORDS_AT_ONCE or self._held_bytes >= BLOCK_BYTES:
             self._overflow.put(msgspec.msgpack.encode(self._held))
-            self._blocks, self._held = self._blocks + 1, []
+            self._firsts.append(self._count - len(self._held))
+            self._held, self._held_bytes = [], 0
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Sealed]:
-        for number in range(self._blocks):
+        for number in range(len(self._firsts)):
             yield from self._block(number)
         yield from self._held
 
@@ -142,8 +157,11 @@ class KeptSealed(Sequence[Sealed]):
     def __getitem__(self, index: int | slice) -> Sealed | Sequence[Sealed]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(self._count))]
-        number, at = divmod(range(self._count)[index], RECORDS_AT_ONCE)
-        return (self._block(number) if number < self._blocks else self._held)[at]
+        at = range(self._count)[index]
+        if at >= self._count - len(self._held):
+            return self._held[at - self._count]
+        number = bisect_right(self._firsts, at) - 1
+        return self._block(number)[at - self._firsts[number]]
 
     def _block(self, number: int) -> list[Sealed]:
         return _sealed.decode(self._overflow.get(number))
@@ -159,15 +177,15 @@ def _slim(record: Normalized) -> Normalized:
     return replace(record, original=b"", content=b"", lineage=b"", row=slim_row)
 
 
-def in_blocks(records: Iterable[Normalized], size: int = RECORDS_AT_ONCE) -> Iterator[tuple[Normalized, ...]]:
-    """Yield the records, so many at a time."""
-    waiting = iter(records)
-    while some := tuple(islice(waiting, size)):
-        yield some
+def in_blocks(records: Iterable[Normalized], most: int = RECORDS_AT_ONCE) -> Iterator[list[Normalized]]:
+    """Yield the records, at most so many at a time, fewer of large ones."""
+    return blocks.in_blocks(records, most, _weight)
 
 
-def _joined(lineage: bytes, added: bytes) -> bytes:
-    """Append one JSON array to another without reading the numbers in them, whose text is kept."""
-    if added == _NO_LINEAGE:
-        return lineage
-    return added if lineage == _NO_LINEAGE else lineage[:-1] + b"," + added[1:]
+def appended(lineage: bytes, entry: bytes) -> bytes:
+    """Append to a JSON array without reading the numbers in it, whose text is kept."""
+    return lineage[:-1] + (b"," if len(lineage) > 2 else b"") + entry + b"]"
+
+
+def _weight(record: Normalized) -> int:
+    return len(record.original) + len(record.content) + len(record.lineage)

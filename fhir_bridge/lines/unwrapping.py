@@ -34,7 +34,7 @@ from msgspec import structs
 from fhir_bridge.errors import Issue, RecordRefused
 from fhir_bridge.lines.claims import CLAIM, Claims, claim_of
 from fhir_bridge.lines.jobs import Job
-from fhir_bridge.lines.keeping import KeptRecords
+from fhir_bridge.lines.keeping import KeptRecords, appended
 from fhir_bridge.lines.media_types import declared_version, media_type
 from fhir_bridge.lines.registry import Institution, Registry
 from fhir_bridge.lines.versions import microseconds
@@ -275,7 +275,7 @@ def attested(processed: Processed, message: Received, signed: Signed | None) -> 
     if isinstance(processed.records, KeptRecords):
         processed.records.add_to_lineage(entry)
         return replace(processed, opened=message, signed=signed)
-    records = tuple(structs.replace(each, lineage=_with(each.lineage, entry)) for each in processed.records)
+    records = tuple(structs.replace(each, lineage=appended(each.lineage, entry)) for each in processed.records)
     return replace(processed, records=records, opened=message, signed=signed)
 
 
@@ -295,11 +295,6 @@ def weight_of(received: Received, max_message_bytes: int) -> int:
     """
     claim = claim_of(received) if media_type(received.content_type) == CLAIM else None
     return len(received.body) if claim is None or claim.bytes > max_message_bytes else claim.bytes
-
-
-def _with(lineage: bytes, entry: bytes) -> bytes:
-    """Append to a JSON array without reading the numbers in it, whose text is kept."""
-    return lineage[:-1] + (b"," if len(lineage) > 2 else b"") + entry + b"]"
 
 
 def _signed_bytes(message: Received) -> bytes:

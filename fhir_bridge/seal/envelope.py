@@ -96,7 +96,10 @@ def open_bytes(key: bytes, part: str, associated: bytes, envelope: bytes) -> byt
 
 
 def size_class(length: int) -> int:
-    """Return the padded length: 256, then 1, 1¼, 1½, 1¾ times each power of two; at most a quarter is padding."""
+    """Return the padded length: 256, then 1, 1¼, 1½, 1¾ times each power of two.
+
+    Above 256 less than a fifth of it is padding, which is less than a quarter of ``length``.
+    """
     if length <= _SMALLEST_CLASS:
         return _SMALLEST_CLASS
     step = 1 << ((length - 1).bit_length() - 3)

@@ -6,6 +6,8 @@ tree is looked at twenty times a second. What processes share, as they do the me
 
 from __future__ import annotations
 
+import base64
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 
@@ -27,6 +30,8 @@ AIMS = {"large_transaction.above_idle_mib": "256 at 100 MB"}
 _HEADERS = {"Content-Type": FHIR_JSON, "Accept": FHIR_JSON}
 _LOOK_S = 0.05
 _MIB = 1 << 20
+_DOCUMENT_BYTES = 750_000
+"""In base64 a million."""
 
 
 @dataclass(slots=True)
@@ -43,7 +48,15 @@ class _Bundle(msgspec.Struct):
 
 def large_transaction(megabytes: int) -> dict[str, Figures]:
     """Send one transaction of ``megabytes`` million bytes; return the highest memory of each process."""
-    body, entries = _of_size(megabytes * 1_000_000)
+    return {"large_transaction": _measured(*_of_size(megabytes * 1_000_000))}
+
+
+def large_documents(megabytes: int) -> dict[str, Figures]:
+    """Send one transaction of so many documents of a million bytes each, as :func:`large_transaction` does."""
+    return {"large_documents": _measured(*_of_documents(megabytes))}
+
+
+def _measured(body: bytes, entries: int) -> Figures:
     limits = {
         "FHIR_BRIDGE_INGEST_MAX_MESSAGE_BYTES": str(256 * _MIB),
         "FHIR_BRIDGE_INGEST_QUEUE_MAX_BYTES": str(256 * _MIB),
@@ -64,17 +77,15 @@ def large_transaction(megabytes: int) -> dict[str, Figures]:
         seconds = time.perf_counter() - begun
         workers = [size for member, size in highest.each.items() if member != pid]
         return {
-            "large_transaction": {
-                "bytes": len(body),
-                "entries": entries,
-                "status": answer.status,
-                "idle_mib": sum(idle.values()) // _MIB,
-                "peak_mib": highest.together // _MIB,
-                "above_idle_mib": (highest.together - sum(idle.values())) // _MIB,
-                "server_above_idle_mib": (highest.each[pid] - idle[pid]) // _MIB,
-                "worker_peak_mib": max(workers, default=0) // _MIB,
-                "resources_per_s": round(entries / seconds),
-            }
+            "bytes": len(body),
+            "entries": entries,
+            "status": answer.status,
+            "idle_mib": sum(idle.values()) // _MIB,
+            "peak_mib": highest.together // _MIB,
+            "above_idle_mib": (highest.together - sum(idle.values())) // _MIB,
+            "server_above_idle_mib": (highest.each[pid] - idle[pid]) // _MIB,
+            "worker_peak_mib": max(workers, default=0) // _MIB,
+            "resources_per_s": round(entries / seconds),
         }
 
 
@@ -109,3 +120,26 @@ def _of_size(size: int) -> tuple[bytes, int]:
             entries.append(entry)
             held += len(bytes(entry)) + 1
     raise AssertionError("transactions never end")
+
+
+def _of_documents(count: int) -> tuple[bytes, int]:
+    subject = {"resourceType": "Patient", "id": "p1", "identifier": [{"system": "urn:x-bench", "value": "p1"}]}
+    resources: list[dict[str, Any]] = [subject]
+    # Noise, since a scan does not compress; the same in each run.
+    noise = random.Random(1)
+    for number in range(count):
+        data = base64.b64encode(noise.randbytes(_DOCUMENT_BYTES)).decode()
+        resources.append(
+            {
+                "resourceType": "DocumentReference",
+                "id": f"d{number}",
+                "status": "current",
+                "subject": {"reference": "Patient/p1"},
+                "content": [{"attachment": {"contentType": "application/pdf", "data": data}}],
+            }
+        )
+    entries = [
+        {"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in resources
+    ]
+    whole = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    return msgspec.json.encode(whole), len(entries)

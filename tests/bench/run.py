@@ -124,7 +124,10 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "enforcement": lambda: enforcement.enforcement(rounds),
         "crowd": lambda: crowd.crowd(rounds, 8 if quick else crowd.TIMES),
         "timing": lambda: timing.measure(1_000 if quick else timing.PAIRS),
-        "large-transaction": lambda: large_transaction.large_transaction(20 if quick else 100),
+        "large-transaction": lambda: (
+            large_transaction.large_transaction(20 if quick else 100)
+            | large_transaction.large_documents(20 if quick else 45)
+        ),
         "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
 

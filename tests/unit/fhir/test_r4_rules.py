@@ -238,6 +238,16 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
         "duplicate",
         "Observation.contained[1]",
     ),
+    "contained with an object for an id": (
+        observation(contained=[{"resourceType": "Patient", "id": {"a": 1}}], subject={"reference": "#c"}),
+        "structure",
+        "Observation.contained[0].id",
+    ),
+    "contained with a list for an id": (
+        observation(contained=[{"resourceType": "Patient", "id": ["c"]}], subject={"reference": "#c"}),
+        "structure",
+        "Observation.contained[0].id",
+    ),
 }
 
 

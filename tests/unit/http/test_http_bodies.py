@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import io
 import json
+import os
 import subprocess
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +20,7 @@ import zstandard
 from fastapi import Request
 from starlette.datastructures import Headers
 
+from fhir_bridge.http import bodies
 from fhir_bridge.http.bodies import pieces_of
 from tests.support.bridge_world import World, fresh, patient, running
 
@@ -173,3 +176,21 @@ async def test_a_window_beyond_the_limit_is_told_as_such(world: World) -> None:
     answer = await put(world, sent[:LIMIT], "zstd")
     assert said(answer) == (400, "structure")
     assert "8 MiB" in answer.text
+
+
+@pytest.mark.parametrize(("can_share", "expected"), [(True, 503), (False, 201)])
+async def test_a_large_body_where_there_is_no_memory_to_share(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, can_share: bool, expected: int
+) -> None:
+    """What is used up comes back, so the sender tries again; what there never is nobody waits for."""
+
+    def refused(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "used up")
+
+    headers = await world.token() | {"Content-Type": "application/fhir+json"}
+    monkeypatch.setattr(os, "memfd_create", refused)
+    monkeypatch.setattr(bodies, "CAN_SHARE", can_share)
+    monkeypatch.setattr(bodies, "_FEW_BYTES", 100)
+    assert len(BODY) > 100
+    answer = await world.http.put("/fhir/Patient/p1", headers=headers, content=BODY)
+    assert answer.status_code == expected

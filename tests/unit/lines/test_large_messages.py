@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from fhir_bridge.adapters.overflow import FileOverflow, FileOverflows
+from fhir_bridge.errors import Unavailable
 from tests.support.bridge_world import World, fresh, observation, patient, running
 from tests.support.hospitals import BROKEN, SMALL, directory, lanes
 from tests.support.state import digest_of, read_state
@@ -203,6 +206,44 @@ async def test_a_letter_holds_a_message_of_many_megabytes(tmp_path: Path) -> Non
         (listed,) = (await world.control.get("/letters")).json()
         letter = (await world.control.get(f"/letters/{listed['id']}")).json()
         assert letter["message"].encode() == body
+
+
+@pytest.mark.parametrize("is_file_broken", [True, False])
+async def test_a_message_by_bus_is_made_again_if_what_was_made_can_be_read_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_file_broken: bool
+) -> None:
+    """With the same broken file, it would be tried for ever; while the vault is away, it need not be made again."""
+    monkeypatch.setenv("FHIR_BRIDGE_INGEST_LARGE_MESSAGE_BYTES", str(LONG))
+    opened: list[FileOverflow] = []
+    get, begin = FileOverflow.get, FileOverflows.open
+
+    def first_is_broken(overflow: FileOverflow, number: int) -> bytes:
+        if is_file_broken and overflow is opened[0]:
+            raise Unavailable("the disk does not give it back")
+        return get(overflow, number)
+
+    def noted(overflows: FileOverflows) -> FileOverflow:
+        opened.append(begin(overflows))
+        return opened[-1]
+
+    monkeypatch.setattr(FileOverflow, "get", first_is_broken)
+    monkeypatch.setattr(FileOverflows, "open", noted)
+    async with running(fresh(tmp_path)) as world:
+        ingest = world.bridge.services.ingest
+        write, tries = ingest._write, []
+
+        async def away_at_first(work: Any) -> Any:
+            tries.append(work)
+            if not is_file_broken and len(tries) == 1:
+                raise Unavailable("the vault is away")
+            return await write(work)
+
+        monkeypatch.setattr(ingest, "_write", away_at_first)
+        async with asyncio.timeout(60):
+            summary = await world.send(many())
+    assert not summary["refused"], summary
+    assert len(opened) == 3, "made twice and sealed once, or made once and sealed twice"
+    assert len(tries) == (1 if is_file_broken else 2)
 
 
 def nameless(folder: Path) -> list[bytes]:
