@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from tests.bench.gauge import proportional
 from tests.support.bridge_world import observation, patient
 from tests.support.service import FHIR_JSON, Service, running
 
@@ -52,31 +52,9 @@ def send(service: Service, body: bytes) -> httpx.Response:
     return service.http.post("/fhir", content=body, headers=headers, timeout=LIMIT_S)
 
 
-def members(pid: int) -> list[int]:
-    """Return a process and all below it (Linux, proc(5))."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = [pid]
-    for member in found:
-        found += [child for child, parent in parents.items() if parent == member]
-    return found
-
-
 def taken(pid: int) -> int:
     """Return the bytes that a process and all below it take; what they share is counted once."""
-    size = 0
-    for member in members(pid):
-        try:
-            text = Path(f"/proc/{member}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        found = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
-        size += int(found[1]) << 10 if found else 0
-    return size
+    return sum(proportional(pid).values())
 
 
 @contextmanager

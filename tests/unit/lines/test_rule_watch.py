@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.rule_watch import RuleWatch
 from fhir_bridge.normalize import load_ruleset
 from tests.support.bridge_world import ROOT, fresh, running
@@ -50,17 +52,24 @@ SAVES: list[Callable[[Path], object]] = [
 ]
 
 
-@pytest.mark.parametrize("save", SAVES)
-async def test_a_save_of_any_kind_comes_into_force(tmp_path: Path, save: Callable[[Path], object]) -> None:
-    pack = marking_pack(tmp_path / "packs" / "pack", "0", also="remove: {path: note}", when="note.exists()")
-    (pack / "source.yaml").write_text("institution: northgate\nextends: core\n")
-    async with running(fresh(tmp_path)) as world:
+@asynccontextmanager
+async def watching(data: Path, pack: Path) -> AsyncIterator[tuple[RuleWatch, Registry]]:
+    """A bridge with one hospital whose pack is watched."""
+    async with running(fresh(data)) as world:
         given = {"name": "northgate", "fhir_version": "R4", "ruleset_dir": str(pack)}
         assert (await world.control.post("/institutions", json=given)).status_code == 200
         registry = world.bridge.relabelling._registry
         watch = RuleWatch(registry, world.bridge.rules)
         watch.start()
         await asyncio.sleep(0.2)
+        yield watch, registry
+
+
+@pytest.mark.parametrize("save", SAVES)
+async def test_a_save_of_any_kind_comes_into_force(tmp_path: Path, save: Callable[[Path], object]) -> None:
+    pack = marking_pack(tmp_path / "packs" / "pack", "0", also="remove: {path: note}", when="note.exists()")
+    (pack / "source.yaml").write_text("institution: northgate\nextends: core\n")
+    async with watching(tmp_path, pack) as (watch, registry):
         before = registry.institutions["northgate"].ruleset
         save(pack)
         wanted = load_ruleset(pack).hash
@@ -76,13 +85,7 @@ async def test_a_save_of_any_kind_comes_into_force(tmp_path: Path, save: Callabl
 async def test_what_is_no_rule_and_what_is_half_a_pack_change_nothing(tmp_path: Path) -> None:
     pack = tmp_path / "packs" / "pack"
     shutil.copytree(ROOT / "mappings" / "northgate", pack)
-    async with running(fresh(tmp_path)) as world:
-        given = {"name": "northgate", "fhir_version": "R4", "ruleset_dir": str(pack)}
-        assert (await world.control.post("/institutions", json=given)).status_code == 200
-        registry = world.bridge.relabelling._registry
-        watch = RuleWatch(registry, world.bridge.rules)
-        watch.start()
-        await asyncio.sleep(0.2)
+    async with watching(tmp_path, pack) as (watch, registry):
         before = registry.institutions["northgate"].ruleset
         (pack / "README.md").write_text("notes")
         next((pack / "examples").glob("*.input.json")).touch()

@@ -139,7 +139,7 @@ def test_what_did_not_change_is_neither_read_nor_compiled_again(tmp_path: Path) 
     assert {rule.name for rule in after.rules if any(rule is old for old in before.rules)} == {"r/code", "r/unit"}
 
 
-class _Restless(type(Path())):  # type: ignore[misc]
+class _Restless(type(Path())):  # type: ignore[misc]  # Path is made as its kind for this system
     """A folder in which somebody saves a file right after it was looked at."""
 
     saves: ClassVar[list[str]] = []
