@@ -26,13 +26,13 @@ from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_cluster import kafka_cluster
 from tests.support.service import Service, running
 from tests.support.state import State, digest_of, read_state
-from tests.support.storm import HOSPITAL, LIMIT_S, Fault, Storm, names, produce, stream
+from tests.support.storm import HOSPITAL, Fault, Storm, limit_s, names, produce, stream
 
 RECORDS = int(os.environ.get("STORM_RECORDS", "50000"))
 ROOMS_KILLED, SERVICES_KILLED = 20, 4
 TOPIC = f"fhir.{HOSPITAL}.in"
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(7_200 + RECORDS // 50)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(7_200 + RECORDS // 25)]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def test_a_storm_ends_like_a_calm(seed: Path, tmp_path: Path) -> None:
         try:
             sending.start()
             storm.rage(_faults(storm, cluster.brokers[1], cluster.brokers[2]))
-            sending.join(LIMIT_S)
+            sending.join(limit_s(RECORDS))
             assert not sending.is_alive(), number
             total = await _total(cluster.bootstrap)
             storm.wait(total)
