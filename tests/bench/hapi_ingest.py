@@ -1,16 +1,19 @@
-"""Bundles of a whole patient, taken in by ours and by HAPI in turn: resources a second, by one client and by four.
+"""Bundles of a whole patient, taken in by ours and HAPI in turn: resources a second by one client, four, and Kafka.
 
 Ours validates, normalises, seals, commits durably and anchors before it
 answers; HAPI validates nothing. The bundles are one patient's records under
-other ids each time, so nothing is sent twice.
+other ids each time, so nothing is sent twice. What ours reads from a Kafka topic
+stands beside four clients of HAPI, which reads from none.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -20,16 +23,19 @@ import msgspec
 from tests.bench.feeding import FEED, Figures, server_pid
 from tests.bench.gauge import percentile, tree
 from tests.bench.hapi import database_beside_us
-from tests.bench.wire import Answer, over_tcp, post_all
+from tests.bench.wire import over_tcp, post_all
 from tests.support.copies import Named, copy_of
-from tests.support.hapi import Hapi, hapi
-from tests.support.hospitals import directory, lanes
+from tests.support.hapi import hapi
+from tests.support.hospitals import Lane, directory, lanes
+from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_sending import produce
 from tests.support.service import FHIR_JSON, Service, running
+from tests.support.state import committed, unanchored
 
 PERSON = "P0022"
 """536 records at northgate."""
 CLIENTS = (1, 4)
-AIMS = {f"ingest_beside_hapi_{clients}.ratio": "5 or more" for clients in CLIENTS}
+AIMS = {f"ingest_beside_hapi_{each}.ratio": "5 or more" for each in (*CLIENTS, "kafka")}
 _HEAP = "3g"
 _HEADERS = {"Content-Type": FHIR_JSON, "Accept": FHIR_JSON}
 
@@ -51,59 +57,102 @@ class _Transaction(msgspec.Struct, rename="camel"):
     type: str = "transaction"
 
 
+_Turn = tuple[float, list[float]]
+"""Seconds for all of a turn, and for each bundle if each is answered."""
+_Way = Callable[[list[bytes]], _Turn]
+
+
 def ingest_beside_hapi(rounds: int, bundles: int) -> dict[str, Figures]:
-    """Measure ``rounds`` turns of ``bundles`` bundles for each number of clients."""
+    """Measure ``rounds`` turns of ``bundles`` bundles for each way in."""
     with (
         TemporaryDirectory(prefix="fhir-bridge-bench-") as place,
         database_beside_us(Path(place)) as (database, name),
+        hapi(Path(place), database=database, heap=_HEAP) as theirs,
     ):
-        folder = Path(place)
-        with running(folder / "data") as ours, hapi(folder, database=database, heap=_HEAP) as theirs:
-            ours.add_institutions([FEED])
-            ours.ingest(FEED, directory(FEED))
-            theirs.wait_ready()
-            theirs.load([each["resource"] for each in json.loads(directory(FEED))["entry"]])
-            made = transactions()
-            _turn(ours, theirs, list(itertools.islice(made, 6)), 2)
-            return {
-                f"ingest_beside_hapi_{clients}": {
-                    "database": name,
-                    **_measured(ours, theirs, made, clients, rounds, bundles),
-                }
-                for clients in CLIENTS
-            }
+        theirs.wait_ready()
+        theirs.load([each["resource"] for each in json.loads(directory(FEED))["entry"]])
+        made, found = transactions(), {}
+        with _ours(Path(place) / "by-http") as ours:
+            for clients in CLIENTS:
+                ways = _posting(ours.port, clients, lambda: ours.token(FEED)), _posting(theirs.port, clients)
+                found[f"ingest_beside_hapi_{clients}"] = _measured(ways, made, rounds, bundles) | _memory(ours)
+        with _kafka(Path(place)) as broker, _ours(Path(place) / "by-kafka", kafka=broker.bootstrap) as ours:
+            ways = _sending(ours, broker), _posting(theirs.port, max(CLIENTS))
+            found["ingest_beside_hapi_kafka"] = _measured(ways, made, rounds, bundles) | _memory(ours)
+    return {part: {"database": name, **figures} for part, figures in found.items()}
 
 
-def _measured(ours: Service, theirs: Hapi, made: Iterator[bytes], clients: int, rounds: int, bundles: int) -> Figures:
-    own, others, own_times, others_times = [], [], [], []
+def _measured(ways: tuple[_Way, _Way], made: Iterator[bytes], rounds: int, bundles: int) -> Figures:
+    """Give the same bundles to one after the other, a few untimed first."""
+    for way in ways:
+        way(list(itertools.islice(made, 6)))
+    rates: tuple[list[float], list[float]] = ([], [])
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         sent = list(itertools.islice(made, bundles))
-        (rate, times), (other, other_times) = _turn(ours, theirs, sent, clients)
-        own.append(rate)
-        others.append(other)
-        own_times += times
-        others_times += other_times
-    return {
-        "resources_per_s": round(median(own)),
-        "hapi_resources_per_s": round(median(others)),
-        "ratio": round(median(own) / median(others), 2),
-        "bundle_p95_ms": round(percentile(own_times, 0.95) * 1000),
-        "hapi_bundle_p95_ms": round(percentile(others_times, 0.95) * 1000),
-        "resident_mib": sum(each.resident for each in tree(server_pid(ours)).values()) >> 20,
+        size = sum(len(msgspec.json.decode(each, type=_Transaction).entry) for each in sent)
+        for way, rate, each in zip(ways, rates, times, strict=True):
+            wall, answered = way(sent)
+            rate.append(size / wall)
+            each += answered
+    own, others = map(median, rates)
+    figures: Figures = {
+        "resources_per_s": round(own),
+        "hapi_resources_per_s": round(others),
+        "ratio": round(own / others, 2),
     }
+    for name, answered in zip(("bundle_p95_ms", "hapi_bundle_p95_ms"), times, strict=True):
+        figures |= {name: round(percentile(answered, 0.95) * 1000)} if answered else {}
+    return figures
 
 
-def _turn(
-    ours: Service, theirs: Hapi, sent: list[bytes], clients: int
-) -> tuple[tuple[float, list[float]], tuple[float, list[float]]]:
-    size = sum(len(msgspec.json.decode(each, type=_Transaction).entry) for each in sent)
+def _memory(ours: Service) -> Figures:
+    return {"resident_mib": sum(each.resident for each in tree(server_pid(ours)).values()) >> 20}
 
-    def timed(port: int, headers: dict[str, str]) -> tuple[float, list[float]]:
+
+@contextmanager
+def _ours(data: Path, kafka: str | None = None) -> Iterator[Service]:
+    with running(data) as service:
+        service.add_institutions([FEED])
+        service.ingest(FEED, directory(FEED))
+    with running(data, kafka=kafka) as service:
+        yield service
+
+
+@contextmanager
+def _kafka(folder: Path) -> Iterator[KafkaBroker]:
+    broker = KafkaBroker(folder / "kafka")
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+def _posting(port: int, clients: int, token: Callable[[], Mapping[str, str]] = dict) -> _Way:
+    def post(sent: list[bytes]) -> _Turn:
+        headers = {**_HEADERS, **token()}
         begun = time.perf_counter()
-        answers: list[Answer] = post_all(over_tcp(port), "/fhir", headers, sent, in_flight=clients)
-        return size / (time.perf_counter() - begun), [each.seconds for each in answers]
+        answers = post_all(over_tcp(port), "/fhir", headers, sent, in_flight=clients)
+        return time.perf_counter() - begun, [each.seconds for each in answers]
 
-    return timed(ours.port, _HEADERS | ours.token(FEED)), timed(theirs.port, _HEADERS)
+    return post
+
+
+def _sending(ours: Service, broker: KafkaBroker) -> _Way:
+    """Return what sends each bundle under a key of its own and waits until all are anchored."""
+    numbers = itertools.count()
+
+    def send(sent: list[bytes]) -> _Turn:
+        lanes_ = [Lane(FEED, str(next(numbers)), (body,)) for body in sent]
+        wanted = committed(ours.data, "kafka") + len(sent)
+        begun = time.perf_counter()
+        asyncio.run(produce(broker.bootstrap, lanes_))
+        while committed(ours.data, "kafka") < wanted or unanchored(ours.data):
+            time.sleep(0.02)
+        return time.perf_counter() - begun, []
+
+    return send
 
 
 def transactions() -> Iterator[bytes]:

@@ -27,7 +27,7 @@ from tests.support.hospitals import directory
 from tests.support.service import FHIR_JSON, Service, running
 
 WORKERS: Final = (1, 2, 3, 4)
-SIZES: Final = (10_000, 100_000, 1_000_000)
+SIZES: Final = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 _CLIENTS: Final = 4
 _TIMED: Final = 12
 """Bundles, of 536 records each."""

@@ -187,6 +187,11 @@ def committed(data: Path, bus: str) -> int:
     return _number(data / "vault.db", "SELECT coalesce(sum(next_offset), 0) FROM positions WHERE bus = ?", bus)
 
 
+def unanchored(data: Path) -> int:
+    """Return how many batches of the vault wait for the ledger, or for its answer to be noted."""
+    return _number(data / "vault.db", "SELECT (SELECT count(*) FROM batches) - (SELECT count(*) FROM anchors)")
+
+
 def spooled(data: Path) -> int:
     """Return how many messages the embedded bus has ever been given; see :func:`committed`."""
     return _number(data / "spool.db", "SELECT coalesce(sum(next_number), 0) FROM streams")
