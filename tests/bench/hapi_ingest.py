@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from tests.bench.feeding import FEED, Figures, server_pid
-from tests.bench.gauge import percentile, tree
+from tests.bench.gauge import cpu_of, percentile, tree
 from tests.bench.hapi import database_beside_us
 from tests.bench.wire import Answer, over_tcp, post_all
 from tests.support.copies import Named, copy_of
@@ -76,9 +77,14 @@ def ingest_beside_hapi(rounds: int, bundles: int) -> dict[str, Figures]:
 
 def _measured(ours: Service, theirs: Hapi, made: Iterator[bytes], clients: int, rounds: int, bundles: int) -> Figures:
     own, others, own_times, others_times = [], [], [], []
+    resources, cpu_s, wall_s = 0, 0.0, 0.0
     for _ in range(rounds):
         sent = list(itertools.islice(made, bundles))
-        (rate, times), (other, other_times) = _turn(ours, theirs, sent, clients)
+        with cpu_of(server_pid(ours)) as cpu:
+            (rate, times), (other, other_times) = _turn(ours, theirs, sent, clients)
+        resources += _size(sent)
+        cpu_s += cpu.total_s
+        wall_s += _size(sent) / rate
         own.append(rate)
         others.append(other)
         own_times += times
@@ -89,6 +95,9 @@ def _measured(ours: Service, theirs: Hapi, made: Iterator[bytes], clients: int, 
         "ratio": round(median(own) / median(others), 2),
         "bundle_p95_ms": round(percentile(own_times, 0.95) * 1000),
         "hapi_bundle_p95_ms": round(percentile(others_times, 0.95) * 1000),
+        "cpu_us_per_resource": round(cpu_s / resources * 1e6),
+        # The client's share is in it, and whatever else ran.
+        "cores_not_used_percent": round((1 - cpu_s / (wall_s * (os.cpu_count() or 1))) * 100),
         "resident_mib": sum(each.resident for each in tree(server_pid(ours)).values()) >> 20,
     }
 
@@ -96,7 +105,7 @@ def _measured(ours: Service, theirs: Hapi, made: Iterator[bytes], clients: int, 
 def _turn(
     ours: Service, theirs: Hapi, sent: list[bytes], clients: int
 ) -> tuple[tuple[float, list[float]], tuple[float, list[float]]]:
-    size = sum(len(msgspec.json.decode(each, type=_Transaction).entry) for each in sent)
+    size = _size(sent)
 
     def timed(port: int, headers: dict[str, str]) -> tuple[float, list[float]]:
         begun = time.perf_counter()
@@ -104,6 +113,10 @@ def _turn(
         return size / (time.perf_counter() - begun), [each.seconds for each in answers]
 
     return timed(ours.port, _HEADERS | ours.token(FEED)), timed(theirs.port, _HEADERS)
+
+
+def _size(sent: list[bytes]) -> int:
+    return sum(len(msgspec.json.decode(each, type=_Transaction).entry) for each in sent)
 
 
 def transactions() -> Iterator[bytes]:
