@@ -123,13 +123,9 @@ def extract(resource: dict[str, Any]) -> SearchValues:
             continue
         for name, convert in converts:
             found = convert(items[0]) if len(items) == 1 else tuple([v for item in items for v in convert(item)])
-            if name in values:
-                found = values[name] + found
-            if len(found) > 1:
-                values[name] = tuple(dict.fromkeys(found))
-            elif found:
-                values[name] = found
-    return values
+            if found:
+                values[name] = values[name] + found if name in values else found
+    return {name: found if len(found) == 1 else tuple(dict.fromkeys(found)) for name, found in values.items()}
 
 
 @cache
