@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from tests.bench.feeding import FEED, Figures, server_pid
-from tests.bench.gauge import percentile, tree
+from tests.bench.gauge import cpu_of, percentile, tree
 from tests.bench.hapi import database_beside_us
 from tests.bench.wire import over_tcp, post_all
 from tests.support.copies import Named, copy_of
@@ -75,39 +76,41 @@ def ingest_beside_hapi(rounds: int, bundles: int) -> dict[str, Figures]:
         with _ours(Path(place) / "by-http") as ours:
             for clients in CLIENTS:
                 ways = _posting(ours.port, clients, lambda: ours.token(FEED)), _posting(theirs.port, clients)
-                found[f"ingest_beside_hapi_{clients}"] = _measured(ways, made, rounds, bundles) | _memory(ours)
+                found[f"ingest_beside_hapi_{clients}"] = _measured(ours, ways, made, rounds, bundles)
         with _kafka(Path(place)) as broker, _ours(Path(place) / "by-kafka", kafka=broker.bootstrap) as ours:
             ways = _sending(ours, broker), _posting(theirs.port, max(CLIENTS))
-            found["ingest_beside_hapi_kafka"] = _measured(ways, made, rounds, bundles) | _memory(ours)
+            found["ingest_beside_hapi_kafka"] = _measured(ours, ways, made, rounds, bundles)
     return {part: {"database": name, **figures} for part, figures in found.items()}
 
 
-def _measured(ways: tuple[_Way, _Way], made: Iterator[bytes], rounds: int, bundles: int) -> Figures:
-    """Give the same bundles to one after the other, a few untimed first."""
+def _measured(ours: Service, ways: tuple[_Way, _Way], made: Iterator[bytes], rounds: int, bundles: int) -> Figures:
+    """Give the same bundles to one way after the other, ours first, after a few untimed ones."""
     for way in ways:
         way(list(itertools.islice(made, 6)))
-    rates: tuple[list[float], list[float]] = ([], [])
+    walls: tuple[list[float], list[float]] = ([], [])
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        sent = list(itertools.islice(made, bundles))
-        size = sum(len(msgspec.json.decode(each, type=_Transaction).entry) for each in sent)
-        for way, rate, each in zip(ways, rates, times, strict=True):
-            wall, answered = way(sent)
-            rate.append(size / wall)
-            each += answered
-    own, others = map(median, rates)
+    sizes: list[int] = []
+    with cpu_of(server_pid(ours)) as cpu:
+        for _ in range(rounds):
+            sent = list(itertools.islice(made, bundles))
+            sizes.append(sum(len(msgspec.json.decode(each, type=_Transaction).entry) for each in sent))
+            for way, wall, each in zip(ways, walls, times, strict=True):
+                took, answered = way(sent)
+                wall.append(took)
+                each += answered
+    own, others = (median(size / took for size, took in zip(sizes, wall, strict=True)) for wall in walls)
     figures: Figures = {
         "resources_per_s": round(own),
         "hapi_resources_per_s": round(others),
         "ratio": round(own / others, 2),
+        "cpu_us_per_resource": round(cpu.total_s / sum(sizes) * 1e6),
+        # The client's share is in it, a broker's, and whatever else ran.
+        "cores_not_used_percent": round((1 - cpu.total_s / (sum(walls[0]) * (os.cpu_count() or 1))) * 100),
+        "resident_mib": sum(each.resident for each in tree(server_pid(ours)).values()) >> 20,
     }
     for name, answered in zip(("bundle_p95_ms", "hapi_bundle_p95_ms"), times, strict=True):
         figures |= {name: round(percentile(answered, 0.95) * 1000)} if answered else {}
     return figures
-
-
-def _memory(ours: Service) -> Figures:
-    return {"resident_mib": sum(each.resident for each in tree(server_pid(ours)).values()) >> 20}
 
 
 @contextmanager
