@@ -19,6 +19,7 @@ from aiokafka.errors import OffsetOutOfRangeError  # type: ignore[import-untyped
 
 from fhir_bridge import metrics
 from fhir_bridge.adapters.kafka_clients import stop_client
+from fhir_bridge.adapters.kafka_records import tolerate_header_names
 from fhir_bridge.adapters.kafka_settings import CLIENT_ID, KafkaSettings
 from fhir_bridge.adapters.kafka_watch import ReaderWatch
 from fhir_bridge.model.ingest import Position
@@ -30,6 +31,7 @@ _QUIET_S: Final = 2.0
 """After this long without a message the broker is asked whether it is there; a fetch does not tell."""
 
 _log = logger("kafka")
+tolerate_header_names()
 
 
 class KafkaReader:
