@@ -19,6 +19,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.errors import (  # type: ignore[import-untyped]
     GroupAuthorizationFailedError,
+    KafkaConnectionError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
 )
@@ -130,9 +131,11 @@ class KafkaReader:
 
         Of what cannot be read now nothing is known.
         """
+        if self._consumer is None:
+            raise KafkaConnectionError
         behind = dict.fromkeys(self._institutions.values(), 0)
         known = [each for each in self._found if self._next.get(each) is not None]
-        if known and self._consumer is not None:
+        if known:
             halted = [each for each in known if each in self.halted]
             async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                 ends = await self._consumer.end_offsets(known)
@@ -153,6 +156,8 @@ class KafkaReader:
         """Bring a lost consumer back, ask a quiet broker whether it is there, and look for added partitions."""
         clock = asyncio.get_running_loop().time
         if self._consumer is None:
+            # What was lost may have been one topic's leader, of which nothing is to be asked then.
+            self._notice(await self._look())
             await self._open()
         is_quiet = clock() > self._heard_s + _QUIET_S
         if is_quiet or clock() > self._refreshed_s + self._settings.refresh_s or not self._refreshed_s:
@@ -179,7 +184,7 @@ class KafkaReader:
                 continue
             # Whoever has taken nothing yet misses nothing at the beginning of another topic.
             if self.origins.get(partition) and stood:
-                self._note_halt("halted: the topic was made anew", partition, stood)
+                self._halt(partition, stood, is_another=True)
             else:
                 self.origins[partition] = origin
         return self._readable() != before
@@ -196,9 +201,9 @@ class KafkaReader:
         now_s = asyncio.get_running_loop().time()
         self._closed_until_s = {topic: at_s for topic, at_s in self._closed_until_s.items() if at_s > now_s}
         told = dict(unread) | dict.fromkeys(self._closed_until_s, TopicAuthorizationFailedError.__name__)
-        for topic, code in told.items():
-            if self.unread.get(topic) != code:
-                _log.error("a topic cannot be read", institution=self._institutions[topic], code=code)
+        for topic in told:
+            if self.unread.get(topic) != told[topic]:
+                _log.error("a topic cannot be read", institution=self._institutions[topic], code=told[topic])
         self.unread = told
 
     async def _fetch(self, max_messages: int, wait_ms: int) -> None:
@@ -211,7 +216,7 @@ class KafkaReader:
             fetched = await self._consumer.getmany(timeout_ms=wait_ms, max_records=max_messages)
         except OffsetOutOfRangeError as error:
             for partition, offset in error.args[0].items():
-                self._note_halt("halted: the broker no longer holds the next message", partition, offset)
+                self._halt(partition, offset)
             await self._assign()
             return
         except TopicAuthorizationFailedError as error:
@@ -225,10 +230,16 @@ class KafkaReader:
         for records in fetched.values():
             self._fetched.extend(records)
 
-    def _note_halt(self, why: str, partition: Any, offset: int) -> None:
+    def _halt(self, partition: Any, offset: int, *, is_another: bool = False) -> None:
         self.halted[partition] = offset
-        institution = self._institutions[partition.topic]
-        _log.error(why, institution=institution, partition=partition.partition, offset=offset)
+        _log.error(
+            "halted: the topic was made anew"
+            if is_another
+            else "halted: the broker no longer holds the next message",
+            institution=self._institutions[partition.topic],
+            partition=partition.partition,
+            offset=offset,
+        )
 
     def _hand_out(self, max_messages: int, max_bytes: int) -> list[Message]:
         messages: list[Message] = []

@@ -482,6 +482,9 @@ async def test_no_broker_at_all_is_unavailable_and_close_is_quick() -> None:
         await bus.start(["northgate"], [])
     with pytest.raises(Unavailable):
         await bus.put("northgate", b"a")
+    # Nothing behind is what it would say of a bus that is read.
+    with pytest.raises(Unavailable):
+        await bus.lag()
     async with asyncio.timeout(5):
         await bus.close()
         await bus.close()
