@@ -47,6 +47,11 @@ def _crossed(kind: type[BridgeError], args: tuple[Any, ...]) -> BridgeError:
     return kind.__new__(kind, *args)
 
 
+def kind_of(error: BridgeError) -> str:
+    """Return what a log says of an error: the kind of what caused it, if something did."""
+    return error.code if error.__cause__ is None else type(error.__cause__).__name__
+
+
 class RecordRefused(BridgeError):
     """The sender must change something; ``issues`` say what and where."""
 

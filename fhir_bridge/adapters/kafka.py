@@ -19,25 +19,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, for_code  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError  # type: ignore[import-untyped]
 
 from fhir_bridge.adapters.kafka_clients import stop_client, translated
-from fhir_bridge.adapters.kafka_reading import BATCH_OVERHEAD_BYTES, KafkaReader
+from fhir_bridge.adapters.kafka_reading import KafkaReader
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
+from fhir_bridge.adapters.kafka_topics import BATCH_OVERHEAD_BYTES, Found, Topics
 from fhir_bridge.errors import SetupWrong, Unavailable
 from fhir_bridge.model.ingest import Position
-from fhir_bridge.ports.bus import Message, Notice
+from fhir_bridge.ports.bus import NO_ORIGINS, Message, Notice, Origins
 
 KEY_HEADER: Final = "key"
 """Header of :meth:`KafkaBus.put` whose value becomes the record's key, and with it chooses the partition."""
 
 _INSTITUTION: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_NO_ERROR, _TOPIC_EXISTS = 0, 36
 
 
 class KafkaBus:
@@ -48,20 +47,25 @@ class KafkaBus:
     def __init__(self, settings: KafkaSettings) -> None:
         self.notices = settings.notices
         self._settings = settings
-        self._admin: Any = None
+        self._topics = Topics(settings)
         self._producer: Any = None
         self._opening = asyncio.Lock()
-        self._topics: set[str] = set()
         self._institutions: dict[str, str] = {}
         self._stored: dict[Any, int] = {}
-        self._reader = KafkaReader(settings, self._institutions, self._partitions, self._stored)
+        self._reader = KafkaReader(settings, self._institutions, self._look, self._stored)
 
-    async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
+    async def start(
+        self, institutions: Sequence[str], positions: Sequence[Position], origins: Origins = NO_ORIGINS
+    ) -> None:
         """Assign every partition of the institutions' topics, each from its stored position or the beginning."""
         self._institutions |= {self._topic(institution): institution for institution in institutions}
         self._stored |= {TopicPartition(p.stream, p.partition): p.offset for p in positions if p.bus == self.name}
-        async with translated():
-            await self._reader.start()
+        try:
+            async with translated():
+                await self._reader.start({TopicPartition(*place): origin for place, origin in origins.items()})
+        except Unavailable:
+            await self._reader.drop()
+            raise
 
     async def subscribe(self, institution: str) -> None:
         """Read one more institution's topic from its beginning; what is being read goes on where it stands.
@@ -72,10 +76,11 @@ class KafkaBus:
         topic = self._topic(institution)
         if topic in self._institutions:
             return
-        async with translated():
-            await self._ensure_topic(topic)
+        # First of all, so that it is read once the broker is there, whoever gave up meanwhile.
         self._institutions[topic] = institution
         self._reader.look_around()
+        async with translated():
+            await self._topics.ensure(topic)
 
     async def take(self, *, max_messages: int, max_bytes: int, wait_ms: int) -> Sequence[Message]:
         """Return the next messages; see :class:`fhir_bridge.ports.bus.Bus`.
@@ -89,6 +94,14 @@ class KafkaBus:
         except Unavailable:
             await self._reader.drop()
             raise
+
+    def origins(self) -> Origins:
+        """Return of which making of its topic each partition's position is."""
+        return {(each.topic, each.partition): origin for each, origin in self._reader.origins.items()}
+
+    def unread(self) -> Mapping[str, str]:
+        """Return the topics of which something cannot be read at all now, with the kind of the broker's error."""
+        return self._reader.unread
 
     def halted(self) -> Sequence[Position]:
         """Return where partitions stand that are not read on, for their next message is gone from the broker."""
@@ -149,10 +162,10 @@ class KafkaBus:
     async def close(self) -> None:
         """Stop reading and release connections; a second call does nothing."""
         await self._reader.drop()
-        for client in (self._producer, self._admin):
-            if client is not None:
-                await stop_client(client)
-        self._producer = self._admin = None
+        await self._topics.drop()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stop_client(producer)
 
     # --- topics
 
@@ -161,62 +174,15 @@ class KafkaBus:
             raise SetupWrong("an institution on Kafka is named with letters, digits, - and _ only")
         return f"{self._settings.prefix}.{institution}.{kind}"
 
-    async def _partitions(self) -> set[Any]:
-        """Return every partition of the topics we read, making topics that are missing."""
-        topics = sorted(self._institutions)
-        for topic in topics:
-            await self._ensure_topic(topic)
-        return {TopicPartition(topic, number) for topic, number in await self._describe(topics)}
-
-    async def _ensure_topic(self, topic: str) -> None:
-        if topic in self._topics:
-            return
-        admin = await self._open_admin()
-        settings = self._settings
-        configuration = {
-            "max.message.bytes": str(settings.max_message_bytes + BATCH_OVERHEAD_BYTES),
-            "retention.ms": str(settings.retention_ms),
-            # The broker unfolds what producers compressed and measures that: nobody can fill a reader's memory with
-            # a small batch of zeros.
-            "compression.type": "uncompressed",
-        }
-        new = NewTopic(topic, settings.partitions, settings.replication_factor, topic_configs=configuration)
-        answer = await admin.create_topics([new], timeout_ms=settings.request_timeout_ms)
-        code = answer.topic_errors[0][1]
-        if code not in (_NO_ERROR, _TOPIC_EXISTS):
-            raise for_code(code)()
-        async with asyncio.timeout(settings.request_timeout_ms / 1000):
-            while not await self._describe([topic]):  # noqa: ASYNC110 - the broker tells nobody when it is ready
-                await asyncio.sleep(0.05)
-        self._topics.add(topic)
-
-    async def _describe(self, topics: Sequence[str]) -> list[tuple[str, int]]:
-        """Return ``(topic, partition)`` of those topics that have a leader for every partition."""
-        if not topics:
-            return []
-        admin = await self._open_admin()
-        async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-            described = await admin.describe_topics(list(topics))
-        return list(_partitions_of(described))
-
-    async def _open_admin(self) -> Any:
-        async with self._opening:
-            if self._admin is None:
-                admin = AIOKafkaAdminClient(**self._settings.connection())
-                try:
-                    await admin.start()
-                except BaseException:
-                    await stop_client(admin)
-                    raise
-                self._admin = admin
-            return self._admin
+    async def _look(self) -> Found:
+        return await self._topics.look(sorted(self._institutions))
 
     # --- writing
 
     async def _send(self, topic: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Position:
         key = next((content for name, content in headers if name == KEY_HEADER), None)
         async with translated():
-            await self._ensure_topic(topic)
+            await self._topics.ensure(topic)
             producer = await self._open_producer()
             try:
                 # An idempotent aiokafka producer retries for ever, so the deadline is ours.
@@ -254,10 +220,3 @@ class KafkaBus:
         if self._producer is producer:
             self._producer = None
             await stop_client(producer)
-
-
-def _partitions_of(described: Iterable[Any]) -> Iterable[tuple[str, int]]:
-    for topic in described:
-        partitions = topic["partitions"]
-        if topic["error_code"] == _NO_ERROR and all(each["leader"] >= 0 for each in partitions):
-            yield from ((topic["topic"], each["partition"]) for each in partitions)

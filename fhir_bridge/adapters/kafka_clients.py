@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
+from aiokafka.conn import create_conn  # type: ignore[import-untyped]
 from aiokafka.errors import (  # type: ignore[import-untyped]
     IllegalStateError,
     KafkaError,
@@ -35,6 +36,22 @@ async def translated() -> AsyncIterator[None]:
         raise RecordRefused([issue]) from error
     except (KafkaError, IllegalStateError, OSError, TimeoutError) as error:
         raise Unavailable(f"Kafka: {type(error).__name__}") from error
+
+
+async def why_not(connection: Mapping[str, Any]) -> Exception | None:
+    """Return why no broker can be connected to, of which the library tells its own log alone; None if one can.
+
+    Args:
+        connection: What every client is made with.
+    """
+    asked = {name: value for name, value in connection.items() if name != "bootstrap_servers"}
+    for address in connection["bootstrap_servers"]:
+        host, _, port = address.rpartition(":")
+        try:
+            (await create_conn(host, int(port), **asked)).close()
+        except (KafkaError, OSError, TimeoutError, ValueError) as error:
+            return error
+    return None
 
 
 async def stop_client(client: Any) -> None:

@@ -12,6 +12,7 @@ from fhir_bridge.errors import SetupWrong
 from fhir_bridge.ports.bus import Notice
 
 CLIENT_ID: Final = "fhir-bridge"
+SASL: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 _FILES: Final = ("cafile", "certfile", "keyfile")
 _NUMBERS: Final = frozenset({"partitions", "replication_factor", "retention_ms", "max_message_bytes"})
 
@@ -30,6 +31,8 @@ class KafkaSettings:
         request_timeout_ms: Longest wait for an answer of the broker.
         notices: What institutions are told on topics of their own.
         refresh_s: How often added partitions are looked for.
+        group: Under which offsets are committed as advice, for tools that show lag.
+        sasl: How a user signs in.
     """
 
     bootstrap: str
@@ -44,14 +47,17 @@ class KafkaSettings:
     ssl_context: ssl.SSLContext | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    group: str = CLIENT_ID
+    sasl: str = SASL[0]
 
     @classmethod
     def from_url(cls, url: str) -> KafkaSettings:
         """Read ``kafka://[user:password@]host:port[,host:port…][?partitions=6&replication_factor=3&prefix=fhir&notices=dead,changes]``.
 
         ``kafkas://`` speaks TLS with the system's certificates, or with those of ``cafile=PATH`` alone; a user signs
-        in by SCRAM-SHA-512 and only over TLS. ``certfile=PATH`` and ``keyfile=PATH`` (PEM, the key not encrypted)
-        show the broker a certificate of ours.
+        in over TLS only, by SCRAM-SHA-512 unless ``sasl`` says SCRAM-SHA-256 or PLAIN. ``certfile=PATH`` and
+        ``keyfile=PATH`` (PEM, the key not encrypted) show the broker a certificate of ours. ``group=NAME`` names the
+        group under which offsets are committed.
 
         Raises:
             SetupWrong: Another scheme, no host, an unknown option, a file that cannot be read, or a password in the
@@ -66,6 +72,9 @@ class KafkaSettings:
         if credentials and parts.scheme == "kafka":
             raise SetupWrong("a Kafka password is sent over TLS only: use kafkas://")
         prefix = options.pop("prefix", "fhir")
+        group, sasl = options.pop("group", CLIENT_ID), options.pop("sasl", SASL[0])
+        if sasl not in SASL:
+            raise SetupWrong(f"sasl of the bus URL is {', '.join(SASL[:-1])} or {SASL[-1]}")
         told = [name for name in options.pop("notices", Notice.DEAD).split(",") if name]
         if not set(told) <= set(Notice):
             raise SetupWrong("notices of the bus URL are dead, changes, both with a comma, or nothing")
@@ -79,6 +88,8 @@ class KafkaSettings:
         return cls(
             bootstrap=hosts,
             prefix=prefix,
+            group=group,
+            sasl=sasl,
             notices=frozenset(Notice(name) for name in told),
             ssl_context=_tls(files) if parts.scheme == "kafkas" else None,
             username=unquote(username) or None,
@@ -99,7 +110,7 @@ class KafkaSettings:
         if not self.username:
             return common
         sign_in = {"sasl_plain_username": self.username, "sasl_plain_password": self.password}
-        return {**common, "sasl_mechanism": "SCRAM-SHA-512", **sign_in}
+        return {**common, "sasl_mechanism": self.sasl, **sign_in}
 
 
 def _tls(files: Mapping[str, str]) -> ssl.SSLContext:

@@ -29,7 +29,7 @@ from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_data
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.ambient import Randomness
-from fhir_bridge.ports.bus import Message, Notice
+from fhir_bridge.ports.bus import NO_ORIGINS, Message, Notice, Origins
 from fhir_bridge.ports.keys import KeyKind, KeyName, KeyStore
 from fhir_bridge.seal import open_blob, seal_blob
 
@@ -92,7 +92,9 @@ class Spool:
         self._started = asyncio.Event()
         self._closed = self._is_failing = False
 
-    async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
+    async def start(
+        self, institutions: Sequence[str], positions: Sequence[Position], origins: Origins = NO_ORIGINS
+    ) -> None:
         """Begin reading each stream at its stored position, or at its oldest message; number on from there."""
         held = [p for p in positions if p.bus == self.name and p.offset > 0]
         await self.acknowledge([Position(p.bus, p.stream, p.partition, p.offset - 1) for p in held])
@@ -155,6 +157,14 @@ class Spool:
         self, institution: str, kind: Notice, value: bytes, headers: Sequence[tuple[str, bytes]]
     ) -> None:
         """Do nothing: nobody but this service reads the spool."""
+
+    def origins(self) -> Origins:
+        """Return nothing: a stream of the spool is never made anew."""
+        return NO_ORIGINS
+
+    def unread(self) -> Mapping[str, str]:
+        """Return nothing: all streams of the spool are one file."""
+        return {}
 
     def halted(self) -> Sequence[Position]:
         """Return nothing: the spool deletes only what was acknowledged."""

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from fhir_bridge import tracing
-from fhir_bridge.errors import Unavailable
+from fhir_bridge.errors import Unavailable, kind_of
 from fhir_bridge.lines.ingest import IngestLine
+from fhir_bridge.lines.media_types import version_named
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.model.ingest import Anchored, FhirVersion, Interaction, Position, Received
+from fhir_bridge.model.ingest import Anchored, Interaction, Position, Received
 from fhir_bridge.ports.ambient import Clock
-from fhir_bridge.ports.bus import Bus, Message
-from fhir_bridge.ports.vault import Vault, Work
+from fhir_bridge.ports.bus import NO_ORIGINS, Bus, Message, Origins
+from fhir_bridge.ports.vault import Document, Vault, Work
 from fhir_bridge.telemetry import logger
 from fhir_bridge.tracing import Kind
 
 SIGNATURE_HEADER: Final = "jws-signature"
 """Header of a message that bears its sender's detached JWS."""
+ORIGINS: Final = "bus-origins"
+"""``bus/stream/partition`` → which making of its stream the stored position is of."""
 
 _log = logger("bus")
 _WAIT_MS = 200
@@ -43,6 +47,8 @@ class BusReader:
         self._waiting: dict[Position, asyncio.Future[Anchored]] = {}
         self._early: dict[Position, Anchored] = {}
         self._feeding = 0
+        self._taken: deque[Message] = deque()
+        self._origins: Origins = NO_ORIGINS
         self._is_begun = self._is_pausing = self._has_ended = False
         self.is_reading = False
         self._committed: list[Position] = []
@@ -74,18 +80,22 @@ class BusReader:
         return await self._bus.lag() if self._is_begun and not self._has_ended else {}
 
     async def behind(self) -> Container[str]:
-        """Return the institutions of which messages may wait on the bus: all of them while it is not read.
+        """Return the institutions of which messages may wait on the bus: all of them while some of it is not read.
 
         Raises:
             Unavailable: The bus does not tell.
         """
-        if not self.is_reading:
+        if not self.is_reading or self._bus.unread():
             return frozenset(self._registry.institutions)
         return frozenset(name for name, waiting in (await self._bus.lag()).items() if waiting)
 
     def halted(self) -> Sequence[Position]:
         """Return where partitions stand whose next message is gone from the bus."""
         return self._bus.halted() if self._is_begun else ()
+
+    def unread(self) -> Mapping[str, str]:
+        """Return the streams of which something cannot be read now, and the kind of error."""
+        return self._bus.unread() if self._is_begun else {}
 
     async def go_on(self, halted: Position) -> Position:
         """Give up what a halted partition has lost: read on with the oldest message that is still there.
@@ -138,18 +148,17 @@ class BusReader:
                 if not self._is_begun:
                     await self._begin()
                 await self._ingest.room()
-                for message in await self._bus.take(
-                    max_messages=_MAX_MESSAGES, max_bytes=_MAX_BYTES, wait_ms=_WAIT_MS
-                ):
+                await self._take()
+                while self._taken:
                     # A few bytes of the bus may claim many.
                     await self._ingest.room()
-                    self._put_on_line(message)
+                    self._put_on_line(self._taken.popleft())
             except Unavailable as error:
                 self.is_reading = False
                 if not self._ingest.is_standing:
                     self._end_reading()
                     return
-                _log.error("bus unavailable", code=error.code)
+                _log.error("bus unavailable", code=kind_of(error))
                 await asyncio.sleep(_RETRY_S)
                 continue
             except Exception as error:
@@ -157,6 +166,19 @@ class BusReader:
                 _log.error("bus reading ended", code=getattr(error, "code", type(error).__name__))
                 raise
             self.is_reading = True
+
+    async def _take(self) -> None:
+        """Take messages; what their positions are of is durable before any of them can be committed."""
+        if not self._taken:
+            limits = {"max_messages": _MAX_MESSAGES, "max_bytes": _MAX_BYTES}
+            self._taken.extend(await self._bus.take(**limits, wait_ms=_WAIT_MS))
+        origins = self._bus.origins()
+        new = dict(origins.items() - self._origins.items())
+        if new:
+            names = {f"{self._bus.name}/{stream}/{part}": origin for (stream, part), origin in new.items()}
+            documents = [Document(ORIGINS, name, origin.encode()) for name, origin in names.items()]
+            await self._vault.commit(Work(documents=documents), None)
+            self._origins = dict(origins)
 
     def _end_reading(self) -> None:
         self.is_reading, self._has_ended = False, True
@@ -166,27 +188,37 @@ class BusReader:
 
     async def _begin(self) -> None:
         positions = await self._vault.positions(self._bus.name)
+        self._origins = await self._stored_origins()
         begun = sorted(self._registry.institutions)
-        await self._bus.start(begun, positions)
+        await self._bus.start(begun, positions, self._origins)
         self._is_begun = True
         for late in sorted(set(self._registry.institutions) - set(begun)):
             await self._bus.subscribe(late)
 
+    async def _stored_origins(self) -> Origins:
+        stored = [
+            (key.split("/"), value) for key, value in await self._vault.documents(ORIGINS, f"{self._bus.name}/")
+        ]
+        return {(stream, int(part)): value.decode() for (_, stream, part), value in stored}
+
     def _put_on_line(self, message: Message) -> None:
         known = self._registry.institution(message.institution)
-        headers = dict(message.headers)
-        version = headers.get("fhir-version", b"").decode("ascii", "replace")
+        # Names in lower case: producers write them as HTTP does.
+        headers = {name.lower(): value.decode("ascii", "replace") for name, value in message.headers}
+        stated = headers.get("fhir-version", "")
+        version = version_named(stated)
         received = Received(
             message.institution,
-            FhirVersion(version) if version in list(FhirVersion) else known.fhir_version,
+            version or known.fhir_version,
             message.value,
             self._clock.now(),
-            headers.get("content-type", b"application/fhir+json").decode("ascii", "replace"),
+            headers.get("content-type", "application/fhir+json"),
             _deletion(message.tombstone),
             message.position,
-            signature=headers.get(SIGNATURE_HEADER, b"").decode("ascii", "replace"),
+            signature=headers.get(SIGNATURE_HEADER, ""),
             must_be_signed=bool(known.signing_keys),
             must_be_encrypted=known.must_encrypt,
+            has_unknown_release=bool(stated) and version is None and message.tombstone is None,
         )
         span = _span(message)
         try:
@@ -223,7 +255,7 @@ class BusReader:
         try:
             await self._bus.acknowledge(positions)
         except Unavailable as error:
-            _log.error("acknowledge failed", code=error.code)
+            _log.error("acknowledge failed", code=kind_of(error))
 
 
 def _span(message: Message) -> tracing.Span:

@@ -58,6 +58,7 @@ class Gauges:
             gauge("audit_queue", "Accesses that wait to be recorded, their answers with them.", self._audit.waiting),
             gauge("bus_reading", "1 while the bus is being read.", self._reader.is_reading),
             gauge("bus_halted_partitions", "Partitions whose next message is gone.", len(self._reader.halted())),
+            gauge("bus_unread_streams", "Streams of which something cannot be read.", len(self._reader.unread())),
             Gauge(
                 "imports_kept", "Imports there are.", {k: float(v) for k, v in self._imports.load.items()}, "state"
             ),

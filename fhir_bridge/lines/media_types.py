@@ -16,6 +16,14 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def version_named(text: str) -> FhirVersion | None:
+    """Return the release that ``R4``, ``r4``, ``4.0`` or ``4.0.1`` name; None if it is none that is taken."""
+    name = text.strip().upper()
+    if name in list(FhirVersion):
+        return FhirVersion(name)
+    return _MIME_VERSIONS.get(".".join(name.split(".")[:2]))
+
+
 def declared_version(content_type: str) -> FhirVersion | None:
     """Return the release that a ``fhirVersion`` parameter of the media type names (R4 http.html, 3.1.0.1.12)."""
     for parameter in content_type.split(";")[1:]:

@@ -15,26 +15,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
-from fhir_bridge.errors import IntegrityBroken, Issue, KeyMissing, RecordRefused, Unavailable
+from fhir_bridge.errors import IntegrityBroken, Issue, KeyMissing, RecordRefused, Unavailable, kind_of
 from fhir_bridge.fhir.json import render
 from fhir_bridge.fhir.outcome import operation_outcome
 from fhir_bridge.lines.jobs import Job
 from fhir_bridge.lines.letters import Letter, open_letter
 from fhir_bridge.lines.staging import instant_of
 from fhir_bridge.lines.standing import Standing
-from fhir_bridge.model.ingest import instant
+from fhir_bridge.model.ingest import Position, instant
 from fhir_bridge.ports.bus import Bus, Notice
 from fhir_bridge.ports.keys import KeyStore
 from fhir_bridge.ports.vault import Document, SealedLetter, Vault, Work
 from fhir_bridge.telemetry import logger
 
 _LETTERS = "untold-letters"
-"""``time received/number in its group/letter id`` → nothing."""
+"""``time received/number in its group/letter id`` → :class:`_Untold`."""
 _CHANGES = "untold-changes"
 """``batch/number in its group`` → institution and ``(chart, record id, version)`` of what one message changed."""
 _AT_ONCE = 100
@@ -80,7 +80,9 @@ class NoticeLine:
         for number, job in enumerate(jobs):
             if Notice.DEAD in self._bus.notices:
                 for letter in job.letters:
-                    yield Document(_LETTERS, f"{letter.received_at_us:020d}/{number:06d}/{letter.id}", b"")
+                    # The letter itself says where the last of several such messages stood.
+                    value = msgspec.msgpack.encode(_Untold(letter.institution, job.received.position))
+                    yield Document(_LETTERS, f"{letter.received_at_us:020d}/{number:06d}/{letter.id}", value)
             own = [each for each in job.changed if each.row.author == "institution"]
             if Notice.CHANGES in self._bus.notices and job.is_from_sender and own:
                 names = [(each.chart.chart, each.row.id, each.row.version) for each in own]
@@ -91,26 +93,45 @@ class NoticeLine:
         while True:
             await self._moved.wait()
             self._moved.clear()
-            try:
-                if Notice.DEAD in self._bus.notices:
-                    await self._tell_letters()
-                if Notice.CHANGES in self._bus.notices:
-                    await self._tell_changes()
-            except Unavailable as error:
-                _log.error("notices wait", code=error.code)
+            is_waiting = False
+            for kind, tell in ((Notice.DEAD, self._tell_letters), (Notice.CHANGES, self._tell_changes)):
+                try:
+                    if kind in self._bus.notices:
+                        await tell()
+                except Unavailable as error:
+                    _log.error("notices wait", code=kind_of(error))
+                    is_waiting = True
+            if is_waiting:
                 self._moved.set()
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(_PAUSE_S)
 
     async def _tell_letters(self) -> None:
-        for some in _in_commits(await self._vault.documents(_LETTERS)):
-            for key, _ in some:
-                sealed = await self._vault.letter(key.rpartition("/")[2])
-                if sealed is not None:
-                    await self._tell_letter(sealed)
-            await self._forget(_LETTERS, some)
+        """Tell what is untold; an institution whose topic takes nothing keeps no other from being told.
 
-    async def _tell_letter(self, sealed: SealedLetter) -> None:
+        Raises:
+            Unavailable: Of somebody; the others have been told.
+        """
+        stuck: dict[str, Unavailable] = {}
+        for some in _in_commits(await self._vault.documents(_LETTERS)):
+            told = [each for each in some if await self._is_told(*each, stuck)]
+            await self._forget(_LETTERS, told)
+        _raise_any(stuck)
+
+    async def _is_told(self, key: str, value: bytes, stuck: dict[str, Unavailable]) -> bool:
+        untold = msgspec.msgpack.decode(value, type=_Untold) if value else _Untold()
+        if untold.institution in stuck:
+            return False
+        sealed = await self._vault.letter(key.rpartition("/")[2])
+        if sealed is not None:
+            try:
+                await self._tell_letter(sealed, int(key.partition("/")[0]), untold.place)
+            except Unavailable as error:
+                stuck[sealed.institution] = error
+                return False
+        return True
+
+    async def _tell_letter(self, sealed: SealedLetter, received_at_us: int, place: Position | None) -> None:
         try:
             letter = open_letter(self._keys, sealed)
         except (KeyMissing, IntegrityBroken) as error:
@@ -122,20 +143,32 @@ class NoticeLine:
             ("content-type", b"application/fhir+json"),
             ("letter", sealed.id.encode()),
             ("reason", sealed.reason.encode()),
-            ("received-at", instant(instant_of(sealed.received_at_us)).encode()),
+            ("received-at", instant(instant_of(received_at_us)).encode()),
         ]
-        place = letter.received.position
+        place = place or letter.received.position
         if place is not None:
             headers.append(("position", f"{place.stream} {place.partition} {place.offset}".encode()))
         await self._put(sealed.institution, Notice.DEAD, render(outcome), headers)
 
     async def _tell_changes(self) -> None:
+        stuck: dict[str, Unavailable] = {}
         for some in _in_commits(await self._vault.documents(_CHANGES)):
-            for number, (_, value) in enumerate(some):
-                if not await self._tell_changed(msgspec.msgpack.decode(value, type=_Changed)):
-                    await self._forget(_CHANGES, some[:number])
-                    return
-            await self._forget(_CHANGES, some)
+            told: list[tuple[str, bytes]] = []
+            for each in some:
+                changed = msgspec.msgpack.decode(each[1], type=_Changed)
+                if changed.institution in stuck:
+                    continue
+                try:
+                    if not await self._tell_changed(changed):
+                        # Nor is any later one on the ledger.
+                        await self._forget(_CHANGES, told)
+                        return
+                except Unavailable as error:
+                    stuck[changed.institution] = error
+                    continue
+                told.append(each)
+            await self._forget(_CHANGES, told)
+        _raise_any(stuck)
 
     async def _tell_changed(self, changed: _Changed) -> bool:
         """Tell what one message changed; False if it is not on the ledger yet: the line wakes us when it is."""
@@ -168,6 +201,13 @@ class NoticeLine:
             _log.error("a notice is longer than its topic takes")
 
 
+class _Untold(msgspec.Struct, array_like=True):
+    """Whose letter it is and where this message stood; an older release wrote neither."""
+
+    institution: str = ""
+    place: Position | None = None
+
+
 class _Changed(msgspec.Struct, array_like=True):
     institution: str
     names: list[tuple[str, str, str]]
@@ -175,6 +215,11 @@ class _Changed(msgspec.Struct, array_like=True):
 
 class _Kind(msgspec.Struct):
     resourceType: str = ""
+
+
+def _raise_any(stuck: Mapping[str, Unavailable]) -> None:
+    for why in stuck.values():
+        raise why
 
 
 def _in_commits(untold: Sequence[tuple[str, bytes]]) -> Iterator[Sequence[tuple[str, bytes]]]:

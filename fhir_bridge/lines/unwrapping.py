@@ -63,6 +63,7 @@ _UNSIGNED = Issue(
 _IN_CLEAR = Issue(
     "error", "security", "this institution encrypts what it sends: send a JWE with the content type application/jose"
 )
+_NO_RELEASE = Issue("error", "not-supported", "the header fhir-version must be STU3, R4, R4B or R5, or be left out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,9 +284,12 @@ def as_declared(message: Received) -> Received:
     """Return a message in the release that its content type declares, if it declares one.
 
     Raises:
-        RecordRefused: There is no such release.
+        RecordRefused: There is no such release, or none that the header names and nothing else does.
     """
-    return replace(message, fhir_version=declared_version(message.content_type) or message.fhir_version)
+    declared = declared_version(message.content_type)
+    if declared is None and message.has_unknown_release:
+        raise RecordRefused([_NO_RELEASE])
+    return replace(message, fhir_version=declared or message.fhir_version)
 
 
 def weight_of(received: Received, max_message_bytes: int) -> int:

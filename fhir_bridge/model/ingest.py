@@ -81,6 +81,7 @@ class Received:
     found: ``system|value`` and canonical id. ``signature`` is the sender's
     detached JWS over the message; the sender had agreed by then to sign, or to
     encrypt, what it sends by bus where ``must_be_signed`` or ``must_be_encrypted``.
+    ``has_unknown_release`` says that a header names a release that there is not.
     A large ``body`` is a view of memory that processes share (``shared_bytes.py``).
     """
 
@@ -96,6 +97,7 @@ class Received:
     signature: str = ""
     must_be_signed: bool = False
     must_be_encrypted: bool = False
+    has_unknown_release: bool = False
 
     @property
     def content(self) -> bytes:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from fhir_bridge.model.ingest import Position
+
+Origins = Mapping[tuple[str, int], str]
+"""Stream and partition → which making of the stream a position is of: one may be made anew under the old name."""
+NO_ORIGINS: Final[Origins] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,25 @@ class Bus(Protocol):
     notices: frozenset[Notice]
     """What it is set up to tell senders of."""
 
-    async def start(self, institutions: Sequence[str], positions: Sequence[Position]) -> None:
+    async def start(
+        self, institutions: Sequence[str], positions: Sequence[Position], origins: Origins = NO_ORIGINS
+    ) -> None:
         """Begin reading the institutions' streams, each partition from its stored position or the beginning.
+
+        Args:
+            origins: What :meth:`origins` said when the positions were stored.
 
         Raises:
             Unavailable: The broker does not answer; safe to retry.
         """
+        ...
+
+    def origins(self) -> Origins:
+        """Return what is to be stored before any position of a message that was taken by now."""
+        ...
+
+    def unread(self) -> Mapping[str, str]:
+        """Return the streams of which something cannot be read at all now, and the kind of error; others are read."""
         ...
 
     async def subscribe(self, institution: str) -> None:
@@ -75,7 +93,10 @@ class Bus(Protocol):
         ...
 
     def halted(self) -> Sequence[Position]:
-        """Return where partitions stand whose next message the bus no longer holds; the others are read on."""
+        """Return where partitions stand whose next message the bus no longer holds, or whose stream was made anew.
+
+        The others are read on.
+        """
         ...
 
     async def oldest(self, halted: Position) -> Position:

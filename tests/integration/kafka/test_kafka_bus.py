@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy  # type: ignore[import-untyped]
 
 from fhir_bridge.adapters import kafka_watch
 from fhir_bridge.adapters.kafka import KafkaBus
@@ -56,6 +57,36 @@ async def test_a_record_without_value_or_headers_by_another_producer_is_carried(
     await producer.stop()
     (message,) = await read(bus, 1)
     assert (message.value, message.headers) == (b"", (("empty", b""),))
+
+
+class _NoText(str):
+    """A header's name as a producer in C may send it."""
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\xfe"
+
+
+@pytest.mark.parametrize("codec", [0, 1], ids=["plain", "gzip"])
+async def test_a_header_whose_name_is_no_text_stops_nobody(
+    broker: KafkaBroker, bus: KafkaBus, institution: str, codec: int
+) -> None:
+    """The library gives up on such a batch, and would at every start anew."""
+    made = _DefaultRecordBatchBuilderPy(2, codec, False, -1, -1, 0, 1 << 14)
+    named = [("before", b"1"), (_NoText("odd"), b"2"), ("none", None)]
+    for offset, headers in enumerate(([], named, [])):
+        made.append(offset, None, b"k%d" % offset, b"value %d" % offset, headers)
+    made.append(3, None, b"k3", None, [])
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
+    await producer.start()
+    batch = producer.create_batch()
+    batch._builder, batch._relative_offset = made, 4
+    await (await producer.send_batch(batch, f"fhir.{institution}.in", partition=0))
+    await producer.stop()
+    messages = await read(bus, 4)
+    assert [message.value for message in messages] == [b"value 0", b"value 1", b"value 2", b""]
+    assert messages[1].headers == (("before", b"1"), ("\ufffd\ufffd", b"2"), ("none", b""))
+    assert [message.position.offset for message in messages] == [0, 1, 2, 3]
+    assert [message.tombstone for message in messages] == [None, None, None, b"k3"]
 
 
 async def test_messages_of_one_key_share_a_partition_and_keep_their_order(bus: KafkaBus, institution: str) -> None:
@@ -451,6 +482,9 @@ async def test_no_broker_at_all_is_unavailable_and_close_is_quick() -> None:
         await bus.start(["northgate"], [])
     with pytest.raises(Unavailable):
         await bus.put("northgate", b"a")
+    # Nothing behind is what it would say of a bus that is read.
+    with pytest.raises(Unavailable):
+        await bus.lag()
     async with asyncio.timeout(5):
         await bus.close()
         await bus.close()

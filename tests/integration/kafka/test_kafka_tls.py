@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
-from fhir_bridge.errors import Unavailable
+from fhir_bridge.errors import Unavailable, kind_of
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_reading import read
 from tests.support.ports import free_ports
@@ -85,12 +85,13 @@ class Guarded:
         listeners = {"PLAINTEXT": "{port}", "SASL_SSL": self.sasl, "SSL": self.mutual}
         told = ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
         protocols = ",".join(f"{name}:{name}" for name in listeners)
+        plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         jaas = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         self.broker = KafkaBroker(
             folder / "kafka",
             1,
             None,
-            {"bridge": PASSWORD},
+            {"bridge": PASSWORD, "guest": PASSWORD},
             **{
                 "listeners": f"{told},CONTROLLER://127.0.0.1:{{controller}}",
                 "advertised.listeners": told,
@@ -100,8 +101,12 @@ class Guarded:
                 "ssl.truststore.type": "PEM",
                 "ssl.truststore.location": str(self.authority.file),
                 "listener.name.ssl.ssl.client.auth": "required",
-                "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+                "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
                 "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": jaas,
+                "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{plain} user_bridge="{PASSWORD}";',
+                # A guest may do what a rule says, and nothing else.
+                "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                "super.users": "User:ANONYMOUS;User:bridge;User:CN=bridge",
             },
         )
         self.broker.start()
@@ -148,6 +153,39 @@ async def test_a_certificate_of_ours_signs_in_where_the_broker_asks_for_one(
         assert [m.value for m in await read(bus, 1)] == [b"by certificate"]
 
 
+async def test_a_user_signs_in_plainly_where_the_broker_wants_it_so(guarded: Guarded, institution: str) -> None:
+    url = f"kafkas://bridge:p%3Aw%40rd%2F1@127.0.0.1:{guarded.sasl}?cafile={guarded.authority.file}&sasl=PLAIN"
+    async with bus_of(url) as bus:
+        await bus.put(institution, b"plain")
+
+
+async def test_whoever_may_only_read_one_topic_reads_it_and_is_told_which_it_may_not(
+    guarded: Guarded, institution: str
+) -> None:
+    """As most operators grant it: topics are theirs to make, and a right that is missing is one sender's trouble."""
+    made, missing = institution, f"{institution}-missing"
+    unreadable = f"{institution}-unreadable"
+    owner = KafkaBus(KafkaSettings(guarded.broker.bootstrap))
+    for name in (made, unreadable):
+        await owner.put(name, b"a")
+    await asyncio.to_thread(guarded.broker.permit, "User:guest", "Read", f"fhir.{made}.in")
+    await asyncio.to_thread(guarded.broker.permit, "User:guest", "Describe", f"fhir.{unreadable}.in")
+    url = f"kafkas://guest:p%3Aw%40rd%2F1@127.0.0.1:{guarded.sasl}?cafile={guarded.authority.file}"
+    async with bus_of(url) as bus:
+        await bus.start([made, missing, unreadable], [])
+        assert [m.value for m in await read(bus, 1)] == [b"a"]
+        closed = {f"fhir.{name}.in": "TopicAuthorizationFailedError" for name in (missing, unreadable)}
+        async with asyncio.timeout(60):
+            while bus.unread() != closed:
+                await bus.take(max_messages=1, max_bytes=1, wait_ms=200)
+        await owner.put(made, b"b")
+        (message,) = await read(bus, 1)
+        assert message.value == b"b"
+        await bus.acknowledge([message.position])
+        assert (await bus.lag())[made] == 0
+    await owner.close()
+
+
 @pytest.mark.parametrize(
     "case", ["wrong password", "another authority", "the system's authorities", "no certificate"]
 )
@@ -160,6 +198,8 @@ async def test_who_is_not_who_they_say_is_not_spoken_to(guarded: Guarded, instit
         "no certificate": f"kafkas://127.0.0.1:{guarded.mutual}?{right}",
     }[case]
     async with bus_of(url) as bus:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as why:
             async with asyncio.timeout(60):
                 await bus.start([institution], [])
+    reason = {"wrong password": "SaslAuthenticationFailed", "no certificate": "KafkaConnectionError"}
+    assert kind_of(why.value) == reason.get(case, "SSLCertVerificationError")

@@ -26,6 +26,17 @@ def test_a_user_signs_in_over_tls() -> None:
     assert connection["sasl_plain_password"] == "p:w"
 
 
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
+def test_a_user_may_sign_in_as_the_broker_wants_it(mechanism: str) -> None:
+    connection = KafkaSettings.from_url(f"kafkas://user:word@one:9093?sasl={mechanism}").connection()
+    assert (connection["security_protocol"], connection["sasl_mechanism"]) == ("SASL_SSL", mechanism)
+
+
+def test_the_group_is_named_in_the_url() -> None:
+    assert KafkaSettings.from_url("kafka://one:9092").group == "fhir-bridge"
+    assert KafkaSettings.from_url("kafka://one:9092?group=net.bridge").group == "net.bridge"
+
+
 def test_tls_without_a_user() -> None:
     assert KafkaSettings.from_url("kafkas://one:9093").connection()["security_protocol"] == "SSL"
 
@@ -62,6 +73,7 @@ def test_a_wrong_url_is_refused_without_repeating_it(url: str) -> None:
         ("kafkas://one:9093?certfile=/nowhere/own.pem", "cannot be used"),
         ("kafkas://one:9093?keyfile=/nowhere/own.pem", "needs certfile"),
         ("kafkas://one:9093?notices=deaf", "notices"),
+        ("kafkas://u:p@one:9093?sasl=GSSAPI", "SCRAM-SHA-256 or PLAIN"),
     ],
 )
 def test_certificate_files_that_cannot_serve_and_unknown_notices_are_told(url: str, says: str) -> None:

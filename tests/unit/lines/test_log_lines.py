@@ -19,9 +19,17 @@ from tests.support.bridge_world import fresh, running
 ROOT = Path(__file__).parents[3]
 NUMBERS = {"port", "batch", "charts", "messages", "offset", "partition", "partitions", "times", "versions"}
 TEXTS = {
-    "code": {"error.code", "cut.code", "type(error).__name__", "getattr(error, 'code', type(error).__name__)"},
+    "code": {
+        "error.code",
+        "cut.code",
+        "kind_of(error)",
+        "told[topic]",
+        "type(error).__name__",
+        "getattr(error, 'code', type(error).__name__)",
+    },
     "institution": {
         "self._institutions[partition.topic]",
+        "self._institutions[topic]",
         "sealed.institution",
         "change.target.name",
         "institution.name",
