@@ -170,9 +170,12 @@ class SqliteKeyStore:
         """Wrap every key of an institution under a new KEK; return the old epoch and the new one.
 
         The old KEK stays in the keyring until its last backup of this file expires: destroy it then.
+        An institution that never had a key has no KEK either; its first is told as both.
         """
         with self._lock, translated(WHAT):
             old = self._epoch(institution)
+            if self._is_new(institution) and not self._has_kek(institution, old):
+                return old, old
             self._keyring.make_kek(institution, old + 1)
             with self._one_transaction():
                 for row in self._rows_of(institution):
@@ -273,6 +276,12 @@ class SqliteKeyStore:
             (institution,),
         ).fetchone()
         return found is None
+
+    def _has_kek(self, institution: str, epoch: int) -> bool:
+        try:
+            return bool(self._keyring.kek(institution, epoch))
+        except KeyMissing:
+            return False
 
     def _epoch(self, institution: str) -> int:
         row = self._connection.execute("SELECT epoch FROM epochs WHERE institution = ?", (institution,)).fetchone()
