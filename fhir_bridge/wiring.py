@@ -36,12 +36,13 @@ from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
-from fhir_bridge.adapters.ledger_place import is_begun, ledger_address, note_place, refusal
+from fhir_bridge.adapters.ledger_place import is_begun, ledger_address, note_place, refusal, refuse_second
 from fhir_bridge.adapters.migrations import Migrated
+from fhir_bridge.adapters.one_history import require_one_history
 from fhir_bridge.adapters.overflow import FileOverflows
 from fhir_bridge.adapters.readiness import Readiness
 from fhir_bridge.adapters.spool import Spool
-from fhir_bridge.adapters.sqlite_support import Connect, connect_file
+from fhir_bridge.adapters.sqlite_support import Connect, OpenFile, connect_file
 from fhir_bridge.adapters.vault_database import VaultDatabase
 from fhir_bridge.adapters.vault_schema import migrate_vault
 from fhir_bridge.adapters.vault_sql import SqlVault
@@ -119,6 +120,7 @@ from ledger_core import (
     LedgerError,
     OpeningRefused,
     export_ledger,
+    is_url,
     open_ledger,
     run_migrate,
 )
@@ -187,8 +189,10 @@ async def open_bridge(
         vault = SqlVault(database, keys.ensure([mac])[mac], keys.head)
         stack.push_async_callback(vault.close)
         address = ledger_address(data, _ledger_url())
+        await asyncio.to_thread(refuse_second, data, address, is_in_use=await vault.is_begun())
         ledger = await asyncio.to_thread(_open_ledger, data, address, keyring, service.network, connect)
         stack.callback(ledger.close)
+        ledger_file = None if is_url(address) else OpenFile(Path(address), "ledger")
 
         standing, committing = Standing(), asyncio.Lock()
         notary = Notary(ledger, keyring, on_stop=partial(standing.fall, "ledger"))
@@ -202,6 +206,7 @@ async def open_bridge(
         )
         stack.push_async_callback(rooms.close)
         policies = await _policies()
+        await require_one_history(vault, notary)
         await notary.start()
         await notary.register_policies(policies.digest)
         await registry.load()
@@ -402,7 +407,9 @@ async def open_bridge(
             take_over=guardianship.take_over,
             save_credentials=directory.save_credentials,
         )
-        readiness = Readiness(directory, keyring, keys, vault, notary, bus, reader, ingest, standing).parts
+        readiness = Readiness(
+            directory, ledger_file, keyring, keys, vault, notary, bus, reader, ingest, standing
+        ).parts
         gauges = Gauges(
             ingest=ingest,
             imports=imports,

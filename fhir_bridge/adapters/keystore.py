@@ -29,6 +29,7 @@ from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.adapters.sqlite_support import (
     BUSY_TIMEOUT_MS,
     Connect,
+    OpenFile,
     connect_file,
     open_database,
     transaction,
@@ -93,6 +94,7 @@ class SqliteKeyStore:
         self._connection = open_database(
             path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True, connect=connect
         )
+        self._file = OpenFile(path, WHAT)
         with translated(WHAT):
             is_new = self._connection.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is None
             key = keyring.make_kek(JOURNAL_KEK, _FIRST_EPOCH) if is_new else journal_key(keyring)
@@ -168,9 +170,12 @@ class SqliteKeyStore:
         """Wrap every key of an institution under a new KEK; return the old epoch and the new one.
 
         The old KEK stays in the keyring until its last backup of this file expires: destroy it then.
+        An institution that never had a key has no KEK either; its first is told as both.
         """
         with self._lock, translated(WHAT):
             old = self._epoch(institution)
+            if self._is_new(institution) and not self._has_kek(institution, old):
+                return old, old
             self._keyring.make_kek(institution, old + 1)
             with self._one_transaction():
                 for row in self._rows_of(institution):
@@ -187,7 +192,7 @@ class SqliteKeyStore:
     def can_write(self) -> bool:
         """Tell whether the last write went through; if it did not, try one of nothing."""
         with self._lock:
-            if self._is_failing:
+            if self._is_failing or not self._file.is_in_place():
                 try:
                     with translated(WHAT), self._one_transaction():
                         pass
@@ -204,11 +209,11 @@ class SqliteKeyStore:
     @contextmanager
     def _one_transaction(self) -> Iterator[None]:
         try:
-            with transaction(self._connection):
+            with transaction(self._connection, self._file):
                 yield
                 self._journal.append()
         except BaseException as error:
-            self._is_failing = isinstance(error, sqlite3.OperationalError)
+            self._is_failing = isinstance(error, sqlite3.OperationalError | Unavailable)
             self._journal.reload()
             raise
         self._is_failing = False
@@ -271,6 +276,12 @@ class SqliteKeyStore:
             (institution,),
         ).fetchone()
         return found is None
+
+    def _has_kek(self, institution: str, epoch: int) -> bool:
+        try:
+            return bool(self._keyring.kek(institution, epoch))
+        except KeyMissing:
+            return False
 
     def _epoch(self, institution: str) -> int:
         row = self._connection.execute("SELECT epoch FROM epochs WHERE institution = ?", (institution,)).fetchone()

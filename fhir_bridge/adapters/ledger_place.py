@@ -54,6 +54,19 @@ def is_begun(data: Path, address: Path | str) -> bool:
     return found
 
 
+def refuse_second(data: Path, address: Path | str, *, is_in_use: bool) -> None:
+    """Refuse to begin a ledger for a directory whose vault is in use already.
+
+    Raises:
+        SetupWrong: The ledger is not where it was.
+        Unavailable: The database does not answer.
+    """
+    if is_in_use and not is_begun(data, address):
+        raise SetupWrong(
+            f"the ledger of {data} is gone, and its vault is in use: put it back, or restore a backup elsewhere"
+        )
+
+
 def note_place(data: Path, address: Path | str) -> None:
     """Say durably in the directory that its ledger is in a database; nothing if it is a file."""
     marker = data / _ELSEWHERE

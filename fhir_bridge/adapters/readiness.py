@@ -10,6 +10,7 @@ from fhir_bridge.adapters.datadir import DataDirectory
 from fhir_bridge.adapters.keyring_file import FileKeyring
 from fhir_bridge.adapters.keystore import SqliteKeyStore
 from fhir_bridge.adapters.spool import Spool
+from fhir_bridge.adapters.sqlite_support import OpenFile
 from fhir_bridge.adapters.vault_sql import SqlVault
 from fhir_bridge.lines.bus_reader import BusReader
 from fhir_bridge.lines.ingest import IngestLine
@@ -25,6 +26,7 @@ class Readiness:
     """Looks at every part of one bridge; one that failed to write is tried again by asking."""
 
     directory: DataDirectory
+    ledger_file: OpenFile | None
     keyring: FileKeyring
     keys: SqliteKeyStore
     vault: SqlVault
@@ -39,7 +41,8 @@ class Readiness:
         parts = dict.fromkeys(("ledger", "vault", "keys", "disk", "bus"), False) | {"lines": self.standing.is_ready}
         with contextlib.suppress(Exception):
             does_answer = bool(self.notary.checkpoint()) and await asyncio.to_thread(self.notary.answers)
-            parts["ledger"] = does_answer and self.ingest.is_anchoring
+            is_kept = self.ledger_file is None or self.ledger_file.is_in_place()
+            parts["ledger"] = does_answer and is_kept and self.ingest.is_anchoring
         with contextlib.suppress(Exception):
             parts["vault"] = await self.vault.last_batch() >= -1 and await self.vault.can_write()
         with contextlib.suppress(Exception):

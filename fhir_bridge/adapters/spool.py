@@ -25,7 +25,14 @@ from typing import TypeVar
 import msgspec
 
 from fhir_bridge.adapters.ambient import SystemRandomness
-from fhir_bridge.adapters.sqlite_support import Connect, connect_file, open_database, transaction, translated
+from fhir_bridge.adapters.sqlite_support import (
+    Connect,
+    OpenFile,
+    connect_file,
+    open_database,
+    transaction,
+    translated,
+)
 from fhir_bridge.errors import IntegrityBroken, KeyMissing, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.ambient import Randomness
@@ -84,6 +91,7 @@ class Spool:
         self._connection = open_database(
             path, what=WHAT, version=VERSION, schema=SCHEMA, secure_delete=True, connect=connect
         )
+        self._file = OpenFile(path, WHAT)
         self._thread = ThreadPoolExecutor(1, "spool")
         self._next: dict[str, int] = {}
         self._waiting: list[_Put] = []
@@ -179,7 +187,7 @@ class Spool:
 
     async def can_write(self) -> bool:
         """Tell whether the last message was put; if it was not, try to write its stream's row once more."""
-        if self._is_failing:
+        if self._is_failing or not self._file.is_in_place():
             try:
                 await self._run(self._touch)
             except Unavailable:
@@ -239,7 +247,7 @@ class Spool:
         names = [KeyName(KeyKind.MESSAGE, put.stream, subject) for put, subject in zip(group, subjects, strict=True)]
         keys = self._keys.ensure(names)
         try:
-            with translated(WHAT), transaction(self._connection):
+            with translated(WHAT), transaction(self._connection, self._file):
                 put = [
                     self._append_one(put, name.subject, keys[name]) for put, name in zip(group, names, strict=True)
                 ]
@@ -250,7 +258,7 @@ class Spool:
         return put
 
     def _touch(self) -> None:
-        with transaction(self._connection):
+        with transaction(self._connection, self._file):
             self._connection.execute("INSERT INTO streams VALUES ('', 0) ON CONFLICT DO UPDATE SET next_number = 0")
             self._connection.execute("DELETE FROM streams WHERE stream = ''")
         self._is_failing = False
@@ -268,7 +276,7 @@ class Spool:
         return Position(self.name, put.stream, 0, number)
 
     def _number_on(self, positions: Sequence[Position]) -> None:
-        with transaction(self._connection):
+        with transaction(self._connection, self._file):
             for position in positions:
                 self._connection.execute(
                     "INSERT INTO streams VALUES (?, ?) ON CONFLICT DO UPDATE SET next_number = excluded.next_number"
@@ -327,7 +335,7 @@ class Spool:
         if not names:
             return
         self._keys.erase_all(names)
-        with transaction(self._connection):
+        with transaction(self._connection, self._file):
             for place in last.items():
                 self._connection.execute("DELETE FROM messages WHERE stream = ? AND number <= ?", place)
 

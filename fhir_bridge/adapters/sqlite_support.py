@@ -5,6 +5,7 @@ sqlite3's exceptions.
 
 Invariants:
     * a file is readable by its owner only, from the moment it exists;
+    * nothing is written to a file that the next start would not find;
     * a commit that returned survives loss of power (WAL with synchronous=FULL);
     * a file written by a newer version is refused, never guessed at.
 """
@@ -143,6 +144,39 @@ def prepare_file(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
+class OpenFile:
+    """A file as it was when it was opened: by now its name may be gone or lead to another one.
+
+    SQLite goes on with a file that was removed or replaced, and what it commits is lost with the process.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        """Note which file a path leads to; there must be one."""
+        self._path, self._what = path, what
+        self._place = _place(path)
+
+    def is_in_place(self) -> bool:
+        """Tell whether the next start would open the same file; costs one look into the folder."""
+        return _place(self._path) == self._place
+
+    def require_in_place(self) -> None:
+        """Let nothing be written that would be lost.
+
+        Raises:
+            Unavailable: The file was removed or replaced; put back, it is written again.
+        """
+        if not self.is_in_place():
+            raise Unavailable(f"the {self._what} file was removed or replaced")
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Tell sqlite3's errors in our terms.
@@ -164,8 +198,14 @@ def translated(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what the block writes, or nothing of it."""
+def transaction(connection: sqlite3.Connection, file: OpenFile | None = None) -> Iterator[None]:
+    """Commit what the block writes, or nothing of it.
+
+    Raises:
+        Unavailable: ``file``, which the connection writes, was removed or replaced.
+    """
+    if file is not None:
+        file.require_in_place()
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -115,6 +115,10 @@ class VaultDatabase(Protocol):
         """Tell whether the database could not do what it was asked, rather than that it was asked something wrong."""
         ...
 
+    def is_in_place(self) -> bool:
+        """Tell whether what is written is where the next start would look for it."""
+        ...
+
     def damage(self, connection: Connection) -> Iterator[Finding]:
         """Yield what the database itself finds wrong with its files, if it can tell."""
         ...

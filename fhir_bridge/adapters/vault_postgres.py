@@ -152,6 +152,10 @@ class PostgresDatabase:
         """Tell whether the server, its disk or the way there failed."""
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
+    def is_in_place(self) -> bool:
+        """Return True: what a server answers for is found by asking it."""
+        return True
+
     def damage(self, connection: Connection) -> Iterator[Finding]:
         """Yield nothing: PostgreSQL checks its own pages where it was set up with checksums."""
         yield from ()

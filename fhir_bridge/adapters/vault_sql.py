@@ -207,6 +207,10 @@ class SqlVault:
                 yield StoredRecord(*row[:-1])
             after = rows[-1][-1]
 
+    async def is_begun(self) -> bool:
+        """Tell whether anything was ever committed."""
+        return bool(await self._select("SELECT 1 FROM journal LIMIT 1"))
+
     async def counts(self) -> dict[str, int]:
         """Return row counts by table, and the bytes that the database takes."""
         parts = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in _COUNTED)  # noqa: S608
@@ -216,7 +220,7 @@ class SqlVault:
 
     async def can_write(self) -> bool:
         """Tell whether the last write went through; if it did not, try one of nothing."""
-        if self._writer.is_failing:
+        if self._writer.is_failing or not self._database.is_in_place():
             try:
                 await self.commit(Work(), None)
             except Unavailable:

@@ -10,6 +10,7 @@ from typing import cast
 
 from fhir_bridge.adapters.sqlite_support import (
     Connect,
+    OpenFile,
     check_stamp,
     connect_file,
     connect_for_checking,
@@ -42,12 +43,14 @@ class SqliteDatabase:
         """
         self._path = path
         self._connect = connect
+        self._file: OpenFile | None = None
 
     def open_writer(self) -> Connection:
         """Return the connection that writes; the file is made if there is none."""
         connection = open_database(
             self._path, what=WHAT, version=VERSION, schema=SCHEMA, connect=self._connect, migrations=MIGRATIONS
         )
+        self._file = OpenFile(self._path, WHAT)
         with self.translated():
             # The default of 1,000 pages checkpoints after almost every group of 500 records.
             connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -55,6 +58,8 @@ class SqliteDatabase:
 
     def open_reader(self) -> Connection:
         """Return a connection that cannot write."""
+        if self._file is not None:
+            self._file.require_in_place()
         return connect_for_reading(self._path, WHAT, self._connect)
 
     def open_checker(self) -> Connection:
@@ -78,12 +83,12 @@ class SqliteDatabase:
     def transaction(self, writer: Connection, *, waits: bool = True) -> Iterator[None]:
         """Commit what the block writes, or nothing of it."""
         if waits:
-            with transaction(_sqlite(writer)):
+            with transaction(_sqlite(writer), self._file):
                 yield
             return
         writer.execute("PRAGMA synchronous=NORMAL")
         try:
-            with transaction(_sqlite(writer)):
+            with transaction(_sqlite(writer), self._file):
                 yield
         finally:
             writer.execute("PRAGMA synchronous=FULL")
@@ -101,7 +106,11 @@ class SqliteDatabase:
 
     def is_outage(self, error: BaseException) -> bool:
         """Tell whether the disk, the lock or the file failed."""
-        return isinstance(error, sqlite3.OperationalError)
+        return isinstance(error, sqlite3.OperationalError | Unavailable)
+
+    def is_in_place(self) -> bool:
+        """Tell whether the file that is written is the one that the next start would open."""
+        return self._file is None or self._file.is_in_place()
 
     def damage(self, connection: Connection) -> Iterator[Finding]:
         """Yield what SQLite's own check of the file finds."""

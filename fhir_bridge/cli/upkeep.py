@@ -15,6 +15,9 @@ from fhir_bridge.cli.failing import FAILED, SETUP, Failure
 from fhir_bridge.cli.options import AsJson, Data, data_directory
 from fhir_bridge.cli.waiting import wait_for
 
+_SHOWN = 20
+_LOG_KEY = "keyring identity-log"
+
 
 def fsck(
     deep: Annotated[bool, typer.Option("--deep", help="Also open every envelope.")] = False,
@@ -86,8 +89,12 @@ def restore(
 
     bring_back(source, keys, directory)
     findings, _ = wait_for(_fsck(directory, False, None))
-    for finding in findings:
+    for finding in findings[:_SHOWN]:
         print(f"{finding['place']}: {finding['what']}")
+    if len(findings) > _SHOWN:
+        print(f"and {len(findings) - _SHOWN} more: fhir-bridge fsck --data {directory}")
+    if any(found["place"] == _LOG_KEY and found["what"].startswith("another key") for found in findings):
+        raise Failure("the keys are not those of this vault (--from and --keys take the two folders of one backup)")
     if findings:
         raise Failure(f"the copy in {directory} disagrees with its ledger (do not serve it; try another backup)")
     print(f"restored into {directory} and checked against its ledger")

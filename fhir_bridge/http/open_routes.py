@@ -21,13 +21,13 @@ _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _FORM_LIMIT = 64 << 10
 
 
-@router.get("/health/live")
+@router.api_route("/health/live", methods=["GET", "HEAD"])
 async def live() -> JSONResponse:
     """Tell that the process answers."""
     return JSONResponse({"status": "live"})
 
 
-@router.get("/health/ready")
+@router.api_route("/health/ready", methods=["GET", "HEAD"])
 async def ready(request: Request) -> JSONResponse:
     """Tell whether ledger, vault and keys can serve; 503 names the part that cannot."""
     parts = await services_of(request).readiness()

@@ -14,6 +14,7 @@ from fhir_bridge.lines.staging import Layer, Refused
 from fhir_bridge.model.ids import identifier_token
 from fhir_bridge.model.ingest import IndexRow, Normalized
 from fhir_bridge.ports.vault import Document, Vault
+from fhir_bridge.query.values import split, unescape
 
 COLLECTION = "identifiers"
 
@@ -34,16 +35,19 @@ async def patients_with(vault: Vault, id_key: bytes, identifier: str) -> list[st
 
 
 def criterion(query: str) -> str:
-    """Return the ``system|value`` of the query of a conditional create, update or delete.
+    """Return the ``system|value`` of the query of a conditional create, update or delete, without escapes.
 
     Raises:
         Refused: Anything but one ``identifier=system|value``.
     """
     pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True)
+    problem = "a condition is identifier=system|value and nothing else"
     if len(pairs) == 1 and pairs[0][0] == "identifier" and "|" in pairs[0][1]:
-        return pairs[0][1]
-    problem = Issue("error", "not-supported", "a condition is identifier=system|value and nothing else")
-    raise Refused("400 Bad Request", problem)
+        values = split(pairs[0][1], ",")
+        if len(values) == 1:
+            return unescape(values[0])
+        problem = r"a condition names one identifier: write a comma within a value as \,"
+    raise Refused("400 Bad Request", Issue("error", "not-supported", problem))
 
 
 def match_among(type_name: str, identifier: str, layer: Layer, charts: Collection[str]) -> IndexRow | None:

@@ -39,6 +39,7 @@ from fhir_bridge.lines.jobs import (
     measure,
     names_a_patient,
     only,
+    placed,
     referred_to,
     restrictions,
 )
@@ -489,9 +490,10 @@ class IngestLine:
                             names.append(f"{record.type}/{record.id}")
                         job.outcomes.append(outcome)
                     except Refused as no:
-                        refusals.append(Refusal(record.index, (no.issue,)))
+                        issue = placed(no.issue, processed, record.index)
+                        refusals.append(Refusal(record.index, (issue,)))
                         job.elsewhere = no.found if isinstance(no, Elsewhere) else None
-                        job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(no.issue,)))
+                        job.outcomes.append(Outcome(record.index, no.status, record.type, issues=(issue,)))
                         job.status = no.status if len(refusals) == 1 else job.status
             processed = judged(processed, refusals)
             if names and not processed.refused and not referred_to(processed.records).isdisjoint(names):

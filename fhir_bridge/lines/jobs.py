@@ -186,6 +186,13 @@ def judged(processed: Processed, refusals: Sequence[Refusal]) -> Processed:
     return Processed(processed.kind, processed.records, processed.quarantined, tuple(refusals))
 
 
+def placed(issue: Issue, processed: Processed, index: int) -> Issue:
+    """Return a finding of the stored state with its place, which in a Bundle is an entry."""
+    if processed.kind == "single" or issue.expression:
+        return issue
+    return replace(issue, expression=f"Bundle.entry[{index}]")
+
+
 def measure(job: Job, *, is_known: bool) -> None:
     """Count a committed message for operators; a sender that is not registered has no label of its own."""
     quarantined = sum(outcome.status.startswith("202") for outcome in job.outcomes)

@@ -133,6 +133,11 @@ class Notary:
         """
         return await self._submit(envelope)
 
+    def has_anchored(self) -> bool:
+        """Tell whether this node has ever brought a batch to the ledger."""
+        signer = self._ledger.member(self.identity(ANCHOR_SIGNER).public)
+        return signer is not None and signer.nonce > 0
+
     def sign_access_head(self, epoch: int, root: bytes, count: int) -> bytes:
         """Return the signed envelope that closes an audit epoch."""
         return self._ledger.sign(AccessHead(epoch, root, count), self.identity(AUDIT_SIGNER))

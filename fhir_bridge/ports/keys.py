@@ -78,7 +78,7 @@ class KeyStore(Protocol):
         """Wrap every key of an institution under a new KEK, all or none; return the old epoch and the new one.
 
         The keys themselves stay, so nothing is sealed anew and nobody waits for more than the commit. The old KEK is
-        kept for backups of the key store made before.
+        kept for backups of the key store made before. The same epoch twice where there is no KEK yet.
 
         Raises:
             Unavailable: All keys are under the old KEK still; safe to retry.

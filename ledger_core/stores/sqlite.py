@@ -44,6 +44,7 @@ class SqliteStore(SqlRows):
         self._connect = connect
         self._reading, self._writing = reading, writing
         self._lock_fd = lock_fd
+        self._place = _place(path)
         self._read_mutex, self._write_mutex = threading.Lock(), threading.Lock()
 
     @classmethod
@@ -157,6 +158,10 @@ class SqliteStore(SqlRows):
         with _translated("the copy could not be written"), appearing(target) as part:
             self._copy(part)
 
+    def is_in_place(self) -> bool:
+        """Tell whether the path still leads to the file that was opened."""
+        return _place(self.path) == self._place
+
     def renew(self) -> None:
         """Look at the rows as they are now, where all reads see one moment."""
         with self._read_mutex, _translated("the store cannot be read"):
@@ -196,6 +201,9 @@ class SqliteStore(SqlRows):
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Give the writing connection; commit at the end, roll back and translate on failure."""
+        # SQLite goes on with a file that has no name any more, and what it commits is lost with the process.
+        if not self.is_in_place():
+            raise LedgerUnavailable("the ledger's file was removed or replaced")
         with self._write_mutex, _translated("the store did not keep a block"):
             if self._writing is None:
                 raise LedgerUnavailable("the ledger is open for reading only")
@@ -245,6 +253,14 @@ def _other_format(where: str, found: str | None) -> OpeningRefused:
     if int(number) > 3:
         return OpeningRefused(f"{where} was written by a newer version ({found}): open it with that one")
     return OpeningRefused(f"{where} is of a format that is read no more ({found}): export it with what wrote it")
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_damage(cause: BaseException) -> bool:

@@ -124,6 +124,21 @@ def test_rotation_wraps_the_keys_of_one_institution_anew(keys_world: FileKeysWor
     assert keys_world.findings() == []
 
 
+def test_an_institution_that_has_sent_nothing_yet_has_nothing_to_rotate(keys_world: FileKeysWorld) -> None:
+    store = keys_world.open()
+    assert store.rotate("northgate") == (1, 1)
+    store.ensure([CHART])
+    assert store.rotate("northgate") == (1, 2)
+    assert keys_world.findings() == []
+
+
+def test_a_kek_that_wraps_nothing_any_more_is_rotated_away_all_the_same(keys_world: FileKeysWorld) -> None:
+    store = keys_world.open()
+    store.ensure([CHART])
+    store.erase(CHART)
+    assert store.rotate("northgate") == (1, 2)
+
+
 def test_a_copy_from_before_a_rotation_is_useless_once_the_old_kek_is_destroyed(keys_world: FileKeysWorld) -> None:
     store = keys_world.open()
     store.ensure([CHART])

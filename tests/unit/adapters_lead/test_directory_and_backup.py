@@ -7,9 +7,11 @@ import os
 import stat
 from pathlib import Path
 
+import anyio
 import pytest
 
 from fhir_bridge.adapters.datadir import DataDirectory
+from fhir_bridge.cli.main import main
 from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
 from fhir_bridge.wiring import check, open_bridge, restore
 from tests.support.bridge_world import World, fresh, observation, patient, running
@@ -50,6 +52,27 @@ async def test_nothing_in_the_directory_or_its_backup_is_open_to_others(tmp_path
         assert _open_to_others(tmp_path / "backup") == []
     finally:
         os.umask(before)
+
+
+def test_the_keys_of_another_deployment_are_called_so_and_not_told_row_by_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    anyio.run(_backed_up, fresh(tmp_path), ours)
+    anyio.run(_backed_up, tmp_path / "another", theirs)
+    to = str(tmp_path / "restored")
+    wrong = ["restore", "--from", str(ours / "vault"), "--keys", str(theirs / "keys"), "--data", to]
+    assert main(wrong) == 1
+    shown = capsys.readouterr()
+    assert "the keys are not those of this vault" in shown.err
+    assert "keyring identity-log: another key" in shown.out
+    assert len(shown.out.splitlines()) <= 21
+
+
+async def _backed_up(data: Path, to: Path) -> None:
+    async with running(data) as world:
+        answer = await world.control.post("/backup", json={"to": str(to)})
+        assert answer.status_code == 200, answer.text
 
 
 async def test_a_backup_made_under_load_restores_to_a_sound_directory_that_takes_more(tmp_path: Path) -> None:

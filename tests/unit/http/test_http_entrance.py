@@ -231,6 +231,15 @@ async def test_readiness_names_its_parts(tmp_path: Path) -> None:
         assert answer.json()["parts"] == dict.fromkeys(["ledger", "vault", "disk", "keys", "bus", "lines"], True)
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+async def test_a_probe_may_ask_by_head(tmp_path: Path, path: str) -> None:
+    async with running(fresh(tmp_path)) as world:
+        await world.send(patient("p1"))
+        asked, probed = await world.http.get(path), await world.http.head(path)
+        assert (probed.status_code, asked.status_code) == (200, 200)
+        assert probed.headers["content-type"] == asked.headers["content-type"]
+
+
 BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
 

@@ -111,8 +111,20 @@ async def test_several_matches_refuse_a_transaction_whole_and_an_entry_of_a_batc
     before = await world.timeline(who, person)
     refused = await post(world, *entries)
     assert refused.status_code == 412
+    assert refused.json()["issue"][0]["expression"] == ["Bundle.entry[0]"]
     assert await world.timeline(who, person) == before
     assert statuses(await post(world, *entries, kind="batch")) == ["412", "201"]
+
+
+async def test_a_refusal_by_what_is_stored_names_the_entry(world: World) -> None:
+    fine, stale = patient("p2"), patient("p1")
+    entries: list[Json] = [
+        {"resource": fine, "request": {"method": "PUT", "url": "Patient/p2"}},
+        {"resource": stale, "request": {"method": "PUT", "url": "Patient/p1", "ifMatch": 'W/"older"'}},
+    ]
+    refused = await post(world, *entries)
+    assert refused.status_code == 412
+    assert [issue["expression"] for issue in refused.json()["issue"]] == [["Bundle.entry[1]"]]
 
 
 async def test_nobody_elses_record_is_what_was_there(world: World) -> None:

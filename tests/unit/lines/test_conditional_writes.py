@@ -155,6 +155,28 @@ async def test_other_criteria_are_refused(world: World, query: str) -> None:
     assert len(await _all(world)) == 1
 
 
+@pytest.mark.parametrize("value", ["o1,urn:test|o2", "o1,", ",o1"])
+async def test_several_values_are_refused_rather_than_looked_for_as_one(world: World, value: str) -> None:
+    condition = f"identifier=urn:test|{value}"
+    at, who = "/fhir/Observation", await world.token()
+    for answer in (
+        await _put(world, condition, _unnamed("o1")),
+        await _delete(world, f"{condition}&patient=p1"),
+        await world.http.post(at, headers=who | {"If-None-Exist": condition}, json=_unnamed("o3")),
+    ):
+        assert answer.status_code == 400
+        assert "comma" in answer.text
+    assert len(await _all(world)) == 1
+
+
+async def test_a_comma_within_a_value_is_escaped_as_in_a_search(world: World) -> None:
+    odd = _unnamed("odd") | {"identifier": [{"system": "urn:test", "value": "a,b|c"}]}
+    condition = r"identifier=urn:test|a\,b\|c"
+    assert (await _put(world, condition, odd)).status_code == 201
+    assert (await _put(world, condition, odd | {"status": "amended"})).status_code == 200
+    assert len(await _all(world)) == 2
+
+
 async def test_a_deletion_names_the_patient(world: World) -> None:
     assert (await _delete(world, O1)).status_code == 400
     assert (await _delete(world, f"{O1}&patient=p1&subject=p1")).status_code == 400
