@@ -430,6 +430,7 @@ async def open_bridge(
                 registry=registry,
                 clock=clock,
                 base_url=base_url,
+                settings=AnswerSettings(),
             ),
             imports=imports,
             claims=claims,

@@ -7,6 +7,7 @@ but not the bytes, and the commitment of a record binds the bytes.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, overload
@@ -166,11 +167,12 @@ def cut_in_turn(data: bytes | memoryview, *, max_depth: int = MAX_DEPTH) -> Bund
     """
     try:
         raws = _BUNDLE.decode(data).entry
-        shell = _without_entries(data, raws)
+        entries = _DecodedAnew(data, max_depth - _ENTRY_DEPTH)
+        shell = _without_entries(data, raws, entries)
         value = parse(shell, max_depth=max_depth) if shell is not None else {}
         if not raws or value.get("entry") != []:
             return None
-        entries = _DecodedAnew(raws, max_depth - _ENTRY_DEPTH)
+        del raws
         types: dict[str, str] = {}
         for entry in entries:
             _note_type(entry, types)
@@ -182,12 +184,19 @@ def cut_in_turn(data: bytes | memoryview, *, max_depth: int = MAX_DEPTH) -> Bund
 class _DecodedAnew(Sequence[EntryParts]):
     """See :attr:`BundleParts.are_decoded`."""
 
-    def __init__(self, raws: list[msgspec.Raw], max_depth: int) -> None:
-        self._raws = raws
+    def __init__(self, data: bytes | memoryview, max_depth: int) -> None:
+        self._data = data
         self._max_depth = max_depth
+        # An eighth of what a list of slices takes.
+        self._starts, self._ends = array("Q"), array("Q")
+
+    def add(self, start: int, end: int) -> None:
+        """Learn where the next entry lies."""
+        self._starts.append(start)
+        self._ends.append(end)
 
     def __len__(self) -> int:
-        return len(self._raws)
+        return len(self._starts)
 
     @overload
     def __getitem__(self, index: int) -> EntryParts: ...
@@ -196,12 +205,14 @@ class _DecodedAnew(Sequence[EntryParts]):
     def __getitem__(self, index: int | slice) -> EntryParts | Sequence[EntryParts]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
-        raw = bytes(self._raws[index])
+        raw = bytes(self._data[self._starts[index] : self._ends[index]])
         return EntryParts.of(index, raw, parse_any(raw, max_depth=self._max_depth, max_bytes=len(raw)))
 
 
-def _without_entries(data: bytes | memoryview, raws: list[msgspec.Raw]) -> bytes | None:
+def _without_entries(data: bytes | memoryview, raws: list[msgspec.Raw], entries: _DecodedAnew) -> bytes | None:
     """Return a Bundle with an empty array where its entries were; None if they are not found where they should be.
+
+    ``entries`` learns where they are.
 
     That they were found is for the caller to see: the Bundle that is left has an empty ``entry`` of its own.
     """
@@ -214,6 +225,7 @@ def _without_entries(data: bytes | memoryview, raws: list[msgspec.Raw]) -> bytes
         at = between.end() if between is not None else len(data)
         if bytes(data[at : at + len(raw)]) != raw:
             return None
+        entries.add(at, at + len(raw))
         at += len(raw)
     end = _END.match(data, at)
     return bytes(data[: begun.end()]) + b"]" + bytes(data[end.end() :]) if end is not None else None

@@ -7,6 +7,7 @@ patching and conditional update or delete inside a bundle are refused by name.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from fhir_bridge.errors import Issue
@@ -83,9 +84,10 @@ def _of_request(
             return None
     if_match = _if_match(entry, place, issues)
     chosen = url_id if method != "POST" else local_id
+    # Interned, for they are held as long as the message is, and of 60,000 entries every second says the same.
     return Interaction(
-        method=method,
-        type=type_name,
+        method=sys.intern(method),
+        type=sys.intern(type_name),
         id=chosen if type(chosen) is str else None,
         if_match=if_match,
         if_none_exist=entry.if_none_exist if method == "POST" else None,

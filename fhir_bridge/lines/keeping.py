@@ -7,8 +7,8 @@ them, and holds of those it takes next to nothing. When one is sealed, it is ask
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, overload
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +23,7 @@ RECORDS_AT_ONCE: Final = 256
 """The most records in a block, which large ones close before."""
 _NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
 _NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
+_Value = TypeVar("_Value", bound=Hashable)
 _sealed = msgspec.msgpack.Decoder(list[Sealed])
 
 # Half of what pickling takes, both sides together (2026-11). Values of the index come back as rows that are read
@@ -68,10 +69,12 @@ class KeptRecords(Sequence[Normalized]):
         return self._slim.count - len(self._missing)
 
     def __iter__(self) -> Iterator[Normalized]:
+        known: dict[Hashable, Any] = {}
         for number in range(self._slim.number):
             for record in self._slim.block(number):
                 if record.index not in self._missing:
-                    yield replace(record, chart=self._charts.get(record.index) or record.chart, kept=self)
+                    chart = _shared(self._charts.get(record.index) or record.chart, known)
+                    yield replace(_sharing(record, known), chart=chart, kept=self)
 
     @overload
     def __getitem__(self, index: int) -> Normalized: ...
@@ -173,8 +176,33 @@ def _slim(record: Normalized) -> Normalized:
     search = _NAMES_A_PATIENT if names_a_patient else _NOTHING_FOUND
     if "identifier" in row.search:
         search = {**search, "identifier": row.search["identifier"]}
-    slim_row = replace(row, labels=(), codes=(), data_period_us=None, search=search, references=())
+    slim_row = replace(row, dated_us=None, labels=(), codes=(), data_period_us=None, search=search, references=())
     return replace(record, original=b"", content=b"", lineage=b"", row=slim_row)
+
+
+def _sharing(record: Normalized, known: dict[Hashable, Any]) -> Normalized:
+    """Return a slim record that holds the same objects as others for what is the same in many of them.
+
+    Read from disk, each has its own: a record staged and its outcome took 1.9 kB together, and now 0.9 (2026-11).
+    """
+    row, kind = record.row, _shared(record.type, known)
+    search = row.search
+    if "identifier" not in search:
+        search = _NAMES_A_PATIENT if search else _NOTHING_FOUND
+    row = replace(
+        row,
+        type=kind,
+        id=record.id,
+        origin=_shared(row.origin, known),
+        author=_shared(row.author, known),
+        search=search,
+    )
+    return replace(record, type=kind, ruleset=_shared(record.ruleset, known), row=row)
+
+
+def _shared(value: _Value, known: dict[Hashable, Any]) -> _Value:
+    same: _Value = known.setdefault(value, value)
+    return same
 
 
 def in_blocks(records: Iterable[Normalized], most: int = RECORDS_AT_ONCE) -> Iterator[list[Normalized]]:

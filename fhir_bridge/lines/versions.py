@@ -69,7 +69,7 @@ def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], no
         # A deletion has no time of its own; what the sender had dated before it must not come back after it.
         source_updated_us=max(dated, default=None) if record.row.deleted else record.row.source_updated_us,
         version=version_id(id_key, record.id, digest, same),
-        last_updated_us=microseconds(now) // 1000 * 1000,
+        last_updated_us=_stored(now),
     )
 
 
@@ -77,6 +77,12 @@ def versioned(id_key: bytes, record: Normalized, history: Sequence[IndexRow], no
 def microseconds(moment: datetime) -> int:
     """Return µs since 1970 of an aware datetime, without a detour over floats; a commit asks for one all the time."""
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+@lru_cache(maxsize=16)
+def _stored(moment: datetime) -> int:
+    """Return µs since 1970 to the millisecond, as they are stored; all records of a commit have the same."""
+    return microseconds(moment) // 1000 * 1000
 
 
 def _is_later(existing: IndexRow, arriving: IndexRow) -> bool:

@@ -6,7 +6,7 @@ nothing else, and only with the patient's own token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -26,6 +26,7 @@ from fhir_bridge.lines.senders import INTERACTIONS, institution_of, require, sen
 from fhir_bridge.model.access import Requester
 from fhir_bridge.model.ingest import Interaction, Outcome, Received, instant
 from fhir_bridge.ports.ambient import Clock
+from fhir_bridge.settings import AnswerSettings
 
 RECEIPT_RELATION: Final = "urn:fhir-bridge:receipt"
 """Link of an entry of a transaction- or batch-response to the receipt of the version it names (RFC 8288, 2.1.2)."""
@@ -53,6 +54,7 @@ class WriteLine:
         registry: Registry,
         clock: Clock,
         base_url: str,
+        settings: AnswerSettings,
     ) -> None:
         self._ingest = ingest
         self._grant = grant
@@ -61,6 +63,7 @@ class WriteLine:
         self._registry = registry
         self._clock = clock
         self._base_url = base_url
+        self._settings = settings
 
     async def bundle(self, who: Requester, body: bytes | memoryview, content_type: str) -> Reply:
         """Take a bundle or a CSV file; answer with the transaction-response when it is durable and anchored.
@@ -73,6 +76,10 @@ class WriteLine:
         anchored = await self._ingest.push(received)
         if anchored.refused:
             return outcome_reply(int(anchored.status[:3]), anchored.refused)
+        if len(anchored.outcomes) > self._settings.stream_above:
+            # As one, the answer to 60,000 entries took 90 MB until it was sent.
+            block = self._settings.stream_block
+            return Reply(200, b"", stream=response_blocks(anchored.kind, anchored.outcomes, self._base_url, block))
         return Reply(200, render(response_bundle(anchored.kind, anchored.outcomes, self._base_url)))
 
     async def single(
@@ -152,6 +159,16 @@ def response_bundle(kind: str, outcomes: Sequence[Outcome], base_url: str) -> di
     name = "transaction-response" if kind == "transaction" else "batch-response"
     entries = [_response_entry(outcome, base_url) for outcome in outcomes]
     return {"resourceType": "Bundle", "type": name, "entry": entries}
+
+
+async def response_blocks(kind: str, outcomes: Sequence[Outcome], base_url: str, block: int) -> AsyncIterator[bytes]:
+    """Yield the text of :func:`response_bundle`, at most ``block`` of its entries at a time."""
+    yield render(response_bundle(kind, (), base_url)).removesuffix(b"]}")
+    for start in range(0, len(outcomes), block):
+        some = outcomes[start : start + block]
+        entries = render([_response_entry(outcome, base_url) for outcome in some])[1:-1]
+        yield b"," + entries if start else entries
+    yield b"]}"
 
 
 def _response_entry(outcome: Outcome, base_url: str) -> dict[str, object]:

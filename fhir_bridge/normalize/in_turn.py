@@ -103,7 +103,7 @@ class InTurn:
         except Unconvertible as verdict:
             self._quarantine(entry, (verdict.issue,))
         else:
-            self._links.add(entry, draft.body["resourceType"], local, draft.body)
+            self._names.append(self._links.add(entry, draft.body["resourceType"], local, draft.body))
 
     def _made(self, entry: Validated, known: dict[str, ChartRef | None]) -> Normalized | None:
         if entry.resource is None:
@@ -119,7 +119,6 @@ class InTurn:
         placed = Placed(draft.body["resourceType"], record_id, draft.body, targets)
         chart = own_chart(placed, self._source, known)
         self._numbers.append(entry.index)
-        self._names.append(f"{placed.type}/{record_id}")
         self._targets.append(targets)
         self._own.append(chart)
         faults = faults_of(draft, self._source.fhir_version, entry.flags, self._ruleset.profiles)

@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -65,8 +66,8 @@ class Links:
         self._by_identifier: dict[tuple[str, str, str], str] = {}
         self._read: dict[str, tuple[ParsedReference, str | None]] = {}
 
-    def add(self, entry: Validated, type_name: str, local: str, resource: Body) -> None:
-        """Make an entry known by its full URL and its identifiers."""
+    def add(self, entry: Validated, type_name: str, local: str, resource: Body) -> str:
+        """Make an entry known by its full URL and its identifiers; return its ``Type/id``."""
         target = f"{type_name}/{self.id_of(type_name, local)}"
         url = entry.full_url
         if url:
@@ -79,6 +80,7 @@ class Links:
             key = (type_name, *identifier)
             # Two entries with one identifier leave a conditional reference ambiguous.
             self._by_identifier[key] = target if self._by_identifier.get(key, target) == target else ""
+        return target
 
     def remember(self, text: str, target: str) -> None:
         """Have the text of a reference mean what it meant when its message came."""
@@ -90,7 +92,7 @@ class Links:
         found = self._ids.get(key)
         if found is None:
             made = canonical_id(self._id_key, type_name, local)
-            found = self._ids[key] = self._same_as.get(made, made)
+            found = self._ids[sys.intern(type_name), local] = self._same_as.get(made, made)
         return found
 
     def of_record(self, entry: Validated, type_name: str) -> Validated:
@@ -224,10 +226,12 @@ def local_id(entry: Validated, resource: Body | None) -> str:
 
 
 def _local_id(entry: Validated, resource: Body | None) -> str:
-    if resource is not None and type(resource.get("id")) is str:
-        return str(resource["id"])
-    if entry.interaction.id:
-        return entry.interaction.id
+    asked, stated = entry.interaction.id, None if resource is None else resource.get("id")
+    # Where both are the same, the one that is held as long as the message is.
+    if type(stated) is str and stated != asked:
+        return stated
+    if asked:
+        return asked
     url = entry.full_url or ""
     match = _UUID.fullmatch(url)
     if match:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_bridge.intake import Limits
+from fhir_bridge.intake import Limits, receive_in_turn
 from fhir_bridge.lines.keeping import KeptRecords, decode, encode, in_blocks
 from fhir_bridge.lines.pure import Flow, process
 from fhir_bridge.lines.unwrapping import attested
-from fhir_bridge.model.ingest import FhirVersion, Normalized, Processed, Received, Signed, SourceContext
+from fhir_bridge.model.ingest import FhirVersion, Normalized, Processed, Received, Signed, SourceContext, Validated
+from fhir_bridge.normalize.links import local_id
 from tests.support.bridge_world import observation, patient
 from tests.support.hospitals import BROKEN, MAPPINGS, SMALL, VERSIONS, directory, lanes
 
@@ -259,3 +260,18 @@ def broken_texts() -> Iterator[tuple[str, bytes]]:
 )
 def test_texts_that_are_not_a_plain_bundle(name: str, body: bytes) -> None:
     check_same(body)
+
+
+def test_what_many_entries_say_is_held_once() -> None:
+    people = [entry(patient(f"p{n}")) for n in range(FILLING)]
+    reception = receive_in_turn(received(memoryview(bundle("transaction", people))), LIMITS)
+    assert reception is not None
+    assert reception.whole is not None
+    judged = [each for each in reception.entries if isinstance(each, Validated)]
+    assert len(judged) == FILLING
+    assert len({id(each.interaction.method) for each in judged}) == 1
+    assert len({id(each.interaction.type) for each in judged}) == 1
+    for each in judged:
+        whole = reception.whole(each)
+        assert whole.resource is not None
+        assert local_id(whole, whole.resource) is each.interaction.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
@@ -13,9 +14,9 @@ from fhir_bridge.fhir.bundles import cut_in_turn
 from fhir_bridge.lines.keeping import KeptSealed, in_blocks
 from fhir_bridge.lines.pure import Flow
 from fhir_bridge.model import blocks
-from fhir_bridge.model.ingest import Sealed
+from fhir_bridge.model.ingest import Normalized, Sealed
 from tests.support.bridge_world import observation, patient
-from tests.unit.lines.test_in_turn import LIMITS, Blocks, bundle, entry, received, source
+from tests.unit.lines.test_in_turn import LIMITS, Blocks, bundle, entry, in_turn, received, source
 
 MIB = 1 << 20
 
@@ -83,3 +84,26 @@ def test_a_vault_is_given_few_large_rows_at_a_time() -> None:
     given = [call.args[1] for call in connection.executemany.call_args_list]
     assert [len(some) for some in given] == [2, 10]
     assert [row for some in given for row in some] == rows == [call.args[2] for call in journal.note.call_args_list]
+
+
+def test_slim_records_hold_what_is_the_same_in_many_of_them_once() -> None:
+    people = [entry(patient(f"p{n}")) for n in range(2)]
+    observations = [observation(f"o{n}", f"p{n % 2}") for n in range(600)]
+    for each in observations:
+        # Which each has of its own, and is found by.
+        del each["identifier"]
+    slim = list(in_turn(received(bundle("batch", [*people, *map(entry, observations)]))).records)
+    assert len(slim) == 602
+    for record in slim:
+        assert record.row.type is record.type
+        assert record.row.id is record.id
+    held: list[Callable[[Normalized], object]] = [
+        lambda each: each.type,
+        lambda each: each.chart,
+        lambda each: each.ruleset,
+        lambda each: each.row.origin,
+        lambda each: each.row.author,
+        lambda each: each.row.search if each.type == "Observation" else None,
+    ]
+    for of in held:
+        assert len({id(of(each)) for each in slim}) == len({repr(of(each)) for each in slim}) <= 2
