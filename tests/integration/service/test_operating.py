@@ -146,6 +146,22 @@ def test_sigterm_under_load_loses_nothing_and_says_first_that_it_goes(tmp_path: 
         assert writer.lost(service) == []
 
 
+def test_it_ends_when_it_has_drained_and_takes_nothing_apart(tmp_path: Path) -> None:
+    # Taking a million opened index rows apart keeps a process for a minute that has said "drained".
+    torn = tmp_path / "torn down"
+    hook = tmp_path / "hook" / "sitecustomize.py"
+    hook.parent.mkdir()
+    hook.write_text(
+        "import atexit, sys, pathlib\n"
+        f"if 'serve' in sys.orig_argv: atexit.register(pathlib.Path({str(torn)!r}).touch)\n"
+    )
+    with running(tmp_path / "data", PYTHONPATH=str(hook.parent)) as service:
+        log = service.log
+        service.stop()
+    assert '"event": "drained"' in log.read_text()
+    assert not torn.exists()
+
+
 def test_one_that_stands_by_takes_over_however_the_other_ends_and_nothing_is_lost(tmp_path: Path) -> None:
     """As an operator upgrades: the newer process is started before the older one is stopped."""
     data = tmp_path / "data"
