@@ -22,7 +22,7 @@ class IngestSettings(BaseSettings):
         64 << 20, ge=1 << 20, description="Bytes of messages waiting before buses pause and HTTP answers 429."
     )
     group_max_messages: int = Field(256, ge=1, le=10_000, description="Messages in one vault commit at the most.")
-    group_max_bytes: int = Field(4 << 20, ge=1 << 16, description="Message bytes in one vault commit, about.")
+    group_max_bytes: int = Field(512 << 10, ge=1 << 16, description="Message bytes in one vault commit, about.")
     max_message_bytes: int = Field(64 << 20, ge=1 << 10, description="Bytes of one message.")
     large_message_bytes: int = Field(
         4 << 20,
