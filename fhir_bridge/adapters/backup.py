@@ -10,6 +10,7 @@ read, and a ledger could know batches that the vault does not.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import time
@@ -41,7 +42,7 @@ async def make_backup(
         ledger: Where the ledger is; likewise.
 
     Raises:
-        SetupWrong: The target holds something already.
+        SetupWrong: The target holds something already, or lies in the data directory.
         Unavailable: The server was never quiet for the millisecond that it takes; nothing was made.
     """
     try:
@@ -90,7 +91,7 @@ def restore(
     for folder in ("keyring", "credentials"):
         if (keys / folder).exists():
             shutil.copytree(keys / folder, data / ("keys/keyring" if folder == "keyring" else folder))
-    _make_private(data)
+    _settle(data)
 
 
 def _restore_ledger(copy: Path, url: str) -> None:
@@ -103,6 +104,8 @@ def _restore_ledger(copy: Path, url: str) -> None:
 def _make(data: Path, target: Path, elsewhere: VaultDatabase | None, ledger: Path | str) -> dict[str, str]:
     if target.exists() and any(target.iterdir()):
         raise SetupWrong(f"{target} is not empty: name a new folder")
+    if target.resolve().is_relative_to(data.resolve()):
+        raise SetupWrong(f"{target} is in the data directory, which it is to outlive: name a folder elsewhere")
     vault, keys = target / "vault", target / "keys"
     copies = {data / place: vault / name for place, name in _DATA if (data / place).exists()}
     copies[data / _KEYS] = keys / "keys.db"
@@ -117,7 +120,7 @@ def _make(data: Path, target: Path, elsewhere: VaultDatabase | None, ledger: Pat
     (vault / "VERSION").write_text(VERSION + "\n")
     shutil.copytree(data / "keys" / "keyring", keys / "keyring")
     shutil.copytree(data / "credentials", keys / "credentials")
-    _make_private(target)
+    _settle(target)
     return {"vault": str(vault), "keys": str(keys)}
 
 
@@ -198,7 +201,14 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
         there.execute("PRAGMA journal_mode=DELETE")
 
 
-def _make_private(folder: Path) -> None:
-    folder.chmod(0o700)
-    for path in folder.rglob("*"):
-        path.chmod(0o700 if path.is_dir() else 0o600)
+def _settle(folder: Path) -> None:
+    """Close a new folder to others, and return when all of it would survive a loss of power, its names too."""
+    inside = sorted(folder.rglob("*"), reverse=True)
+    for path in (*inside, folder, folder.parent):
+        if path != folder.parent:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

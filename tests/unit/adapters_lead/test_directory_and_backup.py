@@ -120,6 +120,8 @@ async def test_restoring_needs_an_empty_place_and_both_folders(tmp_path: Path) -
         await world.control.post("/backup", json={"to": str(tmp_path / "b")})
         again = await world.control.post("/backup", json={"to": str(tmp_path / "b")})
         assert again.status_code == 400
+        within = await world.control.post("/backup", json={"to": str(data / "b")})
+        assert (within.status_code, (data / "b").exists()) == (400, False)
     vault, keys = tmp_path / "b" / "vault", tmp_path / "b" / "keys"
     with pytest.raises(SetupWrong, match="not empty"):
         restore(vault, keys, data)
@@ -127,6 +129,26 @@ async def test_restoring_needs_an_empty_place_and_both_folders(tmp_path: Path) -
         restore(keys, vault, tmp_path / "new")
     assert not (vault / "keys.db").exists()
     assert not (keys / "vault.db").exists()
+
+
+async def test_what_a_backup_and_a_restore_have_made_would_survive_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, backup, restored = fresh(tmp_path), tmp_path / "b", tmp_path / "restored"
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    async with running(data) as world:
+        await world.send(patient("p1"))
+        monkeypatch.setattr(os, "fsync", noted)
+        assert (await world.control.post("/backup", json={"to": str(backup)})).status_code == 200
+    restore(backup / "vault", backup / "keys", restored)
+    made = [tmp_path, backup, restored, *backup.rglob("*"), *restored.rglob("*")]
+    assert [path.name for path in made if path.stat().st_ino not in synced] == []
 
 
 async def test_one_process_at_a_time(tmp_path: Path) -> None:
