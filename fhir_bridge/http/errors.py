@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Send
 
 from fhir_bridge.errors import (
@@ -108,6 +109,13 @@ def as_response(reply: Reply) -> Response:
     return response
 
 
+def _methods(request: Request, first: str) -> str:
+    """Return all methods an address takes (RFC 9110 section 10.2.1); ``first`` names those of one of its routes."""
+    routes = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
+    others = (method for each in routes for method in getattr(each, "methods", None) or ())
+    return ", ".join(sorted({*first.split(", "), *others}))
+
+
 def install(app: FastAPI) -> None:
     """Answer every failure of ``app`` with an OperationOutcome."""
 
@@ -118,8 +126,8 @@ def install(app: FastAPI) -> None:
         status = error.status_code if isinstance(error, HTTPException) else 500
         code = {404: "not-found", 405: "not-supported"}.get(status, "processing")
         reply = outcome_reply(status, [Issue("error", code, "no such interaction at this address")])
-        allow = (getattr(error, "headers", None) or {}).get("Allow")
-        return as_response(reply if allow is None else replace(reply, headers=(("Allow", allow),)))
+        first = (getattr(error, "headers", None) or {}).get("Allow")
+        return as_response(reply if first is None else replace(reply, headers=(("Allow", _methods(request, first)),)))
 
     async def misread(request: Request, error: Exception) -> Response:
         # What FastAPI would tell repeats the value that it could not read.

@@ -28,6 +28,17 @@ async def test_head_gives_the_headers_of_get(tmp_path: Path) -> None:
         assert (await world.http.head("/fhir/metadata")).status_code == 200
 
 
+async def test_what_an_address_does_not_take_is_refused_with_all_that_it_does_take(tmp_path: Path) -> None:
+    async with running(fresh(tmp_path)) as world:
+        for path, methods in (
+            ("/fhir/Patient/p1", {"GET", "HEAD", "PUT", "DELETE"}),
+            ("/fhir/Patient", {"GET", "HEAD", "POST", "PUT", "DELETE"}),
+            ("/fhir/metadata", {"GET", "HEAD"}),
+        ):
+            answer = await world.http.request("PATCH", path)
+            assert (answer.status_code, set(answer.headers["Allow"].split(", "))) == (405, methods)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
