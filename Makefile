@@ -97,7 +97,7 @@ faults: env ## Kill the ledger 500 times, cut its power 2,000 times and the whol
 	LEDGER_KILLS=500 LEDGER_POWER_LOSSES=2000 $(BIN)/pytest tests/fault/ledger -s -v
 	PIPELINE_POWER_LOSSES=500 $(BIN)/pytest tests/fault/test_pipeline_powerloss.py -s -v
 
-fuzz: env ## Fuzz the intake for as long as wanted (ARGS="-runs=10000000", about three hours); what it learns stays in .build/fuzz
+fuzz: env ## Fuzz the intake for as long as wanted (ARGS="-runs=10000000", about an hour); what it learns stays in .build/fuzz
 	$(BIN)/python -m tests.fuzz.intake $(ARGS)
 
 fuzz-api: env ## Ask a running service 20,000 times what its description allows and what not (API_CASES=100000 for more, API_SEED=1 for others)
