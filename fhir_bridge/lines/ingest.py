@@ -4,21 +4,23 @@ Messages from every entrance (bus, HTTP, command line) walk the same line. The
 pure rooms run side by side in workers; one committer then takes the messages
 in the order they came, gathers a group, and makes one vault commit of it:
 ciphertexts, index, source positions, dead letters and the batch to anchor. The
-sender is answered when that batch stands on the ledger.
+sender is answered when that batch stands on the ledger. While a group is
+written, the one behind it is decided and sealed already.
 
 Invariants:
     * messages of one bus partition are committed in their order;
     * what is answered with success is durable and anchored;
     * a message by bus is never dropped: it is committed, or it becomes a dead
       letter in the very commit that moves its position on;
-    * no record is committed that other value sets than those in force have labelled, or other rules made.
+    * no record is committed that other value sets than those in force have labelled, or other rules made;
+    * what was decided on a group that was not written yet is only written after it, and forgotten if it never is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -36,6 +38,7 @@ from fhir_bridge.lines.sealing import SealedGroup, seal_group
 from fhir_bridge.lines.staging import Layer, StagedRecord
 from fhir_bridge.lines.standing import Standing
 from fhir_bridge.lines.unwrapping import Unwrapping, as_declared, attested, weight_of
+from fhir_bridge.lines.waiting import WaitingJobs
 from fhir_bridge.model.ingest import Anchored, ChartRef, Processed, Received
 from fhir_bridge.ports.ambient import Clock, Randomness
 from fhir_bridge.ports.keys import KeyStore
@@ -60,6 +63,26 @@ class Load:
     bytes: int
     batches: int
     anchor_lag_s: float
+
+
+@dataclass(slots=True)
+class Group:
+    """Messages that are committed together: what they change, decided and sealed.
+
+    ``homes`` are the charts that they change, by name. What a group decided holds as long as the one below it in
+    ``layer`` is written before it.
+    """
+
+    jobs: list[Job]
+    layer: Layer
+    sealed: SealedGroup
+    homes: Mapping[str, ChartRef]
+    is_durable: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        """True if its index rows are in its segments alone, so that nothing can be decided on it."""
+        return bool(self.sealed.records) and not self.sealed.rows
 
 
 class Outbox(Protocol):
@@ -110,7 +133,7 @@ class IngestLine:
         self._standing = standing
         self._has_stopped = False
         self._open: set[asyncio.Future[Anchored]] = set()
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._waiting = WaitingJobs(max_messages=settings.group_max_messages, max_bytes=settings.group_max_bytes)
         self._waiting_bytes = self._waiting_jobs = 0
         self._idle, self._roomy = asyncio.Event(), asyncio.Event()
         self._idle.set()
@@ -233,7 +256,7 @@ class IngestLine:
         with tracing.within(span):
             processed = asyncio.create_task(work(received))
         done.add_done_callback(lambda _: end_span(span, done))
-        self._jobs.put_nowait(
+        self._waiting.put(
             Job(received, weight, work, processed, done, again, is_from_sender=is_from_sender, span=span)
         )
         return done
@@ -286,41 +309,49 @@ class IngestLine:
     # --- committing
 
     async def _commit_forever(self) -> None:
+        ahead: Group | None = None
         while True:
-            await self._commit_whole(await self._next_group())
+            # No name for the messages: while others are waited for, nothing of these is to be held.
+            ahead = await self._commit_whole(ahead.jobs if ahead else await self._waiting.group(), ahead)
 
-    async def _commit_whole(self, jobs: list[Job]) -> None:
+    async def _commit_whole(
+        self, jobs: list[Job], ahead: Group | None = None, *, is_alone: bool = False
+    ) -> Group | None:
         """Commit a group; what cannot be committed is told, tried again, or set aside as a dead letter.
 
         A store that does not answer is waited for. Any other failure is one message's: the group is taken
         apart, and the message that fails alone is set aside, so that it never blocks what stands behind it.
+
+        Args:
+            ahead: The group, if it has been sealed already.
+            is_alone: It is part of one whose rest comes before everything else.
+
+        Returns:
+            The group behind it, if that was sealed meanwhile.
         """
         while jobs:
+            sealed, ahead = ahead, None
             await asyncio.wait([job.processed for job in jobs])
             try:
                 async with self.committing:
+                    # Once more: other sets or rules may have come into force since the group was sealed.
                     if self._renew(jobs):
                         continue
-                    with tracing.shared("commit", [job.span for job in jobs], messages=len(jobs)):
-                        await self._commit(jobs)
-                break
+                    return await self._commit(sealed or await self._sealed(jobs), is_alone=is_alone)
             except Unavailable as error:
                 metrics.COMMIT_FAILURES.inc()
                 jobs = await self._after_failure(jobs, error)
             except Redirected as found:
-                for job in jobs:
-                    job.reset()
                 found.job.redirect(found.same_as, found.patients)
             except Exception as error:
                 metrics.COMMIT_FAILURES.inc()
                 _log.error("commit failed", code=getattr(error, "code", type(error).__name__), messages=len(jobs))
-                for job in jobs:
-                    job.reset()
                 if len(jobs) > 1:
                     for job in jobs:
-                        await self._commit_whole([job])
+                        await self._commit_whole([job], is_alone=True)
                     break
                 jobs[0].set_aside()
+        return None
 
     def _renew(self, jobs: Sequence[Job]) -> bool:
         """Send messages through their rooms again that other sets or rules have made than are in force now."""
@@ -329,24 +360,10 @@ class IngestLine:
             job.begin()
         return bool(old)
 
-    async def _next_group(self) -> list[Job]:
-        """Wait for the oldest message, then add those behind it whose rooms are done already."""
-        jobs = [await self._jobs.get()]
-        await asyncio.wait([jobs[0].processed])
-        size = jobs[0].weight
-        while not self._jobs.empty() and len(jobs) < self._settings.group_max_messages:
-            following: Job = self._jobs._queue[0]  # type: ignore[attr-defined]  # peek: asyncio.Queue has no public one
-            if not following.processed.done() or size >= self._settings.group_max_bytes:
-                break
-            size += following.weight
-            jobs.append(self._jobs.get_nowait())
-        return jobs
-
     async def _after_failure(self, jobs: list[Job], error: Unavailable) -> list[Job]:
         """Tell HTTP senders; keep what came by bus, for nothing of the group was written."""
         _log.error("store unavailable", code=error.code, messages=len(jobs))
         for job in jobs:
-            job.reset()
             if job.received.position is None and not job.done.done():
                 job.done.set_exception(error)
         self._refuse_waiting(error)
@@ -360,46 +377,100 @@ class IngestLine:
 
     def _refuse_waiting(self, error: Unavailable) -> None:
         """Tell HTTP senders behind a group that is tried again, who would wait as long as the store is away."""
-        waiting = [self._jobs.get_nowait() for _ in range(self._jobs.qsize())]
-        for job in waiting:
+        for job in self._waiting.take_all():
             if job.received.position is not None:
-                self._jobs.put_nowait(job)
+                self._waiting.put(job)
             else:
                 job.processed.cancel()
                 if not job.done.done():
                     job.done.set_exception(error)
 
-    async def _commit(self, jobs: list[Job]) -> None:
+    async def _sealed(self, jobs: list[Job], below: Group | None = None) -> Group:
+        """Decide what becomes of messages and seal what they change, on what is durable and on the group below.
+
+        Raises:
+            Redirected: One of them has to go through its rooms again.
+            Unavailable: Safe to retry.
+        """
+        if below is None:
+            self._book.in_use.clear()
         now = self._clock.now()
         charts: dict[str, OpenChart] = {}
-        self._book.in_use.clear()
-        group = Layer(charts)
-        for job in jobs:
-            await self._decider.stage(job, group, charts, now)
-        refs = {s.chart.chart: s.chart for s in group.staged}
-        keys = {chart: self._registry.chart_key(ref) for chart, ref in refs.items()}
-        sealed = await asyncio.to_thread(self._seal, group.staged, keys, charts)
-        work = Work(
-            records=sealed.records,
-            segments=sealed.segments,
-            positions=[j.received.position for j in jobs if j.received.position is not None],
-            letters=[letter for j in jobs for letter in j.letters],
-            documents=[*self._documents(group, jobs), *await self._unwrapping.evidence(jobs)],
-        )
-        await self._register_rulesets(group.staged)
-        batch = await self._write(work)
-        self._registry.know(refs.values())
-        if batch is not None:
-            for chart, added in sealed.rows.items():
-                self._book.added(chart, batch, added)
-            if not sealed.rows:
-                self._book.outgrown(segment.chart for segment in sealed.segments)
-            self._last_batch = batch
-            self._unanchored[batch] = time.monotonic()
-        self._book.in_use.clear()
+        layer = Layer(charts, below=None if below is None else below.layer)
+        with tracing.shared("seal", [job.span for job in jobs], messages=len(jobs)):
+            for job in jobs:
+                job.reset()
+                await self._decider.stage(job, layer, charts, now)
+            homes = {item.chart.chart: item.chart for item in layer.staged}
+            keys = {chart: self._registry.chart_key(ref) for chart, ref in homes.items()}
+            numbers = {chart: charts[chart].next_segment for chart in homes}
+            if below is not None and not below.is_durable:
+                for segment in below.sealed.segments:
+                    if segment.chart in numbers:
+                        numbers[segment.chart] += 1
+            sealed = await asyncio.to_thread(self._seal, layer.staged, keys, numbers)
+        return Group(jobs, layer, sealed, homes)
+
+    async def _commit(self, group: Group, *, is_alone: bool) -> Group | None:
+        """Write a group, and seal the one behind it meanwhile, whose messages must be there; return that one.
+
+        What is behind is written after this group or, if this one cannot be written, forgotten and decided afresh.
+        """
+        writing = asyncio.create_task(self._written(group))
+        behind: Group | None = None
+        try:
+            behind = None if is_alone or group.is_large else await self._behind(group)
+            await writing
+        except BaseException:
+            if behind is not None:
+                self._waiting.put_back(behind.jobs)
+            writing.cancel()
+            await asyncio.wait([writing])
+            raise
+        self._book.in_use = set(behind.layer.charts) if behind is not None else set()
         self._book.trim()
-        self._count(jobs, len(sealed.records))
-        await self._tell_consents(group)
+        if behind is not None:
+            # It stands on what is durable now.
+            behind.layer.below = None
+        return behind
+
+    async def _behind(self, group: Group) -> Group | None:
+        """Return the group behind one that is being written; None if there is none yet or something is in its way."""
+        # One that is not full yet had better gather more meanwhile: each commit waits for the disk.
+        jobs = self._waiting.ready(must_be_full=True)
+        try:
+            if jobs and not self._renew(jobs):
+                return await self._sealed(jobs, group)
+        except Exception:  # noqa: S110 - it shows again, and is dealt with, when nothing is being written
+            pass
+        self._waiting.put_back(jobs)
+        return None
+
+    async def _written(self, group: Group) -> None:
+        """Make a group durable, then let everybody know who must before its senders are answered."""
+        jobs, layer, sealed = group.jobs, group.layer, group.sealed
+        with tracing.shared("commit", [job.span for job in jobs], messages=len(jobs)):
+            work = Work(
+                records=sealed.records,
+                segments=sealed.segments,
+                positions=[j.received.position for j in jobs if j.received.position is not None],
+                letters=[letter for j in jobs for letter in j.letters],
+                # Not before: what goes with a commit may build on the one before it.
+                documents=[*self._documents(group), *await self._unwrapping.evidence(jobs)],
+            )
+            await self._register_rulesets(layer.staged)
+            batch = await self._write(work)
+            self._registry.know(group.homes.values())
+            if batch is not None:
+                for chart, added in sealed.rows.items():
+                    self._book.added(chart, batch, added)
+                if group.is_large:
+                    self._book.outgrown(segment.chart for segment in sealed.segments)
+                self._last_batch = batch
+                self._unanchored[batch] = time.monotonic()
+            group.is_durable = True
+            self._count(jobs, len(sealed.records))
+            await self._tell_consents(layer)
         self._anchoring.put_nowait((self._last_batch, jobs))
 
     async def _register_rulesets(self, staged: Iterable[StagedRecord]) -> None:
@@ -418,21 +489,18 @@ class IngestLine:
     def _batch(self, *, number: int, commitments: Sequence[bytes], journal_head: bytes) -> Batch:
         return make_batch(commitments, journal_head, sign=self._notary.sign_anchor, randomness=self._randomness)
 
-    def _seal(
-        self, staged: Sequence[StagedRecord], keys: dict[str, bytes], charts: dict[str, OpenChart]
-    ) -> SealedGroup:
-        return seal_group(staged, keys, charts, self._overflows, self._randomness)
+    def _seal(self, staged: Sequence[StagedRecord], keys: dict[str, bytes], numbers: dict[str, int]) -> SealedGroup:
+        return seal_group(staged, keys, numbers, self._overflows, self._randomness)
 
-    def _documents(self, group: Layer, jobs: Sequence[Job]) -> list[Document]:
-        charts = {item.chart.chart: item.chart for item in group.staged}
-        documents = self._registry.chart_documents(charts.values())
-        for item in group.staged:
+    def _documents(self, group: Group) -> list[Document]:
+        documents = self._registry.chart_documents(group.homes.values())
+        for item in group.layer.staged:
             if item.record.identifiers:
                 documents += identifier_documents(item.record, self._registry.id_key(item.chart.institution))
-        for item in restrictions(group):
+        for item in restrictions(group.layer):
             documents.append(Document(RESTRICTIONS, f"{item.chart.chart}/{item.row.id}", item.row.version.encode()))
         for outbox in self.outboxes:
-            documents += outbox.untold(self._last_batch + 1, jobs)
+            documents += outbox.untold(self._last_batch + 1, group.jobs)
         return documents
 
     async def _tell_consents(self, group: Layer) -> None:

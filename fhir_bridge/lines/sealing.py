@@ -12,7 +12,6 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from fhir_bridge.lines.charts import OpenChart
 from fhir_bridge.lines.keeping import KeptSealed
 from fhir_bridge.lines.staging import StagedRecord, instant_of
 from fhir_bridge.model.ingest import IndexRow, Sealed, stamped
@@ -40,7 +39,7 @@ class SealedGroup:
 def seal_group(
     staged: Sequence[StagedRecord],
     keys: Mapping[str, bytes],
-    charts: Mapping[str, OpenChart],
+    numbers: Mapping[str, int],
     overflows: Overflows,
     randomness: Randomness,
 ) -> SealedGroup:
@@ -48,7 +47,7 @@ def seal_group(
 
     Args:
         keys: Chart keys by chart.
-        charts: The charts as they are durable.
+        numbers: The number of the next segment of each chart.
 
     Raises:
         Unavailable: A large message could not be read again or kept; nothing was written to the vault.
@@ -59,7 +58,7 @@ def seal_group(
         for item in staged:
             records.append(_sealed(item, keys, randomness))
             group.rows.setdefault(item.chart.chart, []).append(item.row)
-        _seal_rows(group, keys, charts, randomness)
+        _seal_rows(group, keys, numbers, randomness)
         return group
     kept = KeptSealed(overflows.open())
     group, held = SealedGroup(kept), 0
@@ -69,9 +68,9 @@ def seal_group(
         group.rows.setdefault(item.chart.chart, []).append(whole.row)
         held += 1
         if held == _ROWS_AT_ONCE:
-            _seal_rows(group, keys, charts, randomness)
+            _seal_rows(group, keys, numbers, randomness)
             group.rows, held = {}, 0
-    _seal_rows(group, keys, charts, randomness)
+    _seal_rows(group, keys, numbers, randomness)
     group.rows = {}
     return group
 
@@ -97,11 +96,11 @@ def _sealed(item: StagedRecord, keys: Mapping[str, bytes], randomness: Randomnes
 
 
 def _seal_rows(
-    group: SealedGroup, keys: Mapping[str, bytes], charts: Mapping[str, OpenChart], randomness: Randomness
+    group: SealedGroup, keys: Mapping[str, bytes], numbers: Mapping[str, int], randomness: Randomness
 ) -> None:
     before: dict[str, int] = {}
     for segment in group.segments:
         before[segment.chart] = before.get(segment.chart, 0) + 1
     for chart, rows in group.rows.items():
-        number = charts[chart].next_segment + before.get(chart, 0)
+        number = numbers[chart] + before.get(chart, 0)
         group.segments.append(seal_segment(keys[chart], chart, number, rows, randomness))

@@ -7,7 +7,7 @@ all its entries hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -68,34 +68,39 @@ class Layer:
 
     def history(self, chart: str, record_id: str) -> Sequence[IndexRow]:
         """Return the versions of a record as this layer sees them, oldest first."""
-        if record_id in self.histories:
-            return self.histories[record_id]
-        if self.below is not None:
-            return self.below.history(chart, record_id)
-        opened = self.charts.get(chart)
-        return opened.histories.get(record_id, ()) if opened is not None else ()
+        for layer in self._downwards():
+            if record_id in layer.histories:
+                return layer.histories[record_id]
+        return self._durable(chart).get(record_id, ())
 
     def all_histories(self, chart: str) -> Mapping[str, Sequence[IndexRow]]:
         """Return the versions of every record of a chart as this layer sees them, by record id."""
-        below = self.below.all_histories(chart) if self.below is not None else self._durable(chart)
-        here = {name: self.histories[name] for name, home in self.chart_of.items() if home.chart == chart}
-        return {**below, **here}
-
-    def _durable(self, chart: str) -> Mapping[str, Sequence[IndexRow]]:
-        opened = self.charts.get(chart)
-        return opened.histories if opened is not None else {}
+        found = dict(self._durable(chart))
+        for layer in reversed(list(self._downwards())):
+            found |= {name: layer.histories[name] for name, home in layer.chart_of.items() if home.chart == chart}
+        return found
 
     def charts_of_patients(self) -> list[ChartRef]:
         """Return the charts of the Patients that are staged here and below."""
-        here = [item.chart for item in self.staged if item.row.type == "Patient"]
-        return here if self.below is None else [*self.below.charts_of_patients(), *here]
+        return [item.chart for layer in self._downwards() for item in layer.staged if item.row.type == "Patient"]
 
     def home(self, record_id: str) -> ChartRef | None:
         """Return the chart of a record staged here or below."""
-        found = self.chart_of.get(record_id)
-        if found is None and self.below is not None:
-            return self.below.home(record_id)
-        return found
+        for layer in self._downwards():
+            if record_id in layer.chart_of:
+                return layer.chart_of[record_id]
+        return None
+
+    def _downwards(self) -> Iterator[Layer]:
+        layer: Layer | None = self
+        while layer is not None:
+            yield layer
+            layer = layer.below
+
+    def _durable(self, chart: str) -> Mapping[str, Sequence[IndexRow]]:
+        # Of the layer that is asked: one below may know other charts.
+        opened = self.charts.get(chart)
+        return opened.histories if opened is not None else {}
 
     def take(self, record: Normalized, chart: ChartRef, id_key: bytes, now: datetime) -> Outcome:
         """Stage one record and return what its sender is told.

@@ -36,7 +36,7 @@ TEXTS = {
 }
 """Every expression whose value a span may tell as text: names of ours, codes, and a request's id."""
 NAMES = {
-    *("'ingest'", "'rooms'", "'commit'", "'anchor'", "'message'", "'decision'", "'record access'"),
+    *("'ingest'", "'rooms'", "'seal'", "'commit'", "'anchor'", "'message'", "'decision'", "'record access'"),
     *("'vault commit'", "_SUBMIT", "method", "f'{method} {route}'"),
 }
 
@@ -62,6 +62,7 @@ async def test_a_post_makes_the_spans_of_a_messages_life(tmp_path: Path, collect
         ("ingest", "POST /fhir"),
         ("ledger submit", "anchor"),
         ("rooms", "ingest"),
+        ("seal", "ingest"),
         ("vault commit", "commit"),
     ]
     of = {each.name: each for each in spans}
@@ -73,7 +74,7 @@ async def test_a_post_makes_the_spans_of_a_messages_life(tmp_path: Path, collect
     }
     assert told(of["ingest"]) == {"fhir_bridge.institution": "northgate", "fhir_bridge.outcome": "taken"}
     assert of["POST /fhir"].kind == Span.SPAN_KIND_SERVER
-    ended = [of[name].end_time_unix_nano for name in ("rooms", "vault commit", "commit", "anchor", "ingest")]
+    ended = [of[name].end_time_unix_nano for name in ("rooms", "seal", "vault commit", "commit", "anchor", "ingest")]
     assert ended == sorted(ended)
 
 
@@ -155,7 +156,7 @@ async def test_messages_of_one_commit_each_have_it_and_are_linked(tmp_path: Path
             while ingest.load.messages < 4:
                 await asyncio.sleep(0.01)
             # All but the first wait for its commit; their rooms must be done, or each is committed by itself.
-            while not all(job.processed.done() for job in ingest._jobs._queue):  # type: ignore[attr-defined]  # peek, as the line does
+            while not all(job.processed.done() for job in ingest._waiting):
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
     commits = [each for each in collector.spans if each.name == "commit"]
