@@ -116,13 +116,15 @@ async def test_a_version_stands_on_one_that_is_being_written(held: Held) -> None
     await held.written()
     assert await held.notes() == ["a", "b", "c"]
     assert held.ingest.counters["stored"] == 3
+    assert behind.layer.below is None, "nothing is held of what is durable"
 
 
 async def test_charts_are_held_while_two_groups_write_to_them(held: Held) -> None:
     """With room for one row every chart goes as soon as it may."""
     held.ingest._book._max_rows = 1
-    sent = [observation(f"o{number}", f"p{number % 3}", note=[{"text": "a"}]) for number in range(12)]
-    assert await held.put(*sent, *(noted(text, "o1") for text in "bc")) is not None
+    of_two = [("PUT", "Observation/o2", observation("o2", "p2")), ("PUT", "Observation/o3", observation("o3", "p3"))]
+    sent = [bundle(("PUT", "Observation/o1", noted(text)), *of_two, kind="batch") for text in "abc"]
+    assert await held.put(*sent) is not None
     await held.written()
     assert await held.notes() == ["a", "b", "c"]
 
@@ -155,6 +157,23 @@ async def test_a_sender_by_http_behind_a_store_that_is_away_is_told_and_nothing_
     assert await held.history() == []
 
 
+async def test_what_was_decided_in_vain_is_not_told(held: Held) -> None:
+    headers = await held.world.token()
+    async with held.ingest.committing:
+        await held.world.bridge.reader._bus.put("northgate", json.dumps(noted("a")).encode())
+        await _until(lambda: held.ingest.load.messages == 1)
+        posting = asyncio.create_task(
+            held.world.http.post("/fhir", json=bundle(("PUT", "Observation/o1", noted("b"))), headers=headers)
+        )
+        await _until(lambda: [job.processed.done() for job in held.ingest._waiting] == [True])
+    async with asyncio.timeout(_LONG_S):
+        assert await held.behind.get() is not None
+    held.faults = [RuntimeError("a fault of ours")]
+    await held.written()
+    answer = await posting
+    assert [each["response"]["status"] for each in answer.json()["entry"]] == ["201 Created"]
+
+
 async def test_a_conditional_create_finds_who_is_being_written(held: Held) -> None:
     create = {"resource": patient("p1"), "request": {"method": "POST", "url": "Patient", "ifNoneExist": _WHO}}
     message = bundle(("PUT", "Observation/o1", noted("a")))
@@ -168,10 +187,11 @@ async def test_a_conditional_create_finds_who_is_being_written(held: Held) -> No
 async def test_a_reference_to_who_is_being_written_waits_for_that(held: Held) -> None:
     """The message goes through its rooms again with whom it found, who must be there for good by then."""
     about = noted("a") | {"subject": {"reference": f"Patient?{_WHO}"}}
-    assert await held.put(patient("p1"), bundle(("PUT", "Observation/o1", about))) is None
+    assert await held.put(patient("p1"), bundle(("PUT", "Observation/o1", about)), noted("b")) is None
     await held.written()
-    (stored,) = await held.history()
-    assert stored["subject"]["reference"] == f"Patient/{await held.world.patient_id('p1')}"
+    assert await held.notes() == ["a", "b"], "in the order they came"
+    who = f"Patient/{await held.world.patient_id('p1')}"
+    assert [each["subject"]["reference"] for each in await held.history()] == [who, who]
 
 
 async def test_other_value_sets_in_between_judge_what_was_sealed_already(held: Held) -> None:
