@@ -58,7 +58,8 @@ async def test_a_storm_ends_like_a_calm(seed: Path, tmp_path: Path) -> None:
         shutil.copytree(seed, data)
     with kafka_cluster(tmp_path / "kafka") as cluster:
         url = f"kafka://{cluster.bootstrap}?replication_factor=3"
-        service = Service(stormy, kafka=url).start()
+        # So that a backlog is many groups, each sealed while the one before it is written.
+        service = Service(stormy, kafka=url, FHIR_BRIDGE_INGEST_GROUP_MAX_MESSAGES="32").start()
         sending = threading.Thread(target=lambda: asyncio.run(produce(cluster.bootstrap, TOPIC, sent, chance)))
         storm = Storm(service, RECORDS, random.Random(number))
         try:
