@@ -33,7 +33,8 @@ class KafkaWorld:
 
 @pytest.fixture
 async def bus_world(broker: KafkaBroker, institution: str) -> AsyncIterator[KafkaWorld]:
-    world = KafkaWorld(KafkaSettings(broker.bootstrap, prefix=institution, partitions=3))
+    settings = KafkaSettings(broker.bootstrap, prefix=institution, partitions=3, request_timeout_ms=60_000)
+    world = KafkaWorld(settings)
     yield world
     await world.close()
 
