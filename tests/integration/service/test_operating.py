@@ -38,7 +38,6 @@ class Writer:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._who = service.token("northgate")
         self._stop = threading.Event()
         self.answered: list[str] = []
         self.refused: list[int] = []
@@ -51,8 +50,9 @@ class Writer:
             name = f"{CANARY}-{number}"
             body = observation(name, "p1", note=[{"text": CANARY}])
             try:
-                answer = self._service.http.put(f"/fhir/Observation/{name}", json=body, headers=self._who)
-                read = self._service.get("Patient/p1", self._who)
+                who = self._service.lasting_token("northgate")
+                answer = self._service.http.put(f"/fhir/Observation/{name}", json=body, headers=who)
+                read = self._service.get("Patient/p1", who)
             except httpx.TransportError:
                 # The service has gone; what it answered before counts.
                 if self._stop.wait(0.01):
