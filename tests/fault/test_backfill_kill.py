@@ -26,7 +26,7 @@ from tests.support.bridge_world import bundle, observation, patient
 from tests.support.service import Service, running
 from tests.support.state import autopsy, read_state, recorded, verify_every_receipt
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_500)]
 
 KILLS = 2
 ATTEMPTS = 5

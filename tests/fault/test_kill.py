@@ -44,7 +44,7 @@ SETTINGS = {
 }
 FAULTY = ("bad-gender.json", "json-truncated.json", "bundle-atomic.json", "unknown-nested.json", "type-missing.json")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2_400)]
 
 
 def feed() -> list[Lane]:

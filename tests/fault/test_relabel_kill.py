@@ -25,7 +25,7 @@ from tests.support.hospitals import Patient
 from tests.support.service import Service, running
 from tests.support.state import autopsy, read_state, recorded, verify_every_receipt
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_500)]
 
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 KILLS = 4
