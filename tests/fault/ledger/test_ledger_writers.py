@@ -33,7 +33,7 @@ from tests.support.powerloss_vfs import Disk, input_output_error
 
 THREADS, TASKS = 16, 8
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from fhir_bridge.ports.bus import Message, Notice
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_reading import put_until_held, read, start_at_last
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 MakeBus = Callable[..., KafkaBus]
 AWAY_MS = 4_000
 """How long a bus waits for a broker that the test has ended."""

@@ -11,7 +11,7 @@ from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from tests.contract.bus_contract import BusContract
 from tests.support.kafka_broker import KafkaBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 
 class KafkaWorld:

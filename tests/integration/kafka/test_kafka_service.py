@@ -20,7 +20,7 @@ from tests.support.collector import told as span_told
 from tests.support.jose import Signer, b64, encrypted
 from tests.support.kafka_broker import KafkaBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

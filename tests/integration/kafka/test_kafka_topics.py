@@ -16,7 +16,7 @@ from fhir_bridge.model.ingest import Position
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_reading import put_until_held, read, start_at_last
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 MakeBus = Callable[..., KafkaBus]
 
 

@@ -32,7 +32,7 @@ from tests.unit.lines.test_indexes import GLUCOSE, check_units
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
 JSON = {"Content-Type": "application/fhir+json"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280 + 20 * KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 + 20 * KILLS)]
 
 
 @contextmanager

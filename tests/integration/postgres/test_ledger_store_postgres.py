@@ -23,7 +23,7 @@ from tests.contract.ledger_store.ledger_store_contract import LedgerStoreContrac
 
 CONTRACT = LedgerStoreContract()
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class FailingConnection(PostgresConnection):

@@ -27,7 +27,7 @@ LIMITS = {"FHIR_BRIDGE_INGEST_MAX_ENTRIES": "100000"}
 LIMIT_S = 120.0
 ATTEMPTS = 5
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 def transaction(size: int, people: int, prefix: str = "o") -> tuple[bytes, int]:
