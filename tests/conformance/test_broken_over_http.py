@@ -32,9 +32,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def headers(service: Service) -> dict[str, str]:
-    return service.token("northgate") | {"Content-Type": FHIR_JSON, "Prefer": "return=OperationOutcome"}
+    return service.lasting_token("northgate") | {"Content-Type": FHIR_JSON, "Prefer": "return=OperationOutcome"}
 
 
 def send(service: Service, headers: dict[str, str], body: bytes) -> httpx.Response:

@@ -109,7 +109,7 @@ def tessera_log(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A log of 1,500 entries that Tessera wrote, and its vkey."""
     folder = tmp_path_factory.mktemp("tessera")
     command = [str(build(TESSERA)), "-dir", str(folder), "-singles", "1", "-entries", "1500"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     return folder / "batched", json.loads(done.stdout)["log_key"]
 
 

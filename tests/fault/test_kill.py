@@ -34,7 +34,7 @@ AHEAD = 12
 STILLBORN = 0.2
 """Share of the lives that are ended while they start, perhaps while they recover."""
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
-FINISH_LIMIT_S = 300.0
+FINISH_LIMIT_S = 900.0
 # Small groups: many commits, so that a kill can fall between, before and inside them.
 # And index segments are merged all the while.
 SETTINGS = {
@@ -44,7 +44,7 @@ SETTINGS = {
 }
 FAULTY = ("bad-gender.json", "json-truncated.json", "bundle-atomic.json", "unknown-nested.json", "type-missing.json")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2_400)]
 
 
 def feed() -> list[Lane]:

@@ -29,7 +29,7 @@ WRITES: tuple[type[Event], ...] = (Create, Write, Truncate)
 SYNCS: tuple[type[Event], ...] = (Sync,)
 LIMIT_S = 60.0
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def read_only(_: Event) -> Exception:

@@ -32,7 +32,7 @@ LOSSES_PER_LIFE = 12
 FULL = "PRAGMA synchronous=FULL"
 FAULTY = ("bad-gender.json", "json-truncated.json", "bundle-atomic.json", "type-missing.json")
 
-pytestmark = [pytest.mark.timeout(300 + 10 * LOSSES)]
+pytestmark = [pytest.mark.timeout(900 + 30 * LOSSES)]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from tests.support.state import Incomplete, digest_of, id_key, read_state
 PERSON = "P0009"
 TWIN = "11111111-2222-4333-8444-555555555555"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

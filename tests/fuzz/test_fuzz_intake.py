@@ -18,6 +18,6 @@ def test_whatever_comes_is_taken_or_refused_with_reasons(tmp_path: Path) -> None
     # libFuzzer's limit is on the peak of memory, which a process inherits from the one that it was split off from:
     # from a small shell, not from this test run.
     apart = ["sh", "-c", '"$@"; exit $?', "sh", *command]
-    done = subprocess.run(apart, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(apart, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert f"Done {RUNS} runs" in done.stderr

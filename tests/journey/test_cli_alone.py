@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LIMIT_S = 240
 PATIENT = {"resourceType": "Patient", "id": "p1", "gender": "female"}
 
 
@@ -16,7 +17,7 @@ def command(data: Path, *arguments: str, expect: int = 0) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_BRIDGE_")}
     done = subprocess.run(
         [sys.executable, "-m", "fhir_bridge.cli.main", *arguments, "--data", str(data)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False,
     )  # fmt: skip
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -27,7 +27,7 @@ from tests.support.service import Service, running
 from tests.support.state import id_key
 from tests.support.valley import FORGOTTEN, OBSERVATIONS, every_entry, feed, patients_sent, values
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 GUIDE = ROOT / "docs" / "new-hospital.md"
 LOINC = "http://loinc.org"
 VALID_UCUM = {"pH": "[pH]"}

@@ -23,7 +23,7 @@ def typed(data: Path, *arguments: str, expect: int = 0) -> tuple[str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "fhir_bridge.cli.main", *arguments],
         cwd=ROOT, env=environment | {"FHIR_BRIDGE_DATA": str(data)},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout, done.stderr

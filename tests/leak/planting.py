@@ -66,7 +66,7 @@ def planted(patch: Path, folder: Path) -> Path:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
         env=os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)},
     )
     if done.returncode != 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,6 +40,13 @@ class Collector:
             for scope in resource.scope_spans
             for span in scope.spans
         ]
+
+    def wait_until(self, holds: Callable[[Collector], bool], within_s: float = 60.0) -> None:
+        """Wait until something holds of what came; a sender sends now and then, and at its end not for long."""
+        deadline = time.monotonic() + within_s
+        while not holds(self):
+            assert time.monotonic() < deadline, f"{self.requests} requests, {sorted({e.name for e in self.spans})}"
+            time.sleep(0.02)
 
     def trace_of(self, name: str) -> list[Span]:
         """Return the trace that begins with the one span of this name."""

@@ -129,7 +129,7 @@ class KafkaBroker:
         return [self._java, HEAP, "-Xshare:auto", "-XX:+UseSerialGC", "-cp", f"{JARS}/*", main, *arguments]
 
     def _run_tool(self, main: str, *arguments: str) -> None:
-        done = subprocess.run(self._command(main, *arguments), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(self._command(main, *arguments), capture_output=True, text=True, timeout=START_LIMIT_S)
         if done.returncode:
             raise RuntimeError(f"{main} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 

@@ -20,6 +20,17 @@ async def read(bus: Bus, wanted: int, *, within_s: float = 60.0) -> list[Message
     return got
 
 
+async def start_at_last(bus: Bus, institution: str, *, within_s: float = 60.0) -> None:
+    """Start to read one institution's messages, and start again while the broker does not answer."""
+    async with asyncio.timeout(within_s):
+        while True:
+            try:
+                await bus.start([institution], [])
+                return
+            except Unavailable:
+                await asyncio.sleep(0.1)
+
+
 async def put_until_held(bus: Bus, institution: str, value: bytes, *, within_s: float = 60.0) -> None:
     """Put, and put again while the broker is away, as a sender does."""
     async with asyncio.timeout(within_s):

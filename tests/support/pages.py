@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 240
+LIMIT_S = 600
 
 
 @dataclass(frozen=True)

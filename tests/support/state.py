@@ -42,6 +42,8 @@ from ledger_core.verify import OPERATOR_ATTESTED, verify_receipt
 _LAST_UPDATED = re.compile(rb'"lastUpdated":"[^"]*"')
 _RECORDS = "SELECT chart, id, version, normalised, original, lineage FROM records"
 _SEGMENTS = "SELECT chart, number, batch, ciphertext FROM segments ORDER BY chart, number"
+_BUSY_S = 60.0
+"""Patience with a service that recovers its files or lets go of them, on a machine that has other things to do."""
 _LETTERS = "SELECT id, institution, reason, status FROM letters"
 
 
@@ -192,6 +194,11 @@ def unanchored(data: Path) -> int:
     return _number(data / "vault.db", "SELECT (SELECT count(*) FROM batches) - (SELECT count(*) FROM anchors)")
 
 
+def recorded(data: Path) -> int:
+    """Return how many versions of records the vault holds; of a killed service see :func:`autopsy`."""
+    return _number(data / "vault.db", "SELECT count(*) FROM records")
+
+
 def spooled(data: Path) -> int:
     """Return how many messages the embedded bus has ever been given; see :func:`committed`."""
     return _number(data / "spool.db", "SELECT coalesce(sum(next_number), 0) FROM streams")
@@ -212,5 +219,5 @@ def autopsy(data: Path) -> Iterator[Path]:
 
 
 def _number(path: Path, query: str, *values: str) -> int:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_BUSY_S)) as connection:
         return int(connection.execute(query, values).fetchone()[0])

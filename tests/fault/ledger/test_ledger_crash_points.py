@@ -28,7 +28,7 @@ from tests.support.powerloss_vfs import Disk
 
 BLOCKS = 8
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_500)]
 
 
 @pytest.fixture(scope="module")

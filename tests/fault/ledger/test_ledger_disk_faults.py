@@ -25,7 +25,7 @@ from tests.support.powerloss_vfs import Disk, disk_full, input_output_error
 BLOCKS = 6
 WRITES, SYNCS = (Write, Truncate), (Sync,)
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ RECENT = 200
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 3 * KILLS)
+@pytest.mark.timeout(600 + 6 * KILLS)
 def test_nothing_acknowledged_is_lost_with_the_process(tmp_path: Path) -> None:
     server, seed = context(), random.randrange(2**32)
     rng = random.Random(seed)

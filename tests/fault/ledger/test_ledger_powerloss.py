@@ -31,7 +31,7 @@ LOSSES_PER_LIFE = 20
 MAX_TOLD = 500
 FULL = "PRAGMA synchronous=FULL"
 
-pytestmark = pytest.mark.timeout(120 + LOSSES)
+pytestmark = pytest.mark.timeout(600 + 3 * LOSSES)
 
 
 @pytest.mark.slow

@@ -28,11 +28,12 @@ from ledger_core import (
     open_ledger,
 )
 from tests.fault.ledger.ledger_load import ANSWER_LIMIT_S, GENESIS, LOG_KEY, NAME, OPERATOR, broken_promises
+from tests.support.powerloss import Event
 from tests.support.powerloss_vfs import Disk, input_output_error
 
 THREADS, TASKS = 16, 8
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(slots=True)
@@ -167,12 +168,21 @@ def test_closing_with_a_full_queue_commits_what_was_taken(tmp_path: Path, slow: 
 
 
 def test_a_fault_answers_everybody_who_waits(tmp_path: Path) -> None:
-    broken = threading.Event()
-    disk = Disk(tmp_path, sync_s=0.003, refuse=lambda event: input_output_error(event) if broken.is_set() else None)
-    ledger = open_slow(tmp_path, disk, max_waiting=500, max_block=4)
+    is_sent, broken = threading.Event(), threading.Event()
+
+    def refuse(event: Event) -> Exception | None:
+        # Nothing is written before all is sent: else a slow sender has nobody left to answer.
+        assert is_sent.wait(ANSWER_LIMIT_S)
+        return input_output_error(event) if broken.is_set() else None
+
+    is_sent.set()
+    ledger = open_slow(tmp_path, Disk(tmp_path, sync_s=0.003, refuse=refuse), max_waiting=500, max_block=4)
+    is_sent.clear()
     futures = [ledger.send(Anchor(number.to_bytes(32, "big"), 1), OPERATOR) for number in range(200)]
+    # By the ledger's own thread, before it goes on to the next block.
+    futures[0].add_done_callback(lambda _: broken.set())
+    is_sent.set()
     first = futures[0].result(ANSWER_LIMIT_S)
-    broken.set()
     outcomes = [future.exception(ANSWER_LIMIT_S) for future in futures]
     ledger.close()
     assert {type(item) for item in outcomes if item is not None} <= {LedgerUnavailable, LedgerClosed}

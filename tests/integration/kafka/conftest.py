@@ -15,6 +15,8 @@ from tests.support.kafka_broker import KafkaBroker
 
 _names = count()
 MakeBus = Callable[..., KafkaBus]
+PATIENCE_MS = 60_000
+"""For an answer of a broker that is there and shares its machine; tests whose broker goes away have less."""
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +47,8 @@ async def make_bus() -> AsyncIterator[MakeBus]:
     made: list[KafkaBus] = []
 
     def make(broker: KafkaBroker, **settings: int | float) -> KafkaBus:
-        quick = {"request_timeout_ms": 4000, "refresh_s": 0.5, **settings}
-        made.append(KafkaBus(KafkaSettings(broker.bootstrap, **quick)))  # type: ignore[arg-type]
+        watchful = {"request_timeout_ms": PATIENCE_MS, "refresh_s": 0.5, **settings}
+        made.append(KafkaBus(KafkaSettings(broker.bootstrap, **watchful)))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

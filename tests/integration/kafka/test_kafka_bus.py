@@ -20,10 +20,12 @@ from fhir_bridge.errors import RecordRefused, SetupWrong, Unavailable
 from fhir_bridge.model.ingest import Position
 from fhir_bridge.ports.bus import Message, Notice
 from tests.support.kafka_broker import KafkaBroker
-from tests.support.kafka_reading import put_until_held, read
+from tests.support.kafka_reading import put_until_held, read, start_at_last
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 MakeBus = Callable[..., KafkaBus]
+AWAY_MS = 4_000
+"""How long a bus waits for a broker that the test has ended."""
 
 
 def next_positions(messages: list[Message]) -> list[Position]:
@@ -280,6 +282,10 @@ async def test_added_partitions_are_noticed_and_read_from_their_beginning(
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     await admin.create_partitions({topic: NewPartitions(total_count=8)})
+    # Made by the controller; the broker hears of it a moment later, and a producer that asks before then gives up.
+    async with asyncio.timeout(60):
+        while len((await admin.describe_topics([topic]))[0]["partitions"]) < 8:
+            await asyncio.sleep(0.05)
     await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
     await producer.start()
@@ -313,7 +319,7 @@ async def test_dead_letters_have_a_topic_of_their_own(broker: KafkaBroker, bus: 
         f"fhir.{institution}.dead", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
     )
     await consumer.start()
-    record = await asyncio.wait_for(consumer.getone(), 10)
+    record = await asyncio.wait_for(consumer.getone(), 60)
     await consumer.stop()
     assert (record.value, record.headers) == (b"\xffbad", (("reason", b"structure"),))
     assert await bus.take(max_messages=1, max_bytes=10, wait_ms=200) == []
@@ -411,10 +417,10 @@ async def take_forever(bus: KafkaBus, came: list[Message]) -> None:
 async def test_a_killed_broker_loses_nothing_and_reading_resumes(
     own_broker: KafkaBroker, institution: str, make_bus: MakeBus
 ) -> None:
-    bus = make_bus(own_broker)
-    await bus.start([institution], [])
+    bus = make_bus(own_broker, request_timeout_ms=AWAY_MS)
+    await start_at_last(bus, institution)
     for number in range(20):
-        await bus.put(institution, b"before-%d" % number)
+        await put_until_held(bus, institution, b"before-%d" % number)
     came = await read(bus, 8)
     own_broker.kill()
     with pytest.raises(Unavailable):
@@ -434,8 +440,8 @@ async def test_a_killed_broker_loses_nothing_and_reading_resumes(
 async def test_puts_under_fire_are_held_once_confirmed(
     own_broker: KafkaBroker, institution: str, make_bus: MakeBus
 ) -> None:
-    bus = make_bus(own_broker)
-    await bus.start([institution], [])
+    bus = make_bus(own_broker, request_timeout_ms=AWAY_MS)
+    await start_at_last(bus, institution)
     confirmed: list[bytes] = []
 
     async def send(worker: int) -> None:
@@ -462,8 +468,8 @@ async def test_a_frozen_broker_is_unavailable_and_comes_back(
     own_broker: KafkaBroker, institution: str, make_bus: MakeBus
 ) -> None:
     bus = make_bus(own_broker, request_timeout_ms=2000)
-    await bus.start([institution], [])
-    await bus.put(institution, b"a")
+    await start_at_last(bus, institution)
+    await put_until_held(bus, institution, b"a")
     came = await read(bus, 1)
     own_broker.pause()
     try:

@@ -11,7 +11,7 @@ from fhir_bridge.adapters.kafka_settings import KafkaSettings
 from tests.contract.bus_contract import BusContract
 from tests.support.kafka_broker import KafkaBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 
 class KafkaWorld:
@@ -33,7 +33,8 @@ class KafkaWorld:
 
 @pytest.fixture
 async def bus_world(broker: KafkaBroker, institution: str) -> AsyncIterator[KafkaWorld]:
-    world = KafkaWorld(KafkaSettings(broker.bootstrap, prefix=institution, partitions=3))
+    settings = KafkaSettings(broker.bootstrap, prefix=institution, partitions=3, request_timeout_ms=60_000)
+    world = KafkaWorld(settings)
     yield world
     await world.close()
 

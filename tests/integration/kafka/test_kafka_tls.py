@@ -25,7 +25,7 @@ from tests.support.ports import free_ports
 
 pytestmark = [
     pytest.mark.kafka,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     # aiokafka closes a TLS connection without waiting for the broker's goodbye: where the loop ends first, the
     # transport tells so as it is collected (by `collect`, within the test that left it).
     pytest.mark.filterwarnings(

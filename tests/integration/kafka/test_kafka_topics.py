@@ -14,9 +14,9 @@ from fhir_bridge.adapters.kafka import KafkaBus
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.model.ingest import Position
 from tests.support.kafka_broker import KafkaBroker
-from tests.support.kafka_reading import put_until_held, read
+from tests.support.kafka_reading import put_until_held, read, start_at_last
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 MakeBus = Callable[..., KafkaBus]
 
 
@@ -126,7 +126,7 @@ async def test_an_institution_that_joined_while_the_broker_was_away_is_read_afte
     broker.start()
     try:
         bus = make_bus(broker, partitions=4, request_timeout_ms=2000)
-        await bus.start(["first"], [])
+        await start_at_last(bus, "first")
         assert len(bus.origins()) == 4
         broker.kill()
         with pytest.raises(Unavailable):

@@ -102,6 +102,16 @@ def talk(address: WitnessAddress, request: bytes) -> bytes:
         return answer
 
 
+def is_recovered(address: WitnessAddress) -> bool:
+    """Ask until the witness answers; tell whether it does as one that signs, or that signed when nobody heard it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(LedgerUnavailable):
+            return ask(address.url, TRUNK.note(5), 0, ()).status in (200, 409)
+        time.sleep(0.02)
+    return False
+
+
 # --- one witness --------------------------------------------------------------------------------------------------
 
 
@@ -180,13 +190,7 @@ def test_too_many_connections_are_hung_up_on_and_the_witness_recovers(address: W
                 continue
             refused += 1
         assert refused
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(LedgerUnavailable):
-            ask(address.url, TRUNK.note(5), 0, ())
-            return
-        time.sleep(0.02)
-    pytest.fail("the witness did not recover")
+    assert is_recovered(address)
 
 
 @pytest.mark.parametrize(
@@ -219,18 +223,19 @@ def test_whoever_drips_is_hung_up_on_at_the_deadline(tmp_path: Path, head: bytes
                 break
             time.sleep(0.1)
         assert len(ended) == MAX_CONNECTIONS
-        assert ask(address.url, TRUNK.note(5), 0, ()).status == 200
+        assert is_recovered(address)
 
 
 def test_whoever_keeps_a_connection_has_a_deadline_for_each_request(tmp_path: Path) -> None:
     with serving(Bench(tmp_path / "w"), request_timeout_s=4.0) as address:
         host, port = address.url.removeprefix("http://").split(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
-        for _ in range(4):
+        for _ in range(10):
             connection.request("GET", "/")
             assert connection.getresponse().read()
             first = connection.sock
-            time.sleep(1.4)
+            # Longer than one deadline in all, and each far shorter.
+            time.sleep(0.5)
         assert connection.sock is first
         connection.close()
 
@@ -450,6 +455,6 @@ def test_a_second_process_on_one_directory_is_refused(tmp_path: Path) -> None:
     Home.create(tmp_path / "w", "w.example/1").trust(LOG_VKEY)
     command = witness_command("serve", tmp_path / "w", "--listen", "127.0.0.1:0")
     with process(command):
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert second.returncode == 1
     assert "ledger-locked" in second.stderr

@@ -51,7 +51,7 @@ from tests.unit.ledger_core.ledger_samples import GENESIS, LOG_KEY, NORTH, fille
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = int(os.environ.get("POSTGRES_KILLS", "5"))
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280 + 20 * KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 + 20 * KILLS)]
 
 
 def opened(url: str) -> Ledger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from tests.contract.ledger_store.ledger_store_contract import LedgerStoreContrac
 
 CONTRACT = LedgerStoreContract()
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class FailingConnection(PostgresConnection):
@@ -134,6 +135,13 @@ class CopiesNoOneMoment(PostgresStore):
         connection = self._connect(self._url)
         connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
         return connection
+
+    def _scan(self, query: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        # A block comes between two tables, however slowly blocks are written.
+        before, deadline = self.last_block(), time.monotonic() + 5
+        while not self._is_writer and self.last_block() == before and time.monotonic() < deadline:
+            time.sleep(0.001)
+        yield from super()._scan(query, values)
 
 
 class CutsNonces(PostgresStore):

@@ -19,7 +19,7 @@ from tests.support.ledger_v2 import write_kept
 
 OLD = Path(__file__).parents[2] / "vectors" / "vault" / "postgres-1.sql"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.contract.vault_contract import AnchorFailed, VaultContract, failing_a
 from tests.contract.vault_samples import CHART, MAC_KEY, anchor, chart_key, work
 from tests.support.postgres import PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class ServerVaultWorld:

@@ -154,10 +154,13 @@ def test_others_are_answered_while_an_import_runs(service: Service) -> None:
         queued = gauge(service, "fhir_bridge_queue_bytes")
         assert queued < 8 << 20, "an import does not fill the queue"
     assert len(beside) > 20, "the import was over before anything could be measured"
-    print(f"median alone {statistics.median(alone):.3f} s, beside {statistics.median(beside):.3f}, {max(beside):.3f}")
-    assert statistics.median(beside) < 0.5
-    assert max(beside) < 5.0
     ended(service, address, "northgate")
+    who = service.token("harbor")
+    alone += [put(number) for number in range(20, 40)]
+    print(f"median alone {statistics.median(alone):.3f} s, beside {statistics.median(beside):.3f}, {max(beside):.3f}")
+    # In seconds on a machine with nothing else to do; on a busy one by what it takes alone, before and after.
+    assert statistics.median(beside) < max(0.5, 20 * statistics.median(alone))
+    assert max(beside) < max(5.0, 10 * max(alone))
 
 
 def gauge(service: Service, name: str) -> float:

@@ -12,7 +12,7 @@ import pytest
 from tests.support.hospitals import Patient
 from tests.support.service import Service, consent, running
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 RECORDS = 48
 _NOTE = "word " * 60_000

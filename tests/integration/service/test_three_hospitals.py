@@ -43,7 +43,7 @@ VALID_UCUM = {"pH": "[pH]"}
 """The truth carries the generator's spelling; UCUM has no unit ``pH``, its code is ``[pH]``."""
 HARBOR_OBSERVATIONS = "https://harbor.example.org/codes/obs"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 Json = dict[str, Any]
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,6 @@ _NO_TYPE = re.compile(r'"reference":\s*"[^"#]*\b[a-z]+/[^"/]+"')
 """In some examples the type in a reference begins with a small letter; HAPI refuses these too."""
 
 EVERY_SEARCH = "-Dbeside.every-search=true"
-_RENEWED_AFTER_S = 120.0
 QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 
 
@@ -58,14 +56,11 @@ class Scene:
     hapi: Hapi
     people: dict[str, tuple[str, list[Json]]]
     directory: list[Json]
-    _headers: dict[str, str] = field(default_factory=dict)
-    _renewed_s: float = -_RENEWED_AFTER_S
 
     def get_ours(self, path: str) -> httpx.Response:
         """GET below our base, whatever the answer, with a token that has not run out; or a ``next`` link as given."""
-        if time.monotonic() - self._renewed_s >= _RENEWED_AFTER_S:
-            self._headers, self._renewed_s = self.ours.token(HOSPITAL), time.monotonic()
-        return self.ours.http.get(path if path.startswith("http") else f"/fhir/{path}", headers=self._headers)
+        headers = self.ours.lasting_token(HOSPITAL)
+        return self.ours.http.get(path if path.startswith("http") else f"/fhir/{path}", headers=headers)
 
 
 @contextmanager

@@ -78,6 +78,6 @@ def test_without_its_check_an_attack_is_not_stopped(tmp_path: Path, number: int)
     source.write_text(check.remove(source.read_text("utf-8")), "utf-8")
     names = [f"{(HERE / FILE_OF[name]).relative_to(ROOT)}::{name}" for name in check.stops]
     command = [sys.executable, "-B", "-m", "pytest", "-p", "no:randomly", "--tb=no", "-rfE", *names]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=600)
     red = set(re.findall(r"^(?:FAILED|ERROR) \S+::(test_\w+)", done.stdout, re.MULTILINE))
     assert red == set(check.stops), done.stdout

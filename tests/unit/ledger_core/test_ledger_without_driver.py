@@ -18,7 +18,7 @@ sys.exit(main(sys.argv[1:]))
 
 def without_driver(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _WITHOUT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_a_file_needs_no_driver_and_a_database_without_one_is_told(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ PERSON = "urn:uuid:0c3b7b5e-43b1-4b0e-9a57-6d8f7a0f1e11"
 FILLING = 600
 """More than are kept, decided and sealed together."""
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def put(resource: Json, **request: str) -> Json:
