@@ -82,6 +82,8 @@ def configure(level: str = "INFO") -> None:
     others.setFormatter(_KindAlone())
     logging.getLogger().handlers = [others]
     logging.getLogger().setLevel(logging.WARNING)
+    # Python's own warnings too, which would be lines that are no JSON.
+    logging.captureWarnings(True)
     for noisy in ("aiokafka", "httpx", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from fhir_bridge.adapters.datadir import VERSION
 from fhir_bridge.adapters.ledger_place import note_place, refusal
+from fhir_bridge.adapters.sqlite_support import is_damage, reason
 from fhir_bridge.adapters.vault_copy import copy_vault
 from fhir_bridge.adapters.vault_database import Connection, VaultDatabase
 from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
-from fhir_bridge.errors import SetupWrong, Unavailable
+from fhir_bridge.errors import IntegrityBroken, SetupWrong, Unavailable
 from ledger_core import LedgerError, Moment, is_url, open_to_read, run_copy
 
 _DATA = (("vault.db", "vault.db"), ("spool.db", "spool.db"), ("ledger/ledger.db", "ledger.db"))
@@ -42,21 +43,23 @@ async def make_backup(
         ledger: Where the ledger is; likewise.
 
     Raises:
-        SetupWrong: The target holds something already, or lies in the data directory.
+        SetupWrong: The target holds something already, lies in the data directory, or cannot be written.
+        IntegrityBroken: A database is damaged.
         Unavailable: The server was never quiet for the millisecond that it takes; nothing was made.
     """
     try:
-        return await asyncio.to_thread(_make, data, target, elsewhere, ledger)
+        with _told(target):
+            return await asyncio.to_thread(_make, data, target, elsewhere, ledger)
     except LedgerError as cause:
         raise refusal(cause) from cause
-    except OSError as wrong:
-        raise SetupWrong(f"{target} cannot be written: {wrong.strerror or 'choose another folder'}") from wrong
 
 
 def restore(
     source: Path, keys: Path, data: Path, elsewhere: VaultDatabase | None = None, ledger: Path | str = ""
 ) -> None:
     """Make a data directory from a backup's two folders; check it with fsck before serving.
+
+    Until all is there it is no data directory, whatever ends meanwhile.
 
     Args:
         source: The backup's ``vault`` folder.
@@ -66,9 +69,15 @@ def restore(
         ledger: Where the ledger is to be; likewise.
 
     Raises:
-        SetupWrong: A folder lacks a file, ``data`` is in use, or a database is not empty.
+        SetupWrong: A folder lacks a file, ``data`` is in use or cannot be written, or a database is not empty.
+        IntegrityBroken: A database of the backup is damaged.
         Unavailable: A database does not answer.
     """
+    with _told(data):
+        _restore(source, keys, data, elsewhere, ledger)
+
+
+def _restore(source: Path, keys: Path, data: Path, elsewhere: VaultDatabase | None, ledger: Path | str) -> None:
     if data.exists() and any(data.iterdir()):
         raise SetupWrong(f"{data} is not empty: restore into a new directory")
     for file in (source / "vault.db", source / "ledger.db", source / "VERSION", keys / "keys.db"):
@@ -80,17 +89,18 @@ def restore(
     data.chmod(0o700)
     note_place(data, ledger)
     if elsewhere is not None:
-        with closing(_reader(source / "vault.db")) as vault:
+        with _intact(source / "vault.db"), closing(_reader(source / "vault.db")) as vault:
             copy_vault(vault, elsewhere)
     for place, name in _DATA:
         is_elsewhere = (elsewhere and name == "vault.db") or (is_url(ledger) and name == "ledger.db")
         if (source / name).exists() and not is_elsewhere:
             _copy_database(source / name, data / place)
-    shutil.copyfile(source / "VERSION", data / "VERSION")
     _copy_database(keys / "keys.db", data / "keys" / "keys.db")
     for folder in ("keyring", "credentials"):
         if (keys / folder).exists():
             shutil.copytree(keys / folder, data / ("keys/keyring" if folder == "keyring" else folder))
+    # Last: without it this is no data directory, and no service would make keys of its own in half of one.
+    shutil.copyfile(source / "VERSION", data / "VERSION")
     _settle(data)
 
 
@@ -112,14 +122,15 @@ def _make(data: Path, target: Path, elsewhere: VaultDatabase | None, ledger: Pat
     url = str(ledger) if is_url(ledger) else None
     with _at_one_instant(list(copies), elsewhere, url) as (pinned, pinned_vault, pinned_ledger):
         for source, copy in copies.items():
-            _copy(pinned[source], copy)
+            _copy(source, pinned[source], copy)
         if pinned_vault is not None:
             copy_vault(pinned_vault, SqliteDatabase(vault / "vault.db"))
         if pinned_ledger is not None:
             pinned_ledger.snapshot(vault / "ledger.db")
-    (vault / "VERSION").write_text(VERSION + "\n")
     shutil.copytree(data / "keys" / "keyring", keys / "keyring")
     shutil.copytree(data / "credentials", keys / "credentials")
+    # Last: a backup without it is refused when it is to be restored.
+    (vault / "VERSION").write_text(VERSION + "\n")
     _settle(target)
     return {"vault": str(vault), "keys": str(keys)}
 
@@ -190,15 +201,38 @@ def _ledger_end(ledger: Moment) -> int:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    with closing(_reader(source)) as here:
-        _copy(here, target)
+    with _intact(source), closing(_reader(source)) as here:
+        _copy(source, here, target)
 
 
-def _copy(source: sqlite3.Connection, target: Path) -> None:
+def _copy(file: Path, source: sqlite3.Connection, target: Path) -> None:
+    """Copy ``file``, which ``source`` reads."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with closing(sqlite3.connect(target)) as there:
+    with _intact(file), closing(sqlite3.connect(target)) as there:
         source.backup(there)
         there.execute("PRAGMA journal_mode=DELETE")
+
+
+@contextmanager
+def _intact(file: Path) -> Iterator[None]:
+    """Say of a file that SQLite cannot make sense of which one it is."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if is_damage(error):
+            raise IntegrityBroken(f"{file} is damaged or cut short") from error
+        raise
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """Tell in one line what keeps ``target`` from being written."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise SetupWrong(f"{target} cannot be written: {reason(error)}") from error
+    except OSError as wrong:
+        raise SetupWrong(f"{target} cannot be written: {wrong.strerror or 'choose another folder'}") from wrong
 
 
 def _settle(folder: Path) -> None:

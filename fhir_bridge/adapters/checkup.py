@@ -18,7 +18,7 @@ from typing import Any
 from fhir_bridge.adapters import datadir, spool
 from fhir_bridge.adapters.keyring_file import FileKeyring, identity_file
 from fhir_bridge.adapters.keystore_fsck import check_keys, journal_heads, read_keys
-from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_checking
+from fhir_bridge.adapters.sqlite_support import check_stamp, connect_for_checking, is_damage, reason
 from fhir_bridge.adapters.vault_database import VaultDatabase
 from fhir_bridge.adapters.vault_fsck import check as check_vault
 from fhir_bridge.errors import BridgeError, KeyMissing
@@ -78,8 +78,9 @@ def _guarded(title: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Find
         yield from part()
     except (BridgeError, LedgerError) as error:
         yield Finding(title, f"cannot be read: {error}")
-    except sqlite3.DatabaseError:
-        yield Finding(title, "cannot be read: SQLite finds the file malformed")
+    except sqlite3.DatabaseError as error:
+        what = "SQLite finds the file malformed" if is_damage(error) else reason(error)
+        yield Finding(title, f"cannot be read: {what}")
 
 
 def _stamp(data: Path) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ from fhir_bridge.errors import IntegrityBroken, SetupWrong, Unavailable
 BUSY_TIMEOUT_MS = 5_000
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _CONSTRAINT = sqlite3.SQLITE_CONSTRAINT
+# The second one: the shared-memory file beside a database, which even a reader needs, cannot grow.
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 
 Connect: TypeAlias = Callable[[Path, bool], sqlite3.Connection]
 """Opens an existing file, for reading only or not; transactions are begun by hand, any thread may use it."""
@@ -73,7 +75,8 @@ def open_database(
             connection.execute("CREATE TABLE stamp (what TEXT NOT NULL, version INTEGER NOT NULL)")
             connection.execute("INSERT INTO stamp VALUES (?, ?)", (what, version))
         connection.execute("COMMIT")
-    if check_stamp(connection, path, what=what, version=version) < version:
+        layout = check_stamp(connection, path, what=what, version=version)
+    if layout < version:
         try:
             with translated(what), transaction(connection):
                 bring(connection, migrations, version, what=what)
@@ -121,10 +124,14 @@ def check_stamp(connection: sqlite3.Connection, path: Path, *, what: str, versio
 
     Raises:
         SetupWrong: The stamp does not fit.
+        sqlite3.Error: It cannot be read now.
     """
     try:
         found = connection.execute("SELECT what, version FROM stamp").fetchall()
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if _primary(error) not in (sqlite3.SQLITE_ERROR, *_BROKEN):
+            connection.close()
+            raise
         found = []
     if len(found) != 1 or found[0][0] != what:
         connection.close()
@@ -188,13 +195,27 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        undecodable = isinstance(error, sqlite3.OperationalError) and not primary
-        if primary in _BROKEN or undecodable:
+        if is_damage(error):
             raise IntegrityBroken(f"the {what} file is damaged; run fsck") from error
-        if primary == _CONSTRAINT:
+        if _primary(error) == _CONSTRAINT:
             raise IntegrityBroken(f"the {what} holds a row that should be new") from error
-        raise Unavailable(f"the {what} did not answer ({getattr(error, 'sqlite_errorname', 'closed')})") from error
+        raise Unavailable(f"the {what} did not answer ({reason(error)})") from error
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether what is in the file is wrong, rather than that SQLite could not get at it."""
+    is_undecodable = isinstance(error, sqlite3.OperationalError) and not _primary(error)
+    return _primary(error) in _BROKEN or is_undecodable
+
+
+def reason(error: sqlite3.Error) -> str:
+    """Return SQLite's name of an error, and what an operator knows it by if it is about room on the disk."""
+    name: str = getattr(error, "sqlite_errorname", "closed")
+    return f"{name}: is the disk full?" if name in _NO_ROOM else name
+
+
+def _primary(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -89,7 +90,7 @@ def signing_key(
     as_json: AsJson = False,
 ) -> None:
     """Say which keys sign what the institution sends by bus. With one registered, nothing unsigned is taken."""
-    directory, place = data_directory(data), f"/institutions/{name}/signing-keys"
+    directory, place = data_directory(data), f"/institutions/{quote(name, safe='')}/signing-keys"
     if add_file is not None:
         added = service.post(directory, place, {"add": _jwk(add_file)})
         screen.remark(
@@ -122,7 +123,8 @@ def encryption_key(
 ) -> None:
     """Print the public key (JWK) that the institution encrypts to what it sends by bus; made on first use."""
     body = {"renew": renew, "destroy_older": destroy_older} | ({} if must is None else {"must": must})
-    screen.print_json(service.post(data_directory(data), f"/institutions/{name}/encryption-key", body))
+    place = f"/institutions/{quote(name, safe='')}/encryption-key"
+    screen.print_json(service.post(data_directory(data), place, body))
 
 
 def _jwk(file: Path) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -42,7 +43,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show why a message could not be taken. The message itself holds personal data: only with --message."""
-    found = service.get(data_directory(data), f"/letters/{letter}")
+    if not letter:
+        raise Failure("which letter? (give an ID of 'fhir-bridge dead-letters list')", exit_code=SETUP)
+    found = service.get(data_directory(data), f"/letters/{quote(letter, safe='')}")
     if message:
         print(found["message"])
         return
@@ -69,8 +72,10 @@ def replay(
 ) -> None:
     """Send letters through the line again. What has been taken meanwhile changes nothing."""
     directory = data_directory(data)
-    if not (letters or institution or reason or since or until or every):
-        raise Failure("which letters? (give IDs, --reason, --institution, --since or --all)", exit_code=SETUP)
+    if bool(letters) == bool(institution or reason or since or until or every):
+        raise Failure(
+            "which letters? (give IDs, or else --reason, --institution, --since, --until or --all)", exit_code=SETUP
+        )
     chosen = {
         "ids": letters or None,
         "institution": institution,
@@ -84,5 +89,8 @@ def replay(
         screen.print_json(answer)
     else:
         print(f"{answer['replayed']} replayed, {answer['still_refused']} still refused")
+        for why in answer["why"]:
+            place = "message" if why["index"] is None else f"entry {why['index']}"
+            print(f"  {why['letter']}: {place}: {screen.issue_words(why['issue'])}")
     if answer["still_refused"]:
         raise typer.Exit(FAILED)

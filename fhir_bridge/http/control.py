@@ -231,9 +231,10 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _letters_wanted(given: Mapping[str, Any]) -> LettersWanted:
-    return LettersWanted(
-        given.get("institution"), given.get("reason"), _instant(given, "since"), _instant(given, "until")
-    )
+    since, until = _instant(given, "since"), _instant(given, "until")
+    if since is not None and until is not None and since >= until:
+        raise SetupWrong("since must be before until: nothing was received in between")
+    return LettersWanted(given.get("institution"), given.get("reason"), since, until)
 
 
 def _instant(given: Mapping[str, Any], name: str) -> int | None:

@@ -100,6 +100,7 @@ class ImportLine:
         self._window = Window(settings.in_flight_lines, settings.in_flight_bytes)
         self._jobs: dict[str, ImportJob] = {}
         self._receiving: dict[str, str] = {}
+        self._beginning = asyncio.Lock()
         self._runs: dict[str, ImportRun] = {}
         self._leaving: set[str] = set()
         self._runners: dict[str, asyncio.Task[None]] = {}
@@ -158,7 +159,10 @@ class ImportLine:
         self._receiving[name] = institution
         try:
             whole = await self._receiver.take_in(name, institution, pieces)
-            job = self._same(institution, version, whole) or await self._begin(name, institution, version, whole)
+            # One at a time, or a body that comes twice at once is not yet a job when it is looked for.
+            async with self._beginning:
+                job = self._same(institution, version, whole)
+                job = job or await self._begin(name, institution, version, whole)
         except BaseException:
             # Shielded: a sender who goes away, or a stop of the service, must not leave half of a body behind.
             await asyncio.shield(self._undo(name))

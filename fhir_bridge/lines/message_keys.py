@@ -45,14 +45,18 @@ class MessageKeys:
         """Register a sender's public key; from now on nothing of it is taken by bus without a signature.
 
         Raises:
-            SetupWrong: The key is of no use here, or another of the same ``kid`` is registered.
+            SetupWrong: The key is of no use here, another of the same ``kid`` is registered, or this one is by
+                another: taking that back would leave it good.
         """
         key = self._crypto.signing_key(jwk)
+        thumbprint = self._crypto.thumbprint(key)
 
         def with_it(known: Institution) -> Institution:
             others = [each for each in known.signing_keys if each != key]
             if any(each["kid"] == key["kid"] for each in others):
                 raise SetupWrong("another signing key of this kid is registered: give the new one another kid")
+            if any(self._crypto.thumbprint(each) == thumbprint for each in others):
+                raise SetupWrong("this very key is registered by another kid: remove that one first")
             return replace(known, signing_keys=(*others, key))
 
         await self._registry.change_institution(institution, with_it)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from fhir_bridge.ports.rooms import Rooms
 from fhir_bridge.ports.vault import LettersWanted, SealedLetter, Vault, Work
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_TOLD = 20
 MakeClient = Callable[..., tuple[Client, dict[str, Any]]]
 SaveCredentials = Callable[[str, dict[str, Any]], Path]
 
@@ -200,8 +201,12 @@ class Operations:
         return await self._rooms.process(received, self._registry.source(institution))
 
     async def letters(self, wanted: LettersWanted) -> list[dict[str, Any]]:
-        """List dead letters."""
-        found = await self._vault.letters(wanted)
+        """List dead letters.
+
+        Raises:
+            SetupWrong: The institution that they are wanted of is not known.
+        """
+        found = await self._chosen(wanted)
         return [_describe_letter(sealed, open_letter(self._keys, sealed)) for sealed in found]
 
     async def letter(self, letter_id: str) -> dict[str, Any]:
@@ -217,21 +222,32 @@ class Operations:
             "message": message,
         }
 
-    async def replay(self, ids: Sequence[str], wanted: LettersWanted) -> dict[str, int]:
-        """Send open letters through the line again, only those entries that were not taken; mark those now taken."""
+    async def replay(self, ids: Sequence[str], wanted: LettersWanted) -> dict[str, Any]:
+        """Send open letters through the line again, only those entries that were not taken; mark those now taken.
+
+        A letter keeps what was first found. ``why`` of the answer is what keeps the first letters from being taken
+        now, which may be something else.
+
+        Raises:
+            SetupWrong: There is no such letter, or no such institution.
+        """
         if ids:
-            chosen = [await self._find_letter(letter_id) for letter_id in ids]
+            chosen = [await self._find_letter(letter_id) for letter_id in dict.fromkeys(ids)]
         else:
-            chosen = list(await self._vault.letters(wanted))
+            chosen = list(await self._chosen(wanted))
         replayed = refused = 0
+        why: list[dict[str, Any]] = []
         for sealed in (one for one in chosen if one.status == "open"):
             letter = open_letter(self._keys, sealed)
-            if _is_whole(await self._ingest.push(self._again(letter), Again(_entries(letter)))):
+            anchored = await self._ingest.push(self._again(letter), Again(_entries(letter)))
+            if _is_whole(anchored):
                 await self._vault.commit(Work(letters=[settled(sealed)]), None)
                 replayed += 1
             else:
                 refused += 1
-        return {"replayed": replayed, "still_refused": refused}
+                if len(why) < _TOLD:
+                    why += [{"letter": sealed.id, **each} for each in _why(anchored)]
+        return {"replayed": replayed, "still_refused": refused, "why": why[:_TOLD]}
 
     # --- the bus
 
@@ -306,6 +322,11 @@ class Operations:
             must_be_encrypted=first.must_be_encrypted and known.must_encrypt,
         )
 
+    async def _chosen(self, wanted: LettersWanted) -> Sequence[SealedLetter]:
+        if wanted.institution is not None:
+            self._registry.institution(wanted.institution)
+        return await self._vault.letters(wanted)
+
     async def _find_letter(self, letter_id: str) -> SealedLetter:
         sealed = await self._vault.letter(letter_id)
         if sealed is None:
@@ -360,4 +381,17 @@ def _entries(letter: Letter) -> frozenset[int] | None:
 
 
 def _is_whole(anchored: Anchored) -> bool:
-    return not anchored.refused and not any(o.status[:1] == "4" or o.status[:3] == "202" for o in anchored.outcomes)
+    return not anchored.refused and not any(_is_open(outcome) for outcome in anchored.outcomes)
+
+
+def _is_open(outcome: Outcome) -> bool:
+    """Tell whether an entry was refused or quarantined."""
+    return _status_class(outcome) in ("4xx", "202")
+
+
+def _why(anchored: Anchored) -> Iterator[dict[str, Any]]:
+    """Yield the first finding of the message, or of each entry that was not taken."""
+    found = [(None, anchored.refused), *((o.index, o.issues) for o in anchored.outcomes if _is_open(o))]
+    for index, issues in found:
+        if issues:
+            yield {"index": index, "issue": asdict(issues[0])}

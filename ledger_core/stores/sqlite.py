@@ -80,7 +80,8 @@ class SqliteStore(SqlRows):
             if _is_damage(cause):
                 raise IntegrityBroken(f"{path} is damaged, or no database: restore a snapshot") from cause
             if isinstance(cause, sqlite3.Error | OSError):
-                raise LedgerUnavailable("the ledger's database cannot be opened") from cause
+                why = getattr(cause, "sqlite_errorname", None) or getattr(cause, "strerror", None) or "closed"
+                raise LedgerUnavailable(f"the ledger's database cannot be opened ({why})") from cause
             raise
         return store
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from fhir_bridge.adapters.sqlite_support import check_stamp, connect_file
 from fhir_bridge.errors import BridgeError, SetupWrong
 from fhir_bridge.lines.checking import Finding
 from fhir_bridge.wiring import check, open_bridge
@@ -120,3 +124,33 @@ def test_a_wrong_version_stamp_is_found(tmp_path: Path, stamp: str) -> None:
     data = fresh(tmp_path)
     (data / "VERSION").write_text(stamp + "\n")
     assert [each.split(":")[0] for each in _findings(data)] == ["VERSION"]
+
+
+async def test_without_room_for_sqlites_own_files_a_check_speaks_of_the_disk_and_not_of_damage(
+    tmp_path: Path,
+) -> None:
+    data = await _used(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        found = _findings(data)
+        refusal = await _refusal(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {each.partition(":")[0] for each in found} >= {"keys", "vault"}
+    assert not [each for each in found if "malformed" in each or "is not a" in each]
+    assert "keys: cannot be read: SQLITE_IOERR_SHMSIZE: is the disk full?" in found
+    assert "SQLITE_IOERR_SHMSIZE" in str(refusal)
+    assert _findings(data) == []
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_another_kind_of_file(tmp_path: Path) -> None:
+    path = tmp_path / "some.db"
+    path.touch()
+    with closing(connect_file(path, False)) as other, closing(connect_file(path, False)) as mine:
+        other.execute("CREATE TABLE stamp (what TEXT, version INTEGER)")
+        other.execute("INSERT INTO stamp VALUES ('vault', 1)")
+        mine.execute("PRAGMA busy_timeout=0")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            check_stamp(mine, path, what="vault", version=1)

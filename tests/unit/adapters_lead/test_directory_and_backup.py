@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import stat
 from pathlib import Path
 
 import anyio
 import pytest
 
+from fhir_bridge.adapters.backup import make_backup
 from fhir_bridge.adapters.datadir import DataDirectory
 from fhir_bridge.cli.main import main
 from fhir_bridge.errors import DataDirectoryInUse, SetupWrong
@@ -129,6 +131,35 @@ async def test_restoring_needs_an_empty_place_and_both_folders(tmp_path: Path) -
         restore(keys, vault, tmp_path / "new")
     assert not (vault / "keys.db").exists()
     assert not (keys / "vault.db").exists()
+
+
+@pytest.mark.parametrize("name", ["vault/vault.db", "vault/ledger.db", "keys/keys.db"])
+def test_a_damaged_copy_is_named_and_leaves_nothing_that_could_be_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    backup, to = tmp_path / "b", tmp_path / "restored"
+    anyio.run(_backed_up, fresh(tmp_path), backup)
+    os.truncate(backup / name, (backup / name).stat().st_size // 2 - 100)
+    order = ["restore", "--from", str(backup / "vault"), "--keys", str(backup / "keys"), "--data", str(to)]
+    assert main(order) == 1
+    assert f"{backup / name} is damaged or cut short" in capsys.readouterr().err
+    assert main(["status", "--data", str(to)]) == 2
+    assert not (to / "keys" / "keyring").exists()
+
+
+def test_a_backup_or_restore_without_room_says_so(tmp_path: Path) -> None:
+    data, backup = fresh(tmp_path), tmp_path / "b"
+    anyio.run(_backed_up, data, backup)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(SetupWrong, match="another cannot be written: SQLITE_"):
+            anyio.run(make_backup, data, tmp_path / "another")
+        with pytest.raises(SetupWrong, match="restored cannot be written: SQLITE_"):
+            restore(backup / "vault", backup / "keys", tmp_path / "restored")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "another" / "vault" / "VERSION").exists()
 
 
 async def test_what_a_backup_and_a_restore_have_made_would_survive_a_loss_of_power(

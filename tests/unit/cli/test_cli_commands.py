@@ -53,6 +53,8 @@ def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["ingest", "--institution", "x", "{data}/absent.json", "--data", "{data}"], "is not a file"),
         (["institution", "add", "x", "--ruleset", "/nonexistent", "--data", "{data}"], "is not a folder"),
         (["dead-letters", "replay", "--data", "{data}"], "which letters?"),
+        (["dead-letters", "replay", "l1", "--institution", "x", "--data", "{data}"], "or else --reason"),
+        (["dead-letters", "show", "", "--data", "{data}"], "which letter?"),
         (["person", "link", "/nonexistent.csv", "--data", "{data}"], "No such file"),
         (["serve", "--port", "0", "--data", "{data}"], "--port"),
         (["restore", "--from", "/tmp", "--keys", "/tmp", "--data", "{data}"], "is not empty"),
@@ -134,6 +136,24 @@ def test_the_directory_may_come_from_the_environment(service: Service, monkeypat
     service.answer = lambda call: (200, [])
     monkeypatch.setenv("FHIR_BRIDGE_DATA", str(service.data))
     assert main(["institution", "list"]) == 0
+
+
+def test_an_id_is_one_part_of_the_address_whatever_it_holds(service: Service) -> None:
+    service.answer = lambda call: (404, {})
+    assert main(["dead-letters", "show", "../status", "--data", str(service.data)]) == 1
+    assert service.calls[0].path == "/letters/..%2Fstatus"
+
+
+def test_a_replay_names_what_is_still_refused(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    issue = {"code": "value", "diagnostics": "bad date", "expression": "Patient.birthDate"}
+    why = [{"letter": "l1", "index": None, "issue": issue}, {"letter": "l2", "index": 3, "issue": issue}]
+    service.answer = lambda call: (200, {"replayed": 4, "still_refused": 2, "why": why})
+    assert main(["dead-letters", "replay", "--all", "--data", str(service.data)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "4 replayed, 2 still refused",
+        "  l1: message: value: bad date at Patient.birthDate",
+        "  l2: entry 3: value: bad date at Patient.birthDate",
+    ]
 
 
 def test_a_dead_letters_message_is_shown_only_on_request(

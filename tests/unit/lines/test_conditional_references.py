@@ -118,7 +118,7 @@ async def test_a_message_by_bus_waits_as_a_dead_letter_and_is_taken_once_the_pat
     assert [each["code"] for each in told["refused"]] == ["not-found"]
     await world.send(patient("p1"))
     answer = await world.control.post("/letters/replay", json={"ids": told["dead_letters"]})
-    assert answer.json() == {"replayed": 1, "still_refused": 0}
+    assert answer.json() == {"replayed": 1, "still_refused": 0, "why": []}
     assert await subject_of(world) == f"Patient/{await world.patient_id('p1')}"
     again = await world.send(message(about("p1")))
     assert again["outcomes"] == {"200": 1}

@@ -140,7 +140,7 @@ async def test_one_message_that_cannot_be_stored_becomes_a_letter_and_holds_up_n
         told = await world.http.put("/fhir/Observation/o4", json=observation("o4", "p2"), headers=who)
         assert told.status_code == 500
         ingest._vault = real
-        assert (await world.control.post("/letters/replay", json={})).json() == {"replayed": 1, "still_refused": 0}
+        assert (await world.control.post("/letters/replay", json={})).json()["replayed"] == 1
         assert await _versions(world, "o2") == 1
 
 

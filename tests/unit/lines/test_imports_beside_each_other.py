@@ -82,6 +82,13 @@ async def whole(results: AsyncIterator[Any]) -> AsyncIterator[bytes]:
         yield block
 
 
+async def test_the_same_body_sent_several_times_at_once_is_one_job(world: World) -> None:
+    body = ndjson(*(patient(f"p{n}") for n in range(120)))
+    addresses = await asyncio.gather(*(begun(world, body) for _ in range(3)))
+    assert len(set(addresses)) == 1
+    assert counts(await ended(world, addresses[0])) == {("created", "Patient"): 120}
+
+
 async def test_the_same_body_is_a_new_job_while_the_old_one_is_being_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.bridge_world import ROOT, bundle, consent, fresh, observation, patient, running
+from tests.support.jose import Signer
 
 BROKEN = {"effectiveDateTime": "soon"}
 
@@ -14,8 +17,8 @@ BROKEN = {"effectiveDateTime": "soon"}
 async def _replay(world: Any) -> dict[str, int]:
     answer = await world.control.post("/letters/replay", json={})
     assert answer.status_code == 200, answer.text
-    told: dict[str, int] = answer.json()
-    return told
+    told = answer.json()
+    return {name: told[name] for name in ("replayed", "still_refused")}
 
 
 async def test_a_replay_turns_nothing_back_that_came_after_the_message(tmp_path: Path) -> None:
@@ -34,6 +37,45 @@ async def test_a_replay_turns_nothing_back_that_came_after_the_message(tmp_path:
         now = (await world.http.get("/fhir/Observation/o1", headers=await world.token())).json()
         assert now["note"][0]["text"] == "second"
         assert len((await world.control.get("/letters")).json()) == 1
+
+
+async def test_a_replay_tells_what_keeps_a_letter_from_being_taken_now(tmp_path: Path) -> None:
+    """The letter says what was found first: here a signature that nobody asks for any more."""
+    signer, place = Signer("one"), "/institutions/northgate/signing-keys"
+    async with running(fresh(tmp_path)) as world:
+        assert (await world.control.post(place, json={"add": signer.jwk})).status_code == 200
+        broken = {"request": {"method": "POST", "url": "Patient"}, "resource": patient("p1") | {"gender": "Canary"}}
+        (letter,) = (await world.send({"resourceType": "Bundle", "type": "batch", "entry": [broken]}))["dead_letters"]
+        assert (await world.control.get(f"/letters/{letter}")).json()["reason"] == "security"
+        assert (await world.control.post(place, json={"remove": signer.kid})).status_code == 200
+        told = (await world.control.post("/letters/replay", json={"ids": [letter, letter]})).json()
+        assert told["still_refused"] == 1
+        (why,) = told["why"]
+        assert (why["letter"], why["index"]) == (letter, 0)
+        assert (why["issue"]["code"], why["issue"]["expression"]) == (
+            "code-invalid",
+            "Bundle.entry[0].resource.gender",
+        )
+        assert "Canary" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"institution": "northgat"}, "no institution is called"),
+        ({"since": "2026-11-30T08:00:00+02:00", "until": "2026-11-30T06:00:00Z"}, "since must be before until"),
+    ],
+)
+async def test_letters_that_cannot_be_are_told_from_letters_that_are_not(
+    tmp_path: Path, wanted: dict[str, str], words: str
+) -> None:
+    async with running(fresh(tmp_path)) as world:
+        for answer in (
+            await world.control.get("/letters", params=wanted),
+            await world.control.post("/letters/replay", json=wanted),
+        ):
+            assert answer.status_code == 400
+            assert words in answer.text
 
 
 async def test_the_same_broken_message_sent_again_is_one_letter(tmp_path: Path) -> None:

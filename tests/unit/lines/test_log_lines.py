@@ -42,9 +42,10 @@ TEXTS = {
 HEAD = {"at", "level", "part", "event", "request"}
 CANARY = "Kanarienvogel"
 _RAISE = f"""
-import logging
+import logging, warnings
 from fhir_bridge import telemetry
 telemetry.configure()
+warnings.warn("{CANARY}")
 try:
     {{}}["{CANARY}"]
 except KeyError:
@@ -88,6 +89,7 @@ def test_what_a_library_logs_is_told_by_its_kind_alone() -> None:
     assert CANARY not in done.stderr + done.stdout
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [(each["part"], each["event"], each["code"]) for each in lines] == [
+        ("py.warnings", "library", "WARNING"),
         ("uvicorn.error", "library", "KeyError"),
         ("asyncio", "library", "ERROR"),
         ("ingest", "commit failed", "unavailable"),
