@@ -19,7 +19,9 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] 
 QUICK = ("tests/unit/", "tests/contract/")
 """Folders of which ``make check`` runs what is not marked as slow."""
 SCATTERED = (*QUICK, "tests/leak/", "tests/fault/ledger/")
-_GC_THRESHOLDS = (50_000, 20, 50)
+
+# From here on: the collector would walk again and again through modules and tests that are only being loaded.
+gc.set_threshold(50_000, 20, 50)
 
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
@@ -58,7 +60,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Spare the collector what lives to the end: modules, and what they have read."""
     _spare_the_collector()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 @pytest.fixture(autouse=True, scope="module")

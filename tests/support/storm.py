@@ -131,12 +131,14 @@ class Storm:
 
     def kill_room(self) -> None:
         """Kill one worker process; a service that has just begun is given time to have one, while there is work."""
+        deadline = time.monotonic() + limit_s(self._total)
         while committed(self._service.data, "kafka") < self._total:
             if rooms := _rooms(self._service.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._chance.choice(rooms), signal.SIGKILL)
                     self.rooms_killed += 1
                 return
+            assert time.monotonic() < deadline, f"no worker: {self._service.log_tail()}"
             assert self._service.is_running, f"ended by itself: {self._service.log_tail()}"
             time.sleep(0.02)
 

@@ -260,6 +260,13 @@ def test_brackets_in_text_do_not_hide_depth() -> None:
         Receipt.decode(hidden)
 
 
+@pytest.mark.timeout(20)
+def test_a_string_without_an_end_is_refused_at_once() -> None:
+    # Each of its quotes might begin a string: looked at anew from each, a whole mebibyte took hours (2026-11).
+    with pytest.raises(ReceiptInvalid, match="neither JSON"):
+        Receipt.decode('["' + '\\"' * 500_000)
+
+
 def test_files_are_found_among_many_records() -> None:
     text = RECEIPTS["records"].encode_text()
     # Record 40 is digested under suite 2 (SHA-256), the others under suite 1.

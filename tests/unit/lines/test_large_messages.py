@@ -143,7 +143,7 @@ def by_bus(messages: list[bytes]) -> Send:
     return send
 
 
-@pytest.mark.parametrize("entrance", [over_http, by_bus])
+@pytest.mark.parametrize("entrance", [over_http, pytest.param(by_bus, marks=pytest.mark.slow)])
 async def test_bundles_in_which_much_depends_on_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entrance: Callable[[list[bytes]], Send]
 ) -> None:
