@@ -312,7 +312,7 @@ _NO_VALUES = msgspec.Raw(_pack(()))
 
 @cache
 def _finder(name: str) -> Callable[[msgspec.Raw], Any]:
-    """Return what finds the values of one parameter and reads over all others; of R4's there are some 1,400."""
+    """Return what finds the values of one parameter and reads over all others; of R4's there are some 600."""
     fields = [("values", msgspec.Raw, _NO_VALUES)]
     return msgspec.msgpack.Decoder(msgspec.defstruct("Values", fields, rename={"values": name})).decode
 
