@@ -106,7 +106,9 @@ class AnswerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FHIR_BRIDGE_ANSWER_", frozen=True, extra="forbid")
 
     index_max_rows: int = Field(
-        400_000, ge=1_000, description="Decrypted index rows held in memory, all charts together, 6 to 7 kB each."
+        400_000,
+        ge=1_000,
+        description="Decrypted index rows held in memory, all charts together, 2.3 to 5 kB each.",
     )
     own_records: Literal["open", "closed-by-provision", "closed-by-any"] = Field(
         "open",

@@ -67,7 +67,8 @@ def _record_item(record: StoredRecord, row: IndexRow, key: bytes) -> bytes:
     content = _LAST_UPDATED.sub(b'"lastUpdated":""', opened.content, count=1)
     original = open_part(key, where, ORIGINAL, record.original).content
     lineage = open_part(key, where, LINEAGE, record.lineage).content
-    masked = structs.replace(row, last_updated_us=0)
+    values = msgspec.msgpack.encode(msgspec.msgpack.decode(row.search), order="deterministic")
+    masked = structs.replace(row, last_updated_us=0, search=msgspec.Raw(values))
     return _digest("record", (record.chart, masked, content, original, lineage, opened.ruleset))
 
 

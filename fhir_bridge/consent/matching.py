@@ -225,4 +225,4 @@ def _one_data_test(data: Data, narrow: bool, outgoing: Outgoing) -> Predicate:
 def _author_test(wanted: str, narrow: bool) -> Callable[[IndexRow], bool]:
     if not narrow:
         return lambda row: wanted in row.references
-    return lambda row: any(wanted in row.search.get(name, ()) for name in AUTHOR_PARAMETERS)
+    return lambda row: any(wanted in row.values_of(name) for name in AUTHOR_PARAMETERS)

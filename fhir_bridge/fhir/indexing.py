@@ -21,7 +21,7 @@ from fhir_bridge.fhir.search import extract
 from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.tables import search_parameters
 from fhir_bridge.fhir.timeline import DATING_ELEMENTS, dated
-from fhir_bridge.model.ingest import IndexRow
+from fhir_bridge.model.ingest import IndexRow, pack_values
 
 EXTRACTION = 4
 """Raise this whenever the code takes other values from a body than before, with the same tables."""
@@ -54,5 +54,5 @@ def renewed(row: IndexRow, body: bytes) -> IndexRow:
         resource["meta"].pop(ours, None)
     start, period = dated(resource)
     return structs.replace(
-        row, dated_us=start, data_period_us=period, codes=codes(resource), search=extract(resource)
+        row, dated_us=start, data_period_us=period, codes=codes(resource), search=pack_values(extract(resource))
     )

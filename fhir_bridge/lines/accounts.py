@@ -21,7 +21,7 @@ from fhir_bridge.lines.reply import NO_STORE, Reply
 from fhir_bridge.lines.scoping import PERSON_PARAMETERS, Params, Scoping, require
 from fhir_bridge.model.access import ChartView, Current, PermittedView, PlainPart, Requester
 from fhir_bridge.model.index import Records
-from fhir_bridge.model.ingest import ChartRef, IndexRow
+from fhir_bridge.model.ingest import ChartRef, IndexRow, pack_values
 from fhir_bridge.ports.ambient import Clock
 from fhir_bridge.query import QueryRefused, history, read_shape, render_searchset, search, vread
 
@@ -154,7 +154,7 @@ def _row(body: bytes) -> IndexRow:
         labels=(),
         codes=(),
         data_period_us=period,
-        search=extract(event),
+        search=pack_values(extract(event)),
         references=(),
         content=b"",
     )

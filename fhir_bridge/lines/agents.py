@@ -20,7 +20,16 @@ from fhir_bridge.intake import Limits, receive
 from fhir_bridge.lines.registry import Registry
 from fhir_bridge.lines.signatories import Signatory
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, canonical_id, content_digest
-from fhir_bridge.model.ingest import Body, ChartRef, IndexRow, Interaction, Normalized, Received, Refusal
+from fhir_bridge.model.ingest import (
+    Body,
+    ChartRef,
+    IndexRow,
+    Interaction,
+    Normalized,
+    Received,
+    Refusal,
+    pack_values,
+)
 from fhir_bridge.ports.ambient import Randomness
 
 
@@ -153,7 +162,7 @@ def _row(content: Body, record_id: str, home: ChartRef, by: Signatory) -> IndexR
         labels=tuple(f"{label.get('system', '')}|{label.get('code', '')}" for label in labels),
         codes=codes(content),
         data_period_us=period,
-        search=extract(content),
+        search=pack_values(extract(content)),
         references=tuple(r["reference"] for r in walk(content) if isinstance(r.get("reference"), str)),
         content=content_digest(by.key, render(content)),
     )

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
 
 from fhir_bridge.lines.indexes import Indexes, LoadedIndex
 from fhir_bridge.lines.versions import place
@@ -35,10 +38,12 @@ class OpenChart:
         self.next_segment = 0
         self._visible = Records(chart)
         self._taken = 0
+        self._known: dict[Hashable, Any] = {}
 
     def add(self, batch: int, rows: Sequence[IndexRow]) -> None:
         """Append rows of one durable segment."""
-        for row in rows:
+        for each in rows:
+            row = self._compact(each)
             self.rows.append((batch, row))
             place(self.histories.setdefault(row.id, []), row)
         self.next_segment += 1
@@ -73,6 +78,20 @@ class OpenChart:
         later = [row for _, row in self.rows[start : self._taken]]
         before = self._until({row.id for row in later}, start) if later else ()
         return frozenset(f"{row.type}/{row.id}" for row in later), [row for history in before for row in history]
+
+    def _compact(self, row: IndexRow) -> IndexRow:
+        """Return a row that holds the same objects as others for what they have in common, and no larger buffer."""
+        same = self._known.setdefault
+        return replace(
+            row,
+            type=same(row.type, row.type),
+            origin=same(row.origin, row.origin),
+            author=same(row.author, row.author),
+            labels=same(row.labels, row.labels),
+            codes=same(row.codes, row.codes),
+            references=same(row.references, row.references),
+            search=row.search.copy(),
+        )
 
     def _until(self, changed: Collection[str], end: int) -> Iterable[list[IndexRow]]:
         """Return the versions of some records among the first rows, oldest first."""

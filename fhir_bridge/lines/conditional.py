@@ -72,4 +72,4 @@ def match_among(type_name: str, identifier: str, layer: Layer, charts: Collectio
 
 
 def _carries(row: IndexRow, identifier: str) -> bool:
-    return any(f"{system or ''}|{value}" == identifier for system, value in row.search.get("identifier", ()))
+    return any(f"{system or ''}|{value}" == identifier for system, value in row.values_of("identifier"))

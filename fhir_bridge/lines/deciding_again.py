@@ -34,7 +34,7 @@ from fhir_bridge.errors import BridgeError, IntegrityBroken
 from fhir_bridge.fhir.json import NotStrictJson, parse
 from fhir_bridge.lines.decision_opening import FORMAT, LISTS
 from fhir_bridge.model.access import Decision
-from fhir_bridge.model.ingest import ChartRef, IndexRow, instant
+from fhir_bridge.model.ingest import ChartRef, IndexRow, instant, pack_values
 from fhir_bridge.proof.decision import (
     ChartGrounds,
     chart_digest,
@@ -274,7 +274,7 @@ def _row(told: Mapping[str, Any]) -> IndexRow:
         labels=tuple(told.get("labels", ())),
         codes=tuple(told.get("codes", ())),
         data_period_us=None if period is None else (period[0], period[1]),
-        search={name: tuple(values) for name, values in told.get("authors", {}).items()},
+        search=pack_values({name: tuple(values) for name, values in told.get("authors", {}).items()}),
         references=tuple(told["references"]),
         content=b"",
     )

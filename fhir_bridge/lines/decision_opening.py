@@ -75,7 +75,7 @@ def _record(row: IndexRow) -> dict[str, Any]:
         "codes": list(row.codes),
         "data_period_us": row.data_period_us,
         "references": list(row.references),
-        "authors": {name: list(row.search[name]) for name in AUTHOR_PARAMETERS if name in row.search},
+        "authors": {name: list(found) for name in AUTHOR_PARAMETERS if (found := row.values_of(name))},
     }
 
 

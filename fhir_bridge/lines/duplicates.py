@@ -104,7 +104,7 @@ def _name(found: Found) -> str:
 
 def _identities(directory: PermittedView, reference: str) -> Iterable[str]:
     place = directory.current.get(reference)
-    tokens = () if place is None else place[1].search.get("identifier", ())
+    tokens = () if place is None else place[1].values_of("identifier")
     return [f"{token[0]}|{token[1]}" for token in tokens if token[0]]
 
 

@@ -169,7 +169,7 @@ def only(processed: Processed, entries: frozenset[int]) -> Processed:
 
 def names_a_patient(record: Normalized) -> bool:
     """True if the record says itself whose it is, rather than belonging where a neighbour refers to it."""
-    return any(record.row.search.get(name) for name in ("patient", "subject")) or record.type == "Patient"
+    return any(record.row.values_of(name) for name in ("patient", "subject")) or record.type == "Patient"
 
 
 def referred_to(message: Sequence[Normalized]) -> frozenset[str]:

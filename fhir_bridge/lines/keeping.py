@@ -16,18 +16,18 @@ from msgspec.structs import replace
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.model import blocks
 from fhir_bridge.model.blocks import BLOCK_BYTES
-from fhir_bridge.model.ingest import ChartRef, Normalized, Sealed
+from fhir_bridge.model.ingest import ChartRef, Normalized, Sealed, pack_values
 from fhir_bridge.ports.overflow import Overflow
 
 RECORDS_AT_ONCE: Final = 256
 """The most records in a block, which large ones close before."""
-_NOTHING_FOUND: Final[Mapping[str, tuple[Any, ...]]] = {}
 _NAMES_A_PATIENT: Final[Mapping[str, tuple[Any, ...]]] = {"patient": ("",)}
+_IN_MANY: Final = {bytes(packed): packed for packed in map(pack_values, ({}, _NAMES_A_PATIENT))}
+"""Search values of slim rows that many have: all but those with identifiers."""
 _Value = TypeVar("_Value", bound=Hashable)
 _sealed = msgspec.msgpack.Decoder(list[Sealed])
 
-# Half of what pickling takes, both sides together (2026-11). Values of the index come back as rows that are read
-# from disk have them, which is as lists.
+# Half of what pickling takes, both sides together (2026-11). Values of the index cross as they were packed.
 encode: Final = msgspec.msgpack.Encoder().encode
 """Return a block of records as MessagePack: so they cross between processes, and lie on disk once sealed."""
 decode: Final = msgspec.msgpack.Decoder(list[Normalized]).decode
@@ -172,11 +172,13 @@ class KeptSealed(Sequence[Sealed]):
 
 def _slim(record: Normalized) -> Normalized:
     row = record.row
-    names_a_patient = any(row.search.get(name) for name in ("patient", "subject"))
-    search = _NAMES_A_PATIENT if names_a_patient else _NOTHING_FOUND
-    if "identifier" in row.search:
-        search = {**search, "identifier": row.search["identifier"]}
-    slim_row = replace(row, dated_us=None, labels=(), codes=(), data_period_us=None, search=search, references=())
+    names_a_patient = any(row.values_of(name) for name in ("patient", "subject"))
+    search = _NAMES_A_PATIENT if names_a_patient else {}
+    if identifiers := row.values_of("identifier"):
+        search = {**search, "identifier": identifiers}
+    slim_row = replace(
+        row, dated_us=None, labels=(), codes=(), data_period_us=None, search=pack_values(search), references=()
+    )
     return replace(record, original=b"", content=b"", lineage=b"", row=slim_row)
 
 
@@ -186,16 +188,14 @@ def _sharing(record: Normalized, known: dict[Hashable, Any]) -> Normalized:
     Read from disk, each has its own: a record staged and its outcome took 1.9 kB together, and now 0.9 (2026-11).
     """
     row, kind = record.row, _shared(record.type, known)
-    search = row.search
-    if "identifier" not in search:
-        search = _NAMES_A_PATIENT if search else _NOTHING_FOUND
+    found = _IN_MANY.get(bytes(row.search))
     row = replace(
         row,
         type=kind,
         id=record.id,
         origin=_shared(row.origin, known),
         author=_shared(row.author, known),
-        search=search,
+        search=row.search.copy() if found is None else found,
     )
     return replace(record, type=kind, ruleset=_shared(record.ruleset, known), row=row)
 

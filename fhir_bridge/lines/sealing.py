@@ -81,6 +81,8 @@ def _whole(item: StagedRecord) -> StagedRecord:
         return item
     row = replace(
         record.row,
+        # A view would keep the whole block that the record was read in.
+        search=record.row.search.copy(),
         version=item.row.version,
         last_updated_us=item.row.last_updated_us,
         source_updated_us=item.row.source_updated_us,

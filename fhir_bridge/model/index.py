@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from fhir_bridge.model.ingest import ChartRef, IndexRow
+from fhir_bridge.model.ingest import ChartRef, IndexRow, unpack_values
 
 MAX_ORDERS = 6
 """Orders kept for one chart; each costs 8 bytes a record."""
@@ -60,33 +60,33 @@ class Places(dict[str, Place]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._alike: dict[str, Sequence[object] | None] = {}
+        self._alike: dict[str, bytes | None] = {}
         self._changes = 0
 
     def alike(self, name: str) -> Sequence[object] | None:
         """Return the values of a search parameter that all records have; None if they differ or there is no record.
 
-        Each row is looked at once, for the first question about a parameter.
+        Each row is looked at once, for the first question about a parameter; none is unpacked.
         """
         if name not in self._alike:
             before = self._changes
             # Copied first, in one step: another thread may be putting rows in.
-            held = (row.search.get(name, ()) for _, row in list(self.values()))
+            held = (row.packed_values_of(name) for _, row in list(self.values()))
             first = next(held, None)
-            found = first if first is not None and all(each == first for each in held) else None
-            self._alike[name] = found
+            self._alike[name] = first if first is not None and all(each == first for each in held) else None
             # Looked at after it is kept: what comes in later finds it there and corrects it.
             if self._changes != before:
                 self._alike.pop(name, None)
                 return None
-        return self._alike.get(name)
+        found = self._alike.get(name)
+        return None if found is None else unpack_values(found)
 
     def add(self, name: str, place: Place) -> None:
         """Add or replace a record."""
         self._changes += 1
         self[name] = place
-        for parameter, values in list(self._alike.items()):
-            if values is not None and place[1].search.get(parameter, ()) != values:
+        for parameter, packed in list(self._alike.items()):
+            if packed is not None and place[1].packed_values_of(parameter) != packed:
                 self._alike[parameter] = None
             elif len(self) == 1:
                 del self._alike[parameter]

@@ -17,7 +17,16 @@ from fhir_bridge.fhir.search import extract
 from fhir_bridge.fhir.subjects import codes
 from fhir_bridge.fhir.timeline import dated
 from fhir_bridge.model.ids import INSTITUTION_SYSTEM, OWN_TAG_SYSTEMS, content_digest
-from fhir_bridge.model.ingest import Body, Change, ChartRef, IndexRow, Normalized, SourceContext, Validated
+from fhir_bridge.model.ingest import (
+    Body,
+    Change,
+    ChartRef,
+    IndexRow,
+    Normalized,
+    SourceContext,
+    Validated,
+    pack_values,
+)
 from fhir_bridge.normalize.draft import OWN, By, Draft
 
 ID = By("core/ids", "records go by canonical id")
@@ -125,7 +134,7 @@ def index_row(
         labels=tuple(f"{label.get('system', '')}|{label.get('code', '')}" for label in _labels(body)),
         codes=codes(body),
         data_period_us=period,
-        search=extract(body),
+        search=pack_values(extract(body)),
         references=references,
         content=digest,
     )
@@ -170,7 +179,7 @@ def deletion(
         labels=(),
         codes=(),
         data_period_us=None,
-        search={},
+        search=pack_values({}),
         references=(),
         content=content_digest(source.id_key, b""),
     )

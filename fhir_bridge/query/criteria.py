@@ -65,7 +65,7 @@ class Holds:
 
     def __call__(self, row: IndexRow) -> bool:
         """Tell whether a row is a match."""
-        return self.of_values(_stored(row, self.name))
+        return self.of_values(values_of(row, self.name))
 
     def of_values(self, values: Sequence[Any]) -> bool:
         """Tell whether a row with these values is a match."""
@@ -119,11 +119,11 @@ def kind_of(type_name: str, name: str) -> str | None:
 
 def values_of(row: IndexRow, name: str) -> Sequence[object]:
     """Return a row's values of a parameter."""
+    if name not in BUILT_IN:
+        return row.values_of(name)
     if name == "_id":
         return (("", row.id),)
-    if name == "_lastUpdated":
-        return ((row.last_updated_us, row.last_updated_us + _MILLISECOND),)
-    return row.search.get(name, ())
+    return ((row.last_updated_us, row.last_updated_us + _MILLISECOND),)
 
 
 def read_criteria(
@@ -206,7 +206,7 @@ def _criterion(type_name: str, name: str, text: str, reader: _Reader) -> Predica
     if modifier in _BESIDE:
         return _any_stored(stored_names(type_name, name), tests)
     if modifier in _NEGATED:
-        return lambda row: not any(test(_stored(row, bare)) for test in tests)
+        return lambda row: not any(test(values_of(row, bare)) for test in tests)
     return Holds(bare, tests)
 
 
@@ -232,7 +232,7 @@ def _any(tests: Sequence[Predicate]) -> Predicate:
 
 
 def _any_stored(names: Sequence[str], tests: Sequence[ValueTest]) -> Predicate:
-    return lambda row: any(test(row.search.get(name, ())) for name in names for test in tests)
+    return lambda row: any(test(row.values_of(name)) for name in names for test in tests)
 
 
 def _composite(asked: _Asked, text: str) -> Predicate:
@@ -246,17 +246,12 @@ def _composite(asked: _Asked, text: str) -> Predicate:
     whole = tuple(zip(tests, made.of_whole, strict=True)) if made.of_whole else ()
 
     def matches(row: IndexRow) -> bool:
-        if whole and all(test(row.search.get(name, ())) for test, name in whole):
+        if whole and all(test(row.values_of(name)) for test, name in whole):
             return True
-        parts = (part for name in stored for part in row.search.get(name, ()))
+        parts = (part for name in stored for part in row.values_of(name))
         return any(all(test(each) for test, each in zip(tests, part, strict=True)) for part in parts)
 
     return matches
-
-
-def _stored(row: IndexRow, name: str) -> Sequence[object]:
-    found = row.search.get(name)
-    return values_of(row, name) if found is None else found
 
 
 def _is_target(type_name: str, name: str, modifier: str) -> bool:

@@ -84,7 +84,7 @@ def alike(
 
 
 def _keys(row: IndexRow) -> Iterable[tuple[Any, ...]]:
-    for system, value in (token[:2] for token in row.search.get("identifier", ())):
+    for system, value in (token[:2] for token in row.values_of("identifier")):
         if system and value:
             yield IDENTIFIER, row.type, system, value
     if row.data_period_us is not None:

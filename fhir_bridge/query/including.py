@@ -47,7 +47,7 @@ class Include:
         if self.source not in (None, row.type):
             return
         for name in _reference_names(row.type) if self.name is None else (self.name,):
-            for value in row.search.get(name, ()):
+            for value in row.values_of(name):
                 if self.target is None or value.startswith(f"{self.target}/"):
                     yield value
 

@@ -53,7 +53,7 @@ def chain(view: PermittedView, type_name: str, name: str, text: str, read: Read)
             known[reference] = place is not None and test is not None and test(place[1])
         return known[reference]
 
-    return lambda row: any(map(matches, row.search.get(bare, ())))
+    return lambda row: any(map(matches, row.values_of(bare)))
 
 
 def has(view: PermittedView, type_name: str, name: str, text: str, read: Read) -> Predicate:
@@ -100,4 +100,4 @@ def _has_parameter(type_name: str, rest: str) -> bool:
 def _targets(view: PermittedView, source: str, bare: str, test: Predicate) -> frozenset[str]:
     """Return what the matching records of a type point to."""
     rows = (row for places in view.of_type(source) for _, row in places.values())
-    return frozenset(target for row in rows if bare in row.search and test(row) for target in row.search[bare])
+    return frozenset(target for row in rows if row.values_of(bare) and test(row) for target in row.values_of(bare))

@@ -125,7 +125,7 @@ def _in_timeline(row: IndexRow) -> tuple[Any, ...]:
 
 
 def _by_date(name: str, is_descending: bool, row: IndexRow) -> tuple[Any, ...]:
-    values = row.search.get(name)
+    values = row.values_of(name)
     if not values:
         return (1, 0, *_in_timeline(row))
     if is_descending:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fhir_bridge.adapters.ambient import SystemRandomness
 from fhir_bridge.anchor import make_batch
-from fhir_bridge.model.ingest import ChartRef, IndexRow, Interaction, Normalized, Sealed
+from fhir_bridge.model.ingest import ChartRef, IndexRow, Interaction, Normalized, Sealed, pack_values
 from fhir_bridge.ports.vault import AuditEntry, Batch, Segment, Work
 from fhir_bridge.seal import seal_record, seal_segment
 
@@ -42,7 +42,7 @@ def row(record_id: str, version: str = "v1", *, type_name: str = "Observation", 
         labels=("http://terminology.hl7.org/CodeSystem/v3-Confidentiality|N",),
         codes=("http://loinc.org|8480-6",),
         data_period_us=(1_600_000_000_000_000, 1_600_000_000_000_001),
-        search={"code": (["http://loinc.org", "8480-6"],), "date": ([1, 2],), "patient": ("Patient/p",)},
+        search=pack_values({"code": (["http://loinc.org", "8480-6"],), "date": ([1, 2],), "patient": ("Patient/p",)}),
         references=("Patient/p",),
         content=hashlib.sha256(record_id.encode()).digest()[:16],
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from fhir_bridge.consent import ChartFacts, ConsentEntry, ConsentList, OwnRecords, decide
 from fhir_bridge.model.access import Decision, Requester
-from fhir_bridge.model.ingest import ChartRef, IndexRow
+from fhir_bridge.model.ingest import ChartRef, IndexRow, pack_values
 
 THO = "http://terminology.hl7.org/CodeSystem/"
 ACT_REASON = f"{THO}v3-ActReason"
@@ -132,7 +132,7 @@ def row(
         labels=tuple(label(code) for code in labelled),
         codes=codes,
         data_period_us=period,
-        search=search or {},
+        search=pack_values(search or {}),
         references=references,
         content=b"",
     )

@@ -19,7 +19,7 @@ from msgspec import structs
 from fhir_bridge.consent import compile_consent, consent_in_r4
 from fhir_bridge.fhir.dates import interval
 from fhir_bridge.model.access import Requester
-from fhir_bridge.model.ingest import FhirVersion, IndexRow
+from fhir_bridge.model.ingest import FhirVersion, IndexRow, pack_values
 from tests.unit.consent.consent_samples import decision, row
 from tests.unit.consent.pcf_sentences import SENTENCES
 
@@ -54,7 +54,7 @@ def records() -> dict[str, IndexRow]:
         performers = tuple(each["reference"] for each in body.get("performer", ()))
         made = row(body["resourceType"], body["id"], references=(*references, *performers))
         rows[body["id"].removeprefix("ex-")] = structs.replace(
-            made, labels=labelled, data_period_us=dated, search={"performer": performers}
+            made, labels=labelled, data_period_us=dated, search=pack_values({"performer": performers})
         )
     return rows
 

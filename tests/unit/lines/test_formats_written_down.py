@@ -13,7 +13,7 @@ from blake3 import blake3
 from fhir_bridge.anchor import head_leaf, make_batch
 from fhir_bridge.lines.notary import Notary
 from fhir_bridge.model import ids
-from fhir_bridge.model.ingest import ChartRef, IndexRow, Interaction, Normalized, stamped
+from fhir_bridge.model.ingest import ChartRef, IndexRow, Interaction, Normalized, pack_values, stamped
 from ledger_core import MerkleBatch
 from tests.support.access_world import CountingRandomness
 
@@ -56,7 +56,8 @@ def test_an_id_is_recognised_by_its_own_key_and_by_no_other() -> None:
 @pytest.mark.parametrize(("rest", "comma"), [(b"}}", b""), (b'"source":"s"}}', b",")])
 def test_the_stamp_goes_right_after_the_brace_of_meta(rest: bytes, comma: bytes) -> None:
     head = b'{"resourceType":"Patient","id":"x","meta":{'
-    row = IndexRow("Patient", "x", "", False, "n", "institution", 0, None, None, (), (), None, {}, (), b"")
+    none = pack_values({})
+    row = IndexRow("Patient", "x", "", False, "n", "institution", 0, None, None, (), (), None, none, (), b"")
     chart = ChartRef("n", "c", "x")
     interaction = Interaction("PUT", "Patient", "x")
     record = Normalized(0, interaction, chart, "Patient", "x", "x", b"", head + rest, len(head), row, (), b"[]", "")

@@ -20,7 +20,7 @@ from fhir_bridge.adapters.vault_sqlite import SqliteDatabase
 from fhir_bridge.fhir.indexing import renewed
 from fhir_bridge.lines.indexes import FULL_BYTES, SMALL_BYTES, run_to_merge
 from fhir_bridge.lines.registry import Registry
-from fhir_bridge.model.ingest import ChartRef, IndexRow
+from fhir_bridge.model.ingest import ChartRef, IndexRow, pack_values
 from fhir_bridge.ports.keys import KeyKind, KeyName
 from fhir_bridge.ports.vault import Replacement, Segment, Work
 from fhir_bridge.seal import open_contents, open_parts, open_segment
@@ -151,7 +151,11 @@ async def forget_values(data: Path, *, layout: bytes = b"\x01") -> None:
             opened = open_parts(key, each)
             if opened.first != opened.number:
                 pytest.fail("the first layout knows no merged segments")
-            rows = [structs.replace(row, search={}, dated_us=None) for part in opened.parts for row in part.rows()]
+            rows = [
+                structs.replace(row, search=pack_values({}), dated_us=None)
+                for part in opened.parts
+                for row in part.rows()
+            ]
             where = place("index", chart.chart, str(each.number))
             packed = pack([layout], msgspec.msgpack.encode(rows))
             sealed = seal_bytes(key, "index", where, packed, SystemRandomness().token(RANDOM_BYTES))

@@ -64,7 +64,7 @@ def test_the_index_row_says_what_search_and_consent_need(northgate: Ruleset) -> 
     april = int(datetime(2020, 4, 1, tzinfo=UTC).timestamp()) * 1_000_000
     assert (row.dated_us, row.data_period_us) == (march, (march, april))
     assert row.codes == ("http://loinc.org|8310-5",)
-    assert ("http://loinc.org", "8310-5") in [tuple(v) for v in row.search["code"]]
+    assert ("http://loinc.org", "8310-5") in [tuple(v) for v in row.values_of("code")]
     assert (row.type, row.origin, row.author, row.version, row.deleted) == (
         "Observation",
         "northgate",

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from fhir_bridge.errors import IntegrityBroken, Unavailable
 from fhir_bridge.fhir.validate import validate_r4
-from fhir_bridge.model.ingest import Change, IndexRow
+from fhir_bridge.model.ingest import Change, IndexRow, pack_values
 from fhir_bridge.ports.vault import StoredBatch
 from fhir_bridge.proof import CHANGE_EXTENSION, provenance, record_receipt
 from ledger_core import (
@@ -44,7 +44,7 @@ ROW = IndexRow(
     labels=(),
     codes=(),
     data_period_us=None,
-    search={},
+    search=pack_values({}),
     references=(),
     content=b"",
 )

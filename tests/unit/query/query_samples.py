@@ -8,7 +8,7 @@ from typing import Any
 from fhir_bridge.consent import permitted_view
 from fhir_bridge.fhir.dates import interval
 from fhir_bridge.model.access import Decision, PermittedView
-from fhir_bridge.model.ingest import ChartRef, IndexRow
+from fhir_bridge.model.ingest import ChartRef, IndexRow, pack_values
 
 LOINC = "http://loinc.org"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -49,7 +49,7 @@ def observation(
         labels=(),
         codes=(),
         data_period_us=period,
-        search=values,
+        search=pack_values(values),
         references=(),
         content=b"",
     )

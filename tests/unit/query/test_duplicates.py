@@ -12,6 +12,7 @@ from msgspec import structs
 from fhir_bridge.fhir.json import parse
 from fhir_bridge.fhir.search import codes, extract
 from fhir_bridge.fhir.timeline import dated
+from fhir_bridge.model.ingest import pack_values
 from fhir_bridge.query import alike, suspects
 from fhir_bridge.query.events import event_of
 from tests.unit.query.query_samples import observation as row_of
@@ -50,7 +51,11 @@ def told(*resources: Json) -> list[tuple[str, list[str]]]:
         row = row_of(name.partition("/")[2], type_name=resource["resourceType"])
         rows.append(
             structs.replace(
-                row, codes=codes(resource), dated_us=start, data_period_us=period, search=extract(resource)
+                row,
+                codes=codes(resource),
+                dated_us=start,
+                data_period_us=period,
+                search=pack_values(extract(resource)),
             )
         )
     found = alike(suspects(view_of(*rows)), bodies, lambda name: DIRECTORY.get(name, []))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fhir_bridge.fhir.search import extract
-from fhir_bridge.model.ingest import IndexRow
+from fhir_bridge.model.ingest import IndexRow, pack_values
 from fhir_bridge.query import QueryRefused, search
 from tests.unit.query.query_samples import LOINC, NOW, observation, view_of
 
@@ -31,7 +31,7 @@ def row(name: str, number: str, code: str | None = None, **more: Any) -> IndexRo
         "code": {"coding": [{"system": LOINC, "code": "x"}]},
         "valueQuantity": quantity,
     }
-    return replace(observation(name), search=extract(resource))
+    return replace(observation(name), search=pack_values(extract(resource)))
 
 
 def ids(text: str, *rows: IndexRow, name: str = "value-quantity") -> str:

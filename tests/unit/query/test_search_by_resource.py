@@ -12,7 +12,7 @@ from msgspec import structs
 
 from fhir_bridge.fhir.search import composite_of, extract, parameters_of
 from fhir_bridge.fhir.tables import r4
-from fhir_bridge.model.ingest import IndexRow
+from fhir_bridge.model.ingest import IndexRow, pack_values
 from fhir_bridge.query import search
 from tests.unit.query.query_samples import LOINC, NOW, observation, view_of
 
@@ -22,7 +22,9 @@ Json = dict[str, Any]
 def row(record_id: str, **elements: Any) -> IndexRow:
     """The index row of a resource as normalisation would make it."""
     resource: Json = {"resourceType": "Observation", "id": record_id, **elements}
-    return structs.replace(observation(record_id, type_name=resource["resourceType"]), search=extract(resource))
+    return structs.replace(
+        observation(record_id, type_name=resource["resourceType"]), search=pack_values(extract(resource))
+    )
 
 
 def ids(name: str, text: str, *rows: IndexRow, type_name: str = "Observation") -> str:
@@ -76,7 +78,9 @@ def test_composites(name: str, text: str, expected: str) -> None:
 def test_a_composite_of_references_and_codes() -> None:
     relation = {"code": "replaces", "target": {"reference": "DocumentReference/a"}}
     made = {"resourceType": "DocumentReference", "relatesTo": [relation]}
-    document = structs.replace(observation("d", type_name="DocumentReference"), search=extract(made | {"id": "d"}))
+    document = structs.replace(
+        observation("d", type_name="DocumentReference"), search=pack_values(extract(made | {"id": "d"}))
+    )
     assert ids("relationship", "DocumentReference/a$replaces", document, type_name="DocumentReference") == "d"
     assert ids("relationship", "DocumentReference/a$appends", document, type_name="DocumentReference") == ""
 

@@ -179,13 +179,13 @@ def test_pages_join_up_to_the_whole(
 def naive(row: IndexRow, name: str, text: str) -> bool:
     """A second definition of the few forms drawn above, over plain comparisons."""
     if name == "code:missing":
-        return (not row.search.get("code")) == (text == "true")
+        return (not row.values_of("code")) == (text == "true")
     if name.startswith("code"):
         hit = any(
             code == wanted.split("|")[-1] or wanted.endswith("|")
             if "|" not in wanted
             else system == wanted.split("|")[0] and wanted.split("|")[1] in ("", code)
-            for system, code in row.search.get("code", ())
+            for system, code in row.values_of("code")
             for wanted in text.split(",")
         )
         return not hit if name.endswith("not") else hit

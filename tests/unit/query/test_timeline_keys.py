@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from fhir_bridge.model.ingest import pack_values
 from fhir_bridge.query.ordering import TIMELINE, comparable, key_of, read_sort, sort_key
 from tests.unit.query.query_samples import observation
 
@@ -31,6 +32,8 @@ def test_the_short_way_by_a_date_gives_the_key_of_the_rules(
     dated: int | None, name: str, sort: str, values: list[tuple[int | None, int | None]]
 ) -> None:
     spans = tuple([low, high] for low, high in values if low is not None and high is not None)
-    found = structs.replace(observation("o1"), id=name, dated_us=dated, search={"date": spans} if spans else {})
+    found = structs.replace(
+        observation("o1"), id=name, dated_us=dated, search=pack_values({"date": spans} if spans else {})
+    )
     rules = read_sort("Observation", sort)
     assert sort_key(rules)(found) == comparable(key_of(found, rules), rules)
