@@ -27,6 +27,7 @@ from tests.bench import (
     large_transaction,
     ledger,
     map_tools,
+    opened_rows,
     rooms,
     rules,
     timing,
@@ -76,6 +77,7 @@ _PARTS = (
     "timing",
     "large",
     "large-transaction",
+    "opened-rows",
     *(f"ledger-{name}" for name in ledger.PARTS),
 )
 
@@ -127,7 +129,9 @@ def _plan(quick: bool, results: Mapping[str, Figures]) -> dict[str, Callable[[],
         "large-transaction": lambda: (
             large_transaction.large_transaction(20 if quick else 100)
             | large_transaction.large_documents(20 if quick else 45)
+            | large_transaction.large_import(20 if quick else 100)
         ),
+        "opened-rows": lambda: opened_rows.opened_rows(2 if quick else 14),
         "large": lambda: large_chart.large_chart(5_000 if quick else large_chart.RECORDS, rounds),
     } | {f"ledger-{name}": measure for name, measure in ledger.plan(quick).items()}
 
