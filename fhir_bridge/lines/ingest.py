@@ -419,6 +419,8 @@ class IngestLine:
         writing = asyncio.create_task(self._written(group))
         behind: Group | None = None
         try:
+            # The disk is to be at work first: deciding may wait for nothing, and so would not let it begin.
+            await asyncio.sleep(0)
             behind = None if is_alone or group.is_large else await self._behind(group)
             await writing
         except BaseException:

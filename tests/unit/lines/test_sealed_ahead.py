@@ -119,6 +119,24 @@ async def test_a_version_stands_on_one_that_is_being_written(held: Held) -> None
     assert behind.layer.below is None, "nothing is held of what is durable"
 
 
+async def test_a_group_is_being_written_before_the_next_is_decided(held: Held) -> None:
+    held.go.set()
+    await held.world.send(noted("first, for which the ledger has to know the rules"))
+    await held.behind.get()
+    order: list[str] = []
+
+    async def decided(*_: object) -> None:
+        order.append("decided")
+
+    async def begun(*_: object) -> None:
+        order.append("begun")
+
+    held.ingest._decider = before(held.ingest._decider, stage=decided)
+    held.ingest._vault = before(held.ingest._vault, commit=begun)
+    await held.put(noted("a"), noted("b"))
+    assert order == ["decided", "begun", "decided"]
+
+
 async def test_charts_are_held_while_two_groups_write_to_them(held: Held) -> None:
     """With room for one row every chart goes as soon as it may."""
     held.ingest._book._max_rows = 1
