@@ -134,6 +134,7 @@ class IngestLine:
         self._has_stopped = False
         self._open: set[asyncio.Future[Anchored]] = set()
         self._waiting = WaitingJobs(max_messages=settings.group_max_messages, max_bytes=settings.group_max_bytes)
+        self._ahead: Group | None = None
         self._waiting_bytes = self._waiting_jobs = 0
         self._idle, self._roomy = asyncio.Event(), asyncio.Event()
         self._idle.set()
@@ -309,35 +310,30 @@ class IngestLine:
     # --- committing
 
     async def _commit_forever(self) -> None:
-        ahead: Group | None = None
         while True:
             # No name for the messages: while others are waited for, nothing of these is to be held.
-            ahead = await self._commit_whole(ahead.jobs if ahead else await self._waiting.group(), ahead)
+            await self._commit_whole(self._ahead.jobs if self._ahead else await self._waiting.group())
 
-    async def _commit_whole(
-        self, jobs: list[Job], ahead: Group | None = None, *, is_alone: bool = False
-    ) -> Group | None:
+    async def _commit_whole(self, jobs: list[Job], *, is_alone: bool = False) -> None:
         """Commit a group; what cannot be committed is told, tried again, or set aside as a dead letter.
 
         A store that does not answer is waited for. Any other failure is one message's: the group is taken
         apart, and the message that fails alone is set aside, so that it never blocks what stands behind it.
 
         Args:
-            ahead: The group, if it has been sealed already.
             is_alone: It is part of one whose rest comes before everything else.
-
-        Returns:
-            The group behind it, if that was sealed meanwhile.
         """
         while jobs:
-            sealed, ahead = ahead, None
             await asyncio.wait([job.processed for job in jobs])
             try:
                 async with self.committing:
                     # Once more: other sets or rules may have come into force since the group was sealed.
                     if self._renew(jobs):
+                        self._ahead = None
                         continue
-                    return await self._commit(sealed or await self._sealed(jobs), is_alone=is_alone)
+                    # No name for the group: one that fails is not to be held, with its files, beside its successor.
+                    await self._commit(self._ahead or await self._sealed(jobs), is_alone=is_alone)
+                    return
             except Unavailable as error:
                 metrics.COMMIT_FAILURES.inc()
                 jobs = await self._after_failure(jobs, error)
@@ -351,7 +347,6 @@ class IngestLine:
                         await self._commit_whole([job], is_alone=True)
                     break
                 jobs[0].set_aside()
-        return None
 
     def _renew(self, jobs: Sequence[Job]) -> bool:
         """Send messages through their rooms again that other sets or rules have made than are in force now."""
@@ -363,6 +358,8 @@ class IngestLine:
     async def _after_failure(self, jobs: list[Job], error: Unavailable) -> list[Job]:
         """Tell HTTP senders; keep what came by bus, for nothing of the group was written."""
         _log.error("store unavailable", code=error.code, messages=len(jobs))
+        # Its frames hold the group, and name who holds the error: only the collector would free it, and its files.
+        error = error.with_traceback(None)
         for job in jobs:
             if job.received.position is None and not job.done.done():
                 job.done.set_exception(error)
@@ -411,14 +408,17 @@ class IngestLine:
             sealed = await asyncio.to_thread(self._seal, layer.staged, keys, numbers)
         return Group(jobs, layer, sealed, homes)
 
-    async def _commit(self, group: Group, *, is_alone: bool) -> Group | None:
-        """Write a group, and seal the one behind it meanwhile, whose messages must be there; return that one.
+    async def _commit(self, group: Group, *, is_alone: bool) -> None:
+        """Write a group, and seal the one behind it meanwhile, whose messages must be there.
 
         What is behind is written after this group or, if this one cannot be written, forgotten and decided afresh.
         """
+        self._ahead = None
         writing = asyncio.create_task(self._written(group))
         behind: Group | None = None
         try:
+            # The disk is to be at work first: deciding may wait for nothing, and so would not let it begin.
+            await asyncio.sleep(0)
             behind = None if is_alone or group.is_large else await self._behind(group)
             await writing
         except BaseException:
@@ -432,7 +432,7 @@ class IngestLine:
         if behind is not None:
             # It stands on what is durable now.
             behind.layer.below = None
-        return behind
+        self._ahead = behind
 
     async def _behind(self, group: Group) -> Group | None:
         """Return the group behind one that is being written; None if there is none yet or something is in its way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import shutil
@@ -10,11 +11,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
+from fhir_bridge.adapters.overflow import FileOverflow, FileOverflows
 from fhir_bridge.errors import Unavailable
 from fhir_bridge.lines.ingest import Group
+from fhir_bridge.ports.vault import Work
 from tests.support.bridge_world import World, bundle, fresh, observation, patient, running
 from tests.support.state import State, read_state
 from tests.unit.lines.test_faults_in_lines import before
@@ -119,6 +123,24 @@ async def test_a_version_stands_on_one_that_is_being_written(held: Held) -> None
     assert behind.layer.below is None, "nothing is held of what is durable"
 
 
+async def test_a_group_is_being_written_before_the_next_is_decided(held: Held) -> None:
+    held.go.set()
+    await held.world.send(noted("first, for which the ledger has to know the rules"))
+    await held.behind.get()
+    order: list[str] = []
+
+    async def decided(*_: object) -> None:
+        order.append("decided")
+
+    async def begun(*_: object) -> None:
+        order.append("begun")
+
+    held.ingest._decider = before(held.ingest._decider, stage=decided)
+    held.ingest._vault = before(held.ingest._vault, commit=begun)
+    await held.put(noted("a"), noted("b"))
+    assert order == ["decided", "begun", "decided"]
+
+
 async def test_charts_are_held_while_two_groups_write_to_them(held: Held) -> None:
     """With room for one row every chart goes as soon as it may."""
     held.ingest._book._max_rows = 1
@@ -138,6 +160,44 @@ async def test_what_was_sealed_on_a_group_that_was_not_written_is_forgotten(held
     is_set_aside = isinstance(fault, RuntimeError)
     assert await held.notes() == (["b", "c"] if is_set_aside else ["a", "b", "c"])
     assert len((await held.world.control.get("/letters")).json()) == is_set_aside
+
+
+async def test_a_large_message_that_cannot_be_written_leaves_no_files_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a disk that is full would be filled further, by each attempt; the collector may not come for long."""
+    monkeypatch.setenv("FHIR_BRIDGE_INGEST_LARGE_MESSAGE_BYTES", "1024")
+    made: WeakSet[FileOverflow] = WeakSet()
+    there: list[int] = []
+
+    class Counted(FileOverflows):
+        def open(self) -> FileOverflow:
+            made.add(overflow := super().open())
+            return overflow
+
+    async def full(work: Work, _: object) -> None:
+        if len(work.records) > 1:
+            there.append(len(made))
+            if len(there) != 3:
+                raise Unavailable("full")
+
+    def large(text: str) -> Json:
+        return bundle(*(("PUT", f"Observation/o{n}", noted(text, f"o{n}")) for n in range(2, 9)))
+
+    async with held_bridge(tmp_path) as held:
+        who = await held.world.token()
+        held.ingest._vault = before(held.ingest._vault, commit=full)
+        held.ingest._overflows = Counted(tmp_path)
+        gc.disable()
+        try:
+            assert await held.put(noted("a"), large("a")) is not None
+            await held.written()
+            answer = await held.world.http.post("/fhir", json=large("b"), headers=who)
+            await _until(lambda: not made)
+        finally:
+            gc.enable()
+        assert answer.status_code == 503
+        assert there == [1, 1, 1, 1]
 
 
 async def test_a_sender_by_http_behind_a_store_that_is_away_is_told_and_nothing_of_it_is_kept(held: Held) -> None:
