@@ -48,7 +48,7 @@ async def make_bus() -> AsyncIterator[MakeBus]:
 
     def make(broker: KafkaBroker, **settings: int | float) -> KafkaBus:
         watchful = {"request_timeout_ms": PATIENCE_MS, "refresh_s": 0.5, **settings}
-        made.append(KafkaBus(KafkaSettings(broker.bootstrap, **watchful)))  # type: ignore[arg-type]
+        made.append(KafkaBus(KafkaSettings(broker.bootstrap, **watchful)))  # type: ignore[arg-type]  # numbers of both kinds
         return made[-1]
 
     yield make

@@ -40,7 +40,7 @@ class Held:
         self.behind: asyncio.Queue[Group | None] = asyncio.Queue()
         self._behind = self.ingest._behind
         self.ingest._vault = before(self.ingest._vault, commit=self._commit)
-        self.ingest._behind = self._noted  # type: ignore[method-assign]
+        self.ingest._behind = self._noted  # type: ignore[method-assign]  # looked at on its way
 
     async def put(self, *messages: Json) -> Group | None:
         """Put messages on the bus; return what of the second was sealed while the first is held in its commit."""
@@ -318,7 +318,7 @@ async def _ended(folder: Path, name: str, messages: list[Json], failures: random
             sealed += behind is not None
             return behind
 
-        ingest._behind = counted  # type: ignore[method-assign]
+        ingest._behind = counted  # type: ignore[method-assign]  # looked at on its way
         for each in messages:
             await world.bridge.reader._bus.put("northgate", json.dumps(each).encode())
         async with asyncio.timeout(_LONG_S):
